@@ -1,0 +1,23 @@
+"""minibn: autograd, convolution and BatchNorm in plain array code, on NumPy or CuPy.
+
+    >>> import numpy as np, minibn
+    >>> x = minibn.Tensor(np.array([[1.0, 2.0], [3.0, 6.0]]), requires_grad=True)
+    >>> y = minibn.ops.batch_norm(x, np.ones(2), np.zeros(2))
+    >>> y.numpy().round(3).tolist()
+    [[-1.0, -1.0], [1.0, 1.0]]
+
+`minibn.ops` has the mathematics, `minibn.nn` the layers, `minibn.optim` the optimizers.
+"""
+
+from minibn import errors
+from minibn.tensor import Tensor  # isort: skip  # first: it brings ops and tape with it
+from minibn import ops
+from minibn.anomaly import detect_anomaly
+from minibn.backend import array_module, get_backend, to_numpy, use
+from minibn.tape import Op, apply, grad, hvp, jacobian, no_grad
+
+__version__ = "0.1.0"
+__all__ = [
+    "Op", "Tensor", "apply", "array_module", "detect_anomaly", "errors", "get_backend", "grad",
+    "hvp", "jacobian", "no_grad", "ops", "to_numpy", "use",
+]  # fmt: skip

@@ -1,0 +1,29 @@
+"""Changes to training images that keep their class. Off unless a run asks for them."""
+
+import numpy as np
+
+
+def pad_crop_flip(
+    images: np.ndarray, rng: np.random.Generator, pad: int = 4, flip: float = 0.5
+) -> np.ndarray:
+    """Pad each image with `pad` black pixels, crop it at random, mirror it with probability `flip`.
+
+    images (N, H, W, C) -> (N, H, W, C), a copy. All draws are made before any image is touched.
+    Law: with pad=0 and flip=0 it is the identity, with pad=0 and flip=1 the mirror.
+    Raises ValueError for a negative pad or a flip outside 0..1.
+    Source: He et al. 2015, section 4.2 (after Lee et al. 2015).
+    """
+    if pad < 0 or not 0 <= flip <= 1:
+        raise ValueError(
+            f"pad_crop_flip: pad is {pad}, flip is {flip}; expected pad >= 0 and 0 <= flip <= 1"
+        )
+    N, H, W, _ = images.shape
+    top = rng.integers(0, 2 * pad + 1, N)
+    left = rng.integers(0, 2 * pad + 1, N)
+    mirrored = rng.random(N) < flip
+
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))  # (N, H+2p, W+2p, C)
+    across = np.arange(W)
+    rows = top[:, None] + np.arange(H)  # (N, H)
+    columns = left[:, None] + np.where(mirrored[:, None], across[::-1], across)  # (N, W)
+    return padded[np.arange(N)[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,244 @@
+"""Fetching one pinned file over HTTP: resumed, retried, checked, and put in place at once.
+
+Bytes arrive in `TARGET.part`, which outlives a cut connection or a killed process; the next try
+asks for the rest (RFC 9110, Range). The target appears, by one rename, only when its size and
+its SHA-256 are the expected ones. `locked` keeps a second process from writing the same file.
+"""
+
+import contextlib
+import errno
+import hashlib
+import http.client
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from minibn.errors import DataError
+
+Progress = Callable[[int, int], None]  # (bytes there, bytes in all)
+
+_CHUNK = 1 << 18
+
+
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    size: int,
+    sha256: str,
+    tries: int = 4,
+    wait: float = 1.0,
+    timeout: float = 30.0,
+    progress: Progress | None = None,
+) -> Path:
+    """Download `url` to `target`, which must come out with `size` bytes and digest `sha256`.
+
+    Tries `tries` times, `wait` seconds apart and twice as long each time. Raises DataError if
+    the file can't be had, isn't the expected one, or can't be written. What has arrived stays in
+    `TARGET.part`, unless its checksum is wrong: then it is deleted.
+    """
+    part = target.with_name(target.name + ".part")
+    transfer = _Transfer(url, part, size, timeout, progress or progress_line(target.name))
+    reason = ""
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(wait * 2 ** (attempt - 1))
+        try:
+            resumed = transfer.run()
+        except _Interrupted as error:
+            reason = str(error)
+            continue
+        digest = _sha256(part)
+        if digest == sha256:
+            _rename(part, target)
+            return target
+        part.unlink()
+        if not resumed:  # a resumed file may be two files' halves; a fresh one is simply wrong
+            raise DataError(
+                f"{url}: bad checksum: SHA-256 is {digest}, expected {sha256}; "
+                "the download was deleted"
+            )
+        reason = "the resumed file had a bad checksum"
+    kept = f"; {_size(part):,} bytes are kept in {part} and will be resumed" if _size(part) else ""
+    raise DataError(f"{url}: download failed after {tries} tries ({reason}){kept}")
+
+
+class _Interrupted(Exception):
+    """The network failed in a way that another try may mend."""
+
+
+class _Transfer:
+    """One file on its way. `validator` is the server's name for the version it began with."""
+
+    def __init__(self, url: str, part: Path, size: int, timeout: float, progress: Progress) -> None:
+        self.url, self.part, self.size = url, part, size
+        self.timeout, self.progress = timeout, progress
+        self.validator = ""
+
+    def run(self) -> bool:
+        """Bring `part` to its full size; True if bytes of an earlier try were kept."""
+        have = _size(self.part)
+        if have > self.size:
+            self.part.unlink()
+            have = 0
+        if have == self.size:
+            return True
+        response = self._open(have)
+        with response:
+            have = self._start(response, have)
+            try:
+                self._copy(response, have)
+            except OSError as error:  # the network's own errors arrive as _Interrupted
+                raise _cannot_write(self.part, error) from error
+        return have > 0
+
+    def _open(self, have: int) -> http.client.HTTPResponse:
+        headers = {"User-Agent": "minibn", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if self.validator:
+                headers["If-Range"] = self.validator
+        request = urllib.request.Request(self.url, headers=headers)
+        try:
+            return urllib.request.urlopen(request, timeout=self.timeout)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == 416:  # the server's file is no longer than our part: not ours
+                    self.part.unlink(missing_ok=True)
+                    raise _Interrupted(
+                        "the server refused to resume, the part was dropped"
+                    ) from error
+                if error.code in (408, 425, 429) or error.code >= 500:
+                    raise _Interrupted(f"HTTP {error.code} {error.reason}") from error
+                raise DataError(f"{self.url}: HTTP {error.code} {error.reason}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise _Interrupted(f"no connection: {getattr(error, 'reason', error)}") from error
+
+    def _start(self, response: http.client.HTTPResponse, have: int) -> int:
+        """How many of our bytes the answer continues: all, or none if it is the whole file."""
+        self.validator = _validator(response)
+        if response.status == 206:
+            match = re.fullmatch(
+                r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "")
+            )
+            if match is None or int(match[1]) != have:
+                self.part.unlink(missing_ok=True)
+                raise _Interrupted("the server sent another range, the part was dropped")
+            total = self.size if match[2] == "*" else int(match[2])
+        else:
+            have = 0
+            total = int(response.headers.get("Content-Length") or self.size)
+        if total != self.size:
+            raise DataError(
+                f"{self.url}: the server offers {total:,} bytes where {self.size:,} are expected: "
+                "another file, or a login page in between"
+            )
+        return have
+
+    def _copy(self, response: http.client.HTTPResponse, have: int) -> None:
+        with open(self.part, "ab" if have else "wb") as out:
+            while have < self.size:
+                try:
+                    chunk = response.read(min(_CHUNK, self.size - have))
+                except (OSError, http.client.HTTPException) as error:
+                    raise _Interrupted(f"connection lost: {error}") from error
+                if not chunk:
+                    raise _Interrupted(f"connection closed at {have:,} of {self.size:,} bytes")
+                out.write(chunk)
+                have += len(chunk)
+                self.progress(have, self.size)
+
+
+def progress_line(label: str) -> Progress:
+    """A line on standard error that rewrites itself; off a terminal, one line at the end."""
+    start, shown = time.monotonic(), 0.0
+    first: int | None = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown, first
+        first = done if first is None else first
+        now = time.monotonic()
+        terminal = sys.stderr.isatty()
+        if done < total and (not terminal or now - shown < 0.2):
+            return
+        shown = now
+        rate = (done - first) / max(now - start, 1e-9)
+        text = f"{label}: {done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
+        end = "" if terminal and done < total else "\n"
+        print(("\r" if terminal else "") + text, end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+@contextlib.contextmanager
+def locked(path: Path, poll: float = 0.2) -> Iterator[None]:
+    """Hold the lock on `path` among processes; the system drops it if its holder dies.
+
+    The empty file stays behind: to delete it would let two processes hold two locks.
+    """
+    with open(path, "ab") as file:
+        told = False
+        while not _try_lock(file.fileno()):
+            if not told:
+                print(f"waiting for another process that holds {path}", file=sys.stderr)
+                told = True
+            time.sleep(poll)
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                return False
+            raise
+        return True
+else:
+    import fcntl
+
+    def _try_lock(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+def _validator(response: http.client.HTTPResponse) -> str:
+    """What If-Range may hold: a strong ETag, else the date of change, else nothing."""
+    tag = response.headers.get("ETag", "")
+    if tag and not tag.startswith("W/"):
+        return tag
+    return response.headers.get("Last-Modified", "")
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    hint = " Free some room or set MINIBN_CACHE to a folder on another disk."
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        hint = " Set MINIBN_CACHE to a folder that can be written."
+    return DataError(f"{path}: can't be written ({error.strerror or error}).{hint}")
+
+
+def _rename(part: Path, target: Path) -> None:
+    try:
+        os.replace(part, target)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,143 @@
+"""Reading a pickle of plain data and arrays without running anything that it asks for.
+
+A pickle is a program: it names callables, and loading calls them. Here a name is looked up in a
+table of five, and even those are stand-ins of our own: NumPy's `_reconstruct`, `ndarray` and
+`dtype` are never handed to the pickle, so neither an object array nor a dtype of its own making
+reaches NumPy. What is left is what CIFAR's files hold: dicts, lists, bytes, strings, numbers, and
+arrays of numbers, written by Python 2 (protocol 2, strings read as bytes) or by Python 3.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import re
+from typing import Any
+
+import numpy as np
+
+from minibn.errors import DataError
+
+_NUMBERS = re.compile(r"b1|[iu][1248]|f[248]")  # dtypes of plain numbers
+_LENGTHS = {"PUT", "BINPUT", "LONG_BINPUT", "FRAME"}  # opcodes whose argument reserves memory
+
+
+def load_dict(data: bytes, source: str) -> dict[str, Any]:
+    """The dict that the pickle `data` holds, its keys as strings, its arrays as ndarrays.
+
+    `source` names the file in errors. Raises DataError for a pickle that is damaged, that is no
+    dict, or that names anything but arrays.
+
+    >>> load_dict(pickle.dumps({b"labels": [3, 1], "data": np.zeros(2, "u1")}), "a file")
+    {'labels': [3, 1], 'data': array([0, 0], dtype=uint8)}
+    >>> load_dict(pickle.dumps({"f": print}), "a file")
+    Traceback (most recent call last):
+        ...
+    minibn.errors.DataError: a file: hostile pickle: it asks for builtins.print, and only \
+arrays, bytes, strings, numbers, lists and dicts are admitted
+    """
+    try:
+        _check_lengths(data)
+        value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+    except _Refused as error:
+        raise DataError(f"{source}: hostile pickle: {error}") from None
+    except Exception as error:  # damaged bytes can raise anything at all
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise DataError(f"{source}: damaged pickle ({reason})") from error
+    if type(value) is not dict:
+        raise DataError(f"{source}: expected a pickled dict, found a {type(value).__name__}")
+    return {_text(key): _array(item) for key, item in value.items()}
+
+
+class _Refused(Exception):
+    """The pickle asks for something that is not on the list."""
+
+
+class _Array:
+    """Stands in for `ndarray` and for `_reconstruct(ndarray, (0,), b"b")`; filled by its state."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, *arguments: object) -> None:
+        self.value: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        if type(dtype) is not _Dtype or type(data) is not bytes or type(shape) is not tuple:
+            raise _Refused("an array whose state is not (shape, dtype of numbers, bytes)")
+        if not all(type(n) is int and n >= 0 for n in shape):
+            raise _Refused(f"an array of shape {shape!r}")
+        numbers = dtype.numbers()
+        if math.prod(shape) * numbers.itemsize != len(data):
+            raise _Refused(f"an array of shape {shape} and dtype {numbers} in {len(data)} bytes")
+        order = "F" if fortran else "C"
+        self.value = np.frombuffer(data, numbers).reshape(shape, order=order)
+
+
+class _Dtype:
+    """Stands in for `dtype`: keeps the code and the byte order, and admits numbers only."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: object, *flags: object) -> None:
+        self.code, self.order = _text(code), "="
+        if not _NUMBERS.fullmatch(self.code):
+            raise _Refused(f"an array of dtype {self.code!r}, which is no plain number")
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = _text(state[1])
+        if self.order not in ("<", ">", "=", "|"):
+            raise _Refused(f"a dtype of byte order {self.order!r}")
+
+    def numbers(self) -> np.dtype:
+        return np.dtype(self.order + self.code)
+
+
+class _Encode:
+    """Stands in for `_codecs.encode(text, "latin1")`: how Python 3 writes bytes in protocol 2."""
+
+    def __new__(cls, text: object, encoding: object = "latin1") -> Any:
+        if type(text) is not str or _text(encoding) != "latin1":
+            raise _Refused(f"an encoding {encoding!r}")
+        return text.encode("latin1")
+
+    def __setstate__(self, state: object) -> None:
+        raise _Refused("a state for a function")
+
+
+# All are classes with a __setstate__: the pickle's BUILD can set no attribute on them.
+_ADMITTED: dict[tuple[str, str], type] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+    ("_codecs", "encode"): _Encode,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise _Refused(
+                f"it asks for {module}.{name}, and only arrays, bytes, strings, numbers, "
+                "lists and dicts are admitted"
+            ) from None
+
+
+def _check_lengths(data: bytes) -> None:
+    """Refuse an opcode that would reserve more room than the whole file has bytes."""
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name in _LENGTHS and argument > len(data):
+            raise _Refused(f"{opcode.name} {argument} in a file of {len(data)} bytes")
+
+
+def _text(key: object) -> str:
+    if isinstance(key, bytes):
+        return key.decode("latin1")
+    return str(key)
+
+
+def _array(item: object) -> object:
+    return item.value if type(item) is _Array else item

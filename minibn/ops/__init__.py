@@ -1,0 +1,51 @@
+"""The mathematics: every op is a class with its formula, its value and its derivative.
+
+The functions take Tensors and plain arrays alike: arrays in, array out; a Tensor in, a Tensor out.
+`git grep "def vjp"` lists every derivative in the project.
+"""
+
+from minibn.ops.conv import conv2d
+from minibn.ops.elementwise import (
+    abs,
+    add,
+    cast,
+    divide,
+    dropout,
+    exp,
+    log,
+    maximum,
+    multiply,
+    negative,
+    power,
+    relu,
+    sigmoid,
+    sign,
+    sqrt,
+    subtract,
+    tanh,
+    where,
+)
+from minibn.ops.linalg import matmul
+from minibn.ops.loss import mse, one_hot, softmax, softmax_cross_entropy
+from minibn.ops.norm import batch_norm, batch_norm_composed, batch_norm_inference, moments
+from minibn.ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
+from minibn.ops.reduce import logsumexp, max, mean, norm, sum, var
+from minibn.ops.shape import (
+    broadcast_to,
+    concatenate,
+    gather,
+    getitem,
+    pad,
+    reshape,
+    scatter,
+    transpose,
+)
+
+__all__ = [
+    "abs", "add", "avg_pool2d", "batch_norm", "batch_norm_composed", "batch_norm_inference",
+    "broadcast_to", "cast", "concatenate", "conv2d", "divide", "dropout", "exp", "gather",
+    "getitem", "global_avg_pool2d", "log", "logsumexp", "matmul", "max", "max_pool2d", "maximum",
+    "mean", "moments", "mse", "multiply", "negative", "norm", "one_hot", "pad", "power", "relu",
+    "reshape", "scatter", "sigmoid", "sign", "softmax", "softmax_cross_entropy", "sqrt",
+    "subtract", "sum", "tanh", "transpose", "var", "where",
+]  # fmt: skip

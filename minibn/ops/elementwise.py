@@ -1,0 +1,330 @@
+"""Elementwise operations. z̄ is the cotangent of z; x and y broadcast together where there are two.
+
+Conventions at kinks: relu'(0) = 0, |·|'(0) = 0, and a tie in `maximum` is shared equally.
+Comparisons look at the real part, so that the smooth pieces of each op also compute on complex
+numbers (the complex-step derivative needs that).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import array_module
+from minibn.tape import Op, apply, value
+
+
+def real(x: Any) -> Any:
+    """The real part, as a plain array: what a comparison looks at."""
+    return getattr(value(x), "real", x)
+
+
+class Add(Op):
+    """z = x + y.    x̄ = z̄,   ȳ = z̄"""
+
+    broadcasts = True
+    needs = ()
+
+    def forward(self, x, y):
+        return x + y
+
+    def vjp(self, g, out, x, y):
+        return g, g
+
+
+class Subtract(Op):
+    """z = x - y.    x̄ = z̄,   ȳ = -z̄"""
+
+    broadcasts = True
+    needs = ()
+
+    def forward(self, x, y):
+        return x - y
+
+    def vjp(self, g, out, x, y):
+        return g, (-g if self.wants[1] else None)
+
+
+class Multiply(Op):
+    """z = x · y.    x̄ = z̄ · y,   ȳ = z̄ · x"""
+
+    broadcasts = True
+
+    def forward(self, x, y):
+        return x * y
+
+    def vjp(self, g, out, x, y):
+        return (g * y if self.wants[0] else None), (g * x if self.wants[1] else None)
+
+
+class Divide(Op):
+    """z = x / y.    x̄ = z̄ / y,   ȳ = -z̄ · x / y²"""
+
+    broadcasts = True
+
+    def forward(self, x, y):
+        return x / y
+
+    def vjp(self, g, out, x, y):
+        return (g / y if self.wants[0] else None), (-g * x / (y * y) if self.wants[1] else None)
+
+
+class Negative(Op):
+    """z = -x.    x̄ = -z̄"""
+
+    needs = ()
+
+    def forward(self, x):
+        return -x
+
+    def vjp(self, g, out, x):
+        return -g
+
+
+class Power(Op):
+    """z = x^p with a constant exponent p.    x̄ = z̄ · p · x^(p-1),   0 for p = 0"""
+
+    def __init__(self, exponent: float) -> None:
+        self.p = exponent
+
+    def forward(self, x):
+        return x**self.p
+
+    def vjp(self, g, out, x):
+        if self.p == 0:
+            return g * 0
+        return g * (self.p * x ** (self.p - 1))
+
+
+class Exp(Op):
+    """z = eˣ.    x̄ = z̄ · z"""
+
+    needs = ()
+    needs_output = True
+
+    def forward(self, x):
+        return array_module(x).exp(x)
+
+    def vjp(self, g, out, x):
+        return g * out
+
+
+class Log(Op):
+    """z = log x (natural).    x̄ = z̄ / x"""
+
+    def forward(self, x):
+        return array_module(x).log(x)
+
+    def vjp(self, g, out, x):
+        return g / x
+
+
+class Sqrt(Op):
+    """z = √x.    x̄ = z̄ / 2z, which is infinite at 0"""
+
+    needs = ()
+    needs_output = True
+
+    def forward(self, x):
+        return array_module(x).sqrt(x)
+
+    def vjp(self, g, out, x):
+        return g * 0.5 / out
+
+
+class Abs(Op):
+    """z = |x|.    x̄ = z̄ · sign(x), and sign(0) = 0"""
+
+    def forward(self, x):
+        return x * sign(x)
+
+    def vjp(self, g, out, x):
+        return g * sign(x)
+
+
+class Tanh(Op):
+    """z = tanh x.    x̄ = z̄ · (1 - z²)"""
+
+    needs = ()
+    needs_output = True
+
+    def forward(self, x):
+        return array_module(x).tanh(x)
+
+    def vjp(self, g, out, x):
+        return g * (1 - out * out)
+
+
+class Sigmoid(Op):
+    """z = 1 / (1 + e⁻ˣ), computed as (1 + tanh(x/2)) / 2, which can't overflow.    x̄ = z̄ · z (1 - z)"""
+
+    needs = ()
+    needs_output = True
+
+    def forward(self, x):
+        return 0.5 + 0.5 * array_module(x).tanh(0.5 * x)
+
+    def vjp(self, g, out, x):
+        return g * out * (1 - out)
+
+
+class Relu(Op):
+    """z = max(x, 0).    x̄ = z̄ where z > 0, else 0: the derivative at 0 is taken as 0"""
+
+    needs = ()
+    needs_output = True
+
+    def forward(self, x):
+        return array_module(x).maximum(x, 0)
+
+    def vjp(self, g, out, x):
+        return g * (real(out) > 0)
+
+
+class Maximum(Op):
+    """z = max(x, y).    The larger gets z̄; where x = y each gets half"""
+
+    broadcasts = True
+
+    def forward(self, x, y):
+        xp = array_module(x, y)
+        return xp.where(real(x) >= real(y), x, y)
+
+    def vjp(self, g, out, x, y):
+        to_x = (real(x) > real(y)) + 0.5 * (real(x) == real(y))
+        to_x = to_x.astype(real(g).dtype)
+        return g * to_x, g * (1 - to_x)
+
+
+class Where(Op):
+    """z = x where the mask is set, else y.    x̄ = z̄ · mask,   ȳ = z̄ · (not mask)"""
+
+    broadcasts = True
+    needs = ()
+
+    def __init__(self, mask: Any) -> None:
+        self.mask = mask
+
+    def forward(self, x, y):
+        return array_module(self.mask, x, y).where(self.mask, x, y)
+
+    def vjp(self, g, out, x, y):
+        return g * self.mask, g * ~self.mask
+
+
+class Cast(Op):
+    """z = x in another precision.    x̄ = z̄ in x's"""
+
+    needs = ()
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = np.dtype(dtype)
+
+    def forward(self, x):
+        return x.astype(self.dtype)
+
+    def vjp(self, g, out, x):
+        return g.astype(x.dtype)
+
+
+def add(x, y):
+    """x + y, broadcast."""
+    return apply(Add(), x, y)
+
+
+def subtract(x, y):
+    """x - y, broadcast."""
+    return apply(Subtract(), x, y)
+
+
+def multiply(x, y):
+    """x · y, broadcast."""
+    return apply(Multiply(), x, y)
+
+
+def divide(x, y):
+    """x / y, broadcast."""
+    return apply(Divide(), x, y)
+
+
+def negative(x):
+    """-x"""
+    return apply(Negative(), x)
+
+
+def power(x, exponent):
+    """x to a constant power, or e^(exponent · log x) if the exponent is an array (then x > 0)."""
+    exponent = value(exponent) if not hasattr(exponent, "node") else exponent
+    if not hasattr(exponent, "dtype"):
+        return apply(Power(exponent), x)
+    if not hasattr(x, "dtype"):
+        return exp(exponent * float(np.log(x)))
+    return exp(exponent * log(x))
+
+
+def exp(x):
+    """eˣ"""
+    return apply(Exp(), x)
+
+
+def log(x):
+    """The natural logarithm; x > 0."""
+    return apply(Log(), x)
+
+
+def sqrt(x):
+    """√x; the derivative at 0 is infinite."""
+    return apply(Sqrt(), x)
+
+
+def abs(x):
+    """|x|, with derivative 0 at 0."""
+    return apply(Abs(), x)
+
+
+def sign(x):
+    """-1, 0 or 1 as a plain array of x's dtype: a constant of differentiation."""
+    x = value(x)
+    return array_module(x).sign(x.real).astype(x.real.dtype)
+
+
+def tanh(x):
+    """The hyperbolic tangent."""
+    return apply(Tanh(), x)
+
+
+def sigmoid(x):
+    """1 / (1 + e⁻ˣ), without overflow."""
+    return apply(Sigmoid(), x)
+
+
+def relu(x):
+    """max(x, 0), with derivative 0 at 0."""
+    return apply(Relu(), x)
+
+
+def maximum(x, y):
+    """The larger of x and y, broadcast; a tie shares the gradient equally."""
+    return apply(Maximum(), x, y)
+
+
+def where(mask, x, y):
+    """x where the boolean array `mask` is set, else y; all three broadcast."""
+    return apply(Where(value(mask)), x, y)
+
+
+def cast(x, dtype):
+    """x in another floating-point dtype; the gradient comes back in x's own."""
+    return apply(Cast(dtype), x)
+
+
+def dropout(x, p: float, draws):
+    """x / (1-p) where the draw exceeds p, else 0 (Srivastava et al. 2014, inverted).
+
+    x any shape, 0 <= p < 1, draws: uniforms in [0, 1) of x's shape. They are an input, so that
+    the op is a function. Raises ValueError for another p.
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p={p} is the share that is dropped: 0 <= p < 1.")
+    return x * ((value(draws) >= p) * (1 / (1 - p))).astype(real(x).dtype)

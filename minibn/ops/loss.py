@@ -1,0 +1,84 @@
+"""Losses: what a network's outputs cost, as a scalar mean over the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import array_module, backend_of
+from minibn.errors import ShapeError
+from minibn.ops.elementwise import exp
+from minibn.ops.reduce import logsumexp, mean
+from minibn.ops.shape import reshape
+from minibn.tape import Op, apply, value
+
+
+def softmax(x):
+    """eˣ / Σ eˣ over the last axis, without overflow."""
+    return exp(x - logsumexp(x, axis=-1, keepdims=True))
+
+
+def one_hot(labels, classes: int, dtype) -> Any:
+    """(N,) integers -> (N, classes) of zeros with a one at each label, on the labels' backend."""
+    xp = array_module(labels)
+    return (labels.reshape(-1, 1) == xp.arange(classes)).astype(dtype)
+
+
+class SoftmaxCrossEntropy(Op):
+    """y = mean_n( logsumexp(x_n) - x_n[label_n] ).    x̄ = ȳ · (softmax(x) - onehot(label)) / N"""
+
+    def __init__(self, labels: Any) -> None:
+        self.labels = labels                                        # (N,) integers, checked
+
+    def forward(self, x):                                           # x (N, K)
+        N, K = x.shape
+        hot = one_hot(self.labels, K, x.real.dtype)
+        return (logsumexp(x, axis=1) - (x * hot).sum(axis=1)).sum() * (1 / N)
+
+    def vjp(self, g, out, x):
+        N, K = x.shape
+        hot = one_hot(self.labels, K, value(x).real.dtype)
+        return (softmax(x) - hot) * (g * (1 / N))
+
+
+def softmax_cross_entropy(x, labels):
+    """The mean over the batch of -log softmax(x)[label], stable for any logits.
+
+    x (N, K) logits, labels (N,) integers in 0..K-1 (a NumPy array or list, or an array of x's
+    backend, whose check costs one transfer) -> a scalar.
+    Laws: equal for x and x + c; Σ_k x̄ = 0. Raises ShapeError, and ValueError for a bad label.
+    """
+    if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
+        raise ShapeError(
+            f"softmax_cross_entropy: x has shape {tuple(x.shape)}; logits are (N, K), not empty."
+        )
+    labels = np.asarray(labels) if isinstance(labels, (list, tuple)) else value(labels)
+    if labels.shape != x.shape[:1]:
+        raise ShapeError(
+            f"softmax_cross_entropy: labels have shape {labels.shape}, x {tuple(x.shape)}: one "
+            "integer per row. One-hot labels: use labels.argmax(1)."
+        )
+    if labels.dtype.kind not in "iu":
+        raise ShapeError(f"softmax_cross_entropy: labels are {labels.dtype}; they are integers.")
+    low, high = int(labels.min().item()), int(labels.max().item())
+    if low < 0 or high >= x.shape[1]:
+        raise ValueError(
+            f"softmax_cross_entropy: labels run from {low} to {high}, x has {x.shape[1]} columns: "
+            f"labels are 0..{x.shape[1] - 1}. Is the head too small, or do labels count from 1?"
+        )
+    return apply(SoftmaxCrossEntropy(backend_of(value(x)).asarray(labels)), x)
+
+
+def mse(x, target):
+    """The mean of (x - target)². x and target of one shape -> a scalar.
+
+    Raises ShapeError if the shapes differ: broadcasting (N, 1) against (N,) is never meant.
+    """
+    if x.shape != target.shape:
+        raise ShapeError(
+            f"mse: x has shape {tuple(x.shape)}, target {tuple(target.shape)}; they must be equal. "
+            "Reshape one of them."
+        )
+    difference = reshape(x - target, (-1,))
+    return mean(difference * difference)

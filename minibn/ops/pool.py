@@ -1,0 +1,132 @@
+"""Pooling over windows of images x (N, H, W, C) -> (N, Ho, Wo, C)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minibn.backend import array_module
+from minibn.errors import ShapeError
+from minibn.ops.conv import pair
+from minibn.ops.elementwise import real
+from minibn.ops.reduce import mean
+from minibn.ops.shape import gather, pad
+from minibn.tape import Op, apply, value
+
+
+def _corners(x, size, stride):
+    """For each place (k, l) in a window: the pixels of x that lie there, (N, Ho, Wo, C)."""
+    _, H, W, _ = x.shape
+    Ho, Wo = (H - size[0]) // stride[0] + 1, (W - size[1]) // stride[1] + 1
+    for k in range(size[0]):
+        for m in range(size[1]):
+            yield x[:, k : k + stride[0] * Ho : stride[0], m : m + stride[1] * Wo : stride[1]]
+
+
+def window_argmax(x, size, stride):
+    """The flat position in x of the largest value of each window: (N, Ho, Wo, C) integers.
+
+    Ties go to the first in row-major order; a NaN wins, and stays, as in PyTorch.
+    """
+    xp = array_module(x)
+    N, H, W, C = x.shape
+    corners = _corners(real(x), size, stride)
+    best = next(corners)
+    _, Ho, Wo, _ = best.shape
+    place = xp.zeros(best.shape, dtype=xp.int32)
+    for i, corner in enumerate(corners, start=1):
+        better = (corner > best) | ((corner != corner) & (best == best))
+        best = xp.where(better, corner, best)
+        place = xp.where(better, xp.int32(i), place)
+    row = xp.arange(Ho).reshape(Ho, 1, 1) * stride[0] + place // size[1]
+    column = xp.arange(Wo).reshape(Wo, 1) * stride[1] + place % size[1]
+    image = xp.arange(N).reshape(N, 1, 1, 1)
+    return ((image * H + row) * W + column) * C + xp.arange(C)
+
+
+class AvgPool2d(Op):
+    """y = the mean of each window.    x̄: each ȳ, spread evenly over its window"""
+
+    needs = ()
+
+    def __init__(self, size, stride) -> None:
+        self.size, self.stride = size, stride
+
+    def forward(self, x):
+        corners = _corners(x, self.size, self.stride)
+        total = next(corners) + 0
+        for corner in corners:
+            total += corner
+        return total * (1 / (self.size[0] * self.size[1]))
+
+    def vjp(self, g, out, x):
+        return apply(AvgPool2dAdjoint(self.size, self.stride, x.shape), g)
+
+
+class AvgPool2dAdjoint(Op):
+    """x = each y, spread evenly over its window.    ȳ = the mean of x̄ over each window"""
+
+    needs = ()
+
+    def __init__(self, size, stride, x_shape) -> None:
+        self.size, self.stride, self.x_shape = size, stride, x_shape
+
+    def forward(self, y):
+        x = array_module(y).zeros(self.x_shape, y.dtype)
+        share = y * (1 / (self.size[0] * self.size[1]))
+        for corner in _corners(x, self.size, self.stride):  # views: they add into x
+            corner += share
+        return x
+
+    def vjp(self, g, out, y):
+        return apply(AvgPool2d(self.size, self.stride), g)
+
+
+def _settings(name: str, x, size: Any, stride: Any) -> tuple:
+    size = pair(size, f"{name}: size", 1)
+    stride = size if stride is None else pair(stride, f"{name}: stride", 1)
+    if x.ndim != 4:
+        raise ShapeError(f"{name}: x has shape {x.shape}; images are (N, H, W, C).")
+    if x.shape[1] < size[0] or x.shape[2] < size[1]:
+        raise ShapeError(
+            f"{name}: windows of {size} do not fit into images of {x.shape[1:3]}. "
+            "Use smaller windows, fewer poolings or larger images."
+        )
+    return size, stride
+
+
+def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
+    """The largest value of each window. A gather: its vjp is the scatter at the same index.
+
+    x (N, H, W, C) -> (N, Ho, Wo, C), Ho = (H + 2·padding - size) // stride + 1; stride = size by default.
+    The first of tied values gets the gradient (as in PyTorch). Padding is never returned.
+    """
+    padding = pair(padding, "max_pool2d: padding", 0)
+    size = pair(size, "max_pool2d: size", 1)
+    if any(2 * p > s for p, s in zip(padding, size, strict=True)):
+        raise ShapeError(f"max_pool2d: padding {padding} is more than half of the window {size}.")
+    inside = x
+    if any(padding):
+        low = -array_module(value(x)).inf
+        (ph, pw), (_, H, W, _) = padding, x.shape
+        x = pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
+        seen = real(x) + 0
+        seen[:, :ph], seen[:, ph + H :], seen[:, :, :pw], seen[:, :, pw + W :] = low, low, low, low
+        inside = seen
+    size, stride = _settings("max_pool2d", x, size, stride)
+    apart = stride[0] >= size[0] and stride[1] >= size[1]
+    return gather(x, window_argmax(value(inside), size, stride), unique=apart)
+
+
+def avg_pool2d(x, size: Any = 2, stride: Any = None):
+    """The mean of each window. x (N, H, W, C) -> (N, Ho, Wo, C); stride = size by default.
+
+    Law: a constant image stays constant; the gradient's sum is kept if the windows tile the image.
+    """
+    size, stride = _settings("avg_pool2d", x, size, stride)
+    return apply(AvgPool2d(size, stride), x)
+
+
+def global_avg_pool2d(x):
+    """The mean of each image's channels: (N, H, W, C) -> (N, C)."""
+    _settings("global_avg_pool2d", x, 1, 1)
+    return mean(x, axis=(1, 2))

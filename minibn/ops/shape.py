@@ -1,0 +1,271 @@
+"""Operations that move values and compute none. Each vjp moves them back.
+
+`getitem` and `scatter` are each other's adjoint, as are `pad` and a slice, `broadcast_to` and a sum.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import array_module, backend_of
+from minibn.errors import ShapeError
+from minibn.tape import Op, apply, unbroadcast, value
+
+
+class Reshape(Op):
+    """z = x in another shape (C order).    x̄ = z̄ in x's"""
+
+    needs = ()
+    view = True
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x):
+        return x.reshape(self.shape)
+
+    def vjp(self, g, out, x):
+        return reshape(g, x.shape)
+
+
+class Transpose(Op):
+    """z has axis `axes[i]` of x as its axis i.    x̄: the inverse permutation of z̄"""
+
+    needs = ()
+    view = True
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        self.axes = axes
+
+    def forward(self, x):
+        return x.transpose(self.axes)
+
+    def vjp(self, g, out, x):
+        inverse = sorted(range(len(self.axes)), key=self.axes.__getitem__)
+        return transpose(g, inverse)
+
+
+class BroadcastTo(Op):
+    """z = x repeated to `shape`.    x̄ = the sum of z̄ over the repeats"""
+
+    needs = ()
+    view = True
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def forward(self, x):
+        return array_module(x).broadcast_to(x, self.shape)
+
+    def vjp(self, g, out, x):
+        return unbroadcast(g, x.shape)
+
+
+class GetItem(Op):
+    """z = x[index] with slices.    x̄ = z̄ at the index, 0 elsewhere"""
+
+    needs = ()
+    view = True
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+
+    def forward(self, x):
+        return x[self.index]
+
+    def vjp(self, g, out, x):
+        return apply(SetItem(self.index, x.shape), g)
+
+
+class SetItem(Op):
+    """z = 0 of `shape`, but x at the index: the adjoint of GetItem.    x̄ = z̄[index]"""
+
+    needs = ()
+
+    def __init__(self, index: Any, shape: tuple[int, ...]) -> None:
+        self.index, self.shape = index, shape
+
+    def forward(self, x):
+        z = array_module(x).zeros(self.shape, x.dtype)
+        z[self.index] = x
+        return z
+
+    def vjp(self, g, out, x):
+        return apply(GetItem(self.index), g)
+
+
+class Gather(Op):
+    """z = x.flat[index].    x̄ = the sum of z̄ over the places where each value went"""
+
+    needs = ()
+
+    def __init__(self, index: Any, unique: bool = False) -> None:
+        self.index, self.unique = index, unique
+
+    def forward(self, x):
+        return x.reshape(-1)[self.index]
+
+    def vjp(self, g, out, x):
+        return scatter(g, self.index, x.shape, self.unique)
+
+
+class Scatter(Op):
+    """z = 0 of `shape`, and x added at the flat index: the adjoint of Gather.    x̄ = z̄.flat[index]"""
+
+    needs = ()
+
+    def __init__(self, index: Any, shape: tuple[int, ...], unique: bool = False) -> None:
+        self.index, self.shape, self.unique = index, shape, unique
+
+    def forward(self, x):
+        backend = backend_of(x)
+        put = backend.scatter_assign if self.unique else backend.scatter_add
+        return put(self.shape, self.index, x)
+
+    def vjp(self, g, out, x):
+        return gather(g, self.index, self.unique)
+
+
+class Pad(Op):
+    """z = x with zeros around it.    x̄ = the inside of z̄"""
+
+    needs = ()
+
+    def __init__(self, widths: tuple[tuple[int, int], ...]) -> None:
+        self.widths = widths
+
+    def forward(self, x):
+        z = array_module(x).zeros(
+            tuple(n + before + after for n, (before, after) in zip(x.shape, self.widths, strict=True)),
+            x.dtype,
+        )
+        z[self._inside(x.shape)] = x
+        return z
+
+    def vjp(self, g, out, x):
+        return g[self._inside(x.shape)]
+
+    def _inside(self, shape):
+        return tuple(slice(b, b + n) for n, (b, _) in zip(shape, self.widths, strict=True))
+
+
+class Concatenate(Op):
+    """z = the inputs one after another along `axis`.    Each x̄ = its part of z̄"""
+
+    needs = ()
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, *inputs):
+        return array_module(*inputs).concatenate(inputs, axis=self.axis)
+
+    def vjp(self, g, out, *inputs):
+        parts, start = [], 0
+        for x in inputs:
+            stop = start + x.shape[self.axis]
+            parts.append(g[(slice(None),) * self.axis + (slice(start, stop),)])
+            start = stop
+        return tuple(parts)
+
+
+def reshape(x, shape: Any):
+    """x in another shape of the same size; one entry may be -1."""
+    shape = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
+    known = math.prod(n for n in shape if n != -1)
+    fits = x.size == known if -1 not in shape else known > 0 and x.size % known == 0
+    if not fits or shape.count(-1) > 1:
+        raise ShapeError(f"reshape: {x.size} values of shape {x.shape} don't fit into {shape}.")
+    return apply(Reshape(shape), x)
+
+
+def transpose(x, axes: Any = None):
+    """x with its axes permuted (reversed by default)."""
+    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(a % x.ndim for a in axes)
+    if sorted(order) != list(range(x.ndim)):
+        raise ShapeError(f"transpose: axes {axes} are no permutation of the {x.ndim} axes of x.")
+    return apply(Transpose(order), x)
+
+
+def broadcast_to(x, shape: tuple[int, ...]):
+    """x repeated to `shape`, by NumPy's rules."""
+    return apply(BroadcastTo(tuple(shape)), x)
+
+
+def getitem(x, index: Any):
+    """x[index]: slices, integers, None and Ellipsis (a view), or arrays of integers or booleans.
+
+    Integer arrays are checked against the axis: a GPU would wrap around in silence.
+    Raises IndexError.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    if all(part is None or part is ... or isinstance(part, (slice, int, np.integer)) for part in parts):
+        return apply(GetItem(index), x)
+    backend = backend_of(value(x))
+    parts = tuple(
+        backend.asarray(value(part)) if isinstance(part, (list, np.ndarray)) else value(part)
+        for part in parts
+    )
+    # The flat position of every element, indexed in the same way, says where each value came from.
+    xp = backend.xp
+    for axis, part in enumerate(_axes_indexed(parts, x.ndim)):
+        if part is not None and part.size and x.shape[axis] < 1 + int((part.max()).item()):
+            raise IndexError(f"getitem: index {part.max().item()} for axis {axis} of shape {x.shape}.")
+        if part is not None and part.size and int(part.min().item()) < -x.shape[axis]:
+            raise IndexError(f"getitem: index {part.min().item()} for axis {axis} of shape {x.shape}.")
+    positions = xp.arange(x.size).reshape(x.shape)[parts]
+    return apply(Gather(positions), x)
+
+
+def _axes_indexed(parts: tuple, ndim: int) -> list:
+    """The integer array that indexes each axis of x, or None."""
+    used = [p for p in parts if p is not None]
+    width = builtins.sum(p.ndim if getattr(p, "dtype", None) == bool else 1 for p in used if p is not ...)
+    axes: list = []
+    for part in used:
+        if part is ...:
+            axes += [None] * (ndim - width)
+        elif getattr(part, "dtype", None) == bool:
+            axes += [None] * part.ndim
+        else:
+            axes.append(part if hasattr(part, "dtype") else None)
+    return axes
+
+
+def gather(x, index, unique: bool = False):
+    """x.flat[index]; `index` is an integer array of any shape, trusted to be in range.
+
+    unique: no position occurs twice, so that the adjoint may assign where it would add.
+    """
+    return apply(Gather(value(index), unique), x)
+
+
+def scatter(x, index, shape: tuple[int, ...], unique: bool = False):
+    """Zeros of `shape` with x added at the flat `index` (same shape as x): the adjoint of gather."""
+    return apply(Scatter(value(index), tuple(shape), unique), x)
+
+
+def pad(x, widths: Any):
+    """x with zeros around it: one (before, after) pair of widths per axis."""
+    widths = tuple((int(before), int(after)) for before, after in widths)
+    if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
+        raise ShapeError(f"pad: widths {widths} must be {x.ndim} pairs of numbers from 0 up.")
+    return apply(Pad(widths), x)
+
+
+def concatenate(tensors: Any, axis: int = 0):
+    """The arrays or Tensors one after another along `axis`; their other axes agree."""
+    tensors = list(tensors)
+    if not tensors:
+        raise ShapeError("concatenate: there is nothing to concatenate.")
+    axis %= tensors[0].ndim
+    others = {x.shape[:axis] + x.shape[axis + 1 :] for x in tensors}
+    if len(others) > 1:
+        raise ShapeError(
+            f"concatenate: shapes {[x.shape for x in tensors]} differ beside axis {axis}."
+        )
+    return apply(Concatenate(axis), *tensors)
