@@ -1,0 +1,5 @@
+"""The paper's networks; one function builds each variant."""
+
+from reference_models.vgg import VGG, vgg
+
+__all__ = ["VGG", "vgg"]

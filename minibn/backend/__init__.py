@@ -95,6 +95,12 @@ class Backend:
         out[index] = values
         return out.reshape(out_shape)
 
+    def philox(self, key: int, counter: int, count: int) -> Any:
+        """`count` raw 64-bit integers of Philox4x64-10 (`minibn.random`), equal on every backend."""
+        from minibn.random import philox
+
+        return philox(self.xp, key, counter, count)
+
     def synchronize(self) -> None:
         """Wait until everything asked for is computed. Needed around a clock, nowhere else."""
 
@@ -135,6 +141,9 @@ class NumpyBackend(Backend):
     @property
     def xp(self) -> Any:
         return np
+
+    def philox(self, key: int, counter: int, count: int) -> Any:
+        return np.random.Philox(key=key, counter=counter).random_raw(count)
 
 
 class DeviceBackend(Backend):

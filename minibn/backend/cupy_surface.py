@@ -31,8 +31,9 @@ SCATTERS = ("add", "subtract", "maximum", "minimum", "bitwise_and", "bitwise_or"
 
 
 class Parameters(NamedTuple):
-    """A parameter list: what may be given by position, what by name (None: anything)."""
+    """A parameter list: the first, how many by position, which by name (None: any)."""
 
+    first: str
     positional: int | None
     names: frozenset[str] | None
 
@@ -58,7 +59,7 @@ class Parameters(NamedTuple):
                 names.add(part)
                 if by_position and positional is not None:
                     positional += 1
-        return cls(positional, None if open_ended else frozenset(names))
+        return cls(text.partition(",")[0], positional, None if open_ended else frozenset(names))
 
     def complaint(self, positional: int, names: Iterable[str]) -> str | None:
         """Why a call with so many positional arguments and these keywords fails, or None."""
@@ -99,8 +100,7 @@ def _described(function: Any) -> str | None:
             parts.append("/")
         if p.kind == p.KEYWORD_ONLY and previous not in (p.KEYWORD_ONLY, p.VAR_POSITIONAL):
             parts.append("*")
-        stars = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
-        parts.append(stars + p.name)
+        parts.append("*" * ((p.kind == p.VAR_POSITIONAL) + 2 * (p.kind == p.VAR_KEYWORD)) + p.name)
         previous = p.kind
     return ", ".join(parts)
 
@@ -130,8 +130,6 @@ def _names(cupy: ModuleType) -> dict[str, str | None]:
             if isinstance(value, cupy.ufunc):
                 inputs = "x" if value.nin == 1 else "x1, x2"
                 found[full] = f"{inputs}, /, out, *, casting, dtype"
-                if value.nin == 2 and value.nout == 1:
-                    found[f"{full}.outer"] = "A, B"
             elif callable(value) and not isinstance(value, type):
                 found[full] = _described(value)
             else:

@@ -17,23 +17,35 @@ import numpy as np
 from minibn.backend.cupy_surface import surface, version
 from minibn.errors import BackendMismatch
 
-DTYPES = "?bBhHiIlLqQefdFD"
-SCATTERED = "iIlLqQefd"  # what CuPy's add.at takes (subtract, maximum: fewer)
-NUMBERS = (bool, int, float, complex, np.generic)
 
-# Functions that answer about arrays on the host, functions whose result's size or check waits
-# for the device, and attributes and methods of arrays that are left out: they leave the device
-# without being asked to, or have no meaning here.
-ON_THE_HOST = frozenset(
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+DTYPES = "?bBhHiIlLqQefdFD"
+NUMBERS = (bool, int, float, complex, np.generic)
+SUBMODULES = _words("fft lib lib.stride_tricks linalg")
+
+# The dtypes that CuPy's atomic operations take.
+SCATTERED = {"add": "iIlLqQefd", "subtract": "iI", "maximum": "iIlLqQfd", "minimum": "iIlLqQfd"}
+
+# What answers about arrays without looking at their values: the answer is on the host.
+ON_THE_HOST = _words(
     "broadcast_shapes can_cast common_type iscomplexobj isdtype isfortran isrealobj isscalar "
-    "issubdtype may_share_memory min_scalar_type ndim promote_types result_type shape "
-    "shares_memory size".split()
+    "issubdtype iterable may_share_memory min_scalar_type ndim promote_types result_type shape "
+    "shares_memory size"
 )
-WAITING = frozenset(
-    "argwhere bincount compress extract flatnonzero item nonzero place to_numpy tolist "
-    "union1d unique unique_all unique_counts unique_inverse unique_values".split()
+# What waits for the device: its result is on the host, or has a shape that depends on values.
+ASKED_FOR = _words("item tolist")
+WAITING = ASKED_FOR | _words(
+    "argwhere bincount compress extract flatnonzero intersect1d nonzero setdiff1d setxor1d "
+    "trim_zeros union1d unique unique_all unique_counts unique_inverse unique_values"
 )
-LEFT_OUT = frozenset("base cstruct data device dump dumps flat tobytes toDlpack tofile".split())
+# What takes arrays to files or text unasked, or is about device memory.
+LEFT_OUT = _words(
+    "array2string array_repr array_str base cstruct data device dump dumps flat save savetxt savez "
+    "savez_compressed tobytes toDlpack tofile"
+)
 
 
 class Transfers:
@@ -84,10 +96,7 @@ class StrictArray:
         return StrictArray(found.copy() if copies and found.base is not None else found)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        value = _operand(value)
-        if value is NotImplemented:
-            raise TypeError("assigned values are numbers or arrays of this backend")
-        self._host[_index(key, self.shape)[0]] = value
+        self._host[_index(key, self.shape)[0]] = _operand(value)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -132,18 +141,19 @@ class StrictArray:
         return repr(self)
 
     def __repr__(self) -> str:
-        return f"Strict{self._host!r}"
+        return f"strict.{self._host!r}"
 
 
 def _operand(x: Any) -> Any:
-    """What an operator may take beside a strict array, unwrapped."""
-    if isinstance(x, StrictArray):
-        return x._host
+    """What an operator takes beside a strict array, unwrapped; NotImplemented for what CuPy leaves
+    to the other side: objects that opt out of ufuncs, as Tensors do."""
+    if isinstance(x, (StrictArray, np.ndarray)):
+        return _unwrap(x)
     if isinstance(x, NUMBERS):
         return x
-    if isinstance(x, (np.ndarray, list, tuple)):
-        return _unwrap(np.asarray(x))
-    return NotImplemented
+    if getattr(x, "__array_ufunc__", False) is None:
+        return NotImplemented
+    raise TypeError(f"an array takes arrays and numbers beside it, this is a {type(x).__name__}")
 
 
 def _unwrap(x: Any) -> Any:
@@ -152,19 +162,17 @@ def _unwrap(x: Any) -> Any:
         return x._host
     if isinstance(x, np.ndarray):
         raise BackendMismatch(
-            f"a NumPy array or list (shape {x.shape}) meets a strict array: "
+            f"a NumPy array (shape {x.shape}) meets a strict array: "
             "get_backend('strict').asarray(x) first"
         )
     if getattr(x, "__minibn_tensor__", False):
         raise TypeError("array functions take arrays, this is a Tensor: pass x.data")
-    if isinstance(x, (list, tuple)):
-        return type(x)([_unwrap(item) for item in x])
-    return x
+    return type(x)([_unwrap(item) for item in x]) if type(x) in (list, tuple) else x
 
 
 def _wrap(x: Any) -> Any:
-    """Results of NumPy as strict arrays: also its scalars and truth values, and inside tuples."""
-    if isinstance(x, (np.ndarray, np.generic, bool)):
+    """Results of NumPy as strict arrays: numbers become 0-d arrays, tuples are wrapped inside."""
+    if isinstance(x, (np.ndarray, *NUMBERS)):
         return StrictArray(np.asarray(x))
     if isinstance(x, tuple) and hasattr(x, "_fields"):
         return type(x)(*map(_wrap, x))
@@ -172,27 +180,27 @@ def _wrap(x: Any) -> Any:
 
 
 def _index(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], bool]:
-    """The key for NumPy, its integer arrays wrapped into range; whether it makes a copy."""
+    """The key for NumPy, its integer arrays wrapped into range; and whether it makes a copy."""
     parts = [
         np.asarray(p, dtype=None if p else int) if isinstance(p, list) else _unwrap(p)
         for p in (key if isinstance(key, tuple) else (key,))
     ]
-    arrays = [p for p in parts if isinstance(p, (np.ndarray, bool, np.bool))]
-    axes = [p.ndim if _is_mask(p) else p is not None and p is not ... for p in parts]
+    arrays = [isinstance(p, (np.ndarray, bool, np.bool)) for p in parts]
+    masks = [isinstance(p, np.ndarray) and p.dtype == bool for p in parts]
+    axes = [
+        p.ndim if mask else int(p is not None and p is not ...)
+        for p, mask in zip(parts, masks, strict=True)
+    ]
     axis = 0
     for i, p in enumerate(parts):
-        if _is_mask(p):
+        if masks[i]:
             _count("mask")
-        elif isinstance(p, np.ndarray) and p.dtype.kind in "iu" and axis < len(shape):
+        elif arrays[i] and axis < len(shape) and np.asarray(p).dtype.kind in "iu":
             parts[i] = p % max(shape[axis], 1)
         axis += len(shape) - sum(axes) if p is ... else axes[i]
-    if not arrays and not any(p is ... for p in parts):
-        parts.append(...)  # so that a single element is a 0-d view, not a scalar
-    return tuple(parts), bool(arrays)
-
-
-def _is_mask(part: Any) -> bool:
-    return isinstance(part, np.ndarray) and part.dtype == bool
+    if not any(arrays) and not any(p is ... for p in parts):
+        parts.append(...)  # a single element is then a 0-d view, not a scalar
+    return tuple(parts), any(arrays)
 
 
 def _count(name: str) -> None:
@@ -200,55 +208,176 @@ def _count(name: str) -> None:
         count.names.append(name)
 
 
-def _checked(full: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` of NumPy under CuPy's parameters, on strict arrays."""
-    parameters, name = surface()[full], full.rpartition(".")[2]
+def _along_axis(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`take_along_axis` or `put_along_axis` with the indices wrapped into range."""
+
+    def call(x: Any, indices: Any, *values: Any, axis: int | None) -> Any:
+        length = x.size if axis is None else x.shape[axis]
+        index = _unwrap(indices) % max(length, 1)
+        return _wrap(function(_unwrap(x), index, *_unwrap(values), axis=axis))
+
+    return call
+
+
+def _onto_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`xp.asarray` and `xp.array`: the two functions that take NumPy arrays, and copy them."""
+
+    def move(x: Any, *args: Any, **kwargs: Any) -> Any:
+        x = x.copy() if isinstance(x, np.ndarray) else _unwrap(x)
+        return _wrap(function(x, *args, **kwargs))
+
+    return move
+
+
+def _scatter(ufunc: np.ufunc) -> Callable[..., None]:
+    """`ufunc.at` with CuPy's dtypes, out-of-range positions wrapped."""
+
+    def at(x: Any, indices: Any, b: Any) -> None:
+        if x.dtype.char not in SCATTERED.get(ufunc.__name__, "iIlLqQ"):
+            raise TypeError(f"CuPy {version()}: {ufunc.__name__}.at takes no {x.dtype}")
+        ufunc.at(_unwrap(x), _index(indices, x.shape)[0], _unwrap(b))
+
+    return at
+
+
+def _translated(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of NumPy as one on strict arrays."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        complaint = parameters and parameters.complaint(
-            len(args) - full.startswith("ndarray."), kwargs
-        )
-        if complaint:
-            raise TypeError(f"CuPy {version()}: {full} {complaint}")
-        if full in ("asarray", "array") and isinstance(args[0], np.ndarray):
-            args = (StrictArray(args[0].copy()), *args[1:])  # the way onto the device
-        if isinstance(function, np.ufunc) and any(isinstance(x, (list, tuple)) for x in args):
-            raise TypeError(f"CuPy {version()}: {full} takes arrays and numbers, no lists")
         if name in WAITING or (name == "where" and len(args) + len(kwargs) == 1):
             _count(name)
         if name in ("take", "put"):
             kwargs.setdefault("mode", "wrap")
         found = function(*_unwrap(args), **{k: _unwrap(v) for k, v in kwargs.items()})
-        out = kwargs.get("out")
-        if out is not None:
-            return out
-        return found if name in ON_THE_HOST or name in WAITING & {"item", "tolist"} else _wrap(found)
+        if kwargs.get("out") is not None:
+            return kwargs["out"]
+        return found if name in ON_THE_HOST | ASKED_FOR else _wrap(found)
 
-    call.__name__ = call.__qualname__ = name
     return call
 
 
-def _take_along_axis(x: np.ndarray, indices: np.ndarray, axis: int | None) -> np.ndarray:
-    length = x.size if axis is None else x.shape[axis]
-    return np.take_along_axis(x, indices % max(length, 1), axis)
+def _checked(full: str, function: Callable[..., Any], bound: int = 0) -> Any:
+    """`function` behind CuPy's parameter list for that name; `bound` arguments come before it."""
+    parameters = surface()[full]
+    first = parameters.first if parameters and full not in SPECIAL else ""
+    wants_arrays = {"a": 1, "ar": 1, "arr": 1, "m": 1, "x": 1, "x1": 2}.get(first, 0)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        complaint = parameters and parameters.complaint(len(args) - bound, kwargs)
+        if complaint:
+            raise TypeError(f"CuPy {version()}: {full} {complaint}")
+        if wants_arrays and any(isinstance(x, (list, tuple)) for x in args[:wants_arrays]):
+            raise TypeError(f"CuPy {version()}: {full} takes arrays and numbers, no lists")
+        return function(*args, **kwargs)
+
+    call.__name__ = call.__qualname__ = full.rpartition(".")[2]
+    return call
 
 
-def _put_along_axis(x: np.ndarray, indices: np.ndarray, values: Any, axis: int | None) -> None:
-    length = x.size if axis is None else x.shape[axis]
-    np.put_along_axis(x, indices % max(length, 1), values, axis)
+SPECIAL: dict[str, Callable[..., Any]] = {
+    "array": _onto_device(np.array),
+    "asarray": _onto_device(np.asarray),
+    "asnumpy": to_numpy,
+    "put_along_axis": _along_axis(np.put_along_axis),
+    "take_along_axis": _along_axis(np.take_along_axis),
+}
 
 
-def _scatter(ufunc: np.ufunc) -> Callable[..., None]:
-    def at(x: np.ndarray, indices: Any, b: Any) -> None:
-        if x.dtype.char not in SCATTERED:
-            raise TypeError(f"CuPy {version()}: {ufunc.__name__}.at takes no {x.dtype}")
-        ufunc.at(x, _index(_rewrap(indices), x.shape)[0], b)
+class Namespace:
+    """What stands for the `cupy` module: its names, as far as NumPy has them too."""
 
-    return at
+    def __init__(self, path: str = "") -> None:
+        self._path = path
+        self.__name__ = f"strict.{path}".rstrip(".")
+
+    def __getattr__(self, name: str) -> Any:
+        value = _resolve(self._path + name)
+        setattr(self, name, value)
+        return value
+
+    def __repr__(self) -> str:
+        return f"<the strict double of {self.__name__.replace('strict', 'cupy')}>"
 
 
-def _rewrap(x: Any) -> Any:
-    return tuple(map(_wrap, x)) if isinstance(x, tuple) else _wrap(x)
+def _resolve(full: str) -> Any:
+    if full in SUBMODULES:
+        return Namespace(f"{full}.")
+    if full == "ndarray":
+        return StrictArray
+    if full in SPECIAL:
+        return _checked(full, SPECIAL[full])
+    try:
+        found = operator.attrgetter(full)(np)
+    except AttributeError:
+        found = NotImplemented
+    if full not in surface() or full in LEFT_OUT or found is NotImplemented:
+        remedy = "draw on the host: minibn.random" if full == "random" else "write it with others"
+        raise AttributeError(f"CuPy {version()} and NumPy do not share the name {full}: {remedy}")
+    if found is None or isinstance(found, float):
+        return found
+    if isinstance(found, type):
+        if issubclass(found, (np.generic, np.dtype, np.finfo, np.iinfo)):
+            return found
+    elif callable(found):
+        call = _checked(full, _translated(full, found))
+        if f"{full}.at" in surface():
+            call.at = _checked(f"{full}.at", _scatter(found))
+        return call
+    raise AttributeError(f"the strict double leaves out {full}, which makes no plain array")
 
 
-WRAPPING = {"take_along_axis": _take_along_axis, "put_along_axis": _put_along_axis}
+def _operator(function: Callable[..., Any], swapped: bool, in_place: bool) -> Callable[..., Any]:
+    def operate(self: StrictArray, other: Any) -> Any:
+        other = _operand(other)
+        if other is NotImplemented:
+            return other
+        found = function(other, self._host) if swapped else function(self._host, other)
+        return self if in_place else _wrap(found)
+
+    return operate
+
+
+def _refused(name: str) -> Callable[..., Any]:
+    def convert(self: StrictArray) -> Any:
+        raise TypeError(f"{name}(x) would wait for the device without saying so: x.item()")
+
+    return convert
+
+
+def _attribute(name: str) -> property:
+    def get(self: StrictArray) -> Any:
+        value = getattr(self._host, name)
+        return StrictArray(value) if isinstance(value, np.ndarray) else value
+
+    return property(get)
+
+
+def _fill_class() -> None:
+    """Give StrictArray the operators, and the methods and attributes that CuPy and NumPy share."""
+    arithmetic = _words("add sub mul truediv floordiv mod pow lshift rshift and or xor")
+    for name in arithmetic | _words("matmul lt le eq ne gt ge"):
+        function = getattr(operator, f"__{name}__")
+        setattr(StrictArray, f"__{name}__", _operator(function, swapped=False, in_place=False))
+    for name in arithmetic | {"matmul"}:
+        function = getattr(operator, f"__{name}__")
+        setattr(StrictArray, f"__r{name}__", _operator(function, swapped=True, in_place=False))
+    for name in arithmetic:
+        function = getattr(operator, f"__i{name}__")
+        setattr(StrictArray, f"__i{name}__", _operator(function, swapped=False, in_place=True))
+    for name in _words("neg pos abs invert"):
+        setattr(StrictArray, f"__{name}__", _translated(name, getattr(operator, f"__{name}__")))
+    for name in _words("bool int float complex index"):
+        setattr(StrictArray, f"__{name}__", _refused(name))
+    for full in surface():
+        space, _, name = full.rpartition(".")
+        if space != "ndarray" or name in LEFT_OUT or not hasattr(np.ndarray, name):
+            continue
+        if surface()[full] is None:
+            setattr(StrictArray, name, _attribute(name))
+        else:
+            function = _translated(name, getattr(np.ndarray, name))
+            setattr(StrictArray, name, _checked(full, function, bound=1))
+
+
+_fill_class()
+xp = Namespace()

@@ -18,12 +18,12 @@ def pad_crop_flip(
             f"pad_crop_flip: pad is {pad}, flip is {flip}; expected pad >= 0 and 0 <= flip <= 1"
         )
     N, H, W, _ = images.shape
-    top = rng.integers(0, 2 * pad + 1, N)
-    left = rng.integers(0, 2 * pad + 1, N)
-    mirrored = rng.random(N) < flip
+    top = rng.integers(0, 2 * pad + 1, (N, 1))
+    left = rng.integers(0, 2 * pad + 1, (N, 1))
+    mirrored = rng.random((N, 1)) < flip
 
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))  # (N, H+2p, W+2p, C)
     across = np.arange(W)
-    rows = top[:, None] + np.arange(H)  # (N, H)
-    columns = left[:, None] + np.where(mirrored[:, None], across[::-1], across)  # (N, W)
+    rows = top + np.arange(H)  # (N, H)
+    columns = left + np.where(mirrored, across[::-1], across)  # (N, W)
     return padded[np.arange(N)[:, None, None], rows[:, :, None], columns[:, None, :]]

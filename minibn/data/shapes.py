@@ -34,10 +34,10 @@ SHAPES_CLASSES = (
 
 BLOCK = 500
 SIDE = 32
-RADIUS = (7.0, 12.0)  # pixels: moderately varied, and large enough that a person can tell
-CONTRAST = (35.0, 90.0)  # grey levels between shape and ground, in each channel
+RADIUS = (6.5, 12.0)  # pixels: moderately varied, and large enough that a person can tell
+CONTRAST = (24.0, 80.0)  # grey levels between shape and ground, in each channel
 GROUND = 25.0  # how far the gradient takes a channel away from its middle, at most
-NOISE = 20.0  # half the width of the uniform noise
+NOISE = 25.0  # half the width of the uniform noise
 
 
 def shapes(count: int, seed: int, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
@@ -76,7 +76,7 @@ def _draw_block(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         mask[chosen] = np.clip(0.5 - pixels, 0, 1)
 
     ground = _ground(rng)  # (B, 32, 32, 3)
-    sign = rng.choice(np.float32([-1, 1]), (BLOCK, 1, 1, 3))
+    sign = _sign(rng, 3)
     contrast = sign * _uniform(rng, *CONTRAST, (BLOCK, 1, 1, 3))
     images = ground + contrast * mask[..., None]  # (B, 32, 32, 3)
     images += _uniform(rng, -NOISE, NOISE, images.shape)
@@ -84,14 +84,20 @@ def _draw_block(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(images).astype(np.uint8), labels
 
 
-def _uniform(rng: np.random.Generator, low: float, high: float, shape: object) -> np.ndarray:
-    return rng.random(shape, np.float32) * np.float32(high - low) + np.float32(low)  # type: ignore[call-overload]
+def _uniform(
+    rng: np.random.Generator, low: float, high: float, shape: int | tuple[int, ...]
+) -> np.ndarray:
+    return rng.random(shape, np.float32) * np.float32(high - low) + np.float32(low)
+
+
+def _sign(rng: np.random.Generator, channels: int) -> np.ndarray:
+    return rng.choice(np.array([-1, 1], np.float32), (BLOCK, 1, 1, channels))
 
 
 def _direction(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A random cosine and sine for each image, (B, 1, 1), as rational functions of a half-angle."""
     t = _uniform(rng, -1, 1, (BLOCK, 1, 1))
-    sign = rng.choice(np.float32([-1, 1]), (BLOCK, 1, 1))
+    sign = _sign(rng, 1)[..., 0]
     return sign * (1 - t * t) / (1 + t * t), sign * 2 * t / (1 + t * t)
 
 

@@ -1,7 +1,7 @@
 """Reading a pickle of plain data and arrays without running anything that it asks for.
 
 A pickle is a program: it names callables, and loading calls them. Here a name is looked up in a
-table of five, and even those are stand-ins of our own: NumPy's `_reconstruct`, `ndarray` and
+short table, and even what is there are stand-ins of our own: NumPy's `_reconstruct`, `ndarray` and
 `dtype` are never handed to the pickle, so neither an object array nor a dtype of its own making
 reaches NumPy. What is left is what CIFAR's files hold: dicts, lists, bytes, strings, numbers, and
 arrays of numbers, written by Python 2 (protocol 2, strings read as bytes) or by Python 3.
@@ -70,8 +70,8 @@ class _Array:
         numbers = dtype.numbers()
         if math.prod(shape) * numbers.itemsize != len(data):
             raise _Refused(f"an array of shape {shape} and dtype {numbers} in {len(data)} bytes")
-        order = "F" if fortran else "C"
-        self.value = np.frombuffer(data, numbers).reshape(shape, order=order)
+        flat = np.frombuffer(data, numbers)
+        self.value = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
 
 
 class _Dtype:
@@ -94,9 +94,10 @@ class _Dtype:
 
 
 class _Encode:
-    """Stands in for `_codecs.encode(text, "latin1")`: how Python 3 writes bytes in protocol 2."""
+    """Stands in for `_codecs.encode(text, "latin1")`, and for `bytes()`: how Python 3 writes bytes
+    in protocol 2."""
 
-    def __new__(cls, text: object, encoding: object = "latin1") -> Any:
+    def __new__(cls, text: object = "", encoding: object = "latin1") -> Any:
         if type(text) is not str or _text(encoding) != "latin1":
             raise _Refused(f"an encoding {encoding!r}")
         return text.encode("latin1")
@@ -112,6 +113,7 @@ _ADMITTED: dict[tuple[str, str], type] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _Encode,
+    ("__builtin__", "bytes"): _Encode,
 }
 
 
@@ -129,7 +131,7 @@ class _Unpickler(pickle.Unpickler):
 def _check_lengths(data: bytes) -> None:
     """Refuse an opcode that would reserve more room than the whole file has bytes."""
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in _LENGTHS and argument > len(data):
+        if opcode.name in _LENGTHS and int(argument or 0) > len(data):
             raise _Refused(f"{opcode.name} {argument} in a file of {len(data)} bytes")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from minibn.backend import array_module
@@ -13,13 +15,15 @@ from minibn.ops.shape import gather, pad
 from minibn.tape import Op, apply, value
 
 
-def _corners(x, size, stride):
-    """For each place (k, l) in a window: the pixels of x that lie there, (N, Ho, Wo, C)."""
+def _corners(x, size, stride) -> list:
+    """For each place (k, m) in a window, row by row: the pixels that lie there, (N, Ho, Wo, C)."""
     _, H, W, _ = x.shape
     Ho, Wo = (H - size[0]) // stride[0] + 1, (W - size[1]) // stride[1] + 1
-    for k in range(size[0]):
-        for m in range(size[1]):
-            yield x[:, k : k + stride[0] * Ho : stride[0], m : m + stride[1] * Wo : stride[1]]
+    return [
+        x[:, k : k + stride[0] * Ho : stride[0], m : m + stride[1] * Wo : stride[1]]
+        for k in range(size[0])
+        for m in range(size[1])
+    ]
 
 
 def window_argmax(x, size, stride):
@@ -28,19 +32,18 @@ def window_argmax(x, size, stride):
     Ties go to the first in row-major order; a NaN wins, and stays, as in PyTorch.
     """
     xp = array_module(x)
-    N, H, W, C = x.shape
+    _, H, W, C = x.shape
     corners = _corners(real(x), size, stride)
-    best = next(corners)
-    _, Ho, Wo, _ = best.shape
-    place = xp.zeros(best.shape, dtype=xp.int32)
-    for i, corner in enumerate(corners, start=1):
-        better = (corner > best) | ((corner != corner) & (best == best))
-        best = xp.where(better, corner, best)
-        place = xp.where(better, xp.int32(i), place)
-    row = xp.arange(Ho).reshape(Ho, 1, 1) * stride[0] + place // size[1]
-    column = xp.arange(Wo).reshape(Wo, 1) * stride[1] + place % size[1]
-    image = xp.arange(N).reshape(N, 1, 1, 1)
-    return ((image * H + row) * W + column) * C + xp.arange(C)
+    best = functools.reduce(xp.maximum, corners)
+    offset = xp.zeros(best.shape, dtype=xp.int64)
+    for i, corner in reversed(list(enumerate(corners))):           # so that the first one stays
+        k, m = divmod(i, size[1])
+        offset = xp.where((corner == best) | (corner != corner), (k * W + m) * C, offset)
+    N, Ho, Wo, _ = best.shape
+    image = xp.arange(N).reshape(N, 1, 1, 1) * H
+    row = xp.arange(Ho).reshape(Ho, 1, 1) * stride[0]
+    column = xp.arange(Wo).reshape(Wo, 1) * stride[1]
+    return offset + (((image + row) * W + column) * C + xp.arange(C))
 
 
 class AvgPool2d(Op):
@@ -53,10 +56,7 @@ class AvgPool2d(Op):
 
     def forward(self, x):
         corners = _corners(x, self.size, self.stride)
-        total = next(corners) + 0
-        for corner in corners:
-            total += corner
-        return total * (1 / (self.size[0] * self.size[1]))
+        return functools.reduce(operator.add, corners) * (1 / len(corners))
 
     def vjp(self, g, out, x):
         return apply(AvgPool2dAdjoint(self.size, self.stride, x.shape), g)

@@ -1,0 +1,273 @@
+"""Modules: what holds the parameters.
+
+A Module's attributes are its parts: Parameters (trained), Buffers (kept, not trained) and other
+Modules. Building a network draws nothing; `initialize(seed)` draws every value on the current
+backend, each from a generator of its own that is keyed by the parameter's name. So two networks
+that share names and shapes start from the same weights, whatever else they contain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minibn import anomaly
+from minibn.backend import backend_of, get_backend, to_numpy
+from minibn.random import generator
+from minibn.tensor import Tensor, Version
+
+Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
+
+
+def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    return np.zeros(shape)
+
+
+def ones(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    return np.ones(shape)
+
+
+class State(Tensor):
+    """A leaf Tensor that belongs to a module: its shape is known before its values are drawn."""
+
+    __slots__ = ("_data", "_shape", "init", "name")
+
+    def __init__(self, shape: tuple[int, ...], init: Initializer = zeros) -> None:
+        if any(not isinstance(n, (int, np.integer)) or n < 1 for n in shape):
+            raise ValueError(f"{type(self).__name__}: shape {shape}: every size must be 1 or more.")
+        self._shape, self.init, self.name = tuple(shape), init, "?"
+        self._set(None, isinstance(self, Parameter), None, Version())
+
+    @property
+    def data(self) -> Any:  # type: ignore[override]  # a slot in Tensor, a guarded one here
+        if self._data is None:
+            raise RuntimeError(
+                f"{self.name!r} of shape {self._shape} has no values yet. Call "
+                "model.initialize(seed=0), or load a state_dict."
+            )
+        return self._data
+
+    @data.setter
+    def data(self, array: Any) -> None:
+        self._data = array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def drawn(self) -> bool:
+        return self._data is not None
+
+    def place(self, values: np.ndarray) -> None:
+        """Take these values: in place where there are some, else on the current backend."""
+        if self._data is None:
+            self._data = get_backend().asarray(values.copy())
+        else:
+            self._data[...] = backend_of(self._data).asarray(values, dtype=self._data.dtype)
+        self.touch()
+
+    def draw(self, rng: np.random.Generator, dtype: Any) -> None:
+        self._data = None
+        self.place(self.init(self._shape, rng).astype(dtype))
+
+
+class Parameter(State):
+    """What is trained: a leaf that requires a gradient."""
+
+    __slots__ = ()
+
+
+class Buffer(State):
+    """What is kept but not trained, such as running statistics."""
+
+    __slots__ = ()
+
+
+class Counter(Buffer):
+    """An integer that counts steps. It stays on the host: reading it must not wait for a GPU."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self._data = np.zeros((), np.int64)
+
+    def draw(self, rng: np.random.Generator, dtype: Any) -> None:
+        self.place(np.zeros((), np.int64))
+
+    def advance(self) -> int:
+        """The count before this call; then it is one more."""
+        before = int(self._data)
+        self._data += 1
+        return before
+
+
+class Module:
+    """A part of a network. Subclasses set parts in `__init__` and define `forward`."""
+
+    name = ""
+    training = True
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        if isinstance(value, (Module, State)):
+            value.name = key
+        object.__setattr__(self, key, value)
+
+    def forward(self, x: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} defines no forward.")
+
+    def __call__(self, *inputs: Any) -> Any:
+        if anomaly.active():
+            with anomaly.layer(self.name):
+                output = self.forward(*inputs)
+        else:
+            output = self.forward(*inputs)
+        for watcher in vars(self).get("_watchers", ()):
+            watcher(self, inputs, output)
+        return output
+
+    # -- its parts
+    def children(self) -> Iterator[tuple[str, Module]]:
+        return ((k, v) for k, v in vars(self).items() if isinstance(v, Module))
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module ("") and all below it, by their path such as "conv1"."""
+        yield prefix, self
+        for key, child in self.children():
+            yield from child.named_modules(f"{prefix}.{key}" if prefix else key)
+
+    def _named(self, kind: type) -> Iterator[tuple[str, Any]]:
+        for path, module in self.named_modules():
+            for key, part in vars(module).items():
+                if isinstance(part, kind):
+                    yield (f"{path}.{key}" if path else key), part
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        return self._named(Parameter)
+
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
+        return self._named(Buffer)
+
+    def parameters(self) -> list[Parameter]:
+        return [p for _, p in self.named_parameters()]
+
+    # -- values
+    def initialize(self, seed: int = 0, dtype: Any = np.float32) -> Any:
+        """Draw every parameter and reset every buffer, on the current backend. Returns self."""
+        for name, state in self._named(State):
+            state.draw(generator(seed, "weights", name), dtype)
+            state.grad = None
+        for path, module in self.named_modules():
+            module.seeded(seed, path)
+        return self
+
+    def seeded(self, seed: int, path: str) -> None:
+        """Called by `initialize` with the module's path: where a random layer takes its key."""
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter and buffer by name, as NumPy arrays."""
+        return {name: np.array(to_numpy(state.data)) for name, state in self._named(State)}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Take the values of `state`. Nothing is changed unless everything fits.
+
+        Raises KeyError that lists missing, unexpected and misshapen names; with `strict=False`
+        only misshapen ones count.
+        """
+        own: dict[str, State] = dict(self._named(State))
+        wrong = {
+            "missing": [n for n in own if n not in state] if strict else [],
+            "unexpected": [n for n in state if n not in own] if strict else [],
+            "misshapen": [
+                f"{n} {np.shape(state[n])} for {own[n].shape}"
+                for n in own
+                if n in state and np.shape(state[n]) != own[n].shape
+            ],
+        }
+        if any(wrong.values()):
+            found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
+            raise KeyError(f"load_state_dict: {found}. Was the state saved from another network?")
+        for name, part in own.items():
+            if name in state:
+                part.place(to_numpy(state[name]))
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for p in self.parameters():
+            p.grad = None
+
+    # -- mode
+    def train(self, mode: bool = True) -> Any:
+        """Training mode, here and below: batch statistics, noise, dropout. Returns self."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Any:
+        """Evaluation mode, here and below. Gradients are recorded all the same. Returns self."""
+        return self.train(False)
+
+    @contextmanager
+    def mode(self, training: bool):
+        """Train or eval mode inside a `with` block; afterwards each module's own mode is back."""
+        before = [(module, module.training) for _, module in self.named_modules()]
+        self.train(training)
+        try:
+            yield self
+        finally:
+            for module, was in before:
+                module.training = was
+
+    # -- observation
+    @contextmanager
+    def watch(self, watcher: Callable[[Module, tuple, Any], None]):
+        """Inside, `watcher(module, inputs, output)` is called after each call of this module."""
+        watchers = vars(self).setdefault("_watchers", [])
+        watchers.append(watcher)
+        try:
+            yield self
+        finally:
+            watchers.remove(watcher)
+
+    def __repr__(self) -> str:
+        settings = ", ".join(
+            f"{k}={v!r}"
+            for k, v in vars(self).items()
+            if isinstance(v, (int, float, str, tuple)) and k not in ("name", "training")
+        )
+        parts = "".join(
+            "\n  " + f"{k}: {v!r}".replace("\n", "\n  ") for k, v in self.children()
+        )
+        return f"{type(self).__name__}({settings}{parts}{chr(10) if parts else ''})"
+
+
+class Sequential(Module):
+    """Modules one after another, named by keyword or numbered by position.
+
+    >>> net = Sequential(Linear(4, 3), ReLU(), head=Linear(3, 2)).initialize(seed=0)
+    >>> [name for name, _ in net.named_parameters()]
+    ['0.weight', '0.bias', 'head.weight', 'head.bias']
+    """
+
+    def __init__(self, *modules: Module, **named: Module) -> None:
+        for key, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
+            if not isinstance(module, Module):
+                raise TypeError(f"Sequential: {key} is a {type(module).__name__}, not a Module.")
+            if key != "name" and hasattr(Module, key):
+                raise ValueError(f"Sequential: {key!r} is an attribute of Module. Use another name.")
+            setattr(self, key, module)
+
+    def forward(self, x: Any) -> Any:
+        for _, module in self.children():
+            x = module(x)
+        return x
+
+    def __len__(self) -> int:
+        return len(list(self.children()))
+
+    def __getitem__(self, i: int) -> Module:
+        return [module for _, module in self.children()][i]

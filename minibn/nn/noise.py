@@ -1,0 +1,96 @@
+"""Layers that draw: Noise (Algorithm 1 of Santurkar et al. 2018) and Dropout.
+
+Their draws are stateless: a function of (seed, the layer's path, the step), so that they do not
+depend on the backend, on threads, or on what else was drawn. The step is a Counter that moves with
+every call in training mode and is saved with the model, so a resumed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minibn import ops
+from minibn.backend import backend_of
+from minibn.nn.module import Counter, Module
+from minibn.random import derive, uniforms, uniforms_and_normals
+from minibn.tape import value
+
+
+class Drawing(Module):
+    """What layers that draw share: a key (from `initialize`), a step, and when they are active."""
+
+    def __init__(self, in_eval: bool = False) -> None:
+        self.in_eval = in_eval
+        self.key = derive(0, type(self).__name__)
+        self.step = Counter()
+
+    def seeded(self, seed: int, path: str) -> None:
+        self.key = derive(seed, type(self).__name__, path)
+
+    @property
+    def active(self) -> bool:
+        return self.training or self.in_eval
+
+    def next_step(self) -> int:
+        """The step to draw for. Training moves on; evaluation sees the same draws again."""
+        return self.step.advance() if self.training else int(self.step.data)
+
+
+class Noise(Drawing):
+    """y = s · x + m with s and m drawn anew for each activation and step (Algorithm 1).
+
+        per unit j:        mu_j ~ U(-n_mu, n_mu),            sigma_j ~ U(1, n_sigma)
+        per activation:    m ~ U(mu_j - r_mu, mu_j + r_mu),  s ~ N(sigma_j, r_sigma²)
+
+    A unit is a channel; height and width count as batch. The paper writes N(sigma_j, r_sigma):
+    read as a standard deviation here, or as a variance with `r_is_variance=True`. Off in eval
+    mode unless `in_eval=True`. Gradients flow through x (times s).
+    """
+
+    def __init__(
+        self,
+        n_mu: float = 0.5,
+        n_sigma: float = 1.25,
+        r_mu: float = 0.1,
+        r_sigma: float = 0.1,
+        *,
+        r_is_variance: bool = False,
+        in_eval: bool = False,
+    ) -> None:
+        super().__init__(in_eval)
+        self.n_mu, self.n_sigma, self.r_mu, self.r_sigma = n_mu, n_sigma, r_mu, r_sigma
+        self.r_is_variance = r_is_variance
+
+    def draw(self, x: Any, step: int) -> tuple[Any, Any]:
+        """(s, m) of x's shape for this step."""
+        backend, C, dtype = backend_of(x), x.shape[-1], x.dtype
+        per_unit = uniforms(backend, self.key, step, 2 * C, dtype, stream=1)
+        mu = self.n_mu * (2 * per_unit[:C] - 1)                     # (C,)
+        sigma = 1 + (self.n_sigma - 1) * per_unit[C:]               # (C,)
+        spread = self.r_sigma**0.5 if self.r_is_variance else self.r_sigma
+        u, normal = uniforms_and_normals(backend, self.key, step, x.size, dtype)
+        m = u.reshape(x.shape) * (2 * self.r_mu) + (mu - self.r_mu)
+        s = normal.reshape(x.shape) * spread + sigma
+        return s, m
+
+    def forward(self, x: Any) -> Any:
+        if not self.active:
+            return x
+        s, m = self.draw(value(x), self.next_step())
+        return x * s + m
+
+
+class Dropout(Drawing):
+    """Zero each activation with probability p and scale the rest by 1 / (1-p). Off in eval mode."""
+
+    def __init__(self, p: float = 0.5, *, in_eval: bool = False) -> None:
+        super().__init__(in_eval)
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: p={p} is the share that is dropped: 0 <= p < 1.")
+        self.p = p
+
+    def forward(self, x: Any) -> Any:
+        if not self.active:
+            return x
+        draws = uniforms(backend_of(value(x)), self.key, self.next_step(), x.size, x.dtype)
+        return ops.dropout(x, self.p, draws.reshape(x.shape))

@@ -1,0 +1,74 @@
+"""State dicts from and to PyTorch's names and layout, on plain NumPy arrays (PyTorch not needed).
+
+|                   | minibn                                    | PyTorch                           |
+|-------------------|-------------------------------------------|-----------------------------------|
+| convolution       | weight (Kh, Kw, C, F)                     | weight (F, C, Kh, Kw)             |
+| linear            | weight (in, out)                          | weight (out, in)                  |
+| normalisation     | gamma, beta, running_*, batches           | weight, bias, running_*, num_batches_tracked |
+
+A linear layer behind Flatten sees (H, W, C) here and (C, H, W) there: give its `flattened` shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+NORM = {"gamma": "weight", "beta": "bias", "batches": "num_batches_tracked"}
+Shapes = Mapping[str, tuple[int, int, int]]
+
+
+def to_pytorch(
+    state: Mapping[str, np.ndarray],
+    modules: Mapping[str, str] | None = None,
+    flattened: Shapes | None = None,
+) -> dict[str, np.ndarray]:
+    """A minibn state dict as PyTorch's.
+
+    modules: our module's path -> theirs, where they differ ("conv1" -> "features.0").
+    flattened: our linear layer's path -> the (H, W, C) that was flattened in front of it.
+    Counters of noise layers, which PyTorch does not have, are left out.
+    """
+    result = {}
+    for name, array in state.items():
+        path, _, key = name.rpartition(".")
+        if key == "step":
+            continue
+        if key == "weight" and array.ndim == 4:
+            array = array.transpose(3, 2, 0, 1)
+        elif key == "weight" and array.ndim == 2:
+            if flattened and path in flattened:
+                array = array.reshape(*flattened[path], -1).transpose(2, 0, 1, 3)
+            array = array.reshape(-1, array.shape[-1]).T
+        theirs = (modules or {}).get(path, path)
+        result[f"{theirs}.{NORM.get(key, key)}".lstrip(".")] = np.ascontiguousarray(array)
+    return result
+
+
+def from_pytorch(
+    state: Mapping[str, np.ndarray],
+    modules: Mapping[str, str] | None = None,
+    flattened: Shapes | None = None,
+) -> dict[str, np.ndarray]:
+    """PyTorch's state dict (as NumPy arrays) as minibn's: the inverse of `to_pytorch`, with the
+    same `modules` and `flattened`. A module with a weight of one axis is a normalisation."""
+    ours_of = {theirs: ours for ours, theirs in (modules or {}).items()}
+    back = {theirs: ours for ours, theirs in NORM.items()}
+    result = {}
+    for name, array in state.items():
+        path, _, key = name.rpartition(".")
+        ours = ours_of.get(path, path)
+        weight = state.get(f"{path}.weight".lstrip("."))
+        if weight is not None and weight.ndim == 1:
+            key = back.get(key, key)
+        elif key == "weight" and array.ndim == 4:
+            array = array.transpose(2, 3, 1, 0)
+        elif key == "weight" and array.ndim == 2:
+            array = array.T
+            if flattened and ours in flattened:
+                H, W, C = flattened[ours]
+                array = array.reshape(C, H, W, -1).transpose(1, 2, 0, 3)
+            array = array.reshape(-1, array.shape[-1])
+        result[f"{ours}.{key}".lstrip(".")] = np.ascontiguousarray(array)
+    return result

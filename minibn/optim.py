@@ -1,0 +1,234 @@
+"""Optimizers, gradient clipping, and schedules.
+
+An optimizer updates parameters in place from their `.grad`. Its learning rate is the attribute
+`lr`; a schedule is a pure function of the step:
+
+    for step in range(steps):
+        ...
+        optimizer.lr = schedule(step)
+        optimizer.step()
+
+Weight decay of SGD and Adam adds λw to the gradient (an l2 penalty of λ/2 ‖w‖²); AdamW shrinks the
+weights directly (Loshchilov & Hutter 2019).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import array_module, backend_of, to_numpy
+from minibn.nn.module import Module
+from minibn.tensor import Tensor
+
+Group = dict[str, Any]
+Schedule = Callable[[int], float]
+
+
+def decay_groups(model: Module, weight_decay: float) -> list[Group]:
+    """Two groups: weights with decay; gammas, betas and biases (one axis) without."""
+    parameters = model.parameters()
+    return [
+        {"params": [p for p in parameters if len(p.shape) > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if len(p.shape) <= 1], "weight_decay": 0.0},
+    ]
+
+
+class Optimizer:
+    """What optimizers share: groups, `zero_grad`, and state that goes into a checkpoint.
+
+    params: a list of Tensors, or of groups {"params": [...], "weight_decay": ..., "lr_scale": ...}
+    that differ from the defaults. `lr_scale` multiplies `lr` within the group.
+    """
+
+    slots: tuple[str, ...] = ()  # the arrays kept per parameter
+
+    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, **settings: Any) -> None:
+        if not (lr >= 0 and math.isfinite(lr)):
+            raise ValueError(f"{type(self).__name__}: lr={lr} must be finite and not negative.")
+        if not weight_decay >= 0:
+            raise ValueError(f"{type(self).__name__}: weight_decay={weight_decay} is negative.")
+        given = list(params)
+        groups = given if given and isinstance(given[0], Mapping) else [{"params": given}]
+        self.lr = lr
+        defaults = {"weight_decay": weight_decay, "lr_scale": 1.0, **settings}
+        self.groups: list[Group] = []
+        for group in groups:
+            if unknown := set(group) - {"params", *defaults}:
+                raise ValueError(
+                    f"{type(self).__name__}: a group has {', '.join(sorted(unknown))}; known are "
+                    f"params, {', '.join(defaults)}."
+                )
+            self.groups.append({**defaults, **group, "params": list(group["params"])})
+        self.params: list[Tensor] = [p for group in self.groups for p in group["params"]]
+        if not self.params or not all(isinstance(p, Tensor) and p.is_leaf for p in self.params):
+            raise ValueError(f"{type(self).__name__}: params must be leaf Tensors, at least one.")
+        if len({id(p) for p in self.params}) < len(self.params):
+            raise ValueError(f"{type(self).__name__}: a parameter stands in two places.")
+        self.steps = 0
+        self.state: list[dict[str, Any]] = [{} for _ in self.params]
+
+    def zero_grad(self) -> None:
+        for p in self.params:
+            p.grad = None
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient, in place."""
+        self.steps += 1
+        states = iter(self.state)
+        for group in self.groups:
+            for p in group["params"]:
+                state = next(states)
+                if p.grad is not None:
+                    self.update(p.data, p.grad.data, state, group)
+                    p.touch()
+
+    def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """The step count and the kept arrays, by parameter number, as NumPy arrays."""
+        arrays = {
+            f"{i}.{key}": np.array(to_numpy(array))
+            for i, state in enumerate(self.state)
+            for key, array in state.items()
+        }
+        return {"steps": np.array(self.steps), **arrays}
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from `state_dict()`. Raises KeyError if it belongs to other parameters."""
+        fresh: list[dict[str, Any]] = [{} for _ in self.params]
+        for name, array in state.items():
+            if name == "steps":
+                continue
+            i, _, key = name.partition(".")
+            if not i.isdecimal() or int(i) >= len(self.params) or key not in self.slots:
+                raise KeyError(f"{type(self).__name__}: {name} belongs to another optimizer.")
+            p = self.params[int(i)]
+            if array.shape != p.shape:
+                raise KeyError(f"{type(self).__name__}: {name} is {array.shape}, not {p.shape}.")
+            fresh[int(i)][key] = backend_of(p.data).asarray(np.array(array), dtype=p.dtype)
+        self.steps, self.state = int(state["steps"]), fresh
+
+
+class SGD(Optimizer):
+    """w ← w - lr · v,  v = g without momentum, else v ← momentum · v + g (Nesterov: g + momentum · v).
+
+    As PyTorch: no dampening, the first velocity is the gradient itself.
+    """
+
+    slots = ("velocity",)
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"SGD: momentum={momentum} must lie in [0, 1).")
+        if nesterov and momentum == 0:
+            raise ValueError("SGD: nesterov=True needs a momentum above 0.")
+        super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
+
+    def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * w
+        if group["momentum"]:
+            if "velocity" in state:
+                state["velocity"] *= group["momentum"]
+                state["velocity"] += g
+            else:
+                state["velocity"] = g.copy()
+            v = state["velocity"]
+            g = g + group["momentum"] * v if group["nesterov"] else v
+        w -= self.lr * group["lr_scale"] * g
+
+
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015) with bias-corrected first and second moments.
+
+    With `decoupled=True` (`AdamW`), decay shrinks the weights instead of joining the gradient.
+    """
+
+    slots = ("first", "second")
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+    ) -> None:
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"Adam: betas={betas} must lie in [0, 1).")
+        super().__init__(
+            params, lr, weight_decay, betas=betas, eps=eps, decoupled=decoupled
+        )
+
+    def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
+        xp = array_module(w)
+        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
+        if decay and group["decoupled"]:
+            w *= 1 - lr * decay
+        elif decay:
+            g = g + decay * w
+        if not state:
+            state["first"], state["second"] = xp.zeros_like(w), xp.zeros_like(w)
+        beta1, beta2 = group["betas"]
+        state["first"] += (1 - beta1) * (g - state["first"])
+        state["second"] += (1 - beta2) * (g * g - state["second"])
+        mean = state["first"] / (1 - beta1**self.steps)
+        scale = xp.sqrt(state["second"] / (1 - beta2**self.steps)) + group["eps"]
+        w -= lr * mean / scale
+
+
+def AdamW(params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 1e-2, **settings: Any) -> Adam:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    return Adam(params, lr, weight_decay=weight_decay, decoupled=True, **settings)
+
+
+def clip_grad_norm(params: Sequence[Tensor], max_norm: float) -> Any:
+    """Scale all gradients so that their joint l2 norm is at most `max_norm`.
+
+    Returns the norm before, a 0-d array of the backend (nothing is transferred).
+    """
+    grads = [p.grad for p in params if p.grad is not None]
+    if not grads:
+        raise ValueError("clip_grad_norm: no parameter has a gradient. Call backward() first.")
+    xp = array_module(grads[0].data)
+    norm = xp.sqrt(sum((g.data * g.data).sum() for g in grads))
+    factor = xp.minimum(max_norm / (norm + 1e-6), 1)
+    for g in grads:
+        g.data = g.data * factor.astype(g.dtype)
+    return norm
+
+
+# -- schedules: pure functions of the step, counted from 0
+
+
+def constant(lr: float) -> Schedule:
+    """Always lr."""
+    return lambda step: lr
+
+
+def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
+    """lr · factor^(step // every)."""
+    return lambda step: lr * factor ** (step // every)
+
+
+def cosine(lr: float, steps: int, end: float = 0.0) -> Schedule:
+    """From lr down to `end` along half a cosine over `steps` (Loshchilov & Hutter 2017), then `end`."""
+    return lambda step: end + (lr - end) * (1 + math.cos(math.pi * min(step / steps, 1))) / 2
+
+
+def warm_up(schedule: Schedule, steps: int) -> Schedule:
+    """`schedule`, scaled up linearly over the first `steps`: (step + 1) / steps."""
+    return lambda step: schedule(step) * min((step + 1) / steps, 1)

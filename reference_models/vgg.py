@@ -1,0 +1,116 @@
+"""VGG for 32×32 images (Simonyan & Zisserman 2015), with or without BatchNorm and noise.
+
+The paper (Santurkar et al. 2018) says "VGG-like" and no more: depth, width and head are options.
+Each stage is convolutions 3×3 and a max-pooling 2×2; every layer is
+
+    convolution → norm → noise → ReLU
+
+and "the activation of layer k" is what enters ReLU k. Layers are numbered through, convolutions and
+linear layers together, and a layer has the same name in every variant ("conv3.weight").
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+from minibn import nn
+from minibn.nn.init import glorot_uniform
+from minibn.nn.module import Initializer, Module
+
+VGG: dict[str, tuple[int | str, ...]] = {
+    "vgg11": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "vgg13": (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "vgg16": (64, 64, "M", 128, 128, "M", 256, 256, 256, "M",
+              512, 512, 512, "M", 512, 512, 512, "M"),
+    "vgg19": (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M",
+              512, 512, 512, 512, "M", 512, 512, 512, 512, "M"),
+}  # fmt: skip
+
+NORMS: dict[str, Callable[[int], Module] | None] = {"none": None, "batch": nn.BatchNorm}
+
+
+def _choose(what: str, name: str, table: dict) -> None:
+    if name not in table:
+        near = difflib.get_close_matches(str(name), table, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(table)}."
+        raise ValueError(f"vgg: {what} {name!r} is unknown. {hint}")
+
+
+def hidden_widths(head: str) -> tuple[int, ...]:
+    """The hidden widths of the classifier: "linear" has none, "512,512" two."""
+    if head == "linear":
+        return ()
+    widths = head.split(",")
+    if not all(w.strip().isdecimal() and int(w) > 0 for w in widths):
+        raise ValueError(f"vgg: head {head!r} is neither 'linear' nor widths such as '512,512'.")
+    return tuple(int(w) for w in widths)
+
+
+def vgg(
+    model: str = "vgg16",
+    *,
+    width: float = 1.0,
+    head: str = "linear",
+    norm: str = "none",
+    noise: bool = False,
+    norm_head: bool = False,
+    classes: int = 10,
+    channels: int = 3,
+    init: Initializer = glorot_uniform,
+) -> nn.Sequential:
+    """A VGG for images (N, 32, 32, channels) -> logits (N, classes). Not initialised yet.
+
+    width scales the convolutions' channels; head gives the hidden linear widths ("linear": none);
+    norm ("none", "batch") and noise stand behind every convolution, with `norm_head` behind hidden
+    linear layers too. Raises ValueError for an unknown name or a width that leaves no channels.
+
+    >>> net = vgg("vgg11", width=0.25, norm="batch")
+    >>> sum(p.size for p in net.parameters())
+    581018
+    """
+    _choose("model", model, VGG)
+    _choose("norm", norm, NORMS)
+    if not 0 < width < float("inf"):
+        raise ValueError(f"vgg: width={width} must be a positive number.")
+    parts: dict[str, Module] = {}
+    layer, stage, depth = 0, 0, channels
+
+    def finish(features: int, normed: bool) -> None:
+        make = NORMS[norm]
+        if normed and make is not None:
+            parts[f"norm{layer}"] = make(features)
+        if normed and noise:
+            parts[f"noise{layer}"] = nn.Noise()
+        parts[f"relu{layer}"] = nn.ReLU()
+
+    for entry in VGG[model]:
+        if entry == "M":
+            stage += 1
+            parts[f"pool{stage}"] = nn.MaxPool2d(2)
+            continue
+        layer += 1
+        filters = int(int(entry) * width)
+        if filters < 1:
+            raise ValueError(
+                f"vgg: width={width} leaves {entry}·{width} < 1 channels in layer {layer}. "
+                f"Use at least {1 / int(entry):.3g}."
+            )
+        bias = NORMS[norm] is None  # a norm that centres would make its gradient exactly zero
+        parts[f"conv{layer}"] = nn.Conv2d(depth, filters, 3, padding=1, bias=bias, init=init)
+        finish(filters, normed=True)
+        depth = filters
+    parts["flatten"] = nn.Flatten()
+    for features in hidden_widths(head):
+        layer += 1
+        bias = not (norm_head and NORMS[norm] is not None)
+        parts[f"linear{layer}"] = nn.Linear(depth, features, bias=bias, init=init)
+        finish(features, normed=norm_head)
+        depth = features
+    parts[f"linear{layer + 1}"] = nn.Linear(depth, classes, init=init)
+    return nn.Sequential(**parts)
+
+
+def layer_count(model: nn.Sequential) -> int:
+    """How many convolutions and linear layers the network has."""
+    return sum(name.startswith(("conv", "linear")) for name, _ in model.children())
