@@ -12,6 +12,8 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from minibn.backend import array_module, to_numpy
 from minibn.errors import AnomalyError
 
@@ -45,11 +47,12 @@ def detect_anomaly():
     ...     minibn.ops.sqrt(x).backward()
     Traceback (most recent call last):
         ...
-    minibn.errors.AnomalyError: Sqrt: its vjp made inf in the gradient of input 0 from finite numbers.
+    minibn.errors.AnomalyError: Sqrt: its vjp made inf in the gradient of input 0 from finite ...
     """
     _state.depth += 1
     try:
-        yield
+        with np.errstate(all="ignore"):  # the error says more than NumPy's warning would
+            yield
     finally:
         _state.depth -= 1
         if not active():
@@ -73,9 +76,9 @@ def _where() -> str:
 
 def _trouble(x: Any) -> str:
     """'nan', 'inf' or '' for an array of any kind."""
-    if x is None or not hasattr(x, "dtype") or not hasattr(x, "reshape") or x.dtype.kind not in "fc":
+    x = x.data if hasattr(x, "__minibn_tensor__") else x
+    if not hasattr(x, "reshape") or x.dtype.kind not in "fc":
         return ""
-    x = getattr(x, "data", x) if hasattr(x, "__minibn_tensor__") else x
     xp = array_module(x)
     if bool(xp.isfinite(x).all().item()):
         return ""

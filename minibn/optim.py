@@ -46,7 +46,9 @@ class Optimizer:
 
     slots: tuple[str, ...] = ()  # the arrays kept per parameter
 
-    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, **settings: Any) -> None:
+    def __init__(
+        self, params: Iterable[Any], lr: float, weight_decay: float, **settings: Any
+    ) -> None:
         if not (lr >= 0 and math.isfinite(lr)):
             raise ValueError(f"{type(self).__name__}: lr={lr} must be finite and not negative.")
         if not weight_decay >= 0:
@@ -99,7 +101,10 @@ class Optimizer:
         return {"steps": np.array(self.steps), **arrays}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from `state_dict()`. Raises KeyError if it belongs to other parameters."""
+        """Continue from `state_dict()`. Raises KeyError, and changes nothing, if it belongs to
+        other parameters or lacks a part."""
+        if "steps" not in state:
+            raise KeyError(f"{type(self).__name__}: steps is missing. Is it an optimizer's state?")
         fresh: list[dict[str, Any]] = [{} for _ in self.params]
         for name, array in state.items():
             if name == "steps":
@@ -111,13 +116,17 @@ class Optimizer:
             if array.shape != p.shape:
                 raise KeyError(f"{type(self).__name__}: {name} is {array.shape}, not {p.shape}.")
             fresh[int(i)][key] = backend_of(p.data).asarray(np.array(array), dtype=p.dtype)
+        for number, arrays in enumerate(fresh):
+            if arrays and (missing := set(self.slots) - set(arrays)):
+                raise KeyError(f"{type(self).__name__}: {number}.{missing.pop()} is missing.")
         self.steps, self.state = int(state["steps"]), fresh
 
 
 class SGD(Optimizer):
-    """w ← w - lr · v,  v = g without momentum, else v ← momentum · v + g (Nesterov: g + momentum · v).
+    """w ← w - lr · v,  v = g without momentum, else v ← momentum · v + g.
 
-    As PyTorch: no dampening, the first velocity is the gradient itself.
+    Nesterov: w ← w - lr · (g + momentum · v). As PyTorch: no dampening, the first velocity is the
+    gradient itself.
     """
 
     slots = ("velocity",)
@@ -169,9 +178,7 @@ class Adam(Optimizer):
     ) -> None:
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"Adam: betas={betas} must lie in [0, 1).")
-        super().__init__(
-            params, lr, weight_decay, betas=betas, eps=eps, decoupled=decoupled
-        )
+        super().__init__(params, lr, weight_decay, betas=betas, eps=eps, decoupled=decoupled)
 
     def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
         xp = array_module(w)
@@ -190,7 +197,9 @@ class Adam(Optimizer):
         w -= lr * mean / scale
 
 
-def AdamW(params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 1e-2, **settings: Any) -> Adam:
+def AdamW(
+    params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 1e-2, **settings: Any
+) -> Adam:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
     return Adam(params, lr, weight_decay=weight_decay, decoupled=True, **settings)
 
@@ -200,6 +209,8 @@ def clip_grad_norm(params: Sequence[Tensor], max_norm: float) -> Any:
 
     Returns the norm before, a 0-d array of the backend (nothing is transferred).
     """
+    if not max_norm >= 0:
+        raise ValueError(f"clip_grad_norm: max_norm={max_norm} must not be negative.")
     grads = [p.grad for p in params if p.grad is not None]
     if not grads:
         raise ValueError("clip_grad_norm: no parameter has a gradient. Call backward() first.")
@@ -225,7 +236,7 @@ def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
 
 
 def cosine(lr: float, steps: int, end: float = 0.0) -> Schedule:
-    """From lr down to `end` along half a cosine over `steps` (Loshchilov & Hutter 2017), then `end`."""
+    """From lr to `end` along half a cosine over `steps` (Loshchilov & Hutter 2017), then `end`."""
     return lambda step: end + (lr - end) * (1 + math.cos(math.pi * min(step / steps, 1))) / 2
 
 

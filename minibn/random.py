@@ -1,7 +1,7 @@
 """Randomness as an argument: one root seed, split by name (nothing here is global).
 
-`generator(seed, "order", epoch)` is a NumPy Generator of its own for each list of names, for what is
-drawn on the host: weights, the order of the data, augmentation.
+`generator(seed, "order", epoch)` is a NumPy Generator of its own for each list of names, for what
+is drawn on the host: weights, the order of the data, augmentation.
 
 What is drawn per activation (noise, dropout) is stateless: `uniforms_and_normals(key, step, n)`
 is a function of its arguments, by the counter-based generator Philox4x64-10 (Salmon et al. 2011,

@@ -3,7 +3,8 @@
 An op is a class with a `forward` on arrays and a `vjp` (vector-Jacobian product): given the
 cotangent ḡ of its output it returns the cotangent of each input. `apply` runs an op and, if an
 input wants a gradient, leaves a Node. Nodes point to the nodes of their inputs and hold the arrays
-that the vjp reads, never Tensors of the graph: there are no cycles, and the graph dies with its output.
+that the vjp reads, never Tensors of the graph: there are no cycles, and the graph dies with its
+output.
 
 The walk needs no recursion and no sorting by dependencies: nodes are numbered as they are made, so
 descending numbers are an order in which every node comes after all of its consumers.
@@ -114,7 +115,9 @@ class Node:
             anomaly.check_saved(self)
         if not recorded:
             return self.output, *self.inputs
-        out = self.output if isinstance(self.output, Absent) else _tied(self, self.output, self.seen[-1])
+        out = self.output
+        if not isinstance(out, Absent):
+            out = _tied(self, out, self.seen[-1])
         return out, *(
             x if parent is None or isinstance(x, Absent) else _tied(parent, x, seen)
             for parent, x, seen in zip(self.parents, self.inputs, self.seen, strict=False)
@@ -162,8 +165,11 @@ def value(x: Any) -> Any:
 
 
 def apply(op: Op, *inputs: Any) -> Any:
-    """Run `op`. Arrays in, array out. A Tensor in, a Tensor out, recorded if it wants a gradient."""
+    """Run `op`. Arrays in, array out. A Tensor in, a Tensor out, recorded if it wants a gradient.
+    Raises BackendMismatch if the inputs live on two backends."""
     values = [value(x) for x in inputs]
+    if len(values) > 1:
+        array_module(*values)
     array = op.forward(*values)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     if anomaly.active():
@@ -269,7 +275,7 @@ def _walk(
         if anomaly.active():
             anomaly.check_backward(node, g, grads)
         for i, (parent, x, gx) in enumerate(zip(node.parents, inputs, grads, strict=True)):
-            if op.wants[i] and gx is not None:
+            if parent is not None and op.wants[i] and gx is not None:
                 gx = _fit(gx, x, op, i)
                 pending[parent] = pending[parent] + gx if parent in pending else gx
         if not retain_graph:
@@ -319,9 +325,10 @@ def backward(
     with _recording_set(create_graph):
         found = _walk(output, g, None, create_graph, retain_graph or create_graph)
         owned = {id(_owner(value(g)))}
-        for leaf, grad_ in found.items():
-            grad_ = grad_ if isinstance(grad_, Tensor) else Tensor.made_by(None, _own(grad_, owned))
-            leaf.grad = grad_ if leaf.grad is None else leaf.grad + grad_
+        for leaf, found_g in found.items():
+            assert isinstance(leaf, Tensor)  # without targets only leaves are left
+            leaf_g = _own(found_g, owned)
+            leaf.grad = leaf_g if leaf.grad is None else leaf.grad + leaf_g
 
 
 def _start(output: Tensor, cotangent: Any, what: str, create_graph: bool) -> Any:
@@ -338,12 +345,14 @@ def _owner(array: Array) -> Array:
     return array
 
 
-def _own(array: Array, owned: set[int]) -> Array:
-    """The array itself, or a copy where its memory is a view or belongs to another gradient."""
-    if array.base is not None or id(array) in owned:
-        array = array.copy()
-    owned.add(id(array))
-    return array
+def _own(g: Any, owned: set[int]) -> Tensor:
+    """The gradient as a Tensor: itself, or a copy where its memory is a view (or may be one) or
+    belongs to another gradient. A recorded one stays recorded."""
+    array = value(g)
+    if getattr(array, "base", array) is not None or id(array) in owned:
+        g = g * 1 if isinstance(g, Tensor) else array.copy()
+    owned.add(id(value(g)))
+    return g if isinstance(g, Tensor) else Tensor.made_by(None, g)
 
 
 def grad(
@@ -373,24 +382,25 @@ def grad(
     for i, x in enumerate(wanted):
         if not isinstance(x, Tensor) or not x.requires_grad:
             raise GraphError(f"grad: input {i} is not a Tensor that requires a gradient.")
-    if not output.requires_grad and unused == "zeros":
-        found: dict = {}
-    else:
-        g = _start(output, cotangent, "grad", create_graph)
-        retain = create_graph if retain_graph is None else retain_graph
-        with _recording_set(create_graph):
-            found = _walk(output, g, {x.node or x for x in wanted}, create_graph, retain)
+    found: dict = {}
+    owned: set[int] = set()
     results = []
-    for i, x in enumerate(wanted):
-        g = found.get(x.node or x)
-        if g is None:
-            if unused == "raise":
-                raise GraphError(
-                    f"grad: the output does not depend on input {i} (shape {x.shape}). "
-                    "Pass unused='zeros' if that is expected."
-                )
-            g = array_module(x.data).zeros_like(x.data)
-        results.append(g if isinstance(g, Tensor) else Tensor.made_by(None, g))
+    with _recording_set(create_graph):
+        if output.requires_grad or unused == "raise":
+            g = _start(output, cotangent, "grad", create_graph)
+            owned.add(id(_owner(value(g))))
+            retain = create_graph if retain_graph is None else retain_graph
+            found = _walk(output, g, {x.node or x for x in wanted}, create_graph, retain)
+        for i, x in enumerate(wanted):
+            g = found.get(x.node or x)
+            if g is None:
+                if unused == "raise":
+                    raise GraphError(
+                        f"grad: the output does not depend on input {i} (shape {x.shape}). "
+                        "Pass unused='zeros' if that is expected."
+                    )
+                g = array_module(x.data).zeros_like(x.data)
+            results.append(_own(g, owned))
     return results[0] if single else tuple(results)
 
 
@@ -401,7 +411,8 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:
     [[2.0, 0.0], [0.0, 4.0]]
     """
     leaf = Tensor(value(x), requires_grad=True)
-    y = f(leaf)
+    with _recording_set(True):
+        y = f(leaf)
     xp = array_module(leaf.data)
     rows = xp.zeros((y.size, *leaf.shape), dtype=leaf.dtype)
     if y.requires_grad:
@@ -422,14 +433,13 @@ def hvp(f: Callable[[], Tensor], params: Sequence[Tensor], v: Iterable[Any]) -> 
     (Tensor([ 6., 12.]),)
     """
     params, v = list(params), [value(direction) for direction in v]
-    if [p.shape for p in params] != [getattr(d, "shape", None) for d in v]:
+    if [p.shape for p in params] != [getattr(d, "shape", ()) for d in v]:
         raise ShapeError("hvp: v needs one array per parameter, of the parameter's shape.")
-    loss = f()
+    with _recording_set(True):
+        loss = f()
     if loss.size != 1:
         raise ShapeError(f"hvp: f() has shape {loss.shape}; it must be a scalar.")
     slopes = grad(loss, params, create_graph=True, unused="zeros")
-    along = [(g * d).sum() for g, d in zip(slopes, v, strict=True)]
-    total = along[0]
-    for term in along[1:]:
-        total = total + term
+    with _recording_set(True):
+        total = sum((g * d).sum() for g, d in zip(slopes, v, strict=True))
     return grad(total, params, unused="zeros")

@@ -74,6 +74,8 @@ class Tensor:
     def made_by(cls, node: Node | None, data: Array, version: Version | None = None) -> Tensor:
         """The Tensor that an op returns: recorded when there is a node."""
         self = object.__new__(Tensor)
+        if isinstance(data, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
+            data = np.asarray(data)
         self._set(data, node is not None, node, version or Version())
         return self
 

@@ -67,7 +67,7 @@ def vgg(
 
     >>> net = vgg("vgg11", width=0.25, norm="batch")
     >>> sum(p.size for p in net.parameters())
-    581018
+    579098
     """
     _choose("model", model, VGG)
     _choose("norm", norm, NORMS)

@@ -96,7 +96,7 @@ class Backend:
         return out.reshape(out_shape)
 
     def philox(self, key: int, counter: int, count: int) -> Any:
-        """`count` raw 64-bit integers of Philox4x64-10 (`minibn.random`), equal on every backend."""
+        """`count` raw integers of Philox4x64-10 (`minibn.random`), the same on every backend."""
         from minibn.random import philox
 
         return philox(self.xp, key, counter, count)

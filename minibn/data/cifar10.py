@@ -11,7 +11,6 @@ Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,15 +129,19 @@ def install(
 
 
 def _unpack(archive: Path, folder: Path) -> None:
-    """Write the archive's seven files into a temporary folder beside `folder`, then rename it."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}-", dir=folder.parent))
+    """Write the archive's seven files into a temporary folder beside `folder`, then rename it.
+
+    The caller holds the lock, so what lies there under the temporary name is a dead process's.
+    """
+    temporary = folder.with_name(f".{FOLDER}.unpacking")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
+        temporary.mkdir()
         found = set()
         for name, data in _read_archive(archive):
             (temporary / name).write_bytes(data)
             found.add(name)
         _require_all(found, archive)
-        temporary.chmod(0o755)  # mkdtemp's 0o700 would lock other users out of a shared cache
         os.replace(temporary, folder)
     except OSError as error:
         raise DataError(f"{folder}: can't be written ({error.strerror or error})") from error

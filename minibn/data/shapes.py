@@ -35,6 +35,7 @@ SHAPES_CLASSES = (
 BLOCK = 500
 SIDE = 32
 RADIUS = (6.5, 12.0)  # pixels: moderately varied, and large enough that a person can tell
+REACH = 1.11  # radii: no shape goes further from its centre, so all of it stays in the image
 CONTRAST = (24.0, 80.0)  # grey levels between shape and ground, in each channel
 GROUND = 25.0  # how far the gradient takes a channel away from its middle, at most
 NOISE = 25.0  # half the width of the uniform noise
@@ -66,7 +67,7 @@ def _draw_block(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     classes = np.tile(np.arange(10), (BLOCK // 10, 1))
     labels = rng.permuted(classes, axis=1).ravel()  # (B,)
     radius = _uniform(rng, *RADIUS, BLOCK)
-    centre = 15.5 + _uniform(rng, -1, 1, (2, BLOCK)) * (15.5 - radius)  # the shape stays inside
+    centre = 15.5 + _uniform(rng, -1, 1, (2, BLOCK)) * (16 - REACH * radius)  # (2, B)
     u, v = _rotated_grid(rng, centre, radius)  # (B, 32, 32) each
 
     mask = np.empty_like(u)  # (B, 32, 32)
@@ -122,7 +123,7 @@ def _ground(rng: np.random.Generator) -> np.ndarray:
     return colour + slope * ramp[..., None]  # (B, 32, 32, 3)
 
 
-# The signed distances. u points right and v down before rotation; all fit into the unit circle.
+# The signed distances. u points right and v down before rotation; none is negative beyond REACH.
 
 
 def _length(u: np.ndarray, v: np.ndarray) -> np.ndarray:

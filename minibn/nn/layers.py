@@ -77,7 +77,9 @@ class ReLU(Module):
 class MaxPool2d(Module):
     """The largest value of each window; the stride is the window's size unless given."""
 
-    def __init__(self, size: int | tuple[int, int] = 2, stride: Any = None, padding: Any = 0) -> None:
+    def __init__(
+        self, size: int | tuple[int, int] = 2, stride: Any = None, padding: Any = 0
+    ) -> None:
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x: Any) -> Any:

@@ -8,6 +8,7 @@ that share names and shapes start from the same weights, whatever else they cont
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from minibn import anomaly
 from minibn.backend import backend_of, get_backend, to_numpy
+from minibn.errors import ShapeError
 from minibn.random import generator
 from minibn.tensor import Tensor, Version
 
@@ -57,6 +59,19 @@ class State(Tensor):
     @property
     def shape(self) -> tuple[int, ...]:
         return self._shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self._shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self._shape)
+
+    def __repr__(self) -> str:
+        if self.drawn:
+            return super().__repr__()
+        return f"{type(self).__name__}(shape={self._shape}, no values yet)"
 
     @property
     def drawn(self) -> bool:
@@ -121,11 +136,16 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
 
     def __call__(self, *inputs: Any) -> Any:
-        if anomaly.active():
-            with anomaly.layer(self.name):
+        try:
+            if anomaly.active():
+                with anomaly.layer(self.name):
+                    output = self.forward(*inputs)
+            else:
                 output = self.forward(*inputs)
-        else:
-            output = self.forward(*inputs)
+        except ShapeError as error:
+            if self.name:
+                error.add_note(f"In layer {self.name} ({type(self).__name__}).")
+            raise
         for watcher in vars(self).get("_watchers", ()):
             watcher(self, inputs, output)
         return output
@@ -179,21 +199,21 @@ class Module:
         only misshapen ones count.
         """
         own: dict[str, State] = dict(self._named(State))
+        given = {name: np.asarray(to_numpy(state[name])) for name in own if name in state}
         wrong = {
             "missing": [n for n in own if n not in state] if strict else [],
             "unexpected": [n for n in state if n not in own] if strict else [],
             "misshapen": [
-                f"{n} {np.shape(state[n])} for {own[n].shape}"
-                for n in own
-                if n in state and np.shape(state[n]) != own[n].shape
+                f"{n} {array.shape} for {own[n].shape}"
+                for n, array in given.items()
+                if array.shape != own[n].shape
             ],
         }
         if any(wrong.values()):
-            found = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in wrong.items() if names)
+            found = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in wrong.items() if n)
             raise KeyError(f"load_state_dict: {found}. Was the state saved from another network?")
-        for name, part in own.items():
-            if name in state:
-                part.place(to_numpy(state[name]))
+        for name, array in given.items():
+            own[name].place(array)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -237,17 +257,18 @@ class Module:
         settings = ", ".join(
             f"{k}={v!r}"
             for k, v in vars(self).items()
-            if isinstance(v, (int, float, str, tuple)) and k not in ("name", "training")
+            if isinstance(v, (int, float, str, tuple))
+            and k not in ("name", "training")
+            and not k.startswith("_")
         )
-        parts = "".join(
-            "\n  " + f"{k}: {v!r}".replace("\n", "\n  ") for k, v in self.children()
-        )
+        parts = "".join("\n  " + f"{k}: {v!r}".replace("\n", "\n  ") for k, v in self.children())
         return f"{type(self).__name__}({settings}{parts}{chr(10) if parts else ''})"
 
 
 class Sequential(Module):
     """Modules one after another, named by keyword or numbered by position.
 
+    >>> from minibn.nn import Linear, ReLU
     >>> net = Sequential(Linear(4, 3), ReLU(), head=Linear(3, 2)).initialize(seed=0)
     >>> [name for name, _ in net.named_parameters()]
     ['0.weight', '0.bias', 'head.weight', 'head.bias']
@@ -257,8 +278,11 @@ class Sequential(Module):
         for key, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
             if not isinstance(module, Module):
                 raise TypeError(f"Sequential: {key} is a {type(module).__name__}, not a Module.")
-            if key != "name" and hasattr(Module, key):
-                raise ValueError(f"Sequential: {key!r} is an attribute of Module. Use another name.")
+            if hasattr(Module, key) or key in vars(self):
+                raise ValueError(
+                    f"Sequential: {key!r} is taken, by an attribute of Module or another part. "
+                    "Use another name."
+                )
             setattr(self, key, module)
 
     def forward(self, x: Any) -> Any:

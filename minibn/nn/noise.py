@@ -21,11 +21,21 @@ class Drawing(Module):
 
     def __init__(self, in_eval: bool = False) -> None:
         self.in_eval = in_eval
-        self.key = derive(0, type(self).__name__)
         self.step = Counter()
+        self._key: int | None = None
 
     def seeded(self, seed: int, path: str) -> None:
-        self.key = derive(seed, type(self).__name__, path)
+        self._key = derive(seed, type(self).__name__, path)
+
+    @property
+    def key(self) -> int:
+        """What the draws depend on beside the step: made of the seed and the layer's path."""
+        if self._key is None:
+            raise RuntimeError(
+                f"{self.name or type(self).__name__!r} has no key for its draws yet: they belong "
+                "to a seed. Call model.initialize(seed=0); load a state_dict after that."
+            )
+        return self._key
 
     @property
     def active(self) -> bool:

@@ -31,17 +31,17 @@ class BatchNorm(Module):
 
     >>> import numpy as np
     >>> norm = BatchNorm(2).initialize(0)
-    >>> norm(np.array([[1, 10], [3, 30]], np.float32)).round(3).tolist()
+    >>> norm(np.array([[1, 10], [3, 30]], np.float32)).numpy().round(3).tolist()
     [[-1.0, -1.0], [1.0, 1.0]]
     """
 
-    def __init__(
-        self, channels: int, *, eps: float = 1e-5, momentum: float | None = 0.1
-    ) -> None:
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
         if not eps >= 0:
             raise ValueError(f"BatchNorm: eps={eps} must not be negative.")
         if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(f"BatchNorm: momentum={momentum} is the weight of the new batch: 0 to 1.")
+            raise ValueError(
+                f"BatchNorm: momentum={momentum} is the weight of the new batch: 0 to 1."
+            )
         self.eps, self.momentum = eps, momentum
         self.tracking = True  # whether training batches move the running statistics
         self.gamma = Parameter((channels,), ones)
@@ -88,17 +88,19 @@ def reestimate_statistics(model: Module, batches: Iterable[Any]) -> None:
     mode is restored. Raises ValueError if there are no batches.
     """
     norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    settings = [(norm.momentum, norm.tracking) for norm in norms]
     with model.mode(training=False), no_grad():
         try:
             for norm in norms:
-                norm.training, norm.momentum = True, None
-                norm.batches.data[...] = 0
+                norm.training, norm.momentum, norm.tracking = True, None, True
             count = 0
-            for count, x in enumerate(batches, start=1):  # noqa: B007  the count is used below
+            for count, x in enumerate(batches, start=1):
+                if count == 1:  # the first batch replaces what was there: without one, it stays
+                    for norm in norms:
+                        norm.batches.data[...] = 0
                 model(x)
         finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
+            for norm, (momentum, tracking) in zip(norms, settings, strict=True):
+                norm.momentum, norm.tracking = momentum, tracking
     if count == 0:
         raise ValueError("reestimate_statistics: batches is empty, so there is nothing to average.")

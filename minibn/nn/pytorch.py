@@ -1,10 +1,12 @@
 """State dicts from and to PyTorch's names and layout, on plain NumPy arrays (PyTorch not needed).
 
-|                   | minibn                                    | PyTorch                           |
-|-------------------|-------------------------------------------|-----------------------------------|
-| convolution       | weight (Kh, Kw, C, F)                     | weight (F, C, Kh, Kw)             |
-| linear            | weight (in, out)                          | weight (out, in)                  |
-| normalisation     | gamma, beta, running_*, batches           | weight, bias, running_*, num_batches_tracked |
+|               | minibn                         | PyTorch                                    |
+|---------------|--------------------------------|--------------------------------------------|
+| convolution   | weight (Kh, Kw, C, F)          | weight (F, C, Kh, Kw)                      |
+| linear        | weight (in, out)               | weight (out, in)                           |
+| normalisation | gamma, beta                    | weight, bias                               |
+|               | running_mean, running_var      | running_mean, running_var                  |
+|               | batches                        | num_batches_tracked                        |
 
 A linear layer behind Flatten sees (H, W, C) here and (C, H, W) there: give its `flattened` shape.
 """
@@ -42,7 +44,7 @@ def to_pytorch(
                 array = array.reshape(*flattened[path], -1).transpose(2, 0, 1, 3)
             array = array.reshape(-1, array.shape[-1]).T
         theirs = (modules or {}).get(path, path)
-        result[f"{theirs}.{NORM.get(key, key)}".lstrip(".")] = np.ascontiguousarray(array)
+        result[f"{theirs}.{NORM.get(key, key)}".lstrip(".")] = np.array(array, order="C")
     return result
 
 
@@ -70,5 +72,5 @@ def from_pytorch(
                 H, W, C = flattened[ours]
                 array = array.reshape(C, H, W, -1).transpose(1, 2, 0, 3)
             array = array.reshape(-1, array.shape[-1])
-        result[f"{ours}.{key}".lstrip(".")] = np.ascontiguousarray(array)
+        result[f"{ours}.{key}".lstrip(".")] = np.array(array, order="C")
     return result

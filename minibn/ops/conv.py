@@ -12,7 +12,10 @@ off this line.
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from minibn.backend import array_module
 from minibn.errors import ShapeError
@@ -42,6 +45,7 @@ class _Conv(Op):
         (N, H, W, _), (Kh, Kw, _, F) = x_shape, w_shape
         (sh, sw), (ph, pw) = stride, padding
         self.y_shape = (N, (H + 2 * ph - Kh) // sh + 1, (W + 2 * pw - Kw) // sw + 1, F)
+        self.rows = math.prod(self.y_shape[:3])
 
     def _columns(self, x):
         """The windows of the padded x, one a row: (N·Ho·Wo, Kh·Kw·C)."""
@@ -49,12 +53,13 @@ class _Conv(Op):
         Kh, Kw, C, _ = self.w_shape
         if ph or pw:
             x = Pad(((0, 0), (ph, ph), (pw, pw), (0, 0))).forward(x)
-        return windows(x, Kh, Kw, self.stride).reshape(-1, Kh * Kw * C)
+        return windows(x, Kh, Kw, self.stride).reshape(self.rows, Kh * Kw * C)
 
 
 class Conv2d(_Conv):
-    """y = conv2d(x, w): windows, then one matrix product.    x̄ = input_grad(ȳ, w),   w̄ = weight_grad(x, ȳ)
+    """y = conv2d(x, w): windows, then one matrix product.
 
+    x̄ = input_grad(ȳ, w),   w̄ = weight_grad(x, ȳ)
     The columns take Kh·Kw times the memory of x and are dropped at once.
     """
 
@@ -79,8 +84,9 @@ class Conv2dInputGrad(_Conv):
         (N, H, W, C), (Kh, Kw, _, F) = self.x_shape, self.w_shape
         (sh, sw), (ph, pw) = self.stride, self.padding
         _, Ho, Wo, _ = self.y_shape
-        padded = array_module(c).zeros((N, H + 2 * ph, W + 2 * pw, C), c.dtype)
-        rows = c.reshape(-1, F)                                     # (N·Ho·Wo, F)
+        xp = array_module(c)
+        padded = xp.zeros((N, H + 2 * ph, W + 2 * pw, C), xp.result_type(c, w))
+        rows = c.reshape(self.rows, F)                              # (N·Ho·Wo, F)
         for k in range(Kh):
             for m in range(Kw):
                 part = (rows @ w[k, m].T).reshape(N, Ho, Wo, C)
@@ -101,7 +107,8 @@ class Conv2dWeightGrad(_Conv):
     """
 
     def forward(self, x, c):
-        return (self._columns(x).T @ c.reshape(-1, self.w_shape[3])).reshape(self.w_shape)
+        rows = c.reshape(self.rows, self.w_shape[3])                # (N·Ho·Wo, F)
+        return (self._columns(x).T @ rows).reshape(self.w_shape)
 
     def vjp(self, g, out, x, c):
         return (
@@ -113,9 +120,9 @@ class Conv2dWeightGrad(_Conv):
 def pair(setting: Any, name: str, least: int) -> Pair:
     """3 or (3, 5) as two integers, each at least `least`."""
     both = tuple(setting) if isinstance(setting, (tuple, list)) else (setting, setting)
-    if len(both) != 2 or any(not isinstance(s, int) or s < least for s in both):
+    if len(both) != 2 or any(not isinstance(s, (int, np.integer)) or s < least for s in both):
         raise ShapeError(f"{name}={setting!r} must be one or two integers from {least} up.")
-    return both
+    return int(both[0]), int(both[1])
 
 
 def conv2d(x, w, bias=None, *, stride: Any = 1, padding: Any = 0):

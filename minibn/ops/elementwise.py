@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import array_module
+from minibn.backend import array_module, backend_of
+from minibn.errors import ShapeError
 from minibn.tape import Op, apply, value
 
 
@@ -59,7 +60,7 @@ class Multiply(Op):
 
 
 class Divide(Op):
-    """z = x / y.    x̄ = z̄ / y,   ȳ = -z̄ · x / y²"""
+    """z = x / y.    x̄ = z̄ / y,   ȳ = -(z̄ / y) · (x / y), where y² could overflow"""
 
     broadcasts = True
 
@@ -67,7 +68,8 @@ class Divide(Op):
         return x / y
 
     def vjp(self, g, out, x, y):
-        return (g / y if self.wants[0] else None), (-g * x / (y * y) if self.wants[1] else None)
+        g_x = g / y
+        return g_x, (-g_x * (x / y) if self.wants[1] else None)
 
 
 class Negative(Op):
@@ -83,18 +85,16 @@ class Negative(Op):
 
 
 class Power(Op):
-    """z = x^p with a constant exponent p.    x̄ = z̄ · p · x^(p-1),   0 for p = 0"""
+    """z = x^p.    x̄ = z̄ · p · x^(p-1), and 0 where p = 0;   p̄ = z̄ · x^p · log x, for x > 0"""
 
-    def __init__(self, exponent: float) -> None:
-        self.p = exponent
+    broadcasts = True
 
-    def forward(self, x):
-        return x**self.p
+    def forward(self, x, p):
+        return x**p
 
-    def vjp(self, g, out, x):
-        if self.p == 0:
-            return g * 0
-        return g * (self.p * x ** (self.p - 1))
+    def vjp(self, g, out, x, p):
+        g_x = g * (p * power(x, p - 1 + (p == 0))) if self.wants[0] else None
+        return g_x, (g * (power(x, p) * log(x)) if self.wants[1] else None)
 
 
 class Exp(Op):
@@ -157,7 +157,7 @@ class Tanh(Op):
 
 
 class Sigmoid(Op):
-    """z = 1 / (1 + e⁻ˣ), computed as (1 + tanh(x/2)) / 2, which can't overflow.    x̄ = z̄ · z (1 - z)"""
+    """z = 1 / (1 + e⁻ˣ), as (1 + tanh(x/2)) / 2, which can't overflow.    x̄ = z̄ · z (1 - z)"""
 
     needs = ()
     needs_output = True
@@ -183,13 +183,13 @@ class Relu(Op):
 
 
 class Maximum(Op):
-    """z = max(x, y).    The larger gets z̄; where x = y each gets half"""
+    """z = max(x, y), and NaN where either is.    The larger gets z̄; where x = y each gets half"""
 
     broadcasts = True
 
     def forward(self, x, y):
         xp = array_module(x, y)
-        return xp.where(real(x) >= real(y), x, y)
+        return xp.where((real(x) >= real(y)) | (real(x) != real(x)), x, y)
 
     def vjp(self, g, out, x, y):
         to_x = (real(x) > real(y)) + 0.5 * (real(x) == real(y))
@@ -254,13 +254,12 @@ def negative(x):
 
 
 def power(x, exponent):
-    """x to a constant power, or e^(exponent · log x) if the exponent is an array (then x > 0)."""
-    exponent = value(exponent) if not hasattr(exponent, "node") else exponent
-    if not hasattr(exponent, "dtype"):
-        return apply(Power(exponent), x)
-    if not hasattr(x, "dtype"):
-        return exp(exponent * float(np.log(x)))
-    return exp(exponent * log(x))
+    """x^exponent, broadcast. x > 0 if the exponent wants a gradient. Whole exponents adopt the
+    dtype of a floating-point x."""
+    dtypes = [getattr(value(v), "dtype", None) for v in (x, exponent)]
+    if None not in dtypes and dtypes[0].kind in "fc" and dtypes[1].kind in "iub":
+        exponent = cast(exponent, dtypes[0])
+    return apply(Power(), x, exponent)
 
 
 def exp(x):
@@ -310,21 +309,32 @@ def maximum(x, y):
 
 
 def where(mask, x, y):
-    """x where the boolean array `mask` is set, else y; all three broadcast."""
-    return apply(Where(value(mask)), x, y)
+    """x where the boolean `mask` is set, else y; all three broadcast. Raises TypeError for
+    a mask of another dtype."""
+    mask = value(mask)
+    if not hasattr(mask, "dtype"):
+        mask = backend_of(value(x), value(y)).asarray(mask)
+    if mask.dtype.kind != "b":
+        raise TypeError(f"where: the mask has dtype {mask.dtype}; it is boolean. Compare: x != 0.")
+    return apply(Where(mask), x, y)
 
 
 def cast(x, dtype):
-    """x in another floating-point dtype; the gradient comes back in x's own."""
+    """x in another floating-point dtype; the gradient comes back in x's own. As integers or
+    booleans it is a constant of differentiation."""
+    if np.dtype(dtype).kind not in "fc" and hasattr(x, "detach"):
+        x = x.detach()
     return apply(Cast(dtype), x)
 
 
 def dropout(x, p: float, draws):
-    """x / (1-p) where the draw exceeds p, else 0 (Srivastava et al. 2014, inverted).
+    """x / (1-p) where the draw is at least p, else 0 (Srivastava et al. 2014, inverted).
 
     x any shape, 0 <= p < 1, draws: uniforms in [0, 1) of x's shape. They are an input, so that
-    the op is a function. Raises ValueError for another p.
+    the op is a function. Raises ValueError for another p, ShapeError for draws of another shape.
     """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p={p} is the share that is dropped: 0 <= p < 1.")
+    if draws.shape != x.shape:
+        raise ShapeError(f"dropout: draws have shape {draws.shape}, x {x.shape}: one draw a value.")
     return x * ((value(draws) >= p) * (1 / (1 - p))).astype(real(x).dtype)

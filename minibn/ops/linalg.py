@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from minibn.errors import ShapeError
 from minibn.ops.shape import reshape
 from minibn.tape import Op, apply
@@ -25,7 +27,8 @@ class MatMul(Op):
         if not self.wants[1]:
             return gx, None
         if y.ndim == 2:  # one product over all leading axes, not a stack that is summed
-            x, g = reshape(x, (-1, x.shape[-1])), reshape(g, (-1, g.shape[-1]))
+            rows = math.prod(x.shape[:-1])
+            x, g = reshape(x, (rows, x.shape[-1])), reshape(g, (rows, g.shape[-1]))
         return gx, swap(x) @ g
 
 

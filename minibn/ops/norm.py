@@ -9,6 +9,7 @@ It stands here twice on purpose: `batch_norm_composed` is the definition, of pri
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minibn.backend import array_module
@@ -51,7 +52,7 @@ class BatchNorm(Op):
 
     def vjp(self, g, out, x, gamma, beta):
         axes = tuple(range(x.ndim - 1))
-        M = x.size // x.shape[-1]
+        M = math.prod(x.shape[:-1])
         mu, variance = moments(x)
         inv_std = 1 / sqrt(variance + self.eps)                     # (C,)
         x_hat = (x - mu) * inv_std                                  # (..., C)
@@ -84,7 +85,7 @@ def batch_norm(x, gamma, beta, *, eps: float = 1e-5, return_moments: bool = Fals
     Raises ShapeError if a channel has a single value: its variance is undefined.
     """
     check_channels("batch_norm", x, gamma=gamma, beta=beta)
-    if x.size // x.shape[-1] < 2:
+    if math.prod(x.shape[:-1]) < 2:
         raise ShapeError(
             f"batch_norm: each channel of x {tuple(x.shape)} has fewer than two values, so it has "
             "no variance. Use a larger batch, or eval mode."

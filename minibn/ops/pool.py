@@ -97,7 +97,8 @@ def _settings(name: str, x, size: Any, stride: Any) -> tuple:
 def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
     """The largest value of each window. A gather: its vjp is the scatter at the same index.
 
-    x (N, H, W, C) -> (N, Ho, Wo, C), Ho = (H + 2·padding - size) // stride + 1; stride = size by default.
+    x (N, H, W, C) -> (N, Ho, Wo, C), Ho = (H + 2·padding - size) // stride + 1; stride is size by
+    default.
     The first of tied values gets the gradient (as in PyTorch). Padding is never returned.
     """
     padding = pair(padding, "max_pool2d: padding", 0)
@@ -106,11 +107,11 @@ def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
         raise ShapeError(f"max_pool2d: padding {padding} is more than half of the window {size}.")
     inside = x
     if any(padding):
-        low = -array_module(value(x)).inf
         (ph, pw), (_, H, W, _) = padding, x.shape
         x = pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
-        seen = real(x) + 0
-        seen[:, :ph], seen[:, ph + H :], seen[:, :, :pw], seen[:, :, pw + W :] = low, low, low, low
+        xp = array_module(value(x))
+        seen = xp.maximum(real(x), xp.finfo(x.dtype).min)  # the padding loses to a -inf, too
+        seen[:, :ph] = seen[:, ph + H :] = seen[:, :, :pw] = seen[:, :, pw + W :] = -xp.inf
         inside = seen
     size, stride = _settings("max_pool2d", x, size, stride)
     apart = stride[0] >= size[0] and stride[1] >= size[1]

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from minibn.backend import array_module
-from minibn.ops.elementwise import abs, exp, real
+from minibn.ops.elementwise import abs, exp, real, where
 from minibn.ops.shape import broadcast_to, reshape
 from minibn.tape import Op, apply, value
 
@@ -28,6 +28,19 @@ def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
 def kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape with the reduced axes kept as 1."""
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
+
+
+def left(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape without the reduced axes."""
+    return tuple(n for i, n in enumerate(shape) if i not in axes)
+
+
+def filled(x, axis: Any, name: str) -> tuple[int, ...]:
+    """The axes; raises ValueError if there is nothing along them."""
+    axes = axes_of(axis, x.ndim, name)
+    if math.prod(x.shape[a] for a in axes) == 0:
+        raise ValueError(f"{name}: axis {axis} of shape {x.shape} is empty: it is undefined.")
+    return axes
 
 
 class Sum(Op):
@@ -72,7 +85,7 @@ class Max(Op):
 class LogSumExp(Op):
     """z = log Σ eˣ over `axes`, shifted by the maximum so that nothing overflows.
 
-    x̄ = z̄ · eˣ⁻ᶻ: the softmax
+    x̄ = z̄ · eˣ⁻ᶻ: the softmax, and 0 where all of x is -inf
     """
 
     needs_output = True
@@ -85,12 +98,13 @@ class LogSumExp(Op):
         top = real(x).max(axis=self.axes, keepdims=True)
         top = xp.where(xp.isfinite(top), top, 0).astype(top.dtype)
         total = xp.exp(x - top).sum(axis=self.axes, keepdims=True)
-        z = xp.log(total) + top
-        return z if self.keepdims else z.reshape(x.sum(axis=self.axes).shape)
+        z = xp.where(total == 0, -xp.inf, xp.log(total + (total == 0)) + top).astype(total.dtype)
+        return z if self.keepdims else z.reshape(left(x.shape, self.axes))
 
     def vjp(self, g, out, x):
         shape = kept(x.shape, self.axes)
-        return reshape(g, shape) * exp(x - reshape(out, shape))
+        z = reshape(out, shape)
+        return reshape(g, shape) * exp(x - where(real(z) == -math.inf, 0.0, z))
 
 
 class L2Norm(Op):
@@ -106,12 +120,12 @@ class L2Norm(Op):
         top = xp.abs(real(x)).max(axis=self.axes, keepdims=True)    # against overflow
         top = xp.where((top > 0) & xp.isfinite(top), top, 1).astype(top.dtype)
         z = xp.sqrt(((x / top) ** 2).sum(axis=self.axes, keepdims=True)) * top
-        return z if self.keepdims else z.reshape(x.sum(axis=self.axes).shape)
+        return z if self.keepdims else z.reshape(left(x.shape, self.axes))
 
     def vjp(self, g, out, x):
         shape = kept(x.shape, self.axes)
         z = reshape(out, shape)
-        return reshape(g, shape) * x / (z + (real(z) == 0))
+        return reshape(g, shape) * (x / (z + (real(z) == 0)))
 
 
 def sum(x, axis: Any = None, keepdims: bool = False):
@@ -128,7 +142,7 @@ def mean(x, axis: Any = None, keepdims: bool = False):
 
 
 def var(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
-    """Σ (x - mean)² / (n - correction) over `axis`: biased by default, unbiased for correction 1."""
+    """Σ (x - mean)² / (n - correction) over `axis`: biased by default, unbiased for 1."""
     count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, "var"))
     if count <= correction:
         raise ValueError(
@@ -141,15 +155,13 @@ def var(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
 
 def max(x, axis: Any = None, keepdims: bool = False):
     """The largest value over `axis`; ties share the gradient equally."""
-    axes = axes_of(axis, x.ndim, "max")
-    if math.prod(x.shape[a] for a in axes) == 0:
-        raise ValueError(f"max: axis {axis} of shape {x.shape} is empty: it has no maximum.")
-    return apply(Max(axes, keepdims), x)
+    return apply(Max(filled(x, axis, "max"), keepdims), x)
 
 
 def logsumexp(x, axis: Any = None, keepdims: bool = False):
-    """log Σ eˣ over `axis`, without overflow."""
-    return apply(LogSumExp(axes_of(axis, x.ndim, "logsumexp"), keepdims), x)
+    """log Σ eˣ over `axis`, without overflow; -inf if every x is. Raises ValueError for an empty
+    axis."""
+    return apply(LogSumExp(filled(x, axis, "logsumexp"), keepdims), x)
 
 
 def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
@@ -160,7 +172,7 @@ def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
     if p == 1:
         return sum(abs(x), axis, keepdims)
     if p == 2:
-        return apply(L2Norm(axes_of(axis, x.ndim, "norm"), keepdims), x)
+        return apply(L2Norm(filled(x, axis, "norm"), keepdims), x)
     if p == math.inf:
         return max(abs(x), axis, keepdims)
     raise ValueError(f"norm: p={p} is not implemented. Use 1, 2 or float('inf').")

@@ -1,6 +1,7 @@
 """Operations that move values and compute none. Each vjp moves them back.
 
-`getitem` and `scatter` are each other's adjoint, as are `pad` and a slice, `broadcast_to` and a sum.
+`gather` and `scatter` are each other's adjoint, as are `pad` and a slice, `broadcast_to` and a
+sum.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ class Gather(Op):
 
 
 class Scatter(Op):
-    """z = 0 of `shape`, and x added at the flat index: the adjoint of Gather.    x̄ = z̄.flat[index]"""
+    """z = 0 of `shape`, x added at the flat index: the adjoint of Gather.    x̄ = z̄.flat[index]"""
 
     needs = ()
 
@@ -139,10 +140,8 @@ class Pad(Op):
         self.widths = widths
 
     def forward(self, x):
-        z = array_module(x).zeros(
-            tuple(n + before + after for n, (before, after) in zip(x.shape, self.widths, strict=True)),
-            x.dtype,
-        )
+        shape = tuple(n + b + a for n, (b, a) in zip(x.shape, self.widths, strict=True))
+        z = array_module(x).zeros(shape, x.dtype)
         z[self._inside(x.shape)] = x
         return z
 
@@ -185,15 +184,29 @@ def reshape(x, shape: Any):
 
 def transpose(x, axes: Any = None):
     """x with its axes permuted (reversed by default)."""
-    order = tuple(reversed(range(x.ndim))) if axes is None else tuple(a % x.ndim for a in axes)
+    axes = (axes,) if isinstance(axes, int) else axes
+    order = tuple(reversed(range(x.ndim)) if axes is None else axes)
+    order = tuple(a + x.ndim if a < 0 else a for a in order)
     if sorted(order) != list(range(x.ndim)):
         raise ShapeError(f"transpose: axes {axes} are no permutation of the {x.ndim} axes of x.")
     return apply(Transpose(order), x)
 
 
 def broadcast_to(x, shape: tuple[int, ...]):
-    """x repeated to `shape`, by NumPy's rules."""
-    return apply(BroadcastTo(tuple(shape)), x)
+    """x repeated to `shape`, by NumPy's rules. Raises ShapeError if it doesn't fit."""
+    shape = tuple(shape)
+    lead = len(shape) - x.ndim
+    if lead < 0 or any(n not in (1, m) for n, m in zip(x.shape, shape[lead:], strict=True)):
+        raise ShapeError(f"broadcast_to: shape {x.shape} can't be repeated to {shape}.")
+    return apply(BroadcastTo(shape), x)
+
+
+_BASIC = (slice, int, np.integer, type(None), type(...))
+
+
+def _dtype(part: Any) -> Any:
+    """An empty list of indices has none of its own."""
+    return np.intp if isinstance(part, (list, tuple)) and not part else None
 
 
 def getitem(x, index: Any):
@@ -203,20 +216,22 @@ def getitem(x, index: Any):
     Raises IndexError.
     """
     parts = index if isinstance(index, tuple) else (index,)
-    if all(part is None or part is ... or isinstance(part, (slice, int, np.integer)) for part in parts):
+    if all(isinstance(part, _BASIC) for part in parts):
         return apply(GetItem(index), x)
     backend = backend_of(value(x))
     parts = tuple(
-        backend.asarray(value(part)) if isinstance(part, (list, np.ndarray)) else value(part)
+        part if isinstance(part, _BASIC) else backend.asarray(value(part), dtype=_dtype(part))
         for part in parts
     )
     # The flat position of every element, indexed in the same way, says where each value came from.
     xp = backend.xp
     for axis, part in enumerate(_axes_indexed(parts, x.ndim)):
-        if part is not None and part.size and x.shape[axis] < 1 + int((part.max()).item()):
-            raise IndexError(f"getitem: index {part.max().item()} for axis {axis} of shape {x.shape}.")
-        if part is not None and part.size and int(part.min().item()) < -x.shape[axis]:
-            raise IndexError(f"getitem: index {part.min().item()} for axis {axis} of shape {x.shape}.")
+        if part is not None and part.size:
+            low, high = int(part.min().item()), int(part.max().item())
+            if low < -x.shape[axis] or high >= x.shape[axis]:
+                raise IndexError(
+                    f"getitem: indices from {low} to {high} for axis {axis} of shape {x.shape}."
+                )
     positions = xp.arange(x.size).reshape(x.shape)[parts]
     return apply(Gather(positions), x)
 
@@ -224,12 +239,13 @@ def getitem(x, index: Any):
 def _axes_indexed(parts: tuple, ndim: int) -> list:
     """The integer array that indexes each axis of x, or None."""
     used = [p for p in parts if p is not None]
-    width = builtins.sum(p.ndim if getattr(p, "dtype", None) == bool else 1 for p in used if p is not ...)
+    masks = [hasattr(p, "dtype") and p.dtype.kind == "b" for p in used]
+    widths = [p.ndim if m else p is not ... for p, m in zip(used, masks, strict=True)]
     axes: list = []
-    for part in used:
+    for part, mask in zip(used, masks, strict=True):
         if part is ...:
-            axes += [None] * (ndim - width)
-        elif getattr(part, "dtype", None) == bool:
+            axes += [None] * (ndim - builtins.sum(widths))
+        elif mask:
             axes += [None] * part.ndim
         else:
             axes.append(part if hasattr(part, "dtype") else None)
@@ -245,7 +261,7 @@ def gather(x, index, unique: bool = False):
 
 
 def scatter(x, index, shape: tuple[int, ...], unique: bool = False):
-    """Zeros of `shape` with x added at the flat `index` (same shape as x): the adjoint of gather."""
+    """Zeros of `shape`, x added at the flat `index` (of x's shape): the adjoint of gather."""
     return apply(Scatter(value(index), tuple(shape), unique), x)
 
 
@@ -262,7 +278,10 @@ def concatenate(tensors: Any, axis: int = 0):
     tensors = list(tensors)
     if not tensors:
         raise ShapeError("concatenate: there is nothing to concatenate.")
-    axis %= tensors[0].ndim
+    ndim = tensors[0].ndim
+    if not -ndim <= axis < ndim or any(x.ndim != ndim for x in tensors):
+        raise ShapeError(f"concatenate: no axis {axis} in shapes {[x.shape for x in tensors]}.")
+    axis %= ndim
     others = {x.shape[:axis] + x.shape[axis + 1 :] for x in tensors}
     if len(others) > 1:
         raise ShapeError(

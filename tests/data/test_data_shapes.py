@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minibn.data import SHAPES_CLASSES, load
-from minibn.data.shapes import BLOCK, DISTANCES, shapes
+from minibn.data.shapes import BLOCK, DISTANCES, RADIUS, REACH, shapes
 from minibn.errors import DataError
 
 
@@ -53,8 +53,8 @@ def test_a_linear_model_stays_near_chance(drawn):
 
 def test_shapes_are_lighter_and_darker_than_their_ground_alike(drawn):
     images, labels = drawn[0]
-    bars = images[labels == SHAPES_CLASSES.index("disc")].astype(float)
-    middle, edge = bars[:, 12:20, 12:20].mean(axis=(1, 2)), bars[:, ::31].mean(axis=(1, 2))
+    discs = images[labels == SHAPES_CLASSES.index("disc")].astype(float)
+    middle, edge = discs[:, 12:20, 12:20].mean(axis=(1, 2)), discs[:, ::31].mean(axis=(1, 2))
     assert 0.4 < (middle > edge).mean() < 0.6
 
 
@@ -74,14 +74,15 @@ PLACES = {
 
 
 @pytest.mark.parametrize("name", SHAPES_CLASSES)
-def test_each_distance_is_negative_inside_and_fits_the_unit_circle(name):
+def test_each_distance_is_negative_inside_and_stays_within_reach(name):
     distance = DISTANCES[SHAPES_CLASSES.index(name)]
     (inside, outside) = PLACES[name]
     u, v = np.array([inside, outside, (0.8, 0.8), (-0.8, -0.8)], np.float32).T
     signs = distance(u, v)
     assert signs[0] < 0 < signs[1] and (signs[2:] > 0).all()
-    angle = np.linspace(0, 2 * np.pi, 100)
-    assert (distance(1.13 * np.cos(angle), 1.13 * np.sin(angle)) > 0).all()
+    assert REACH * RADIUS[1] < 16  # half of an image's side
+    angle = np.linspace(0, 2 * np.pi, 721)
+    assert (distance(REACH * np.cos(angle), REACH * np.sin(angle)) > 0).all()
 
 
 @pytest.mark.parametrize("name", SHAPES_CLASSES)

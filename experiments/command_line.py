@@ -1,0 +1,116 @@
+"""A command line from a frozen dataclass: one flag per field, its help and default beside it.
+
+`setting` declares a field. A field whose default is a tuple takes one or several values. An unknown
+flag is an error that shows the near miss; every error is one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+
+class UsageError(Exception):
+    """Bad input from the command line: one line that names the remedy. Ends with exit code 2."""
+
+
+def setting(default: Any, help: str, *, kind: type | None = None, flag: bool = True) -> Any:
+    """A field of a settings dataclass. kind: the type of a value, where the default doesn't tell."""
+    many = isinstance(default, tuple)
+    kind = kind or type(default[0] if many else default)
+    return dataclasses.field(
+        default=default, metadata={"help": help, "kind": kind, "many": many, "flag": flag}
+    )
+
+
+def flag_name(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=100)
+
+
+def parse(
+    settings: type, arguments: Sequence[str], *, program: str, description: str
+) -> dict[str, Any]:
+    """The flags that were given, as {field: value}. `--help` prints every flag and exits with 0.
+
+    Raises UsageError for an unknown flag (with the near miss) or a value of the wrong type.
+    """
+    parser = _Parser(
+        prog=program,
+        description=description,
+        formatter_class=_Help,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    flags = ["--help"]
+    for field in dataclasses.fields(settings):
+        meta = field.metadata
+        if not meta.get("flag"):
+            continue
+        flags.append(flag_name(field.name))
+        default = field.default
+        shown = " ".join(map(str, default)) if meta["many"] else default
+        text = meta["help"] + ("" if default in (None, False) else f" (default: {shown})")
+        if meta["kind"] is bool:
+            parser.add_argument(flags[-1], action="store_true", help=text)
+        else:
+            parser.add_argument(
+                flags[-1],
+                type=_value(meta["kind"]),
+                metavar=meta["kind"].__name__.upper(),
+                help=text.replace("%", "%%"),
+                **({"nargs": "+"} if meta["many"] else {}),
+            )
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        name = unknown[0].partition("=")[0]
+        near = difflib.get_close_matches(name, flags, n=1)
+        raise UsageError(
+            f"unknown argument {unknown[0]!r}. "
+            + (f"Did you mean {near[0]}?" if near else "--help lists the flags.")
+        )
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(given).items()}
+
+
+def _value(kind: type) -> Any:
+    def convert(text: str) -> Any:
+        return kind(text)
+
+    convert.__name__ = kind.__name__  # argparse names it: "invalid float value: 'x'"
+    return convert
+
+
+def one_of(flag: str, name: str, known: Sequence[str]) -> None:
+    """Raise UsageError unless `name` is known; with the near miss."""
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"{flag} {name!r} is unknown. {hint}There are: {', '.join(known)}.")
+
+
+def at_least(flag: str, value: float, least: float, *, above: bool = False) -> None:
+    """Raise UsageError unless `value` is finite and >= least (> least with `above`)."""
+    if not (np.isfinite(value) and (value > least if above else value >= least)):
+        raise UsageError(f"{flag} {value} must be {'above' if above else 'at least'} {least:g}.")
+
+
+def report(program: str, error: BaseException) -> int:
+    """Print an error as one line, and return exit code 2."""
+    line = " ".join(str(error).strip("'\"").split())
+    print(f"{program}: {line}", file=sys.stderr)
+    return 2

@@ -1,0 +1,119 @@
+"""Recorders: what an experiment measures while a network trains. One training serves many figures.
+
+A recorder writes to a stream of its run, by step, and draws nothing from the clock; so its lines
+are part of what a resumed run repeats bit for bit. Steps count updates: a line of step t was
+measured on the batch of step t with the weights before its update, test accuracy of "step" t with
+the weights after t + 1 updates ("updates").
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from experiments.study import Run
+from minibn import nn, no_grad, to_numpy
+from minibn.backend import get_backend
+from minibn.data import Dataset, in_order, normalize
+from minibn.random import generator
+from minibn.tape import value
+
+QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+BINS = 24
+
+
+class Recorder:
+    """Measures at some steps. `during` wraps the forward pass of a step, `after` its update."""
+
+    def during(self, run: Run, model: nn.Sequential, step: int) -> AbstractContextManager:
+        return contextlib.nullcontext()
+
+    def after(self, run: Run, model: nn.Sequential, step: int, last: bool) -> None:
+        pass
+
+
+def predictions(model: nn.Module, images: np.ndarray, batch_size: int = 250) -> np.ndarray:
+    """The class of each image (N,), in eval mode, in batches."""
+    backend = get_backend()
+    labels = np.zeros(len(images), np.int64)
+    found = []
+    with model.mode(training=False), no_grad():
+        for x, _ in in_order(images, labels, batch_size):
+            logits = model(normalize(backend.asarray(x)))
+            found.append(to_numpy(logits).argmax(1))
+    return np.concatenate(found)
+
+
+class TestAccuracy(Recorder):
+    """test.jsonl: the share of test images that are classified right, in eval mode."""
+
+    __test__ = False  # no test class of pytest's
+
+    def __init__(self, data: Dataset, every: int) -> None:
+        self.data, self.every = data, every
+
+    def after(self, run: Run, model: nn.Sequential, step: int, last: bool) -> None:
+        if (step + 1) % self.every == 0 or last:
+            right = predictions(model, self.data.test_images) == self.data.test_labels
+            run.stream("test").append(
+                {"step": step, "updates": step + 1, "accuracy": float(right.mean())}
+            )
+
+
+class Distributions(Recorder):
+    """distributions.jsonl: sampled units of named layers over training (Figs. 1c, 2 and 8).
+
+    Every `every` steps, for `units` channels of each layer drawn once: quantiles, a histogram, mean
+    and variance over the batch (and height and width), at two places: "activation", which
+    enters the layer's ReLU, and "norm_input", which enters its norm (without a norm the two are
+    one). The step after also gets mean and variance, for the change between successive steps.
+    """
+
+    def __init__(self, layers: dict[int, int], every: int, units: int, seed: int) -> None:
+        self.layers, self.every, self.units, self.seed = layers, every, units, seed
+
+    @contextmanager
+    def during(self, run: Run, model: nn.Sequential, step: int) -> Iterator[None]:
+        if step % self.every > 1:
+            yield
+            return
+        with ExitStack() as stack:
+            parts = dict(model.children())
+            for layer in self.layers:
+                see = self._writer(run, step, layer)
+                stack.enter_context(
+                    parts[f"relu{layer}"].watch(lambda m, x, y, see=see: see("activation", x[0]))
+                )
+                if f"norm{layer}" in parts:
+                    stack.enter_context(
+                        parts[f"norm{layer}"].watch(lambda m, x, y, see=see: see("norm_input", x[0]))
+                    )
+            yield
+
+    def _writer(self, run: Run, step: int, layer: int) -> Any:
+        def see(place: str, x: Any) -> None:
+            array = value(x)
+            rng = generator(self.seed, "units", layer)
+            channels = np.sort(rng.choice(array.shape[-1], min(self.units, array.shape[-1]), False))
+            for unit in channels.tolist():
+                values = to_numpy(array[..., unit]).astype(np.float64).reshape(-1)
+                record = {
+                    "step": step,
+                    "layer": layer,
+                    "unit": unit,
+                    "place": place,
+                    "mean": float(values.mean()),
+                    "var": float(values.var()),
+                }
+                if step % self.every == 0 and np.isfinite(values).all():
+                    counts, edges = np.histogram(values, BINS)
+                    record["quantiles"] = [float(f"{q:.5g}") for q in np.quantile(values, QUANTILES)]
+                    record["histogram"] = counts.tolist()
+                    record["range"] = [float(f"{edges[0]:.5g}"), float(f"{edges[-1]:.5g}")]
+                run.stream("distributions").append(record)
+
+        return see

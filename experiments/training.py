@@ -1,0 +1,203 @@
+"""The training loop that every experiment shares: it measures, saves, continues, and stops cleanly."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+from experiments.recorders import Recorder
+from experiments.study import Run
+from minibn import nn, ops
+from minibn.backend import get_backend
+from minibn.data import Batches, normalize
+from minibn.optim import Optimizer
+from minibn.tape import value
+
+DRAIN = 20  # metrics wait on the device for so many steps: one transfer for all of them
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the run is saved and can be continued."""
+
+
+@contextmanager
+def blas_threads(threads: int) -> Iterator[None]:
+    """Inside, BLAS runs on so many threads; afterwards on as many as before."""
+    with threadpool_limits(limits=threads):
+        yield
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying in the middle of a step. Twice is at once."""
+    asked: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(signum)
+
+    before = {}
+    with contextlib.suppress(ValueError):  # only the main thread may set handlers
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def one_step(model: nn.Module, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray) -> Any:
+    """One update. Returns (loss, share of right answers) as 0-d arrays of the backend."""
+    backend = get_backend()
+    logits = model(normalize(backend.asarray(images)))
+    loss = ops.softmax_cross_entropy(logits, labels)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    right = value(logits).argmax(axis=1) == backend.asarray(labels)
+    return loss.data, right.astype(loss.dtype).mean()
+
+
+def train(
+    run: Run,
+    model: nn.Sequential,
+    optimizer: Optimizer,
+    batches: Batches,
+    *,
+    steps: int,
+    recorders: Sequence[Recorder] = (),
+    checkpoint_every: int = 500,
+    label: str = "",
+) -> dict[str, Any]:
+    """Train to `steps` updates from wherever the run stands, and return its result.
+
+    metrics.jsonl gets step, loss, accuracy (on the batch, before the update) and lr. A loss that
+    is not finite ends the run as diverged, with its step. Raises Interrupted after saving.
+    """
+    start, states = run.restore()
+    if states is not None:
+        model.load_state_dict(states["model"])
+        optimizer.load_state_dict(states["optimizer"])
+    waiting: list[tuple[int, Any, Any]] = []
+    metrics = run.stream("metrics")
+    progress = Progress(label, start, steps)
+
+    def drain() -> int | None:
+        """Fetch the waiting metrics. Returns the step of a loss that is not finite."""
+        for step, loss, accuracy in waiting:
+            loss, accuracy = float(loss.item()), float(accuracy.item())
+            if not math.isfinite(loss):
+                return step
+            metrics.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": optimizer.lr})
+            progress.seen(loss, accuracy)
+        waiting.clear()
+        return None
+
+    def save(done: int) -> None:
+        run.stream("timings").append(
+            {"step": done - 1, "updates": done, "seconds": round(time.perf_counter() - began, 3)}
+        )
+        run.save(done, {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
+
+    began = time.perf_counter()
+    diverged = None
+    model.train()
+    with stop_requests() as asked, progress, np.errstate(all="ignore"):
+        for step in range(start, steps):
+            last = step == steps - 1
+            with ExitStack() as stack:
+                for recorder in recorders:
+                    stack.enter_context(recorder.during(run, model, step))
+                waiting.append((step, *one_step(model, optimizer, *batches.batch(step))))
+            due = last or bool(asked) or (step + 1) % checkpoint_every == 0
+            if due or (step + 1) % DRAIN == 0:
+                diverged = drain()
+                if diverged is not None:
+                    break
+            for recorder in recorders:
+                recorder.after(run, model, step, last)
+            if due:
+                save(step + 1)
+            progress.step()
+            if asked and not last:
+                raise Interrupted
+    if diverged is not None:  # what was measured from there on means nothing
+        for stream in (p.stem for p in run.folder.glob("*.jsonl")):
+            run.stream(stream).flush()
+            run.stream(stream).cut(diverged)
+        result = {"status": "diverged", "step": diverged}
+    else:
+        result = {"status": "done", "steps": steps}
+    run.finish(result)
+    return result
+
+
+class Progress:
+    """A progress line on a terminal; elsewhere a line of text now and then."""
+
+    def __init__(self, label: str, start: int, steps: int) -> None:
+        self.label, self.start, self.steps = label, start, steps
+        self.done, self.loss, self.accuracy = start, math.nan, math.nan
+        self.terminal = sys.stderr.isatty()
+        self.began = self.spoke = time.perf_counter()
+
+    def __enter__(self) -> Progress:
+        if self.terminal:
+            self.bar = tqdm(
+                total=self.steps, initial=self.start, desc=self.label, unit="step", leave=True
+            )
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.terminal:
+            self.bar.close()
+        elif self.done > self.start:
+            self._say()
+
+    def seen(self, loss: float, accuracy: float) -> None:
+        smooth = 0.1 if math.isfinite(self.accuracy) else 1.0
+        self.loss = loss
+        self.accuracy = (1 - smooth) * self.accuracy + smooth * accuracy if smooth < 1 else accuracy
+
+    def step(self) -> None:
+        self.done += 1
+        if self.terminal:
+            self.bar.set_postfix_str(f"loss {self.loss:.3f}, acc {self.accuracy:.2f}", refresh=False)
+            self.bar.update()
+        elif time.perf_counter() - self.spoke > 30:
+            self._say()
+
+    def _say(self) -> None:
+        self.spoke = time.perf_counter()
+        rate = (self.done - self.start) / max(self.spoke - self.began, 1e-9)
+        left = (self.steps - self.done) / max(rate, 1e-9)
+        print(
+            f"{self.label}: step {self.done}/{self.steps}, loss {self.loss:.3f}, "
+            f"acc {self.accuracy:.2f}, {rate:.1f} steps/s, {clock(left)} left",
+            flush=True,
+        )
+
+
+def clock(seconds: float) -> str:
+    """Seconds for people: "45 s", "3 min", "2 h 05 min"."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,111 @@
+"""Checkpoints: several state dicts and a manifest in one npz file, written whole or not at all.
+
+The file holds arrays only (no pickle) and the manifest as JSON text. `save` writes beside the target,
+syncs to disk and renames: whenever the process is killed, the target is the old file or the new
+one. `load` checks the archive's CRCs and a SHA-256 over everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minibn.errors import DataError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+States = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -> None:
+    """Write `states` (name -> state dict of NumPy arrays) and `manifest` (JSON values) to `path`.
+
+    Atomic: a kill or a full disk leaves the file that was there. Raises OSError as it comes, and
+    TypeError for an array of objects.
+    """
+    target = Path(path)
+    arrays = {f"{part}/{name}": np.asarray(a) for part, d in states.items() for name, a in d.items()}
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise TypeError(f"checkpoint: {name} holds Python objects; only numbers are saved.")
+    text = json.dumps({"format": FORMAT, **manifest, "sha256": _digest(arrays)}, sort_keys=True)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with scratch.open("wb") as file:
+            np.savez(file, **arrays, **{MANIFEST: np.frombuffer(text.encode(), np.uint8)})
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, target)
+        sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
+    """(manifest, states) of a checkpoint. Raises DataError if it is missing, damaged or not one."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        manifest = json.loads(arrays.pop(MANIFEST).tobytes())
+    except FileNotFoundError:
+        raise DataError(f"checkpoint {path}: there is no such file.") from None
+    except (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"checkpoint {path} is damaged or no checkpoint of minibn ({error}). "
+            "Delete it and train again, or restore a copy."
+        ) from error
+    if manifest.get("format") != FORMAT:
+        raise DataError(
+            f"checkpoint {path} has format {manifest.get('format')}, this minibn reads {FORMAT}."
+        )
+    if manifest.pop("sha256", None) != _digest(arrays):
+        raise DataError(f"checkpoint {path} is damaged: its SHA-256 does not match its content.")
+    states: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in arrays.items():
+        part, _, key = name.partition("/")
+        states.setdefault(part, {})[key] = array
+    return manifest, states
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` durable, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a small text file whole or not at all, as `save` does."""
+    target = Path(path)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, target)
+        sync_folder(target.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
