@@ -207,9 +207,12 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _fit(g: Any, x: Any, op: Op, position: int) -> Any:
-    """The gradient `g` as the input `x` needs it: its shape, and its dtype unless complex."""
+    """The gradient `g` as the input `x` needs it: an array of its shape, and of its dtype unless
+    complex."""
     if op.broadcasts:
         g = unbroadcast(g, x.shape)
+    if isinstance(g, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
+        g = np.asarray(g)
     if g.shape != x.shape:
         raise ShapeError(
             f"{type(op).__name__}.vjp returned a gradient of shape {g.shape} for input {position} "
@@ -277,7 +280,7 @@ def _walk(
         for i, (parent, x, gx) in enumerate(zip(node.parents, inputs, grads, strict=True)):
             if parent is not None and op.wants[i] and gx is not None:
                 gx = _fit(gx, x, op, i)
-                pending[parent] = pending[parent] + gx if parent in pending else gx
+                pending[parent] = _fit(pending[parent] + gx, x, op, i) if parent in pending else gx
         if not retain_graph:
             node.release()
     found.update((leaf, g) for leaf, g in pending.items() if targets is None or leaf in targets)

@@ -1,0 +1,350 @@
+"""Figures 1, 2 and 8 of "How Does Batch Normalization Help Optimization?" (Santurkar et al. 2018).
+
+A VGG network trained with plain SGD, four ways from the same weights on the same batches:
+
+    standard          no normalisation
+    batchnorm         BatchNorm behind every convolution
+    noisy-batchnorm   and time-varying noise behind every BatchNorm (Algorithm 1)
+    noisy-standard    the same noise in the network without BatchNorm
+
+The paper's claim: BatchNorm trains faster and bears a larger learning rate; noise that makes the
+layers' distributions less stable than the standard network's hardly harms it; so the stability of
+distributions is not why BatchNorm helps. The paper's own setting takes days on a CPU; `--quick` shows
+all four findings in two minutes on drawn shapes.
+
+    python -m experiments.vgg_cifar --quick
+    python -m experiments.vgg_cifar --backend cupy
+    python -m experiments.vgg_cifar --resume runs/vgg_cifar/20260101-120000
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.command_line import UsageError, at_least, flag_name, one_of, parse, report, setting
+from experiments.recorders import Distributions, Recorder, TestAccuracy
+from experiments.study import Run, Study, default_folder, environment
+from experiments.training import Interrupted, blas_threads, clock, cores, one_step, train
+from minibn import nn, optim, use
+from minibn.backend import get_backend
+from minibn.data import Batches, Dataset, load, pad_crop_flip
+from minibn.errors import BackendUnavailable, DataError
+from reference_models.vgg import VGG, vgg
+
+PROGRAM = "python -m experiments.vgg_cifar"
+BACKENDS = ("numpy", "cupy", "strict")
+DATA = ("cifar10", "shapes")
+
+# The name of a variant -> (norm, noise)
+VARIANTS = {
+    "standard": ("none", False),
+    "batchnorm": ("batch", False),
+    "noisy-batchnorm": ("batch", True),
+    "noisy-standard": ("none", True),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's settings by default; what it does not say is marked as our choice."""
+
+    quick: bool = setting(False, "a small network on drawn shapes: four variants in two minutes")
+    # The paper ran on a GPU; NumPy is what everybody has.
+    backend: str = setting("numpy", f"where arrays live: {', '.join(BACKENDS)}")
+    data: str = setting("cifar10", f"the data set: {', '.join(DATA)}")
+    data_dir: str | None = setting(
+        None, "folder with cifar-10-batches-py or its archive (else the cache, else a download)",
+        kind=str,
+    )  # fmt: skip
+    # All of it; fewer images make a quick trial.
+    train_size: int | None = setting(None, "use the first so many training images", kind=int)
+    test_size: int | None = setting(None, "use the first so many test images", kind=int)
+    # "VGG-like": layers up to #13 are shown, so at least 13. VGG-16 has 13 convolutions (our choice).
+    model: str = setting("vgg16", f"the network: {', '.join(VGG)}")
+    width: float = setting(1.0, "factor on the convolutions' channels")
+    # Not stated in the paper; one linear layer is the least that can classify (our choice).
+    head: str = setting("linear", "hidden widths of the classifier: linear, 512,512 or 4096,4096")
+    variants: tuple[str, ...] = setting(tuple(VARIANTS), f"what to train: {', '.join(VARIANTS)}")
+    # Fig. 1 also shows 0.5, where the standard network stays at chance.
+    lr: tuple[float, ...] = setting((0.1,), "learning rates; each variant is trained at each")
+    # "15,000 steps (training accuracy plateaus)": 38 epochs of CIFAR-10.
+    steps: int = setting(15_000, "updates per run")
+    batch_size: int = setting(128, "images per step")
+    # "standard stochastic gradient descent": its penalty's decay fits no momentum (paper.md, 3).
+    momentum: float = setting(0.0, "momentum of SGD")
+    # Not stated; the loss curves fit 4e-4, the accuracies don't depend on it.
+    weight_decay: float = setting(0.0, "l2 penalty; 4e-4 fits the paper's loss curves")
+    # "since our focus is on training, we do not use data augmentation"
+    augment: bool = setting(False, "pad-and-crop and flip the training images")
+    seed: tuple[int, ...] = setting((0,), "root seeds of weights, data order and noise")
+    out: str | None = setting(None, "the study's folder (default: runs/vgg_cifar/TIME)", kind=str)
+    resume: str | None = setting(
+        None, "continue the study in this folder; only --steps may be raised", kind=str
+    )
+    eval_every: int = setting(500, "steps between measurements of test accuracy")
+    record_every: int = setting(100, "steps between records of the activations' distributions")
+    checkpoint_every: int = setting(500, "steps between checkpoints")
+    threads: int | None = setting(None, "BLAS threads (default: all cores)", kind=int)
+    force: bool = setting(False, "with --resume: accept another number of threads or other data")
+
+
+QUICK = {
+    "data": "shapes", "train_size": 6000, "test_size": 1000, "model": "vgg11", "width": 0.25,
+    "batch_size": 64, "steps": 300, "eval_every": 150, "record_every": 10, "checkpoint_every": 150,
+}  # fmt: skip
+
+# Settings that say where and how, not what: they may differ when a study is continued.
+FREE = ("resume", "out", "force", "quick", "data_dir")
+
+
+def settings_from(given: dict[str, Any]) -> Settings:
+    """Defaults, then the preset, then what was given."""
+    return Settings(**{**(QUICK if given.get("quick") else {}), **given})
+
+
+def check(s: Settings) -> None:
+    """Raise UsageError for settings that can't work, before any work is done."""
+    one_of("--backend", s.backend, BACKENDS)
+    one_of("--data", s.data, DATA)
+    one_of("--model", s.model, tuple(VGG))
+    for variant in s.variants:
+        one_of("--variants", variant, tuple(VARIANTS))
+    for name in ("steps", "batch_size", "eval_every", "record_every", "checkpoint_every"):
+        at_least(flag_name(name), getattr(s, name), 1)
+    for name in ("train_size", "test_size", "threads"):
+        if getattr(s, name) is not None:
+            at_least(flag_name(name), getattr(s, name), 1)
+    at_least("--width", s.width, 0, above=True)
+    for lr in s.lr:
+        at_least("--lr", lr, 0, above=True)
+    for seed in s.seed:
+        at_least("--seed", seed, 0)
+    at_least("--weight-decay", s.weight_decay, 0)
+    if not 0 <= s.momentum < 1:
+        raise UsageError(f"--momentum {s.momentum} must lie in [0, 1).")
+    for name in ("variants", "lr", "seed"):
+        if len(set(getattr(s, name))) < len(getattr(s, name)):
+            raise UsageError(f"--{name} names something twice: {' '.join(map(str, getattr(s, name)))}.")
+    try:
+        vgg(s.model, width=s.width, head=s.head)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of the study."""
+
+    variant: str
+    lr: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-lr{self.lr:g}-seed{self.seed}"
+
+
+def plans(s: Settings) -> list[Plan]:
+    return [Plan(v, lr, seed) for seed in s.seed for lr in s.lr for v in s.variants]
+
+
+def network(s: Settings, variant: str, seed: int) -> nn.Sequential:
+    """The variant's VGG, with the weights that belong to the seed."""
+    norm, noise = VARIANTS[variant]
+    model = vgg(s.model, width=s.width, head=s.head, norm=norm, noise=noise)
+    return model.initialize(seed)
+
+
+def sgd(s: Settings, model: nn.Sequential, lr: float) -> optim.SGD:
+    groups = optim.decay_groups(model, s.weight_decay)
+    return optim.SGD([g for g in groups if g["params"]], lr, momentum=s.momentum)
+
+
+def shown_layers(model: str) -> dict[int, int]:
+    """Layer of `model` -> the paper's layer that it stands for: the same relative depth.
+
+    >>> shown_layers("vgg16")
+    {2: 2, 3: 3, 9: 9, 11: 11, 13: 13}
+    >>> shown_layers("vgg11")
+    {1: 2, 2: 3, 6: 9, 7: 11, 8: 13}
+    """
+    convolutions = sum(entry != "M" for entry in VGG[model])
+    return {max(1, round(k * convolutions / paper.CONVOLUTIONS)): k for k in paper.LAYERS}
+
+
+def load_data(s: Settings) -> Dataset:
+    return load(s.data, s.data_dir, train_size=s.train_size, test_size=s.test_size)
+
+
+def run(s: Settings, study: Study, plan: Plan, data: Dataset, threads: int) -> dict[str, Any]:
+    """Train one variant, from its last checkpoint if there is one."""
+    folder = study.run(plan.name)
+    done = folder.result
+    if done and (done["status"] == "diverged" or done["steps"] >= s.steps):
+        return done
+    config = {
+        "experiment": "vgg_cifar",
+        **dataclasses.asdict(plan),
+        "norm": VARIANTS[plan.variant][0],
+        "noise": VARIANTS[plan.variant][1],
+        "settings": stored(s),
+        "data_fingerprint": data.fingerprint,
+        "environment": environment(get_backend(), threads),
+    }
+    if (folder.folder / "config.json").exists():
+        unchanged(folder.config, config, s.force)
+    folder.begin(config)
+    model = network(s, plan.variant, plan.seed)
+    recorders: list[Recorder] = [
+        TestAccuracy(data, s.eval_every),
+        Distributions(shown_layers(s.model), s.record_every, units=3, seed=plan.seed),
+    ]
+    augment = pad_crop_flip if s.augment else None
+    return train(
+        folder,
+        model,
+        sgd(s, model, plan.lr),
+        Batches(data.train_images, data.train_labels, s.batch_size, plan.seed, augment),
+        steps=s.steps,
+        recorders=recorders,
+        checkpoint_every=s.checkpoint_every,
+        label=f"{plan.variant} lr {plan.lr:g} seed {plan.seed}",
+    )
+
+
+def unchanged(before: dict[str, Any], now: dict[str, Any], force: bool) -> None:
+    """A run goes on bit for bit only with the same data and threads: else UsageError."""
+    differ = []
+    if before["data_fingerprint"] != now["data_fingerprint"]:
+        differ.append("the data (another --data-dir?)")
+    for key in ("threads", "backend"):
+        was, is_ = before["environment"][key], now["environment"][key]
+        if was != is_:
+            differ.append(f"{key} ({was} then, {is_} now)")
+    if differ and not force:
+        raise UsageError(
+            f"--resume: {' and '.join(differ)} changed since the run began, so it would not go on "
+            "bit for bit. Restore that, or accept it with --force."
+        )
+
+
+def stored(s: Settings) -> dict[str, Any]:
+    """The settings that belong to a study."""
+    values = dataclasses.asdict(s)
+    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+    return {k: v for k, v in kept.items() if k not in ("resume", "out", "force")}
+
+
+def open_study(given: dict[str, Any]) -> tuple[Settings, Study]:
+    """The study to work on: a new one, or the one that --resume names, with its settings."""
+    if "resume" not in given:
+        s = settings_from(given)
+        check(s)
+        if s.threads is None:
+            s = dataclasses.replace(s, threads=cores())
+        folder = Path(s.out) if s.out else default_folder("vgg_cifar")
+        return s, Study.create(folder, "vgg_cifar", stored(s))
+    if "out" in given:
+        raise UsageError("--out and --resume exclude each other: a study continues where it is.")
+    study = Study.open(Path(given["resume"]), "vgg_cifar")
+    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in study.settings.items()}
+    differ = [
+        f"{flag_name(k)} {_text(v)} (the study: {_text(kept.get(k))})"
+        for k, v in given.items()
+        if k not in FREE and kept.get(k) != v and not (k == "threads" and given.get("force"))
+        and not (k == "steps" and v >= kept["steps"])
+    ]  # fmt: skip
+    if differ:
+        raise UsageError(
+            f"--resume reads its settings from the study, and these differ: {'; '.join(differ)}. "
+            "Leave them out; only --steps may be raised."
+        )
+    s = Settings(**{**kept, **{k: v for k, v in given.items() if k != "quick"}})
+    check(s)
+    study.change(steps=s.steps, data_dir=s.data_dir, threads=s.threads)
+    return s, study
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def estimate(s: Settings, data: Dataset, runs: int) -> float:
+    """Seconds for `runs` runs, from two steps of a throw-away copy."""
+    variant = "batchnorm" if "batchnorm" in s.variants else s.variants[0]
+    model = network(s, variant, 0)
+    optimizer = sgd(s, model, s.lr[0])
+    batches = Batches(data.train_images, data.train_labels, s.batch_size, 0)
+    one_step(model, optimizer, *batches.batch(0))
+    get_backend().synchronize()
+    began = time.perf_counter()
+    one_step(model, optimizer, *batches.batch(1))
+    get_backend().synchronize()
+    return (time.perf_counter() - began) * s.steps * runs
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study, draw its figures, print its table. Returns the exit code."""
+    try:
+        given = parse(
+            Settings,
+            sys.argv[1:] if arguments is None else arguments,
+            program=PROGRAM,
+            description=str(__doc__).partition("\n\n")[0],
+        )
+        if "backend" in given:  # first of all: nothing is written if it can't run
+            one_of("--backend", given["backend"], BACKENDS)
+            get_backend(given["backend"])
+        s, study = open_study(given)
+        with use(s.backend), blas_threads(s.threads or cores()):
+            return study_all(s, study)
+    except (UsageError, DataError, BackendUnavailable) as error:
+        return report(PROGRAM, error)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        return report(PROGRAM, OSError(f"{error.strerror}{where}. Free space, then use --resume."))
+
+
+def study_all(s: Settings, study: Study) -> int:
+    from experiments import vgg_figures
+
+    data = load_data(s)
+    if s.batch_size > len(data.train_images):
+        raise UsageError(
+            f"--batch-size {s.batch_size} is more than the {len(data.train_images):,} training "
+            "images. Use a smaller batch."
+        )
+    todo = plans(s)
+    print(f"{study.folder}: {len(todo)} runs of {s.steps} steps on {data.name}, {s.model} "
+          f"width {s.width:g}, {s.backend}, {s.threads} threads", flush=True)  # fmt: skip
+    if s.backend != "cupy" and not s.quick:
+        seconds = estimate(s, data, len(todo))
+        if seconds > 600:
+            print(
+                f"This will take about {clock(seconds)} here. It can be stopped and continued at any "
+                "time; --quick shows the same findings in two minutes.",
+                flush=True,
+            )
+    try:
+        for plan in todo:
+            result = run(s, study, plan, data, s.threads or cores())
+            if result["status"] == "diverged":
+                print(f"{plan.name}: diverged at step {result['step']}", flush=True)
+    except Interrupted:
+        print(f"\nStopped; everything is saved. Continue: {PROGRAM} --resume {study.folder}")
+        return 130
+    vgg_figures.draw(study)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,308 @@
+"""Figures, table and verdict of a `vgg_cifar` study, from its files.
+
+    python -m experiments.vgg_figures STUDY      draws them again
+
+accuracy.png        training and test accuracy over the steps (Figs. 1a, 1b, 2 left)
+distributions.png   what enters the ReLU of a layer, over training (Figs. 1c, 2 right)
+drift.png           how its mean and variance move (Fig. 8), at the ReLU and at the norm's input
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.command_line import UsageError, report
+from experiments.figures import COLOURS, DASHES, fan, pyplot, save, smooth
+from experiments.study import Run, Study, write_json
+from minibn import checkpoint
+from minibn.errors import DataError
+
+PROGRAM = "python -m experiments.vgg_figures"
+LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
+
+
+def draw(study: Study) -> None:
+    """Draw everything, write table.md and summary.json, and print table, verdict and paths."""
+    runs = [run for run in study.runs() if run.records("metrics") or run.result]
+    if not runs:
+        raise DataError(f"{study.folder} has no run with results yet.")
+    table, verdict = make_table(runs), make_verdict(runs)
+    write_json(study.folder / "summary.json", summary(study, runs))
+    text = f"{table}\n\n{verdict}\n\n{against_the_paper(runs)}"
+    checkpoint.write_text(study.folder / "table.md", text.rstrip() + "\n")
+    folder = study.folder / "figures"
+    path = accuracy_figure(runs, folder, smoothing(study))
+    others = [f(study, runs, folder) for f in (distribution_figure, drift_figure)]
+    print(f"\n{table}\n\n{verdict}\n")
+    print(f"Figure: {path}\nAlso: {', '.join(str(p) for p in others if p)}")
+
+
+def smoothing(study: Study) -> int:
+    return max(1, study.settings["steps"] // 50)
+
+
+def label(run: Run, runs: list[Run]) -> str:
+    """The variant, and what else tells this run from the others."""
+    config = run.config
+    text = config["variant"]
+    if len({r.config["lr"] for r in runs}) > 1:
+        text += f", lr {config['lr']:g}"
+    if len({r.config["seed"] for r in runs}) > 1:
+        text += f", seed {config['seed']}"
+    return text
+
+
+def final_train(run: Run) -> float:
+    """Training accuracy, the mean over the last tenth of the steps; chance if it diverged."""
+    if (run.result or {}).get("status") == "diverged":
+        return 0.1
+    accuracy = [r["accuracy"] for r in run.records("metrics")]
+    return float(np.mean(accuracy[-max(1, int(len(accuracy) * LAST)) :]))
+
+
+def make_table(runs: list[Run]) -> str:
+    """Markdown: one row a run."""
+    rows = ["| variant | lr | seed | steps | train accuracy | test accuracy |", "|---|---|---|---|---|---|"]
+    for run in runs:
+        config, result, test = run.config, run.result or {}, run.records("test")
+        if result.get("status") == "diverged":
+            outcome = f"diverged at step {result['step']} | |"
+        else:
+            outcome = f"{final_train(run):.3f} | {test[-1]['accuracy']:.3f} |" if test else "| |"
+        done = len(run.records("metrics"))
+        rows.append(f"| {config['variant']} | {config['lr']:g} | {config['seed']} | {done} | {outcome}")
+    share = f"train: mean over the last {LAST:.0%} of the steps; test: at the end, in eval mode"
+    return "\n".join(rows) + f"\n\n({share})"
+
+
+def make_verdict(runs: list[Run]) -> str:
+    """One line: which of the paper's findings these runs show, and which they don't."""
+    rate = min(run.config["lr"] for run in runs)
+    found: dict[str, list[float]] = {}
+    for run in runs:
+        if run.config["lr"] == rate:
+            found.setdefault(run.config["variant"], []).append(final_train(run))
+    score = {variant: float(np.mean(values)) for variant, values in found.items()}
+    claims = (
+        ("batchnorm", "standard", "BatchNorm trains faster than the standard network"),
+        ("batchnorm", "noisy-batchnorm", "noise slows BatchNorm down"),
+        ("noisy-batchnorm", "standard", "noisy BatchNorm still beats the standard network"),
+        ("standard", "noisy-standard", "the same noise holds the standard network back"),
+    )
+    lines = []
+    for better, worse, claim in claims:
+        if better in score and worse in score:
+            holds = score[better] > score[worse] + 0.02
+            numbers = f"{score[better]:.2f} against {score[worse]:.2f}"
+            lines.append(f"{claim} ({numbers})" if holds else f"NOT seen: {claim} ({numbers})")
+    return f"Verdict at lr {rate:g}: " + "; ".join(lines or ["nothing to compare"]) + "."
+
+
+def around(records: list[dict[str, Any]], step: int, window: int) -> float | None:
+    """Mean accuracy of the steps within `window` of `step`, in per cent."""
+    near = [r["accuracy"] for r in records if abs(r["step"] - step) <= window]
+    return 100 * float(np.mean(near)) if near and records[-1]["step"] >= step - 1 else None
+
+
+def against_the_paper(runs: list[Run]) -> str:
+    """Markdown: accuracies beside the paper's at equal steps (per cent), for CIFAR-10."""
+    if runs[0].config["settings"]["data"] != "cifar10":
+        return ""
+    rows = []
+    for run in runs:
+        key = (run.config["variant"], run.config["lr"])
+        metrics, tests = run.records("metrics"), run.records("test")
+        for i, step in enumerate(paper.STEPS):
+            ours = around(metrics, step, window=25)
+            test = [100 * r["accuracy"] for r in tests if r["updates"] == step]
+            if ours is None:
+                continue
+            cells = [
+                f"{ours:.1f}",
+                _cell(paper.TRAIN.get(key), i),
+                f"{test[0]:.1f}" if test else "",
+                _cell(paper.TEST.get(key), i),
+            ]
+            rows.append(f"| {key[0]} | {key[1]:g} | {step} | {' | '.join(cells)} |")
+    if not rows:
+        return ""
+    head = "| variant | lr | step | train | paper's | test | paper's |\n|---|---|---|---|---|---|---|\n"
+    note = "\n\n(per cent; train: mean of the batches within 25 steps; the paper's network is larger)"
+    return head + "\n".join(rows) + note
+
+
+def _cell(row: tuple | None, i: int) -> str:
+    return "" if row is None or row[i] is None else f"{row[i]:g}"
+
+
+def summary(study: Study, runs: list[Run]) -> dict[str, Any]:
+    """What the curves were drawn from, in a small file."""
+    window = smoothing(study)
+    content = {}
+    for run in runs:
+        metrics, config = run.records("metrics"), run.config
+        every = slice(window - 1, None, window)
+        content[run.name] = {
+            "variant": config["variant"],
+            "lr": config["lr"],
+            "seed": config["seed"],
+            "result": run.result,
+            "step": [m["step"] for m in metrics][every],
+            "train_accuracy": _rounded([m["accuracy"] for m in metrics], window)[every],
+            "loss": _rounded([m["loss"] for m in metrics], window)[every],
+            "test": [[t["updates"], round(t["accuracy"], 4)] for t in run.records("test")],
+            "seconds": seconds(run),
+            "environment": config["environment"],
+            "data_fingerprint": config["data_fingerprint"],
+        }
+    return {"settings": study.settings, "smoothed_over_steps": window, "runs": content}
+
+
+def seconds(run: Run) -> float:
+    """Time spent training, over every sitting."""
+    total, last = 0.0, 0.0
+    for record in run.records("timings"):
+        if record["seconds"] < last:
+            total += last
+        last = record["seconds"]
+    return round(total + last, 1)
+
+
+def _rounded(values: list[float], window: int) -> list[float]:
+    return [round(float(v), 4) for v in smooth(values, window)]
+
+
+def accuracy_figure(runs: list[Run], folder: Path, window: int) -> Path:
+    plt = pyplot()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+    rates = sorted({run.config["lr"] for run in runs})
+    for run in runs:
+        config, metrics, tests = run.config, run.records("metrics"), run.records("test")
+        style = {
+            "color": COLOURS[config["variant"]],
+            "linestyle": DASHES[rates.index(config["lr"]) % len(DASHES)],
+        }
+        if metrics:
+            accuracy = smooth([m["accuracy"] for m in metrics], window)
+            left.plot([m["step"] for m in metrics], accuracy, label=label(run, runs), **style)
+        if (run.result or {}).get("status") == "diverged" and metrics:
+            left.plot(metrics[-1]["step"], accuracy[-1], "x", color=style["color"])
+        right.plot([t["updates"] for t in tests], [t["accuracy"] for t in tests], marker=".", **style)
+    left.set(title=f"training (mean of the last {window} steps)", xlabel="step", ylabel="accuracy")
+    right.set(title="test", xlabel="step", ylim=(0, 1))
+    left.legend(fontsize=8, loc="upper left")
+    return save(figure, folder, "accuracy")
+
+
+def _first_seed_and_rate(runs: list[Run]) -> list[Run]:
+    """One run per variant, in the order of COLOURS: the lowest rate and seed."""
+    chosen: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda r: (r.config["lr"], r.config["seed"])):
+        chosen.setdefault(run.config["variant"], run)
+    return [chosen[v] for v in COLOURS if v in chosen]
+
+
+def _series(run: Run, layer: int, place: str) -> list[dict[str, Any]]:
+    """The records of the layer's first sampled unit at one place, in order."""
+    records = [r for r in run.records("distributions") if r["layer"] == layer]
+    unit = min((r["unit"] for r in records), default=None)
+    return [r for r in records if r["unit"] == unit and r["place"] == place]
+
+
+def _layers(study: Study) -> dict[int, int]:
+    from experiments.vgg_cifar import shown_layers
+
+    return shown_layers(study.settings["model"])
+
+
+def _title(layer: int, of_paper: int) -> str:
+    return f"layer {layer}" + (f" (as deep as the paper's {of_paper})" if layer != of_paper else "")
+
+
+def distribution_figure(study: Study, runs: list[Run], folder: Path) -> Path | None:
+    """One panel a layer and variant: quantiles of one unit's values over the batch, by step."""
+    plt = pyplot()
+    chosen, layers = _first_seed_and_rate(runs), _layers(study)
+    figure, grid = plt.subplots(
+        len(layers), len(chosen), figsize=(2.9 * len(chosen), 1.9 * len(layers)),
+        sharex=True, squeeze=False,
+    )  # fmt: skip
+    for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
+        low, high = np.inf, -np.inf
+        for axes, run in zip(row, chosen, strict=True):
+            seen = [r for r in _series(run, layer, "activation") if "quantiles" in r]
+            if seen:
+                quantiles = np.array([r["quantiles"] for r in seen])
+                fan(axes, [r["step"] for r in seen], quantiles, COLOURS[run.config["variant"]])
+                low = min(low, np.quantile(quantiles[:, 0], 0.02))
+                high = max(high, np.quantile(quantiles[:, -1], 0.98))
+        for axes in row:
+            if low < high:
+                axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+        row[0].set_ylabel(_title(layer, of_paper).replace(" (", "\n("), fontsize=8)
+    for axes, run in zip(grid[0], chosen, strict=True):
+        axes.set_title(run.config["variant"], color=COLOURS[run.config["variant"]])
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    figure.suptitle("what enters the ReLU of one unit: median and 50, 90, 98 % of its values", y=1.0)
+    figure.tight_layout()
+    return save(figure, folder, "distributions")
+
+
+def drift_figure(study: Study, runs: list[Run], folder: Path) -> Path | None:
+    """Fig. 8: change of mean and variance between successive steps, one row a layer.
+
+    Solid: at the activation; dotted: at the norm's input. After a BatchNorm the batch mean is
+    beta and the variance gamma² by definition, so the dotted line is the fair comparison.
+    """
+    plt = pyplot()
+    layers, chosen = _layers(study), _first_seed_and_rate(runs)
+    moments = (("mean", "|change of mean|"), ("var", "|change of variance|"))
+    figure, grid = plt.subplots(
+        len(layers), 2, figsize=(9, 1.9 * len(layers)), sharex=True, squeeze=False
+    )
+    for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
+        for axes, (moment, name) in zip(row, moments, strict=True):
+            for run in chosen:
+                for place, style in (("activation", "-"), ("norm_input", ":")):
+                    steps, change = _successive(_series(run, layer, place), moment)
+                    if steps:
+                        axes.plot(
+                            steps, smooth(change, 3), style, color=COLOURS[run.config["variant"]],
+                            label=run.config["variant"] + (": norm's input" if style == ":" else ""),
+                        )  # fmt: skip
+            axes.set_yscale("log")
+            axes.set_title(f"{_title(layer, of_paper)}: {name}", fontsize=8)
+    grid[-1][0].set_xlabel("step")
+    grid[-1][1].set_xlabel("step")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=3, fontsize=8, bbox_to_anchor=(0.5, -0.06))
+    figure.suptitle("between successive steps, one unit", y=1.0)
+    figure.tight_layout()
+    return save(figure, folder, "drift")
+
+
+def _successive(records: list[dict[str, Any]], moment: str) -> tuple[list[int], list[float]]:
+    """|moment(t+1) - moment(t)| wherever both steps were recorded."""
+    at = {r["step"]: r[moment] for r in records}
+    steps = [t for t in at if t + 1 in at]
+    return steps, [max(abs(at[t + 1] - at[t]), 1e-12) for t in steps]
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        return report(PROGRAM, UsageError(f"usage: {PROGRAM} STUDY"))
+    try:
+        draw(Study.open(Path(sys.argv[1]), "vgg_cifar"))
+    except (UsageError, DataError) as error:
+        return report(PROGRAM, error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Settings of every test: hypothesis profiles, and the backends that tests run on.
+
+`HYPOTHESIS_PROFILE=dev` draws new examples on each run; `ci`, the default, always the same ones.
+Helpers that tests import are in `support/` (`from support.backends import on_backends`).
+"""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+from support.backends import BACKENDS, chosen
+
+from minibn.backend import Backend
+
+settings.register_profile(
+    "ci",
+    derandomize=True,
+    database=None,
+    deadline=None,  # a busy machine is no bug
+    max_examples=25,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("dev", deadline=None, max_examples=100, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """Each backend in turn, in use. Tests that hypothesis drives take `@on_backends` instead."""
+    with chosen(request.param) as backend:
+        yield backend

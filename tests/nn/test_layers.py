@@ -1,0 +1,165 @@
+"""Linear, convolution, pooling and Flatten against loops; summary."""
+
+import numpy as np
+import pytest
+
+from minibn import nn
+from minibn.backend import to_numpy
+from minibn.errors import ShapeError
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def run(layer, x, backend):
+    """The layer's output for x, as a NumPy array, with all its parameters drawn from N(0, 1)."""
+    layer.initialize(0, dtype=np.float64)
+    for i, p in enumerate(layer.parameters()):
+        p.place(normal(*p.shape, seed=i + 1))
+    return to_numpy(layer(backend.asarray(x)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_a_weighted_sum_for_each_output(backend, bias):
+    layer, x = nn.Linear(4, 3, bias=bias), normal(5, 4)
+    y = run(layer, x, backend)
+    w, b = to_numpy(layer.weight.data), to_numpy(layer.bias.data) if bias else np.zeros(3)
+    for n in range(5):
+        for j in range(3):
+            expected = b[j] + sum(x[n, i] * w[i, j] for i in range(4))
+            assert y[n, j] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "padding", "bias"),
+    [(3, 1, 1, False), (3, 2, 0, True), ((2, 3), (1, 2), (1, 0), True), (1, 1, 0, True)],
+)
+def test_conv2d_is_a_sum_over_each_window(backend, size, stride, padding, bias):
+    layer = nn.Conv2d(2, 3, size, stride, padding, bias=bias)
+    x = normal(2, 5, 6, 2)
+    y = run(layer, x, backend)
+    w, b = to_numpy(layer.weight.data), to_numpy(layer.bias.data) if bias else np.zeros(3)
+    (Kh, Kw), (sh, sw), (ph, pw) = (
+        v if isinstance(v, tuple) else (v, v) for v in (size, stride, padding)
+    )
+    Ho, Wo = (5 + 2 * ph - Kh) // sh + 1, (6 + 2 * pw - Kw) // sw + 1
+    assert y.shape == (2, Ho, Wo, 3)
+    for n, i, j, f in np.ndindex(y.shape):
+        total = b[f]
+        for k, m, c in np.ndindex(Kh, Kw, 2):
+            row, column = sh * i + k - ph, sw * j + m - pw
+            if 0 <= row < 5 and 0 <= column < 6:
+                total += x[n, row, column, c] * w[k, m, c, f]
+        assert y[n, i, j, f] == pytest.approx(total, rel=1e-11, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reduce"),
+    [
+        (nn.MaxPool2d(2), max),
+        (nn.MaxPool2d(3, stride=2), max),
+        (nn.MaxPool2d((1, 2)), max),
+        (nn.AvgPool2d(2), np.mean),
+        (nn.AvgPool2d(3, stride=1), np.mean),
+    ],
+)
+def test_pooling_reduces_each_window(backend, layer, reduce):
+    x = normal(2, 5, 6, 3) - 3  # mostly negative: a maximum with padding or zeros would show
+    y = run(layer, x, backend)
+    Kh, Kw = layer.size if isinstance(layer.size, tuple) else (layer.size, layer.size)
+    sh, sw = (Kh, Kw) if layer.stride is None else (layer.stride, layer.stride)
+    assert y.shape == (2, (5 - Kh) // sh + 1, (6 - Kw) // sw + 1, 3)
+    for n, i, j, c in np.ndindex(y.shape):
+        window = [x[n, sh * i + k, sw * j + m, c] for k, m in np.ndindex(Kh, Kw)]
+        assert y[n, i, j, c] == pytest.approx(reduce(window), rel=1e-12)
+
+
+def test_max_pooling_never_returns_padding(backend):
+    x = normal(1, 4, 4, 2) - 100
+    y = run(nn.MaxPool2d(2, stride=2, padding=1), x, backend)
+    assert y.shape == (1, 3, 3, 2)
+    np.testing.assert_array_equal(y[:, 0, 0], x[:, 0, 0])
+    np.testing.assert_array_equal(y[:, 1, 1], x[:, 1:3, 1:3].max(axis=(1, 2)))
+
+
+def test_global_average_pooling_is_the_mean_of_each_channel(backend):
+    x = normal(2, 3, 4, 5)
+    y = run(nn.GlobalAvgPool2d(), x, backend)
+    assert y.shape == (2, 5)
+    for n, c in np.ndindex(y.shape):
+        expected = sum(x[n, i, j, c] for i, j in np.ndindex(3, 4)) / 12
+        assert y[n, c] == pytest.approx(expected, rel=1e-11)
+
+
+def test_flatten_keeps_the_batch_and_runs_channels_fastest(backend):
+    x = normal(2, 3, 4, 5)
+    y = run(nn.Flatten(), x, backend)
+    assert y.shape == (2, 60)
+    for n, i, j, c in np.ndindex(x.shape):
+        assert y[n, (i * 4 + j) * 5 + c] == x[n, i, j, c]
+    assert run(nn.Flatten(), np.zeros((0, 3)), backend).shape[0] == 0
+
+
+def test_relu_is_the_positive_part(backend):
+    assert run(nn.ReLU(), np.array([-1.0, 0.0, 2.0]), backend).tolist() == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (nn.Linear(4, 3), (2, 5), r"layer: expects 4 inputs, x has 5 .*Flatten"),
+        (nn.Conv2d(3, 4, 3), (2, 8, 8, 1), r"(?s)expects 3 input channels, x has 1.*In layer layer"),
+        (nn.Conv2d(3, 4, 3), (8, 8, 3), r"(?s)single image.*In layer layer \(Conv2d\)"),
+        (nn.MaxPool2d(4), (2, 3, 8, 3), r"(?s)fewer poolings.*In layer layer \(MaxPool2d\)"),
+        (nn.AvgPool2d(4), (2, 8, 8), r"(?s)\(N, H, W, C\).*In layer layer \(AvgPool2d\)"),
+        (nn.BatchNorm(3), (2, 4), r"(?s)gamma has shape \(3,\), x has 4.*In layer layer \(Batch"),
+    ],
+)
+def test_a_shape_that_does_not_fit_raises_and_names_the_layer(backend, layer, shape, message):
+    net = nn.Sequential(layer=layer).initialize(0)
+    with pytest.raises(ShapeError, match=message):
+        net(backend.asarray(np.zeros(shape, np.float32)))
+
+
+# -- summary
+
+
+def small():
+    return nn.Sequential(
+        conv1=nn.Conv2d(3, 4, 3, padding=1, bias=False),
+        norm1=nn.BatchNorm(4),
+        noise1=nn.Noise(),
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        linear2=nn.Linear(64, 10),
+    )
+
+
+def test_summary_lists_names_kinds_shapes_and_parameters_in_the_order_of_calls(backend):
+    net = small().initialize(0)
+    rows = [line.split() for line in nn.summary(net, (8, 8, 3)).splitlines()]
+    assert rows == [
+        ["layer", "kind", "output", "parameters"],
+        ["conv1", "Conv2d", "8×8×4", "108"],
+        ["norm1", "BatchNorm", "8×8×4", "8"],
+        ["noise1", "Noise", "8×8×4"],
+        ["relu1", "ReLU", "8×8×4"],
+        ["pool1", "MaxPool2d", "4×4×4"],
+        ["flatten", "Flatten", "64"],
+        ["linear2", "Linear", "10", "650"],
+        ["total", "766"],
+    ]
+
+
+def test_summary_leaves_the_model_as_it_was():
+    net = small().initialize(0)
+    before = net.state_dict()
+    nn.summary(net, (8, 8, 3))
+    with pytest.raises(ShapeError):
+        nn.summary(net, (8, 8, 1))
+    after = net.state_dict()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert all(module.training for _, module in net.named_modules())
+    assert not any(vars(module).get("_watchers") for _, module in net.named_modules())
