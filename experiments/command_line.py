@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import json
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import numpy as np
+from minibn.errors import DataError
+
+LARGEST = 2**63 - 1  # no count or seed is larger; beyond, nothing fits an array's index
 
 
 class UsageError(Exception):
@@ -21,7 +25,7 @@ class UsageError(Exception):
 
 
 def setting(default: Any, help: str, *, kind: type | None = None, flag: bool = True) -> Any:
-    """A field of a settings dataclass. kind: the type of a value, where the default doesn't tell."""
+    """A field of a settings dataclass. kind: a value's type, where the default doesn't tell."""
     many = isinstance(default, tuple)
     kind = kind or type(default[0] if many else default)
     return dataclasses.field(
@@ -59,11 +63,11 @@ def parse(
     )
     flags = ["--help"]
     for field in dataclasses.fields(settings):
-        meta = field.metadata
+        meta: Any = field.metadata
         if not meta.get("flag"):
             continue
         flags.append(flag_name(field.name))
-        default = field.default
+        default: Any = field.default
         shown = " ".join(map(str, default)) if meta["many"] else default
         text = meta["help"] + ("" if default in (None, False) else f" (default: {shown})")
         if meta["kind"] is bool:
@@ -74,7 +78,7 @@ def parse(
                 type=_value(meta["kind"]),
                 metavar=meta["kind"].__name__.upper(),
                 help=text.replace("%", "%%"),
-                **({"nargs": "+"} if meta["many"] else {}),
+                nargs="+" if meta["many"] else None,
             )
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -88,11 +92,40 @@ def parse(
 
 
 def _value(kind: type) -> Any:
-    def convert(text: str) -> Any:
-        return kind(text)
+    called = {int: "a whole number", float: "a number"}.get(kind, "text")
 
-    convert.__name__ = kind.__name__  # argparse names it: "invalid float value: 'x'"
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {called}.") from None
+        if kind is int and abs(value) > LARGEST:
+            raise argparse.ArgumentTypeError(f"{value} is too large: at most {LARGEST}.")
+        return value
+
     return convert
+
+
+def restored(settings: type, content: Any) -> dict[str, Any]:
+    """{field: value} of settings that were kept as JSON, lists as tuples again.
+
+    Raises DataError for a field that `settings` doesn't have, or a value of the wrong type.
+    """
+    fields = {field.name: field for field in dataclasses.fields(settings)}
+    if not isinstance(content, dict):
+        raise DataError("the settings are not an object.")
+    found = {}
+    for name, value in content.items():
+        if name not in fields:
+            raise DataError(f"the setting {name!r} is unknown. Is it another version's?")
+        field, meta = fields[name], fields[name].metadata
+        kinds = (int, float) if meta["kind"] is float else (meta["kind"],)
+        values = value if meta["many"] else [value]
+        fits = isinstance(values, list) and values and all(type(v) in kinds for v in values)
+        if not fits and not (value is None and field.default is None):
+            raise DataError(f"the setting {name!r} can't be {json.dumps(value)[:60]}.")
+        found[name] = tuple(value) if meta["many"] else value
+    return found
 
 
 def one_of(flag: str, name: str, known: Sequence[str]) -> None:
@@ -105,12 +138,14 @@ def one_of(flag: str, name: str, known: Sequence[str]) -> None:
 
 def at_least(flag: str, value: float, least: float, *, above: bool = False) -> None:
     """Raise UsageError unless `value` is finite and >= least (> least with `above`)."""
-    if not (np.isfinite(value) and (value > least if above else value >= least)):
-        raise UsageError(f"{flag} {value} must be {'above' if above else 'at least'} {least:g}.")
+    number = "" if -math.inf < value < math.inf else "a finite number, "
+    if number or not (value > least if above else value >= least):
+        rule = "above" if above else "at least"
+        raise UsageError(f"{flag} {value} must be {number}{rule} {least:g}.")
 
 
 def report(program: str, error: BaseException) -> int:
     """Print an error as one line, and return exit code 2."""
-    line = " ".join(str(error).strip("'\"").split())
+    line = " ".join(str(error).split())
     print(f"{program}: {line}", file=sys.stderr)
     return 2

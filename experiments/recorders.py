@@ -35,6 +35,9 @@ class Recorder:
     def after(self, run: Run, model: nn.Sequential, step: int, last: bool) -> None:
         pass
 
+    def resumed(self, run: Run, start: int) -> None:
+        """Called before step `start` > 0: drop what is only there because a shorter run ended."""
+
 
 def predictions(model: nn.Module, images: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """The class of each image (N,), in eval mode, in batches."""
@@ -63,6 +66,9 @@ class TestAccuracy(Recorder):
                 {"step": step, "updates": step + 1, "accuracy": float(right.mean())}
             )
 
+    def resumed(self, run: Run, start: int) -> None:
+        run.stream("test").keep(lambda record: record["updates"] % self.every == 0)
+
 
 class Distributions(Recorder):
     """distributions.jsonl: sampled units of named layers over training (Figs. 1c, 2 and 8).
@@ -83,15 +89,15 @@ class Distributions(Recorder):
             return
         with ExitStack() as stack:
             parts = dict(model.children())
+
+            def watch(part: nn.Module, see: Any, place: str) -> None:
+                stack.enter_context(part.watch(lambda module, x, y: see(place, x[0])))
+
             for layer in self.layers:
                 see = self._writer(run, step, layer)
-                stack.enter_context(
-                    parts[f"relu{layer}"].watch(lambda m, x, y, see=see: see("activation", x[0]))
-                )
+                watch(parts[f"relu{layer}"], see, "activation")
                 if f"norm{layer}" in parts:
-                    stack.enter_context(
-                        parts[f"norm{layer}"].watch(lambda m, x, y, see=see: see("norm_input", x[0]))
-                    )
+                    watch(parts[f"norm{layer}"], see, "norm_input")
             yield
 
     def _writer(self, run: Run, step: int, layer: int) -> Any:
@@ -111,7 +117,9 @@ class Distributions(Recorder):
                 }
                 if step % self.every == 0 and np.isfinite(values).all():
                     counts, edges = np.histogram(values, BINS)
-                    record["quantiles"] = [float(f"{q:.5g}") for q in np.quantile(values, QUANTILES)]
+                    record["quantiles"] = [
+                        float(f"{q:.5g}") for q in np.quantile(values, QUANTILES)
+                    ]
                     record["histogram"] = counts.tolist()
                     record["range"] = [float(f"{edges[0]:.5g}"), float(f"{edges[-1]:.5g}")]
                 run.stream("distributions").append(record)

@@ -15,6 +15,7 @@ A run may be killed at any moment: lines after the last checkpoint are cut when 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -22,7 +23,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,12 +37,20 @@ from minibn import checkpoint
 from minibn.errors import DataError
 
 
-def read_json(path: Path) -> Any:
-    """The JSON of a file. Raises DataError, in one line, if it can't be read."""
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """The JSON object of a file. Raises DataError, in one line, if it can't be read or lacks a
+    key that is needed."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read: {error}. Restore it, or start a new --out.") from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+        if missing := [key for key in needed if key not in content]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} can't be read: {error}. Restore it, or start a new --out."
+        ) from None
+    return content
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -68,9 +78,13 @@ class Stream:
 
     def cut(self, steps: int) -> None:
         """Drop what is not yet written, lines of step `steps` or later, and half a last line."""
+        self.keep(lambda record: record["step"] < steps)
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop what is not yet written, lines that are not wanted, and half a last line."""
         self._lines = []
         if self.path.exists():
-            kept = [json.dumps(r) + "\n" for r in read_lines(self.path) if r["step"] < steps]
+            kept = [json.dumps(r) + "\n" for r in read_lines(self.path) if wanted(r)]
             checkpoint.write_text(self.path, "".join(kept))
 
 
@@ -78,13 +92,18 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a stream; an incomplete last line, left by a kill, is passed over."""
     if not path.exists():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n"):
+            if line.endswith(b"\n"):
                 try:
-                    yield json.loads(line)
-                except ValueError:
-                    raise DataError(f"{path} holds a line that is not JSON: {line[:60]!r}") from None
+                    record = json.loads(line)
+                    record["step"] + 0
+                except (ValueError, TypeError, KeyError):
+                    raise DataError(
+                        f"{path} is damaged: {line[:60]!r} is no record of a step. "
+                        f"Restore it, or delete {path.parent} and train that run again."
+                    ) from None
+                yield record
 
 
 class Run:
@@ -97,12 +116,14 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        return read_json(self.folder / "config.json")
+        return read_json(
+            self.folder / "config.json", "variant", "lr", "seed", "data_fingerprint", "environment"
+        )
 
     @property
     def result(self) -> dict[str, Any] | None:
         path = self.folder / "result.json"
-        return read_json(path) if path.exists() else None
+        return read_json(path, "status") if path.exists() else None
 
     @property
     def checkpoint_path(self) -> Path:
@@ -116,8 +137,25 @@ class Run:
         """What stream NAME.jsonl holds."""
         return list(read_lines(self.folder / f"{name}.jsonl"))
 
+    @property
+    def begun(self) -> bool:
+        """Whether `begin` was called. Raises DataError if its config is gone since."""
+        if (self.folder / "config.json").exists():
+            return True
+        if self.checkpoint_path.exists():
+            raise DataError(
+                f"{self.folder / 'config.json'} is missing, so nothing tells which data and "
+                f"settings the checkpoint belongs to. Restore it, or delete {self.folder} and "
+                "train again."
+            )
+        return False
+
     def begin(self, config: dict[str, Any]) -> None:
+        """Start, or go on: the result of an earlier end and what a killed writer left are gone."""
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
+        (self.folder / "result.json").unlink(missing_ok=True)
+        for leftover in self.folder.rglob(".*.part"):
+            leftover.unlink()
         write_json(self.folder / "config.json", config)
 
     def save(self, step: int, states: dict[str, Any]) -> None:
@@ -131,10 +169,21 @@ class Run:
         step, states = 0, None
         if self.checkpoint_path.exists():
             manifest, states = checkpoint.load(self.checkpoint_path)
+            if manifest.get("run") != self.name:
+                raise DataError(
+                    f"checkpoint {self.checkpoint_path} belongs to run {manifest.get('run')}. "
+                    f"Restore the right one, or delete {self.folder} and train again."
+                )
             step = int(manifest["step"])
-        for path in self.folder.glob("*.jsonl"):
-            self.stream(path.stem).cut(step)
+        self.cut(step)
         return step, states
+
+    def cut(self, steps: int) -> None:
+        """Drop the lines of step `steps` or later from every stream."""
+        for stream in self._streams.values():
+            stream.flush()
+        for path in self.folder.glob("*.jsonl"):
+            self.stream(path.stem).cut(steps)
 
     def finish(self, result: dict[str, Any]) -> None:
         for stream in self._streams.values():
@@ -147,38 +196,62 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._made: list[Path] | None = None  # the folders that `create` made, outermost first
 
     @classmethod
     def create(cls, folder: Path, experiment: str, settings: dict[str, Any]) -> Study:
         """A new study. Raises UsageError if the folder holds one already or can't be written."""
-        if (folder / "study.json").exists():
+        if cls(folder).exists:
             raise UsageError(
                 f"--out {folder} holds a study already. Continue it with --resume {folder}, or "
                 "choose another folder."
             )
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"--out {folder} is not an empty folder. Choose another.")
+        study = cls(folder)
+        study._made = [p for p in reversed((folder, *folder.parents)) if not p.exists()]
         try:
-            (folder / "runs").mkdir(parents=True, exist_ok=True)
-            write_json(folder / "study.json", {"experiment": experiment, "settings": settings})
+            with study.or_nothing():
+                (folder / "runs").mkdir(parents=True, exist_ok=True)
+                write_json(folder / "study.json", {"experiment": experiment, "settings": settings})
         except OSError as error:
             raise UsageError(
                 f"--out {folder} can't be written: {error.strerror}. Choose another folder."
             ) from None
-        return cls(folder)
+        return study
+
+    @contextmanager
+    def or_nothing(self) -> Iterator[None]:
+        """When the block raises before any run began, a study that was just created is removed."""
+        try:
+            yield
+        except BaseException:
+            if self._made is not None and not self.runs():
+                with contextlib.suppress(OSError):
+                    (self.folder / "study.json").unlink(missing_ok=True)
+                for folder in (self.folder / "runs", *reversed(self._made)):
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
+            raise
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / "study.json").exists()
 
     @classmethod
     def open(cls, folder: Path, experiment: str) -> Study:
-        if not (folder / "study.json").exists():
-            raise UsageError(f"--resume {folder}: there is no study (no study.json in that folder).")
+        if not cls(folder).exists:
+            raise UsageError(
+                f"--resume {folder}: there is no study (no study.json in that folder)."
+            )
         study = cls(folder)
-        if study._content.get("experiment") != experiment:
-            raise UsageError(f"--resume {folder} is a study of {study._content.get('experiment')}.")
+        if study._content["experiment"] != experiment:
+            raise UsageError(f"--resume {folder} is a study of {study._content['experiment']}.")
         return study
 
     @property
     def _content(self) -> dict[str, Any]:
-        return read_json(self.folder / "study.json")
+        return read_json(self.folder / "study.json", "experiment", "settings")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -186,6 +259,8 @@ class Study:
 
     def change(self, **settings: Any) -> None:
         content = self._content
+        if settings.items() <= content["settings"].items():
+            return
         content["settings"].update(settings)
         write_json(self.folder / "study.json", content)
 
@@ -212,7 +287,9 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+        return git("rev-parse", "HEAD") + (
+            "+changes" if git("status", "--porcelain", "-uno") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

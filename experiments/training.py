@@ -1,4 +1,4 @@
-"""The training loop that every experiment shares: it measures, saves, continues, and stops cleanly."""
+"""The training loop that every experiment shares: measure, save, continue, stop cleanly."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from experiments.study import Run
 from minibn import nn, ops
 from minibn.backend import get_backend
 from minibn.data import Batches, normalize
+from minibn.errors import DataError
 from minibn.optim import Optimizer
 from minibn.tape import value
 
@@ -93,8 +94,17 @@ def train(
     """
     start, states = run.restore()
     if states is not None:
-        model.load_state_dict(states["model"])
-        optimizer.load_state_dict(states["optimizer"])
+        try:
+            model.load_state_dict(states["model"])
+            optimizer.load_state_dict(states["optimizer"])
+        except KeyError as error:
+            raise DataError(
+                f"checkpoint {run.checkpoint_path} does not fit this network: {error.args[0]} "
+                f"Restore the right one, or delete {run.folder} and train again."
+            ) from None
+        if start < steps:
+            for recorder in recorders:
+                recorder.resumed(run, start)
     waiting: list[tuple[int, Any, Any]] = []
     metrics = run.stream("metrics")
     progress = Progress(label, start, steps)
@@ -139,13 +149,13 @@ def train(
             if asked and not last:
                 raise Interrupted
     if diverged is not None:  # what was measured from there on means nothing
-        for stream in (p.stem for p in run.folder.glob("*.jsonl")):
-            run.stream(stream).flush()
-            run.stream(stream).cut(diverged)
+        run.cut(diverged)
         result = {"status": "diverged", "step": diverged}
     else:
         result = {"status": "done", "steps": steps}
     run.finish(result)
+    if asked:
+        raise Interrupted
     return result
 
 
@@ -179,7 +189,9 @@ class Progress:
     def step(self) -> None:
         self.done += 1
         if self.terminal:
-            self.bar.set_postfix_str(f"loss {self.loss:.3f}, acc {self.accuracy:.2f}", refresh=False)
+            self.bar.set_postfix_str(
+                f"loss {self.loss:.3f}, acc {self.accuracy:.2f}", refresh=False
+            )
             self.bar.update()
         elif time.perf_counter() - self.spoke > 30:
             self._say()

@@ -9,8 +9,8 @@ A VGG network trained with plain SGD, four ways from the same weights on the sam
 
 The paper's claim: BatchNorm trains faster and bears a larger learning rate; noise that makes the
 layers' distributions less stable than the standard network's hardly harms it; so the stability of
-distributions is not why BatchNorm helps. The paper's own setting takes days on a CPU; `--quick` shows
-all four findings in two minutes on drawn shapes.
+distributions is not why BatchNorm helps. The paper's own setting takes days on a CPU; `--quick`
+shows all four findings in two minutes on drawn shapes.
 
     python -m experiments.vgg_cifar --quick
     python -m experiments.vgg_cifar --backend cupy
@@ -20,6 +20,7 @@ all four findings in two minutes on drawn shapes.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import sys
 import time
 from collections.abc import Sequence
@@ -30,7 +31,16 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.command_line import UsageError, at_least, flag_name, one_of, parse, report, setting
+from experiments.command_line import (
+    UsageError,
+    at_least,
+    flag_name,
+    one_of,
+    parse,
+    report,
+    restored,
+    setting,
+)
 from experiments.recorders import Distributions, Recorder, TestAccuracy
 from experiments.study import Run, Study, default_folder, environment
 from experiments.training import Interrupted, blas_threads, clock, cores, one_step, train
@@ -43,6 +53,7 @@ from reference_models.vgg import VGG, vgg
 PROGRAM = "python -m experiments.vgg_cifar"
 BACKENDS = ("numpy", "cupy", "strict")
 DATA = ("cifar10", "shapes")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The name of a variant -> (norm, noise)
 VARIANTS = {
@@ -68,7 +79,7 @@ class Settings:
     # All of it; fewer images make a quick trial.
     train_size: int | None = setting(None, "use the first so many training images", kind=int)
     test_size: int | None = setting(None, "use the first so many test images", kind=int)
-    # "VGG-like": layers up to #13 are shown, so at least 13. VGG-16 has 13 convolutions (our choice).
+    # "VGG-like": layers up to #13 are shown. VGG-16 has 13 convolutions (our choice).
     model: str = setting("vgg16", f"the network: {', '.join(VGG)}")
     width: float = setting(1.0, "factor on the convolutions' channels")
     # Not stated in the paper; one linear layer is the least that can classify (our choice).
@@ -98,12 +109,12 @@ class Settings:
 
 
 QUICK = {
-    "data": "shapes", "train_size": 6000, "test_size": 1000, "model": "vgg11", "width": 0.25,
-    "batch_size": 64, "steps": 300, "eval_every": 150, "record_every": 10, "checkpoint_every": 150,
+    "data": "shapes", "train_size": 6000, "test_size": 1000, "model": "vgg11", "width": 0.125,
+    "batch_size": 32, "steps": 500, "eval_every": 100, "record_every": 10, "checkpoint_every": 250,
 }  # fmt: skip
 
 # Settings that say where and how, not what: they may differ when a study is continued.
-FREE = ("resume", "out", "force", "quick", "data_dir")
+FREE = ("resume", "out", "force", "data_dir")
 
 
 def settings_from(given: dict[str, Any]) -> Settings:
@@ -133,7 +144,11 @@ def check(s: Settings) -> None:
         raise UsageError(f"--momentum {s.momentum} must lie in [0, 1).")
     for name in ("variants", "lr", "seed"):
         if len(set(getattr(s, name))) < len(getattr(s, name)):
-            raise UsageError(f"--{name} names something twice: {' '.join(map(str, getattr(s, name)))}.")
+            raise UsageError(
+                f"--{name} names something twice: {' '.join(map(str, getattr(s, name)))}."
+            )
+    if len({plan.name for plan in plans(s)}) < len(plans(s)):
+        raise UsageError(f"--lr {_text(s.lr)}: rates of a study must differ in six digits.")
     try:
         vgg(s.model, width=s.width, head=s.head)
     except ValueError as error:
@@ -185,24 +200,34 @@ def load_data(s: Settings) -> Dataset:
     return load(s.data, s.data_dir, train_size=s.train_size, test_size=s.test_size)
 
 
-def run(s: Settings, study: Study, plan: Plan, data: Dataset, threads: int) -> dict[str, Any]:
-    """Train one variant, from its last checkpoint if there is one."""
-    folder = study.run(plan.name)
-    done = folder.result
-    if done and (done["status"] == "diverged" or done["steps"] >= s.steps):
-        return done
-    config = {
+def configuration(s: Settings, plan: Plan, data: Dataset) -> dict[str, Any]:
+    """What config.json of a run says."""
+    return {
         "experiment": "vgg_cifar",
         **dataclasses.asdict(plan),
         "norm": VARIANTS[plan.variant][0],
         "noise": VARIANTS[plan.variant][1],
         "settings": stored(s),
         "data_fingerprint": data.fingerprint,
-        "environment": environment(get_backend(), threads),
+        "environment": environment(get_backend(), s.threads or cores()),
     }
-    if (folder.folder / "config.json").exists():
-        unchanged(folder.config, config, s.force)
-    folder.begin(config)
+
+
+def finished(s: Settings, folder: Run) -> dict[str, Any] | None:
+    """The result of a run that has nothing left to do: it diverged, or has all its steps."""
+    result = folder.result if folder.begun else None
+    if result and (result["status"] == "diverged" or result.get("steps", 0) >= s.steps):
+        return result
+    return None
+
+
+def run(s: Settings, study: Study, plan: Plan, data: Dataset) -> dict[str, Any]:
+    """Train one variant, from its last checkpoint if there is one."""
+    folder = study.run(plan.name)
+    done = finished(s, folder)
+    if done:
+        return done
+    folder.begin(configuration(s, plan, data))
     model = network(s, plan.variant, plan.seed)
     recorders: list[Recorder] = [
         TestAccuracy(data, s.eval_every),
@@ -221,20 +246,24 @@ def run(s: Settings, study: Study, plan: Plan, data: Dataset, threads: int) -> d
     )
 
 
-def unchanged(before: dict[str, Any], now: dict[str, Any], force: bool) -> None:
+def unchanged(s: Settings, study: Study, data: Dataset) -> None:
     """A run goes on bit for bit only with the same data and threads: else UsageError."""
-    differ = []
-    if before["data_fingerprint"] != now["data_fingerprint"]:
-        differ.append("the data (another --data-dir?)")
-    for key in ("threads", "backend"):
-        was, is_ = before["environment"][key], now["environment"][key]
+    for plan in plans(s):
+        folder = study.run(plan.name)
+        if not folder.begun or finished(s, folder):
+            continue
+        before, now = folder.config, configuration(s, plan, data)
+        differ = []
+        if before["data_fingerprint"] != now["data_fingerprint"]:
+            differ.append("the data (another --data-dir?)")
+        was, is_ = before["environment"].get("threads"), now["environment"]["threads"]
         if was != is_:
-            differ.append(f"{key} ({was} then, {is_} now)")
-    if differ and not force:
-        raise UsageError(
-            f"--resume: {' and '.join(differ)} changed since the run began, so it would not go on "
-            "bit for bit. Restore that, or accept it with --force."
-        )
+            differ.append(f"threads ({was} then, {is_} now)")
+        if differ and not s.force:
+            raise UsageError(
+                f"--resume: {' and '.join(differ)} changed since {plan.name} began, so it would "
+                "not go on bit for bit. Restore that, or accept it with --force."
+            )
 
 
 def stored(s: Settings) -> dict[str, Any]:
@@ -251,26 +280,28 @@ def open_study(given: dict[str, Any]) -> tuple[Settings, Study]:
         check(s)
         if s.threads is None:
             s = dataclasses.replace(s, threads=cores())
-        folder = Path(s.out) if s.out else default_folder("vgg_cifar")
+        folder = default_folder("vgg_cifar") if s.out is None else Path(s.out)
         return s, Study.create(folder, "vgg_cifar", stored(s))
     if "out" in given:
         raise UsageError("--out and --resume exclude each other: a study continues where it is.")
     study = Study.open(Path(given["resume"]), "vgg_cifar")
-    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in study.settings.items()}
+    try:
+        kept = dataclasses.asdict(Settings(**restored(Settings, study.settings)))
+    except DataError as error:
+        raise DataError(f"{study.folder / 'study.json'} can't be used: {error}") from None
     differ = [
-        f"{flag_name(k)} {_text(v)} (the study: {_text(kept.get(k))})"
+        f"{flag_name(k)} {_text(v)} (the study: {_text(kept[k])})"
         for k, v in given.items()
-        if k not in FREE and kept.get(k) != v and not (k == "threads" and given.get("force"))
+        if k not in FREE and kept[k] != v and not (k == "threads" and given.get("force"))
         and not (k == "steps" and v >= kept["steps"])
     ]  # fmt: skip
     if differ:
         raise UsageError(
             f"--resume reads its settings from the study, and these differ: {'; '.join(differ)}. "
-            "Leave them out; only --steps may be raised."
+            "Leave them out; only --steps may be raised (and --threads changed, with --force)."
         )
-    s = Settings(**{**kept, **{k: v for k, v in given.items() if k != "quick"}})
+    s = Settings(**{**kept, **given})
     check(s)
-    study.change(steps=s.steps, data_dir=s.data_dir, threads=s.threads)
     return s, study
 
 
@@ -284,11 +315,12 @@ def estimate(s: Settings, data: Dataset, runs: int) -> float:
     model = network(s, variant, 0)
     optimizer = sgd(s, model, s.lr[0])
     batches = Batches(data.train_images, data.train_labels, s.batch_size, 0)
-    one_step(model, optimizer, *batches.batch(0))
-    get_backend().synchronize()
-    began = time.perf_counter()
-    one_step(model, optimizer, *batches.batch(1))
-    get_backend().synchronize()
+    with np.errstate(all="ignore"):  # a rate may be too large: training will say so
+        one_step(model, optimizer, *batches.batch(0))
+        get_backend().synchronize()
+        began = time.perf_counter()
+        one_step(model, optimizer, *batches.batch(1))
+        get_backend().synchronize()
     return (time.perf_counter() - began) * s.steps * runs
 
 
@@ -305,13 +337,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             one_of("--backend", given["backend"], BACKENDS)
             get_backend(given["backend"])
         s, study = open_study(given)
-        with use(s.backend), blas_threads(s.threads or cores()):
+    except (UsageError, DataError, BackendUnavailable, OSError) as error:
+        return report(PROGRAM, error)
+    exhausted: tuple[type[Exception], ...] = (MemoryError,)
+    try:
+        with study.or_nothing(), use(s.backend) as backend, blas_threads(s.threads or cores()):
+            exhausted = backend.memory_exhausted
             return study_all(s, study)
     except (UsageError, DataError, BackendUnavailable) as error:
         return report(PROGRAM, error)
+    except (Interrupted, KeyboardInterrupt) as error:
+        lost = "" if isinstance(error, Interrupted) else ", up to the last checkpoint"
+        saved = f"everything is saved{lost}." if study.exists else "nothing was begun."
+        print(f"\nStopped; {saved}{continuation(study)}", flush=True)
+        return 130
+    except exhausted:
+        remedy = " Take a smaller --batch-size, --width or --train-size."
+        return report(PROGRAM, MemoryError("Memory is exhausted." + remedy))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        return report(PROGRAM, OSError(f"{error.strerror}{where}. Free space, then use --resume."))
+        remedy = "Free space." if error.errno in NO_SPACE else "Mend that."
+        what = f"{error.strerror or error}{where}. {remedy}{continuation(study)}"
+        return report(PROGRAM, OSError(what))
+
+
+def continuation(study: Study) -> str:
+    """How a study goes on that has stopped."""
+    return f" Continue: {PROGRAM} --resume {study.folder}" if study.exists else ""
 
 
 def study_all(s: Settings, study: Study) -> int:
@@ -323,6 +375,8 @@ def study_all(s: Settings, study: Study) -> int:
             f"--batch-size {s.batch_size} is more than the {len(data.train_images):,} training "
             "images. Use a smaller batch."
         )
+    unchanged(s, study, data)
+    study.change(**stored(s))
     todo = plans(s)
     print(f"{study.folder}: {len(todo)} runs of {s.steps} steps on {data.name}, {s.model} "
           f"width {s.width:g}, {s.backend}, {s.threads} threads", flush=True)  # fmt: skip
@@ -330,18 +384,14 @@ def study_all(s: Settings, study: Study) -> int:
         seconds = estimate(s, data, len(todo))
         if seconds > 600:
             print(
-                f"This will take about {clock(seconds)} here. It can be stopped and continued at any "
-                "time; --quick shows the same findings in two minutes.",
+                f"This will take about {clock(seconds)} here. It can be stopped and continued at "
+                "any time; --quick shows the same findings in two minutes.",
                 flush=True,
             )
-    try:
-        for plan in todo:
-            result = run(s, study, plan, data, s.threads or cores())
-            if result["status"] == "diverged":
-                print(f"{plan.name}: diverged at step {result['step']}", flush=True)
-    except Interrupted:
-        print(f"\nStopped; everything is saved. Continue: {PROGRAM} --resume {study.folder}")
-        return 130
+    for plan in todo:
+        result = run(s, study, plan, data)
+        if result["status"] == "diverged":
+            print(f"{plan.name}: diverged at step {result['step']}", flush=True)
     vgg_figures.draw(study)
     return 0
 

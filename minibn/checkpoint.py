@@ -1,14 +1,15 @@
 """Checkpoints: several state dicts and a manifest in one npz file, written whole or not at all.
 
-The file holds arrays only (no pickle) and the manifest as JSON text. `save` writes beside the target,
-syncs to disk and renames: whenever the process is killed, the target is the old file or the new
-one. `load` checks the archive's CRCs and a SHA-256 over everything.
+The file holds arrays only (no pickle) and the manifest as JSON text. `save` writes beside the
+target, syncs to disk and renames: whenever the process is killed, the target is the old file or the
+new one. `load` checks the archive's CRCs, the manifest's among them, and a SHA-256 over the arrays.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -32,15 +33,23 @@ def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -
     TypeError for an array of objects.
     """
     target = Path(path)
-    arrays = {f"{part}/{name}": np.asarray(a) for part, d in states.items() for name, a in d.items()}
+    if slashed := [part for part in states if "/" in part]:
+        raise ValueError(f"checkpoint: the state's name {slashed[0]!r} must not have a slash.")
+    arrays = {
+        f"{part}/{name}": np.asarray(a) for part, d in states.items() for name, a in d.items()
+    }
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise TypeError(f"checkpoint: {name} holds Python objects; only numbers are saved.")
-    text = json.dumps({"format": FORMAT, **manifest, "sha256": _digest(arrays)}, sort_keys=True)
+    own = {"format": FORMAT, "parts": list(states), "sha256": _digest(arrays)}
+    if taken := own.keys() & manifest.keys():
+        raise ValueError(f"checkpoint: the manifest's key {taken.pop()!r} is taken.")
+    text = json.dumps({**own, **manifest}, sort_keys=True)
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        members: dict[str, Any] = {**arrays, MANIFEST: np.frombuffer(text.encode(), np.uint8)}
         with scratch.open("wb") as file:
-            np.savez(file, **arrays, **{MANIFEST: np.frombuffer(text.encode(), np.uint8)})
+            np.savez(file, **members)
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, target)
@@ -53,27 +62,41 @@ def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -
 def load(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """(manifest, states) of a checkpoint. Raises DataError if it is missing, damaged or not one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        manifest = json.loads(arrays.pop(MANIFEST).tobytes())
+        arrays = _read(Path(path))
+        manifest = dict(json.loads(arrays.pop(MANIFEST).tobytes()))
+        states: dict[str, dict[str, np.ndarray]] = {p: {} for p in manifest.pop("parts", ())}
     except FileNotFoundError:
         raise DataError(f"checkpoint {path}: there is no such file.") from None
-    except (OSError, EOFError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever a damaged archive makes zipfile, NumPy or json raise
         raise DataError(
             f"checkpoint {path} is damaged or no checkpoint of minibn ({error}). "
             "Delete it and train again, or restore a copy."
         ) from error
-    if manifest.get("format") != FORMAT:
-        raise DataError(
-            f"checkpoint {path} has format {manifest.get('format')}, this minibn reads {FORMAT}."
-        )
+    if manifest.pop("format", None) != FORMAT:
+        raise DataError(f"checkpoint {path} is not in format {FORMAT}, which this minibn reads.")
     if manifest.pop("sha256", None) != _digest(arrays):
-        raise DataError(f"checkpoint {path} is damaged: its SHA-256 does not match its content.")
-    states: dict[str, dict[str, np.ndarray]] = {}
+        raise DataError(
+            f"checkpoint {path} is damaged: its SHA-256 does not match its content. "
+            "Delete it and train again, or restore a copy."
+        )
     for name, array in arrays.items():
         part, _, key = name.partition("/")
         states.setdefault(part, {})[key] = array
     return manifest, states
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name. Each member is read whole, so that its CRC is checked
+    before anything in it is believed."""
+    arrays = {}
+    with zipfile.ZipFile(path) as file:
+        for member in file.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:  # as we write it; nothing to inflate
+                raise ValueError(f"{member.filename} is compressed")
+            content = io.BytesIO(file.read(member))
+            name = member.filename.removesuffix(".npy")
+            arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
+    return arrays
 
 
 def sync_folder(folder: Path) -> None:

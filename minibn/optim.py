@@ -94,11 +94,11 @@ class Optimizer:
     def state_dict(self) -> dict[str, np.ndarray]:
         """The step count and the kept arrays, by parameter number, as NumPy arrays."""
         arrays = {
-            f"{i}.{key}": np.array(to_numpy(array))
+            f"{i}.{key}": to_numpy(array).copy()
             for i, state in enumerate(self.state)
             for key, array in state.items()
         }
-        return {"steps": np.array(self.steps), **arrays}
+        return {"steps": np.array(self.steps), **arrays}  # host: what a checkpoint holds
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from `state_dict()`. Raises KeyError, and changes nothing, if it belongs to
@@ -115,7 +115,7 @@ class Optimizer:
             p = self.params[int(i)]
             if array.shape != p.shape:
                 raise KeyError(f"{type(self).__name__}: {name} is {array.shape}, not {p.shape}.")
-            fresh[int(i)][key] = backend_of(p.data).asarray(np.array(array), dtype=p.dtype)
+            fresh[int(i)][key] = backend_of(p.data).asarray(array.copy(), dtype=p.dtype)
         for number, arrays in enumerate(fresh):
             if arrays and (missing := set(self.slots) - set(arrays)):
                 raise KeyError(f"{type(self).__name__}: {number}.{missing.pop()} is missing.")

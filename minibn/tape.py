@@ -170,6 +170,8 @@ def apply(op: Op, *inputs: Any) -> Any:
     values = [value(x) for x in inputs]
     if len(values) > 1:
         array_module(*values)
+    elif isinstance(inputs[0], np.generic):  # alone it has no other dtype to adopt
+        values = [np.asarray(inputs[0])]
     array = op.forward(*values)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     if anomaly.active():

@@ -53,7 +53,7 @@ class Tensor:
         if isinstance(data, Tensor):
             raise TypeError("Tensor: data is a Tensor already. Use .detach() for a fresh leaf.")
         if not hasattr(data, "dtype") or isinstance(data, np.generic):
-            data = get_backend().asarray(data)
+            data = get_backend().asarray(data)  # host: a list, a number or a NumPy scalar
         if data.dtype.kind not in "fciub":
             raise TypeError(f"Tensor: data of dtype {data.dtype} is not numeric.")
         if requires_grad and data.dtype.kind not in "fc":

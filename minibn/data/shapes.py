@@ -34,11 +34,11 @@ SHAPES_CLASSES = (
 
 BLOCK = 500
 SIDE = 32
-RADIUS = (6.5, 12.0)  # pixels: moderately varied, and large enough that a person can tell
+RADIUS = (9.0, 12.0)  # pixels: moderately varied, and large enough that a person can tell
 REACH = 1.11  # radii: no shape goes further from its centre, so all of it stays in the image
-CONTRAST = (24.0, 80.0)  # grey levels between shape and ground, in each channel
-GROUND = 25.0  # how far the gradient takes a channel away from its middle, at most
-NOISE = 25.0  # half the width of the uniform noise
+CONTRAST = (80.0, 125.0)  # grey levels between shape and ground, in each channel
+GROUND = 8.0  # how far the gradient takes a channel away from its middle, at most
+NOISE = 6.0  # half the width of the uniform noise
 
 
 def shapes(count: int, seed: int, split: str = "train") -> tuple[np.ndarray, np.ndarray]:

@@ -109,10 +109,10 @@ class Counter(Buffer):
 
     def __init__(self) -> None:
         super().__init__(())
-        self._data = np.zeros((), np.int64)
+        self._data = np.zeros((), np.int64)  # host: counters stay there
 
     def draw(self, rng: np.random.Generator, dtype: Any) -> None:
-        self.place(np.zeros((), np.int64))
+        self.place(np.zeros((), np.int64))  # host: counters stay there
 
     def advance(self) -> int:
         """The count before this call; then it is one more."""
@@ -190,7 +190,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of every parameter and buffer by name, as NumPy arrays."""
-        return {name: np.array(to_numpy(state.data)) for name, state in self._named(State)}
+        return {name: to_numpy(state.data).copy() for name, state in self._named(State)}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Take the values of `state`. Nothing is changed unless everything fits.

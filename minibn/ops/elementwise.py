@@ -256,9 +256,9 @@ def negative(x):
 def power(x, exponent):
     """x^exponent, broadcast. x > 0 if the exponent wants a gradient. Whole exponents adopt the
     dtype of a floating-point x."""
-    dtypes = [getattr(value(v), "dtype", None) for v in (x, exponent)]
-    if None not in dtypes and dtypes[0].kind in "fc" and dtypes[1].kind in "iub":
-        exponent = cast(exponent, dtypes[0])
+    kinds = [getattr(getattr(value(v), "dtype", None), "kind", "") for v in (x, exponent)]
+    if kinds[0] in ("f", "c") and kinds[1] in ("i", "u", "b"):
+        exponent = cast(exponent, x.dtype)
     return apply(Power(), x, exponent)
 
 

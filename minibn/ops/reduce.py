@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 from minibn.backend import array_module
-from minibn.ops.elementwise import abs, exp, real, where
+from minibn.ops.elementwise import abs, exp, real
 from minibn.ops.shape import broadcast_to, reshape
 from minibn.tape import Op, apply, value
 
@@ -82,29 +82,38 @@ class Max(Op):
         return reshape(g, shape) * (top / ties)
 
 
+def largest(x, axes: tuple[int, ...]) -> Any:
+    """The maxima over `axes`, which are kept, as a plain array: 0 for one that is infinite."""
+    xp = array_module(x)
+    top = real(x).max(axis=axes, keepdims=True)
+    return xp.where(xp.isfinite(top), top, 0).astype(top.dtype)
+
+
+def softmax_over(x, axes: tuple[int, ...]):
+    """eˣ / Σ eˣ over `axes`; 0 where all of x is -inf. The shift by the maximum cancels."""
+    e = exp(x - largest(x, axes))
+    total = sum(e, axes, keepdims=True)
+    return e / (total + (real(total) == 0))
+
+
 class LogSumExp(Op):
     """z = log Σ eˣ over `axes`, shifted by the maximum so that nothing overflows.
 
-    x̄ = z̄ · eˣ⁻ᶻ: the softmax, and 0 where all of x is -inf
+    x̄ = z̄ · softmax(x)
     """
-
-    needs_output = True
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
         self.axes, self.keepdims = axes, keepdims
 
     def forward(self, x):
         xp = array_module(x)
-        top = real(x).max(axis=self.axes, keepdims=True)
-        top = xp.where(xp.isfinite(top), top, 0).astype(top.dtype)
+        top = largest(x, self.axes)
         total = xp.exp(x - top).sum(axis=self.axes, keepdims=True)
         z = xp.where(total == 0, -xp.inf, xp.log(total + (total == 0)) + top).astype(total.dtype)
         return z if self.keepdims else z.reshape(left(x.shape, self.axes))
 
     def vjp(self, g, out, x):
-        shape = kept(x.shape, self.axes)
-        z = reshape(out, shape)
-        return reshape(g, shape) * exp(x - where(real(z) == -math.inf, 0.0, z))
+        return reshape(g, kept(x.shape, self.axes)) * softmax_over(x, self.axes)
 
 
 class L2Norm(Op):

@@ -109,7 +109,11 @@ def test_relu_is_the_positive_part(backend):
     ("layer", "shape", "message"),
     [
         (nn.Linear(4, 3), (2, 5), r"layer: expects 4 inputs, x has 5 .*Flatten"),
-        (nn.Conv2d(3, 4, 3), (2, 8, 8, 1), r"(?s)expects 3 input channels, x has 1.*In layer layer"),
+        (
+            nn.Conv2d(3, 4, 3),
+            (2, 8, 8, 1),
+            r"(?s)expects 3 input channels, x has 1.*In layer layer",
+        ),
         (nn.Conv2d(3, 4, 3), (8, 8, 3), r"(?s)single image.*In layer layer \(Conv2d\)"),
         (nn.MaxPool2d(4), (2, 3, 8, 3), r"(?s)fewer poolings.*In layer layer \(MaxPool2d\)"),
         (nn.AvgPool2d(4), (2, 8, 8), r"(?s)\(N, H, W, C\).*In layer layer \(AvgPool2d\)"),

@@ -33,7 +33,9 @@ def conv2d_by_loops(x, w, stride, padding):
 def max_pool_by_loops(x, size, stride, padding):
     """Values, and the gradient of their sum weighted by `c`: each to the first of the largest."""
     N, H, W, C = x.shape
-    Ho, Wo = ((n + 2 * p - k) // s + 1 for n, p, k, s in zip((H, W), padding, size, stride))
+    Ho, Wo = (
+        (n + 2 * p - k) // s + 1 for n, p, k, s in zip((H, W), padding, size, stride, strict=True)
+    )
     y = np.zeros((N, Ho, Wo, C))
     taken = np.zeros((N, Ho, Wo, C, 2), int)
     for n, i, j, c in np.ndindex(*y.shape):
@@ -89,7 +91,7 @@ def test_one_number_and_a_pair_are_the_same_setting():
     np.testing.assert_array_equal(y, ops.conv2d(x, w, stride=np.int64(2), padding=np.int32(1)))
 
 
-def test_convolution_does_what_correlation_of_float32_and_float64_promises():
+def test_float32_images_under_float64_filters_each_get_a_gradient_of_their_own_dtype():
     x, w = drawn(0, (1, 4, 4, 2), (3, 3, 2, 1))
     x, w = Tensor(x.astype(np.float32), requires_grad=True), Tensor(w, requires_grad=True)
     y = ops.conv2d(x, w)

@@ -133,7 +133,7 @@ def test_tracking_off_leaves_the_running_statistics_and_the_count_alone(backend)
 def test_a_single_value_a_channel_raises_with_advice_and_writes_nothing(backend, shape):
     norm = nn.BatchNorm(3).initialize(0)
     before = norm.state_dict()
-    with pytest.raises(ShapeError, match="no variance. Use a larger batch, or eval mode"):
+    with pytest.raises(ShapeError, match=r"no variance\. Use a larger batch, or eval mode"):
         norm(backend.asarray(np.ones(shape, np.float32)))
     assert all(np.array_equal(before[name], norm.state_dict()[name]) for name in before)
 

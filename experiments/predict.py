@@ -1,0 +1,130 @@
+"""Use a trained run: its test accuracy by class, and a picture of what it confuses.
+
+    python -m experiments.predict runs/vgg_cifar/20260101-120000/runs/batchnorm-lr0.1-seed0
+
+Reads the run's config and last checkpoint, loads the data it was trained on, classifies the test
+images in eval mode, and writes confusion.png and .svg into the run's folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.command_line import UsageError, at_least, one_of, parse, report, setting
+from experiments.figures import pyplot, save
+from experiments.recorders import predictions
+from experiments.study import Run
+from experiments.vgg_cifar import BACKENDS, Settings, load_data, network
+from minibn import checkpoint, nn, use
+from minibn.data import Dataset
+from minibn.errors import BackendUnavailable, DataError
+
+PROGRAM = "python -m experiments.predict"
+
+
+@dataclass(frozen=True)
+class Options:
+    backend: str = setting("numpy", f"where arrays live: {', '.join(BACKENDS)}")
+    data_dir: str | None = setting(None, "where the run's data are now, if they moved", kind=str)
+    batch_size: int = setting(250, "images per forward pass")
+
+
+def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Dataset, int]:
+    """(model with the run's weights, its data, its steps so far), on the current backend.
+
+    Raises DataError for a run without a checkpoint, or other data than it was trained on.
+    """
+    if not (run.folder / "config.json").exists():
+        raise DataError(
+            f"{run.folder} is no run: it has no config.json. Runs lie in STUDY/runs/, such as "
+            "runs/batchnorm-lr0.1-seed0."
+        )
+    config = run.config
+    stored = {k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()}
+    settings = Settings(**{**stored, **({"data_dir": data_dir} if data_dir else {})})
+    if not run.checkpoint_path.exists():
+        raise DataError(f"{run.folder} has no checkpoint yet. Train it first, or choose another.")
+    manifest, states = checkpoint.load(run.checkpoint_path)
+    data = load_data(settings)
+    if data.fingerprint != config["data_fingerprint"]:
+        raise DataError(
+            f"the data of {run.name} changed since it was trained (fingerprints differ). "
+            "Give the original with --data-dir."
+        )
+    model = network(settings, config["variant"], config["seed"])
+    model.load_state_dict(states["model"])
+    return model, data, int(manifest["step"])
+
+
+def confusion(labels: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
+    """(classes, classes) counts: row the true class, column the one that was found."""
+    return np.bincount(labels * classes + found, minlength=classes * classes).reshape(
+        classes, classes
+    )
+
+
+def picture(counts: np.ndarray, classes: Sequence[str], title: str, folder: Path) -> Path:
+    """Each row in per cent of its class."""
+    plt = pyplot()
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure, axes = plt.subplots(figsize=(6.4, 5.6))
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    axes.grid(False)
+    for (i, j), percent in np.ndenumerate(share):
+        if percent >= 0.5:
+            colour = "white" if percent > 55 else "black"
+            axes.text(j, i, f"{percent:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="found", ylabel="true class (row: 100 %)", title=title)
+    return save(figure, folder, "confusion")
+
+
+def describe(counts: np.ndarray, classes: Sequence[str]) -> str:
+    """Accuracy by class, and the class that each is most often taken for."""
+    rows = [f"{'class':<12} {'images':>6} {'accuracy':>8}   most often taken for"]
+    for i, name in enumerate(classes):
+        wrong = counts[i].copy()
+        wrong[i] = 0
+        other = f"{classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else "-"
+        accuracy = counts[i, i] / max(counts[i].sum(), 1)
+        rows.append(f"{name:<12} {counts[i].sum():>6} {accuracy:>8.3f}   {other}")
+    total = counts.trace() / max(counts.sum(), 1)
+    return "\n".join([*rows, f"{'all':<12} {counts.sum():>6} {total:>8.3f}"])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, draw the picture. Returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        folder = words.pop(0) if words and not words[0].startswith("-") else None
+        given: dict[str, Any] = parse(
+            Options, words, program=f"{PROGRAM} RUN", description=str(__doc__).partition("\n\n")[0]
+        )
+        if folder is None:
+            raise UsageError(f"which run? {PROGRAM} STUDY/runs/batchnorm-lr0.1-seed0")
+        options = Options(**given)
+        one_of("--backend", options.backend, BACKENDS)
+        at_least("--batch-size", options.batch_size, 1)
+        run = Run(Path(folder))
+        with use(options.backend):
+            model, data, steps = trained(run, options.data_dir)
+            found = predictions(model, data.test_images, options.batch_size)
+        counts = confusion(data.test_labels, found, len(data.classes))
+        print(f"{run.name} after {steps} steps, {len(found):,} test images of {data.name}\n")
+        print(describe(counts, data.classes))
+        title = f"{run.name}, {steps} steps: {counts.trace() / counts.sum():.1%} of {data.name}"
+        print(f"\nFigure: {picture(counts, data.classes, title, run.folder)}")
+    except (UsageError, DataError, BackendUnavailable, KeyError, OSError) as error:
+        return report(PROGRAM, error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

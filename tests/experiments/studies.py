@@ -1,0 +1,87 @@
+"""What the tests of experiments share: a tiny study, running it, comparing two of them.
+
+A tiny study has everything that a resumed run must get right: momentum, weight decay, noise,
+running statistics, several recorders, several runs, and intervals that don't divide each other.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import vgg_cifar, vgg_figures
+from experiments.study import Run, Study
+from minibn import checkpoint
+
+KILLED = Path(__file__).with_name("killed.py")
+STEPS = 8
+
+SMALL = (
+    "--data shapes --train-size 40 --test-size 20 --model vgg11 --width 0.03125 --batch-size 16 "
+    "--lr 0.05 --momentum 0.9 --weight-decay 0.001 --augment --eval-every 3 --record-every 3 "
+    "--checkpoint-every 3 --threads 1"
+).split()
+ONE = [*SMALL, "--variants", "noisy-batchnorm"]
+TWO = [*SMALL, "--variants", "noisy-batchnorm", "standard"]
+
+
+def settings(*arguments: str) -> vgg_cifar.Settings:
+    """The settings that a command line gives."""
+    given = vgg_cifar.parse(vgg_cifar.Settings, arguments, program="test", description="")
+    return vgg_cifar.settings_from(given)
+
+
+def main(*arguments: object, draw: bool = False) -> int:
+    """`python -m experiments.vgg_cifar` in this process; without its figures, which take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not draw:
+            patch.setattr(vgg_figures, "draw", lambda study: None)
+        return vgg_cifar.main([str(a) for a in arguments])
+
+
+def killed(moment: str, *arguments: object) -> subprocess.CompletedProcess:
+    """The same in a process of its own, to which something happens at `moment` (see killed.py)."""
+    command = [sys.executable, "-W", "error", KILLED, moment, *arguments]
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300)
+
+
+def runs(folder: Path) -> list[Run]:
+    return Study(folder).runs()
+
+
+def assert_same_study(one: Path, other: Path) -> None:
+    """Every run of both has the same metrics, measurements, result, weights and optimizer state,
+    bit for bit. Only the clock's file may differ."""
+    assert [r.name for r in runs(one)] == [r.name for r in runs(other)]
+    assert runs(one)
+    for a, b in zip(runs(one), runs(other), strict=True):
+        assert a.result == b.result, a.name
+        assert a.result
+        for stream in ("metrics", "test", "distributions"):
+            file = f"{stream}.jsonl"
+            ours, theirs = ((r.folder / file) for r in (a, b))
+            assert ours.exists() == theirs.exists(), (a.name, file)
+            if ours.exists():
+                assert ours.read_text() == theirs.read_text(), (a.name, file)
+        assert a.checkpoint_path.exists() == b.checkpoint_path.exists()
+        if a.checkpoint_path.exists():
+            assert_same_checkpoint(a.checkpoint_path, b.checkpoint_path)
+
+
+def assert_same_checkpoint(one: Path, other: Path) -> None:
+    (manifest, states), (expected, others) = checkpoint.load(one), checkpoint.load(other)
+    assert manifest == expected
+    assert set(states) == {"model", "optimizer"} == set(others)
+    for part, state in states.items():
+        assert list(state) == list(others[part])
+        for name, array in state.items():
+            assert array.tobytes() == others[part][name].tobytes(), (one, part, name)
+            assert array.dtype == others[part][name].dtype
+    assert any(np.any(a) for name, a in states["optimizer"].items() if name != "steps")
+
+
+def leftovers(folder: Path) -> list[str]:
+    """The files that a killed writer left."""
+    return sorted(p.name for p in folder.rglob(".*"))
