@@ -4,6 +4,8 @@ Percentages; about ±0.5. One plotted point per 100 steps, accuracy of one train
 paper's network is "VGG-like", at full width, for 15,000 steps at batch 128.
 """
 
+from reference_models.vgg import VGG
+
 STEPS = (100, 500, 1000, 2000, 5000, 10000, 15000)
 
 # (variant, learning rate) -> accuracy at STEPS; None where the figure shows no point
@@ -24,3 +26,15 @@ TEST = {
 # Layers whose distributions the paper shows (Figs. 1c, 2, 8), of a network with 13 convolutions.
 LAYERS = (2, 3, 9, 11, 13)
 CONVOLUTIONS = 13
+
+
+def shown_layers(model: str) -> dict[int, int]:
+    """Layer of `model` -> the paper's layer that it stands for: the same relative depth.
+
+    >>> shown_layers("vgg16")
+    {2: 2, 3: 3, 9: 9, 11: 11, 13: 13}
+    >>> shown_layers("vgg11")
+    {1: 2, 2: 3, 6: 9, 7: 11, 8: 13}
+    """
+    convolutions = sum(entry != "M" for entry in VGG[model])
+    return {max(1, round(k * convolutions / CONVOLUTIONS)): k for k in LAYERS}

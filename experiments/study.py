@@ -116,14 +116,19 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        return read_json(
-            self.folder / "config.json", "variant", "lr", "seed", "data_fingerprint", "environment"
-        )
+        path = self.folder / "config.json"
+        content = read_json(path, "variant", "lr", "seed", "data_fingerprint", "environment")
+        if "threads" not in content["environment"]:
+            raise DataError(f"{path} is damaged: its environment lacks threads. Restore it.")
+        return content
 
     @property
     def result(self) -> dict[str, Any] | None:
         path = self.folder / "result.json"
-        return read_json(path, "status") if path.exists() else None
+        if not path.exists():
+            return None
+        content = read_json(path, "status")
+        return read_json(path, "step") if content["status"] == "diverged" else content
 
     @property
     def checkpoint_path(self) -> Path:
@@ -239,14 +244,14 @@ class Study:
         return (self.folder / "study.json").exists()
 
     @classmethod
-    def open(cls, folder: Path, experiment: str) -> Study:
+    def open(cls, folder: Path, experiment: str, flag: str = "--resume") -> Study:
         if not cls(folder).exists:
             raise UsageError(
-                f"--resume {folder}: there is no study (no study.json in that folder)."
+                f"{flag} {folder}: there is no study (no study.json in that folder)."
             )
         study = cls(folder)
         if study._content["experiment"] != experiment:
-            raise UsageError(f"--resume {folder} is a study of {study._content['experiment']}.")
+            raise UsageError(f"{flag} {folder} is a study of {study._content['experiment']}.")
         return study
 
     @property

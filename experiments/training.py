@@ -94,6 +94,11 @@ def train(
     """
     start, states = run.restore()
     if states is not None:
+        if (lines := len(run.records("metrics"))) != start:
+            raise DataError(
+                f"{run.folder / 'metrics.jsonl'} holds {lines} of the {start} lines before the "
+                f"checkpoint. Restore it, or delete {run.folder} and train again."
+            )
         try:
             model.load_state_dict(states["model"])
             optimizer.load_state_dict(states["optimizer"])

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import paper
+from experiments import paper, vgg_figures
 from experiments.command_line import (
     UsageError,
     at_least,
@@ -53,6 +53,7 @@ from reference_models.vgg import VGG, vgg
 PROGRAM = "python -m experiments.vgg_cifar"
 BACKENDS = ("numpy", "cupy", "strict")
 DATA = ("cifar10", "shapes")
+MOST_PARAMETERS = 10**12  # beyond what any machine holds
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The name of a variant -> (norm, noise)
@@ -90,9 +91,9 @@ class Settings:
     # "15,000 steps (training accuracy plateaus)": 38 epochs of CIFAR-10.
     steps: int = setting(15_000, "updates per run")
     batch_size: int = setting(128, "images per step")
-    # "standard stochastic gradient descent": its penalty's decay fits no momentum (paper.md, 3).
+    # "standard stochastic gradient descent"; how its loss curves decay fits no momentum either.
     momentum: float = setting(0.0, "momentum of SGD")
-    # Not stated; the loss curves fit 4e-4, the accuracies don't depend on it.
+    # Not stated. Its loss curves start above ln 10 and fit a penalty of about 4e-4 (inferred).
     weight_decay: float = setting(0.0, "l2 penalty; 4e-4 fits the paper's loss curves")
     # "since our focus is on training, we do not use data augmentation"
     augment: bool = setting(False, "pad-and-crop and flip the training images")
@@ -150,9 +151,16 @@ def check(s: Settings) -> None:
     if len({plan.name for plan in plans(s)}) < len(plans(s)):
         raise UsageError(f"--lr {_text(s.lr)}: rates of a study must differ in six digits.")
     try:
-        vgg(s.model, width=s.width, head=s.head)
+        numbers = sum(p.size for p in vgg(s.model, width=s.width, head=s.head).parameters())
+    except OverflowError:
+        numbers = MOST_PARAMETERS + 1
     except ValueError as error:
         raise UsageError(str(error)) from None
+    if numbers > MOST_PARAMETERS:
+        raise UsageError(
+            f"--width {s.width:g} with --head {s.head} makes a network of more than "
+            f"{MOST_PARAMETERS:.0e} parameters. Take a smaller one."
+        )
 
 
 @dataclass(frozen=True)
@@ -182,18 +190,6 @@ def network(s: Settings, variant: str, seed: int) -> nn.Sequential:
 def sgd(s: Settings, model: nn.Sequential, lr: float) -> optim.SGD:
     groups = optim.decay_groups(model, s.weight_decay)
     return optim.SGD([g for g in groups if g["params"]], lr, momentum=s.momentum)
-
-
-def shown_layers(model: str) -> dict[int, int]:
-    """Layer of `model` -> the paper's layer that it stands for: the same relative depth.
-
-    >>> shown_layers("vgg16")
-    {2: 2, 3: 3, 9: 9, 11: 11, 13: 13}
-    >>> shown_layers("vgg11")
-    {1: 2, 2: 3, 6: 9, 7: 11, 8: 13}
-    """
-    convolutions = sum(entry != "M" for entry in VGG[model])
-    return {max(1, round(k * convolutions / paper.CONVOLUTIONS)): k for k in paper.LAYERS}
 
 
 def load_data(s: Settings) -> Dataset:
@@ -231,7 +227,7 @@ def run(s: Settings, study: Study, plan: Plan, data: Dataset) -> dict[str, Any]:
     model = network(s, plan.variant, plan.seed)
     recorders: list[Recorder] = [
         TestAccuracy(data, s.eval_every),
-        Distributions(shown_layers(s.model), s.record_every, units=3, seed=plan.seed),
+        Distributions(paper.shown_layers(s.model), s.record_every, units=3, seed=plan.seed),
     ]
     augment = pad_crop_flip if s.augment else None
     return train(
@@ -256,7 +252,7 @@ def unchanged(s: Settings, study: Study, data: Dataset) -> None:
         differ = []
         if before["data_fingerprint"] != now["data_fingerprint"]:
             differ.append("the data (another --data-dir?)")
-        was, is_ = before["environment"].get("threads"), now["environment"]["threads"]
+        was, is_ = before["environment"]["threads"], now["environment"]["threads"]
         if was != is_:
             differ.append(f"threads ({was} then, {is_} now)")
         if differ and not s.force:
@@ -367,8 +363,6 @@ def continuation(study: Study) -> str:
 
 
 def study_all(s: Settings, study: Study) -> int:
-    from experiments import vgg_figures
-
     data = load_data(s)
     if s.batch_size > len(data.train_images):
         raise UsageError(
@@ -392,7 +386,7 @@ def study_all(s: Settings, study: Study) -> int:
         result = run(s, study, plan, data)
         if result["status"] == "diverged":
             print(f"{plan.name}: diverged at step {result['step']}", flush=True)
-    vgg_figures.draw(study)
+    vgg_figures.draw([study])
     return 0
 
 

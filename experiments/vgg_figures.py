@@ -1,6 +1,9 @@
-"""Figures, table and verdict of a `vgg_cifar` study, from its files.
+"""Figures, table and verdict of `vgg_cifar` studies, from their files.
 
-    python -m experiments.vgg_figures STUDY      draws them again
+    python -m experiments.vgg_figures STUDY [STUDY ...] [--out DIR]
+
+draws them again, for several studies (of one network on one data set) together; into the first one
+unless --out says otherwise.
 
 accuracy.png        training and test accuracy over the steps (Figs. 1a, 1b, 2 left)
 distributions.png   what enters the ReLU of a layer, over training (Figs. 1c, 2 right)
@@ -10,13 +13,15 @@ drift.png           how its mean and variance move (Fig. 8), at the ReLU and at 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments import paper
-from experiments.command_line import UsageError, report
+from experiments.command_line import UsageError, parse, report, setting
 from experiments.figures import COLOURS, DASHES, fan, pyplot, save, smooth
 from experiments.study import Run, Study, write_json
 from minibn import checkpoint
@@ -26,24 +31,37 @@ PROGRAM = "python -m experiments.vgg_figures"
 LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
 
 
-def draw(study: Study) -> None:
-    """Draw everything, write table.md and summary.json, and print table, verdict and paths."""
-    runs = [run for run in study.runs() if run.records("metrics") or run.result]
+def draw(studies: Sequence[Study], out: Path | None = None) -> None:
+    """Draw everything, write table.md and summary.json, and print table, verdict and paths.
+
+    Raises DataError if there are no results, or if the studies are not of one network and data set.
+    """
+    out = out or studies[0].folder
+    runs = [r for study in studies for r in study.runs() if r.records("metrics") or r.result]
     if not runs:
-        raise DataError(f"{study.folder} has no run with results yet.")
+        raise DataError(f"{studies[0].folder} has no run with results yet.")
+    settings = studies[0].settings
+    for study in studies[1:]:
+        for key in ("model", "width", "head", "data", "batch_size", "steps"):
+            if study.settings[key] != settings[key]:
+                raise DataError(
+                    f"{study.folder} has {key} {study.settings[key]}, {studies[0].folder} "
+                    f"{settings[key]}: figures compare like with like. Draw them apart."
+                )
+    order = list(COLOURS)
+    runs.sort(key=lambda r: (r.config["lr"], r.config["seed"], order.index(r.config["variant"])))
+    window = max(1, settings["steps"] // 50)
+    layers = paper.shown_layers(settings["model"])
     table, verdict = make_table(runs), make_verdict(runs)
-    write_json(study.folder / "summary.json", summary(study, runs))
     text = f"{table}\n\n{verdict}\n\n{against_the_paper(runs)}"
-    checkpoint.write_text(study.folder / "table.md", text.rstrip() + "\n")
-    folder = study.folder / "figures"
-    path = accuracy_figure(runs, folder, smoothing(study))
-    others = [f(study, runs, folder) for f in (distribution_figure, drift_figure)]
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(out / "table.md", text.rstrip() + "\n")
+    write_json(out / "summary.json", summary(settings, runs, window))
+    folder = out / "figures"
+    path = accuracy_figure(runs, folder, window)
+    others = [distribution_figure(runs, layers, folder), drift_figure(runs, layers, folder)]
     print(f"\n{table}\n\n{verdict}\n")
-    print(f"Figure: {path}\nAlso: {', '.join(str(p) for p in others if p)}")
-
-
-def smoothing(study: Study) -> int:
-    return max(1, study.settings["steps"] // 50)
+    print(f"Figure: {path}\nAlso: {', '.join(map(str, others))}")
 
 
 def label(run: Run, runs: list[Run]) -> str:
@@ -140,9 +158,8 @@ def _cell(row: tuple | None, i: int) -> str:
     return "" if row is None or row[i] is None else f"{row[i]:g}"
 
 
-def summary(study: Study, runs: list[Run]) -> dict[str, Any]:
-    """What the curves were drawn from, in a small file."""
-    window = smoothing(study)
+def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str, Any]:
+    """What the curves were drawn from, in a small file (without paths of this machine)."""
     content = {}
     for run in runs:
         metrics, config = run.records("metrics"), run.config
@@ -160,7 +177,8 @@ def summary(study: Study, runs: list[Run]) -> dict[str, Any]:
             "environment": config["environment"],
             "data_fingerprint": config["data_fingerprint"],
         }
-    return {"settings": study.settings, "smoothed_over_steps": window, "runs": content}
+    shared = {k: v for k, v in settings.items() if k not in ("data_dir", "variants", "lr", "seed")}
+    return {"settings": shared, "smoothed_over_steps": window, "runs": content}
 
 
 def seconds(run: Run) -> float:
@@ -214,75 +232,71 @@ def _series(run: Run, layer: int, place: str) -> list[dict[str, Any]]:
     return [r for r in records if r["unit"] == unit and r["place"] == place]
 
 
-def _layers(study: Study) -> dict[int, int]:
-    from experiments.vgg_cifar import shown_layers
-
-    return shown_layers(study.settings["model"])
-
-
 def _title(layer: int, of_paper: int) -> str:
     return f"layer {layer}" + (f" (as deep as the paper's {of_paper})" if layer != of_paper else "")
 
 
-def distribution_figure(study: Study, runs: list[Run], folder: Path) -> Path | None:
+def distribution_figure(runs: list[Run], layers: dict[int, int], folder: Path) -> Path:
     """One panel a layer and variant: quantiles of one unit's values over the batch, by step."""
     plt = pyplot()
-    chosen, layers = _first_seed_and_rate(runs), _layers(study)
+    chosen = _first_seed_and_rate(runs)
     figure, grid = plt.subplots(
         len(layers), len(chosen), figsize=(2.9 * len(chosen), 1.9 * len(layers)),
         sharex=True, squeeze=False,
     )  # fmt: skip
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
-        low, high = np.inf, -np.inf
         for axes, run in zip(row, chosen, strict=True):
             seen = [r for r in _series(run, layer, "activation") if "quantiles" in r]
             if seen:
                 quantiles = np.array([r["quantiles"] for r in seen])
                 fan(axes, [r["step"] for r in seen], quantiles, COLOURS[run.config["variant"]])
-                low = min(low, np.quantile(quantiles[:, 0], 0.02))
-                high = max(high, np.quantile(quantiles[:, -1], 0.98))
-        for axes in row:
-            if low < high:
-                axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         row[0].set_ylabel(_title(layer, of_paper).replace(" (", "\n("), fontsize=8)
     for axes, run in zip(grid[0], chosen, strict=True):
         axes.set_title(run.config["variant"], color=COLOURS[run.config["variant"]])
     for axes in grid[-1]:
         axes.set_xlabel("step")
-    figure.suptitle("what enters the ReLU of one unit: median and 50, 90, 98 % of its values", y=1.0)
+    figure.suptitle(
+        "what enters the ReLU of one unit: median and 50, 90, 98 % of its values (mind the scales)"
+    )
     figure.tight_layout()
     return save(figure, folder, "distributions")
 
 
-def drift_figure(study: Study, runs: list[Run], folder: Path) -> Path | None:
-    """Fig. 8: change of mean and variance between successive steps, one row a layer.
+def drift_figure(runs: list[Run], layers: dict[int, int], folder: Path) -> Path:
+    """Fig. 8: how mean and variance change between successive steps, and since the first.
 
     Solid: at the activation; dotted: at the norm's input. After a BatchNorm the batch mean is
     beta and the variance gamma² by definition, so the dotted line is the fair comparison.
     """
     plt = pyplot()
-    layers, chosen = _layers(study), _first_seed_and_rate(runs)
-    moments = (("mean", "|change of mean|"), ("var", "|change of variance|"))
+    chosen = _first_seed_and_rate(runs)
+    columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
+    names = {"mean": "mean", "var": "variance"}
     figure, grid = plt.subplots(
-        len(layers), 2, figsize=(9, 1.9 * len(layers)), sharex=True, squeeze=False
+        len(layers), 4, figsize=(14, 1.9 * len(layers)), sharex=True, squeeze=False
     )
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
-        for axes, (moment, name) in zip(row, moments, strict=True):
+        for axes, (moment, first) in zip(row, columns, strict=True):
             for run in chosen:
+                variant = run.config["variant"]
                 for place, style in (("activation", "-"), ("norm_input", ":")):
-                    steps, change = _successive(_series(run, layer, place), moment)
+                    records = _series(run, layer, place)
+                    steps, change = (_since_first if first else _successive)(records, moment)
                     if steps:
-                        axes.plot(
-                            steps, smooth(change, 3), style, color=COLOURS[run.config["variant"]],
-                            label=run.config["variant"] + (": norm's input" if style == ":" else ""),
-                        )  # fmt: skip
+                        name = variant + (": norm's input" if place == "norm_input" else "")
+                        line = smooth(change, 3)
+                        axes.plot(steps, line, style, color=COLOURS[variant], label=name)
             axes.set_yscale("log")
-            axes.set_title(f"{_title(layer, of_paper)}: {name}", fontsize=8)
-    grid[-1][0].set_xlabel("step")
-    grid[-1][1].set_xlabel("step")
+            since = "since step 0" if first else "to the next step"
+            axes.set_title(f"|change of {names[moment]}| {since}", fontsize=8)
+        row[0].set_ylabel(_title(layer, of_paper).replace(" (", "\n("), fontsize=8)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncol=3, fontsize=8, bbox_to_anchor=(0.5, -0.06))
-    figure.suptitle("between successive steps, one unit", y=1.0)
+    figure.legend(
+        handles, labels, loc="lower center", ncol=6, fontsize=8, bbox_to_anchor=(0.5, -0.03)
+    )
+    figure.suptitle("mean and variance of one unit")
     figure.tight_layout()
     return save(figure, folder, "drift")
 
@@ -294,12 +308,36 @@ def _successive(records: list[dict[str, Any]], moment: str) -> tuple[list[int], 
     return steps, [max(abs(at[t + 1] - at[t]), 1e-12) for t in steps]
 
 
-def main() -> int:
-    if len(sys.argv) != 2:
-        return report(PROGRAM, UsageError(f"usage: {PROGRAM} STUDY"))
+def _since_first(records: list[dict[str, Any]], moment: str) -> tuple[list[int], list[float]]:
+    """|moment(t) - moment(0)| for every recorded t after the first."""
+    later = [r for r in records if r["step"] > 0]
+    return [r["step"] for r in later], [
+        max(abs(r[moment] - records[0][moment]), 1e-12) for r in later
+    ]
+
+
+@dataclass(frozen=True)
+class Options:
+    out: str | None = setting(None, "folder for figures, table and summary", kind=str)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    folders = []
+    while words and not words[0].startswith("-"):
+        folders.append(Path(words.pop(0)))
     try:
-        draw(Study.open(Path(sys.argv[1]), "vgg_cifar"))
-    except (UsageError, DataError) as error:
+        given = parse(
+            Options,
+            words,
+            program=f"{PROGRAM} STUDY [STUDY ...]",
+            description=str(__doc__).partition("\n\n")[0],
+        )
+        if not folders:
+            raise UsageError(f"which study? {PROGRAM} runs/vgg_cifar/TIME")
+        out = Path(given["out"]) if given.get("out") else None
+        draw([Study.open(folder, "vgg_cifar", "STUDY") for folder in folders], out)
+    except (UsageError, DataError, OSError) as error:
         return report(PROGRAM, error)
     return 0
 

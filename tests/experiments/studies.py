@@ -18,11 +18,12 @@ from minibn import checkpoint
 KILLED = Path(__file__).with_name("killed.py")
 STEPS = 8
 
-SMALL = (
-    "--data shapes --train-size 40 --test-size 20 --model vgg11 --width 0.03125 --batch-size 16 "
-    "--lr 0.05 --momentum 0.9 --weight-decay 0.001 --augment --eval-every 3 --record-every 3 "
-    "--checkpoint-every 3 --threads 1"
-).split()
+SMALL = [
+    *("--data", "shapes", "--train-size", "40", "--test-size", "20"),
+    *("--model", "vgg11", "--width", "0.03125", "--batch-size", "16", "--augment"),
+    *("--lr", "0.05", "--momentum", "0.9", "--weight-decay", "0.001", "--threads", "1"),
+    *("--eval-every", "3", "--record-every", "3", "--checkpoint-every", "3"),
+]
 ONE = [*SMALL, "--variants", "noisy-batchnorm"]
 TWO = [*SMALL, "--variants", "noisy-batchnorm", "standard"]
 
@@ -34,7 +35,7 @@ def settings(*arguments: str) -> vgg_cifar.Settings:
 
 
 def main(*arguments: object, draw: bool = False) -> int:
-    """`python -m experiments.vgg_cifar` in this process; without its figures, which take seconds."""
+    """`python -m experiments.vgg_cifar` in this process, without its figures: they take seconds."""
     with pytest.MonkeyPatch.context() as patch:
         if not draw:
             patch.setattr(vgg_figures, "draw", lambda study: None)
