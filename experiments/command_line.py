@@ -70,6 +70,7 @@ def parse(
         default: Any = field.default
         shown = " ".join(map(str, default)) if meta["many"] else default
         text = meta["help"] + ("" if default in (None, False) else f" (default: {shown})")
+        text = text.replace("%", "%%")  # argparse formats it
         if meta["kind"] is bool:
             parser.add_argument(flags[-1], action="store_true", help=text)
         else:
@@ -77,7 +78,7 @@ def parse(
                 flags[-1],
                 type=_value(meta["kind"]),
                 metavar=meta["kind"].__name__.upper(),
-                help=text.replace("%", "%%"),
+                help=text,
                 nargs="+" if meta["many"] else None,
             )
     given, unknown = parser.parse_known_args(arguments)

@@ -4,10 +4,10 @@
 
 1. the tests marked `gpu` (every op, layer and short training on CuPy);
 2. the first steps of every variant on both backends from the same weights: the losses, side by side;
-3. steps per second of the paper's VGG-16 with BatchNorm at batch 128.
+3. the time of a step of VGG-16 with BatchNorm at batch 128.
 
 Writes gpu_check.json into --out and ends with exit code 0 only if everything agrees. Without a GPU
-it says what is missing (exit code 2); `--backend strict` runs steps 2 and 3 on the strict double.
+it says what is missing (exit code 2); `--backend strict` rehearses 2 and 3.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ images in eval mode, and writes confusion.png and .svg into the run's folder.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.command_line import UsageError, at_least, one_of, parse, report, setting
+from experiments.command_line import (
+    UsageError,
+    at_least,
+    one_of,
+    parse,
+    report,
+    restored,
+    setting,
+)
 from experiments.figures import pyplot, save
 from experiments.recorders import predictions
 from experiments.study import Run
@@ -46,8 +55,9 @@ def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Datas
             "runs/batchnorm-lr0.1-seed0."
         )
     config = run.config
-    stored = {k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()}
-    settings = Settings(**{**stored, **({"data_dir": data_dir} if data_dir else {})})
+    settings = Settings(**restored(Settings, config["settings"]))
+    if data_dir:
+        settings = dataclasses.replace(settings, data_dir=data_dir)
     if not run.checkpoint_path.exists():
         raise DataError(f"{run.folder} has no checkpoint yet. Train it first, or choose another.")
     manifest, states = checkpoint.load(run.checkpoint_path)

@@ -246,9 +246,7 @@ class Study:
     @classmethod
     def open(cls, folder: Path, experiment: str, flag: str = "--resume") -> Study:
         if not cls(folder).exists:
-            raise UsageError(
-                f"{flag} {folder}: there is no study (no study.json in that folder)."
-            )
+            raise UsageError(f"{flag} {folder}: there is no study (no study.json in that folder).")
         study = cls(folder)
         if study._content["experiment"] != experiment:
             raise UsageError(f"{flag} {folder} is a study of {study._content['experiment']}.")

@@ -85,7 +85,10 @@ def final_train(run: Run) -> float:
 
 def make_table(runs: list[Run]) -> str:
     """Markdown: one row a run."""
-    rows = ["| variant | lr | seed | steps | train accuracy | test accuracy |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| variant | lr | seed | steps | train accuracy | test accuracy |",
+        "|---|---|---|---|---|---|",
+    ]
     for run in runs:
         config, result, test = run.config, run.result or {}, run.records("test")
         if result.get("status") == "diverged":
@@ -93,7 +96,9 @@ def make_table(runs: list[Run]) -> str:
         else:
             outcome = f"{final_train(run):.3f} | {test[-1]['accuracy']:.3f} |" if test else "| |"
         done = len(run.records("metrics"))
-        rows.append(f"| {config['variant']} | {config['lr']:g} | {config['seed']} | {done} | {outcome}")
+        rows.append(
+            f"| {config['variant']} | {config['lr']:g} | {config['seed']} | {done} | {outcome}"
+        )
     share = f"train: mean over the last {LAST:.0%} of the steps; test: at the end, in eval mode"
     return "\n".join(rows) + f"\n\n({share})"
 
@@ -150,7 +155,7 @@ def against_the_paper(runs: list[Run]) -> str:
     if not rows:
         return ""
     head = "| variant | lr | step | train | paper's | test | paper's |\n|---|---|---|---|---|---|---|\n"
-    note = "\n\n(per cent; train: mean of the batches within 25 steps; the paper's network is larger)"
+    note = "\n\n(per cent; train: mean of the batches within 25 steps; the paper's net is larger)"
     return head + "\n".join(rows) + note
 
 
@@ -210,7 +215,8 @@ def accuracy_figure(runs: list[Run], folder: Path, window: int) -> Path:
             left.plot([m["step"] for m in metrics], accuracy, label=label(run, runs), **style)
         if (run.result or {}).get("status") == "diverged" and metrics:
             left.plot(metrics[-1]["step"], accuracy[-1], "x", color=style["color"])
-        right.plot([t["updates"] for t in tests], [t["accuracy"] for t in tests], marker=".", **style)
+        updates = [t["updates"] for t in tests]
+        right.plot(updates, [t["accuracy"] for t in tests], marker=".", **style)
     left.set(title=f"training (mean of the last {window} steps)", xlabel="step", ylabel="accuracy")
     right.set(title="test", xlabel="step", ylim=(0, 1))
     left.legend(fontsize=8, loc="upper left")

@@ -9,12 +9,14 @@
 `minibn.ops` has the mathematics, `minibn.nn` the layers, `minibn.optim` the optimizers.
 """
 
-from minibn import errors
-from minibn.tensor import Tensor  # isort: skip  # first: it brings ops and tape with it
-from minibn import ops
+from minibn.tensor import Tensor  # first, because it brings ops and tape with it
+
+# isort: split
+from minibn import errors, ops
 from minibn.anomaly import detect_anomaly
 from minibn.backend import array_module, get_backend, to_numpy, use
-from minibn.tape import Op, apply, grad, hvp, jacobian, no_grad
+from minibn.backward import grad, hvp, jacobian
+from minibn.tape import Op, apply, no_grad
 
 __version__ = "0.1.0"
 __all__ = [

@@ -1,4 +1,4 @@
-"""The errors that minibn raises. Each message names the argument, its value, the rule, the remedy."""
+"""The errors that minibn raises. A message names the argument, its value, the rule, the remedy."""
 
 
 class ShapeError(ValueError):

@@ -97,6 +97,6 @@ def uniforms_and_normals(
     uniform = (raw >> 40).astype(dtype)[:count] * FRACTION
     low = ((raw & LOW) >> 8).astype(dtype)
     xp = array_module(low)
-    radius = xp.sqrt(-2 * xp.log((low[:half] + 1) * FRACTION))     # the logarithm of (0, 1]
+    radius = xp.sqrt(-2 * xp.log((low[:half] + 1) * FRACTION))  # the logarithm of (0, 1]
     angle = low[half:] * (2 * math.pi * FRACTION)
     return uniform, xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]

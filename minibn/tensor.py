@@ -2,7 +2,7 @@
 
 `data` is the array (NumPy, CuPy or the strict double), `grad` the accumulated gradient of a leaf,
 `requires_grad` whether anybody wants it. Every operator is one line and one op; the mathematics is
-in `minibn.ops`, the walk back in `minibn.tape`.
+in `minibn.ops`, the walk back in `minibn.backward`.
 
 Comparisons give plain arrays: they are constants of differentiation. Writing into `.data` by hand
 is allowed and unchecked (`detect_anomaly` checks it); `assign` is the checked way.
@@ -75,7 +75,7 @@ class Tensor:
         """The Tensor that an op returns: recorded when there is a node."""
         self = object.__new__(Tensor)
         if isinstance(data, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
-            data = np.asarray(data)
+            data = np.asarray(data)  # host: NumPy's scalar
         self._set(data, node is not None, node, version or Version())
         return self
 
@@ -151,9 +151,9 @@ class Tensor:
     ) -> None:
         """Add d(self)/d(leaf) · cotangent to `.grad` of every leaf behind this Tensor.
 
-        cotangent: same shape as self; needed unless self is a scalar. See `minibn.tape.backward`.
+        cotangent: same shape as self; needed unless self is a scalar. See `minibn.backward`.
         """
-        tape.backward(self, cotangent, retain_graph=retain_graph, create_graph=create_graph)
+        walk.backward(self, cotangent, retain_graph=retain_graph, create_graph=create_graph)
 
     # -- operators: arithmetic
     def __add__(self, other: Any) -> Tensor:
@@ -248,4 +248,5 @@ class Tensor:
 
 
 # At the end, because both of them need Tensor.
-from minibn import ops, tape  # noqa: E402  a cycle on purpose: operators are ops, ops make Tensors
+from minibn import backward as walk  # noqa: E402  a cycle on purpose: operators are ops,
+from minibn import ops, tape  # noqa: E402  and ops make Tensors

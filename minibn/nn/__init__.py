@@ -1,6 +1,6 @@
 """Layers: parameters, and one call into `minibn.ops` each.
 
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).initialize(seed=0)
+model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).initialize(seed=0)
 """
 
 from minibn.nn import init

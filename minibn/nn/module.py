@@ -199,7 +199,7 @@ class Module:
         only misshapen ones count.
         """
         own: dict[str, State] = dict(self._named(State))
-        given = {name: np.asarray(to_numpy(state[name])) for name in own if name in state}
+        given = {name: to_numpy(state[name]) for name in own if name in state}
         wrong = {
             "missing": [n for n in own if n not in state] if strict else [],
             "unexpected": [n for n in state if n not in own] if strict else [],

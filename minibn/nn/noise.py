@@ -75,8 +75,8 @@ class Noise(Drawing):
         """(s, m) of x's shape for this step."""
         backend, C, dtype = backend_of(x), x.shape[-1], x.dtype
         per_unit = uniforms(backend, self.key, step, 2 * C, dtype, stream=1)
-        mu = self.n_mu * (2 * per_unit[:C] - 1)                     # (C,)
-        sigma = 1 + (self.n_sigma - 1) * per_unit[C:]               # (C,)
+        mu = self.n_mu * (2 * per_unit[:C] - 1)  # (C,)
+        sigma = 1 + (self.n_sigma - 1) * per_unit[C:]  # (C,)
         spread = self.r_sigma**0.5 if self.r_is_variance else self.r_sigma
         u, normal = uniforms_and_normals(backend, self.key, step, x.size, dtype)
         m = u.reshape(x.shape) * (2 * self.r_mu) + (mu - self.r_mu)

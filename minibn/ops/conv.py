@@ -86,12 +86,12 @@ class Conv2dInputGrad(_Conv):
         _, Ho, Wo, _ = self.y_shape
         xp = array_module(c)
         padded = xp.zeros((N, H + 2 * ph, W + 2 * pw, C), xp.result_type(c, w))
-        rows = c.reshape(self.rows, F)                              # (N·Ho·Wo, F)
+        rows = c.reshape(self.rows, F)  # (N·Ho·Wo, F)
         for k in range(Kh):
             for m in range(Kw):
                 part = (rows @ w[k, m].T).reshape(N, Ho, Wo, C)
                 padded[:, k : k + sh * Ho : sh, m : m + sw * Wo : sw] += part
-        return padded[:, ph : ph + H, pw : pw + W]                  # (N, H, W, C)
+        return padded[:, ph : ph + H, pw : pw + W]  # (N, H, W, C)
 
     def vjp(self, g, out, c, w):
         return (
@@ -107,7 +107,7 @@ class Conv2dWeightGrad(_Conv):
     """
 
     def forward(self, x, c):
-        rows = c.reshape(self.rows, self.w_shape[3])                # (N·Ho·Wo, F)
+        rows = c.reshape(self.rows, self.w_shape[3])  # (N·Ho·Wo, F)
         return (self._columns(x).T @ rows).reshape(self.w_shape)
 
     def vjp(self, g, out, x, c):

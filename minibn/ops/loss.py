@@ -28,12 +28,12 @@ class SoftmaxCrossEntropy(Op):
     """y = mean_n( logsumexp(x_n) - x_n[label_n] ).    x̄ = ȳ · (softmax(x) - onehot(label)) / N"""
 
     def __init__(self, labels: Any) -> None:
-        self.labels = labels                                        # (N,) integers, checked
+        self.labels = labels  # (N,) integers, checked
 
-    def forward(self, x):                                           # x (N, K)
+    def forward(self, x):  # x (N, K)
         N = len(x)
-        x = x - largest(x, (1,))                                    # or float32 loses digits
-        right = x[array_module(x).arange(N), self.labels]           # (N,)
+        x = x - largest(x, (1,))  # or float32 loses digits
+        right = x[array_module(x).arange(N), self.labels]  # (N,)
         return (logsumexp(x, axis=1) - right).sum() * (1 / N)
 
     def vjp(self, g, out, x):
@@ -53,7 +53,9 @@ def softmax_cross_entropy(x, labels):
         raise ShapeError(
             f"softmax_cross_entropy: x has shape {tuple(x.shape)}; logits are (N, K), not empty."
         )
-    labels = np.asarray(labels) if isinstance(labels, (list, tuple)) else value(labels)
+    if isinstance(labels, (list, tuple)):
+        labels = np.asarray(labels)  # host: checked there without a transfer, then moved
+    labels = value(labels)
     if labels.shape != x.shape[:1]:
         raise ShapeError(
             f"softmax_cross_entropy: labels have shape {labels.shape}, x {tuple(x.shape)}: one "

@@ -46,7 +46,7 @@ class BatchNorm(Op):
         self.eps = eps
 
     def forward(self, x, gamma, beta):
-        self.mean, self.var = moments(x)                            # (C,) each, for the layer
+        self.mean, self.var = moments(x)  # (C,) each, for the layer
         scale = gamma / array_module(x).sqrt(self.var + self.eps)
         return x * scale + (beta - self.mean * scale)
 
@@ -54,10 +54,10 @@ class BatchNorm(Op):
         axes = tuple(range(x.ndim - 1))
         M = math.prod(x.shape[:-1])
         mu, variance = moments(x)
-        inv_std = 1 / sqrt(variance + self.eps)                     # (C,)
-        x_hat = (x - mu) * inv_std                                  # (..., C)
-        g_beta = sum(g, axes)                                       # (C,)
-        g_gamma = sum(g * x_hat, axes)                              # (C,)
+        inv_std = 1 / sqrt(variance + self.eps)  # (C,)
+        x_hat = (x - mu) * inv_std  # (..., C)
+        g_beta = sum(g, axes)  # (C,)
+        g_gamma = sum(g * x_hat, axes)  # (C,)
         if not self.wants[0]:
             return None, g_gamma, g_beta
         g_x = (g - (g_beta + x_hat * g_gamma) * (1 / M)) * (gamma * inv_std)

@@ -36,7 +36,7 @@ def window_argmax(x, size, stride):
     corners = _corners(real(x), size, stride)
     best = functools.reduce(xp.maximum, corners)
     offset = xp.zeros(best.shape, dtype=xp.int64)
-    for i, corner in reversed(list(enumerate(corners))):           # so that the first one stays
+    for i, corner in reversed(list(enumerate(corners))):  # so that the first one stays
         k, m = divmod(i, size[1])
         offset = xp.where((corner == best) | (corner != corner), (k * W + m) * C, offset)
     N, Ho, Wo, _ = best.shape

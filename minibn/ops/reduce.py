@@ -55,7 +55,7 @@ class Sum(Op):
         down_the_rows = x.ndim > 1 and self.axes == tuple(range(x.ndim - 1))
         if down_the_rows and x.size and x.dtype.kind in "fc":
             # A product with ones: ten times faster than a reduction along the leading axes.
-            rows = x.reshape(-1, x.shape[-1])                       # (M, C)
+            rows = x.reshape(-1, x.shape[-1])  # (M, C)
             total = array_module(x).ones(len(rows), dtype=x.dtype) @ rows
             return total.reshape(kept(x.shape, self.axes)) if self.keepdims else total
         return x.sum(axis=self.axes, keepdims=self.keepdims)
@@ -126,7 +126,7 @@ class L2Norm(Op):
 
     def forward(self, x):
         xp = array_module(x)
-        top = xp.abs(real(x)).max(axis=self.axes, keepdims=True)    # against overflow
+        top = xp.abs(real(x)).max(axis=self.axes, keepdims=True)  # against overflow
         top = xp.where((top > 0) & xp.isfinite(top), top, 1).astype(top.dtype)
         z = xp.sqrt(((x / top) ** 2).sum(axis=self.axes, keepdims=True)) * top
         return z if self.keepdims else z.reshape(left(x.shape, self.axes))

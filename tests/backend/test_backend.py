@@ -17,6 +17,7 @@ from minibn.backend import (
     array_module,
     available,
     backend_of,
+    cupy_backend,
     get_backend,
     to_numpy,
     use,
@@ -63,7 +64,7 @@ class FakeCupy(types.ModuleType):
 @pytest.fixture
 def fake_cupy(monkeypatch):
     """Put a fake CuPy in place of the real one; what the backend remembers is restored."""
-    monkeypatch.setattr(backend_module, "_CUPY_IS_READY", [])
+    monkeypatch.setattr(cupy_backend, "_IS_READY", [])
     monkeypatch.setattr(backend_module, "_INSTANCES", {})
     monkeypatch.setattr(backend_module, "_FAMILIES", {np.ndarray: "numpy"})
 
@@ -219,7 +220,7 @@ def test_cupy_where_it_cannot_run_is_one_line_with_the_remedy():
     ("settings", "said"),
     [
         ({"trouble": "cudaErrorInsufficientDriver: too old", "driver": 0}, "no NVIDIA driver"),
-        ({"trouble": "cudaErrorInsufficientDriver: too old"}, "too old.*minibn.cuda12"),
+        ({"trouble": "cudaErrorInsufficientDriver: too old"}, "too old.*cupy-cuda12x"),
         ({"trouble": "cudaErrorNoDevice: none"}, "no CUDA device: cudaErrorNoDevice"),
         ({"devices": 0}, "no CUDA device"),
         ({"kernel_trouble": "\n=====\nlibnvrtc.so is missing\n\nmore"}, "libnvrtc.so is miss.*ctk"),
@@ -250,8 +251,8 @@ def test_cupy_that_is_not_installed_says_what_to_install(fake_cupy, monkeypatch)
     def absent(name):
         raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
-    monkeypatch.setattr(backend_module.importlib, "import_module", absent)
-    with pytest.raises(BackendUnavailable, match=r"not installed.*minibn\[cuda13\].*\[cuda12\]"):
+    monkeypatch.setattr(cupy_backend.importlib, "import_module", absent)
+    with pytest.raises(BackendUnavailable, match=r"not installed.*cupy-cuda13x.*cupy-cuda12x"):
         use("cupy")
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("minibn", "reference_models")
 # Where every array may be one of CuPy's.
 EDGE = ("minibn/nn/", "minibn/optim.py")  # ... but weights are drawn, and states kept, on the host
-ARRAY_CODE = (*EDGE, "minibn/ops/", "minibn/tensor.py", "minibn/tape.py")
+ARRAY_CODE = (*EDGE, "minibn/ops/", "minibn/tensor.py", "minibn/tape.py", "minibn/backward.py")
 # Functions of NumPy that look at dtypes alone.
 ON_DTYPES = {"can_cast", "issubdtype", "promote_types", "result_type", "dtype", "finfo", "iinfo"}
 
