@@ -3,7 +3,7 @@
     python -m experiments.gpu_check [--out DIR] [--data cifar10 --data-dir DIR]
 
 1. the tests marked `gpu` (every op, layer and short training on CuPy);
-2. the first steps of every variant on both backends from the same weights: the losses, side by side;
+2. the first losses of every variant on both backends, from the same weights, side by side;
 3. the time of a step of VGG-16 with BatchNorm at batch 128.
 
 Writes gpu_check.json into --out and ends with exit code 0 only if everything agrees. Without a GPU

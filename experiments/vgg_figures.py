@@ -154,7 +154,7 @@ def against_the_paper(runs: list[Run]) -> str:
             rows.append(f"| {key[0]} | {key[1]:g} | {step} | {' | '.join(cells)} |")
     if not rows:
         return ""
-    head = "| variant | lr | step | train | paper's | test | paper's |\n|---|---|---|---|---|---|---|\n"
+    head = "| variant | lr | step | train | paper's | test | paper's |\n|" + "---|" * 7 + "\n"
     note = "\n\n(per cent; train: mean of the batches within 25 steps; the paper's net is larger)"
     return head + "\n".join(rows) + note
 

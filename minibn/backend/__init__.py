@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from minibn.backend.philox import philox
 from minibn.errors import BackendMismatch, BackendUnavailable, ShapeError
 
 __all__ = [
@@ -95,9 +96,7 @@ class Backend:
         return out.reshape(out_shape)
 
     def philox(self, key: int, counter: int, count: int) -> Any:
-        """`count` raw integers of Philox4x64-10 (`minibn.random`), the same on every backend."""
-        from minibn.random import philox
-
+        """`count` raw integers of Philox4x64-10, the same on every backend."""
         return philox(self.xp, key, counter, count)
 
     def synchronize(self) -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from support.backends import on_backends
 
 from minibn.backend import get_backend, to_numpy
-from minibn.random import derive, generator, philox, uniforms, uniforms_and_normals
+from minibn.backend.philox import philox
+from minibn.random import derive, generator, uniforms, uniforms_and_normals
 
 WORD = 1 << 64
 keys = st.integers(0, (1 << 128) - 1)
