@@ -42,8 +42,8 @@ def pyplot() -> Any:
 def save(figure: Any, folder: Path, name: str) -> Path:
     """NAME.png and NAME.svg; returns the path of the PNG."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", bbox_inches="tight")
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    figure.savefig(folder / f"{name}.png")
     pyplot().close(figure)
     return folder / f"{name}.png"
 

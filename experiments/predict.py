@@ -93,6 +93,7 @@ def picture(counts: np.ndarray, classes: Sequence[str], title: str, folder: Path
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
     axes.set(xlabel="found", ylabel="true class (row: 100 %)", title=title)
+    figure.tight_layout()
     return save(figure, folder, "confusion")
 
 

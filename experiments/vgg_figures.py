@@ -220,6 +220,7 @@ def accuracy_figure(runs: list[Run], folder: Path, window: int) -> Path:
     left.set(title=f"training (mean of the last {window} steps)", xlabel="step", ylabel="accuracy")
     right.set(title="test", xlabel="step", ylim=(0, 1))
     left.legend(fontsize=8, loc="upper left")
+    figure.tight_layout()
     return save(figure, folder, "accuracy")
 
 
@@ -231,11 +232,14 @@ def _first_seed_and_rate(runs: list[Run]) -> list[Run]:
     return [chosen[v] for v in COLOURS if v in chosen]
 
 
-def _series(run: Run, layer: int, place: str) -> list[dict[str, Any]]:
-    """The records of the layer's first sampled unit at one place, in order."""
-    records = [r for r in run.records("distributions") if r["layer"] == layer]
-    unit = min((r["unit"] for r in records), default=None)
-    return [r for r in records if r["unit"] == unit and r["place"] == place]
+def _first_units(run: Run) -> dict[tuple[int, str], list[dict[str, Any]]]:
+    """(layer, place) -> the records of the layer's first sampled unit, in order."""
+    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for record in run.records("distributions"):
+        series = found.setdefault((record["layer"], record["place"]), [])
+        if not series or series[0]["unit"] == record["unit"]:
+            series.append(record)
+    return found
 
 
 def _title(layer: int, of_paper: int) -> str:
@@ -246,13 +250,14 @@ def distribution_figure(runs: list[Run], layers: dict[int, int], folder: Path) -
     """One panel a layer and variant: quantiles of one unit's values over the batch, by step."""
     plt = pyplot()
     chosen = _first_seed_and_rate(runs)
+    recorded = [_first_units(run) for run in chosen]
     figure, grid = plt.subplots(
         len(layers), len(chosen), figsize=(2.9 * len(chosen), 1.9 * len(layers)),
         sharex=True, squeeze=False,
     )  # fmt: skip
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
-        for axes, run in zip(row, chosen, strict=True):
-            seen = [r for r in _series(run, layer, "activation") if "quantiles" in r]
+        for axes, run, series in zip(row, chosen, recorded, strict=True):
+            seen = [r for r in series.get((layer, "activation"), []) if "quantiles" in r]
             if seen:
                 quantiles = np.array([r["quantiles"] for r in seen])
                 fan(axes, [r["step"] for r in seen], quantiles, COLOURS[run.config["variant"]])
@@ -276,6 +281,7 @@ def drift_figure(runs: list[Run], layers: dict[int, int], folder: Path) -> Path:
     """
     plt = pyplot()
     chosen = _first_seed_and_rate(runs)
+    recorded = [_first_units(run) for run in chosen]
     columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
     names = {"mean": "mean", "var": "variance"}
     figure, grid = plt.subplots(
@@ -283,27 +289,26 @@ def drift_figure(runs: list[Run], layers: dict[int, int], folder: Path) -> Path:
     )
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
         for axes, (moment, first) in zip(row, columns, strict=True):
-            for run in chosen:
+            for run, series in zip(chosen, recorded, strict=True):
                 variant = run.config["variant"]
                 for place, style in (("activation", "-"), ("norm_input", ":")):
-                    records = _series(run, layer, place)
+                    records = series.get((layer, place), [])
                     steps, change = (_since_first if first else _successive)(records, moment)
                     if steps:
                         name = variant + (": norm's input" if place == "norm_input" else "")
                         line = smooth(change, 3)
                         axes.plot(steps, line, style, color=COLOURS[variant], label=name)
             axes.set_yscale("log")
+            axes.minorticks_off()
             since = "since step 0" if first else "to the next step"
             axes.set_title(f"|change of {names[moment]}| {since}", fontsize=8)
         row[0].set_ylabel(_title(layer, of_paper).replace(" (", "\n("), fontsize=8)
     for axes in grid[-1]:
         axes.set_xlabel("step")
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", ncol=6, fontsize=8, bbox_to_anchor=(0.5, -0.03)
-    )
+    figure.legend(handles, labels, loc="lower center", ncol=6, fontsize=8)
     figure.suptitle("mean and variance of one unit")
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
     return save(figure, folder, "drift")
 
 

@@ -1,0 +1,184 @@
+"""Figures, tables and predictions come from the files of a study."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from studies import TWO, main, runs
+
+from experiments import figures, gpu_check, paper, predict, vgg_figures
+from experiments.study import Run, Study, write_json
+from minibn.errors import DataError
+
+
+@pytest.fixture
+def study(whole_of_two, tmp_path):
+    """A copy of a trained study, to draw into."""
+    return Study(shutil.copytree(whole_of_two, tmp_path / "study"))
+
+
+@pytest.fixture(scope="module")
+def drawn(whole_of_two, whole, tmp_path_factory):
+    """Two studies drawn together: the folder."""
+    out = tmp_path_factory.mktemp("drawn")
+    vgg_figures.draw([Study(whole_of_two), Study(whole)], out)
+    return out
+
+
+def test_drawing_leaves_figures_table_and_summary(drawn, whole_of_two):
+    for name in ("accuracy", "distributions", "drift"):
+        for ending in ("png", "svg"):
+            assert (drawn / "figures" / f"{name}.{ending}").stat().st_size > 1000
+    assert "| noisy-batchnorm | 0.05 | 0 | 8 |" in (drawn / "table.md").read_text()
+    summary = json.loads((drawn / "summary.json").read_text())
+    assert set(summary["runs"]) == {r.name for r in runs(whole_of_two)}
+
+
+def test_the_summary_names_no_path_of_the_machine_that_trained(drawn, whole_of_two):
+    text = (drawn / "summary.json").read_text()
+    assert "data_dir" not in text
+    assert str(whole_of_two) not in text
+
+
+def test_drawing_from_the_command_line_names_the_figures_and_gives_the_same_bytes(
+    drawn, whole_of_two, whole, tmp_path, capsys
+):
+    studies = [str(whole_of_two), str(whole)]
+    assert vgg_figures.main([*studies, "--out", str(tmp_path / "again")]) == 0
+    said = capsys.readouterr().out
+    assert "Verdict at lr 0.05" in said
+    for name in ("accuracy", "distributions", "drift"):
+        assert f"{name}.png" in said
+    for file in ("figures/accuracy.svg", "figures/drift.svg", "summary.json", "table.md"):
+        assert (tmp_path / "again" / file).read_bytes() == (drawn / file).read_bytes()
+
+
+def test_studies_of_different_networks_are_not_drawn_together(study, tmp_path):
+    other = shutil.copytree(study.folder, tmp_path / "other")
+    content = json.loads((other / "study.json").read_text())
+    content["settings"]["width"] = 1.0
+    write_json(other / "study.json", content)
+    with pytest.raises(DataError, match=r"width 1\.0.*like with like"):
+        vgg_figures.draw([study, Study(other)])
+
+
+def test_a_study_without_results_is_named(tmp_path, capsys):
+    assert vgg_figures.main([str(tmp_path)]) == 2
+    assert vgg_figures.main([]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "no study" in lines[0] and "which study?" in lines[1]
+
+
+def test_a_run_that_diverged_stands_in_the_table_with_its_step(tmp_path, capsys):
+    arguments = [*TWO, "--steps", "4", "--out", tmp_path / "wild"]
+    arguments[arguments.index("--lr") + 1] = "1e12"
+    assert main(*arguments, draw=True) == 0
+    assert "diverged at step" in (tmp_path / "wild" / "table.md").read_text()
+    assert "diverged at step" in capsys.readouterr().out
+
+
+def test_the_smoothed_curve_is_the_mean_of_the_last_values():
+    values = [1.0, 2.0, 3.0, 4.0, 10.0]
+    expected = [1.0, 1.5, 2.0, 3.0, 17 / 3]
+    np.testing.assert_allclose(figures.smooth(values, 3), expected)
+
+
+def fake_runs(scores, lr=0.1):
+    """Runs that claim these training accuracies."""
+
+    class Fake:
+        result = None
+
+        def __init__(self, variant, accuracy):
+            self.config = {"variant": variant, "lr": lr, "seed": 0, "settings": {"data": "cifar10"}}
+            self.accuracy = accuracy
+
+        def records(self, name):
+            if name == "metrics":
+                return [{"step": s, "accuracy": self.accuracy} for s in range(1101)]
+            return [{"updates": 1000, "accuracy": self.accuracy}]
+
+    return [Fake(v, a) for v, a in scores.items()]
+
+
+PAPERS = {"standard": 0.5, "batchnorm": 0.9, "noisy-batchnorm": 0.7, "noisy-standard": 0.1}
+
+
+def test_the_verdict_states_what_is_seen():
+    assert "NOT" not in vgg_figures.make_verdict(fake_runs(PAPERS))
+
+
+@pytest.mark.parametrize(("first", "second"), [("standard", "batchnorm")])
+def test_the_verdict_states_what_is_not_seen(first, second):
+    swapped = {**PAPERS, first: PAPERS[second], second: PAPERS[first]}
+    assert "NOT seen: BatchNorm trains faster" in vgg_figures.make_verdict(fake_runs(swapped))
+
+
+def test_the_table_stands_beside_the_papers_numbers_at_equal_steps():
+    text = vgg_figures.against_the_paper(fake_runs({"batchnorm": 0.9}))
+    assert "| batchnorm | 0.1 | 1000 | 90.0 | 83 | 90.0 | 76 |" in text
+    assert "| batchnorm | 0.1 | 2000 |" not in text
+
+
+def test_every_row_of_the_papers_numbers_has_a_value_for_each_step():
+    for row in [*paper.TRAIN.values(), *paper.TEST.values()]:
+        assert len(row) == len(paper.STEPS)
+
+
+def test_predict_agrees_with_the_accuracy_that_training_measured(study, capsys):
+    for run in runs(study.folder):
+        assert predict.main([str(run.folder)]) == 0
+        said = capsys.readouterr().out
+        measured = run.records("test")[-1]["accuracy"]
+        last = next(line for line in said.splitlines() if line.startswith("all"))
+        assert float(last.split()[-1]) == pytest.approx(measured, abs=5e-4)
+        assert (run.folder / "confusion.png").stat().st_size > 1000
+
+
+def test_confusion_counts_true_classes_in_rows():
+    counts = predict.confusion(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 0]), 3)
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "which run"),
+        (["nowhere"], "no config.json"),
+        (["RUN", "--backend", "cupyy"], "Did you mean 'cupy'"),
+        (["RUN", "--bach-size", "3"], "Did you mean --batch-size"),
+        (["RUN", "--batch-size", "0"], "at least 1"),
+    ],
+)
+def test_predict_says_in_one_line_what_is_wrong(study, capsys, arguments, says):
+    run = str(runs(study.folder)[0].folder)
+    assert predict.main([run if a == "RUN" else a for a in arguments]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
+
+
+def test_predict_refuses_a_damaged_checkpoint_and_other_data(study, capsys):
+    one, other = runs(study.folder)
+    one.checkpoint_path.write_bytes(one.checkpoint_path.read_bytes()[:500])
+    assert predict.main([str(one.folder)]) == 2
+    assert "damaged" in capsys.readouterr().err
+    write_json(other.folder / "config.json", {**other.config, "data_fingerprint": "0"})
+    assert predict.main([str(other.folder)]) == 2
+    assert "changed since" in capsys.readouterr().err
+
+
+def test_predict_refuses_a_run_without_a_checkpoint(study, capsys):
+    run = Run(runs(study.folder)[0].folder)
+    run.checkpoint_path.unlink()
+    assert predict.main([str(run.folder)]) == 2
+    assert "no checkpoint yet" in capsys.readouterr().err
+
+
+def test_the_gpu_check_rehearses_on_the_strict_double(tmp_path, capsys):
+    small = ["--steps", "1", "--rounds", "1", "--batch-size", "4", "--model", "vgg11"]
+    arguments = ["--backend", "strict", "--width", "0.05", *small, "--out", str(tmp_path)]
+    assert gpu_check.main(arguments) == 0
+    found = json.loads((tmp_path / "gpu_check.json").read_text())
+    assert found["batchnorm"]["worst_relative"] <= gpu_check.TOLERANCE
+    assert "differ by at most" in capsys.readouterr().out
