@@ -28,8 +28,9 @@ from experiments.command_line import (
 )
 from experiments.figures import pyplot, save
 from experiments.recorders import predictions
+from experiments.session import BACKENDS
 from experiments.study import Run
-from experiments.vgg_cifar import BACKENDS, Settings, load_data, network
+from experiments.vgg_cifar import Settings, load_data, network
 from minibn import checkpoint, nn, use
 from minibn.data import Dataset
 from minibn.errors import BackendUnavailable, DataError

@@ -20,41 +20,33 @@ shows all four findings in two minutes on drawn shapes.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import paper, vgg_figures
+from experiments import paper, session, vgg_figures
 from experiments.command_line import (
     UsageError,
     at_least,
     flag_name,
     one_of,
-    parse,
-    report,
-    restored,
     setting,
 )
 from experiments.recorders import Distributions, Recorder, TestAccuracy
-from experiments.study import Run, Study, default_folder, environment
-from experiments.training import Interrupted, blas_threads, clock, cores, one_step, train
-from minibn import nn, optim, use
+from experiments.study import Run, Study, environment
+from experiments.training import clock, cores, one_step, train
+from minibn import nn, optim
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, load, pad_crop_flip
-from minibn.errors import BackendUnavailable, DataError
 from reference_models.vgg import VGG, vgg
 
 PROGRAM = "python -m experiments.vgg_cifar"
-BACKENDS = ("numpy", "cupy", "strict")
 DATA = ("cifar10", "shapes")
 MOST_PARAMETERS = 10**12  # beyond what any machine holds
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # The name of a variant -> (norm, noise)
 VARIANTS = {
@@ -71,7 +63,7 @@ class Settings:
 
     quick: bool = setting(False, "a small network on drawn shapes: four variants in two minutes")
     # The paper ran on a GPU; NumPy is what everybody has.
-    backend: str = setting("numpy", f"where arrays live: {', '.join(BACKENDS)}")
+    backend: str = setting("numpy", f"where arrays live: {', '.join(session.BACKENDS)}")
     data: str = setting("cifar10", f"the data set: {', '.join(DATA)}")
     data_dir: str | None = setting(
         None, "folder with cifar-10-batches-py or its archive (else the cache, else a download)",
@@ -114,9 +106,6 @@ QUICK = {
     "batch_size": 32, "steps": 500, "eval_every": 100, "record_every": 10, "checkpoint_every": 250,
 }  # fmt: skip
 
-# Settings that say where and how, not what: they may differ when a study is continued.
-FREE = ("resume", "out", "force", "data_dir")
-
 
 def settings_from(given: dict[str, Any]) -> Settings:
     """Defaults, then the preset, then what was given."""
@@ -125,7 +114,7 @@ def settings_from(given: dict[str, Any]) -> Settings:
 
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
-    one_of("--backend", s.backend, BACKENDS)
+    one_of("--backend", s.backend, session.BACKENDS)
     one_of("--data", s.data, DATA)
     one_of("--model", s.model, tuple(VGG))
     for variant in s.variants:
@@ -149,7 +138,7 @@ def check(s: Settings) -> None:
                 f"--{name} names something twice: {' '.join(map(str, getattr(s, name)))}."
             )
     if len({plan.name for plan in plans(s)}) < len(plans(s)):
-        raise UsageError(f"--lr {_text(s.lr)}: rates of a study must differ in six digits.")
+        raise UsageError(f"--lr {session.shown(s.lr)}: rates of a study must differ in six digits.")
     try:
         numbers = sum(p.size for p in vgg(s.model, width=s.width, head=s.head).parameters())
     except OverflowError:
@@ -203,7 +192,7 @@ def configuration(s: Settings, plan: Plan, data: Dataset) -> dict[str, Any]:
         **dataclasses.asdict(plan),
         "norm": VARIANTS[plan.variant][0],
         "noise": VARIANTS[plan.variant][1],
-        "settings": stored(s),
+        "settings": session.stored(s),
         "data_fingerprint": data.fingerprint,
         "environment": environment(get_backend(), s.threads or cores()),
     }
@@ -242,69 +231,6 @@ def run(s: Settings, study: Study, plan: Plan, data: Dataset) -> dict[str, Any]:
     )
 
 
-def unchanged(s: Settings, study: Study, data: Dataset) -> None:
-    """A run goes on bit for bit only with the same data and threads: else UsageError."""
-    for plan in plans(s):
-        folder = study.run(plan.name)
-        if not folder.begun or finished(s, folder):
-            continue
-        before, now = folder.config, configuration(s, plan, data)
-        differ = []
-        if before["data_fingerprint"] != now["data_fingerprint"]:
-            differ.append("the data (another --data-dir?)")
-        was, is_ = before["environment"]["threads"], now["environment"]["threads"]
-        if was != is_:
-            differ.append(f"threads ({was} then, {is_} now)")
-        if differ and not s.force:
-            raise UsageError(
-                f"--resume: {' and '.join(differ)} changed since {plan.name} began, so it would "
-                "not go on bit for bit. Restore that, or accept it with --force."
-            )
-
-
-def stored(s: Settings) -> dict[str, Any]:
-    """The settings that belong to a study."""
-    values = dataclasses.asdict(s)
-    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-    return {k: v for k, v in kept.items() if k not in ("resume", "out", "force")}
-
-
-def open_study(given: dict[str, Any]) -> tuple[Settings, Study]:
-    """The study to work on: a new one, or the one that --resume names, with its settings."""
-    if "resume" not in given:
-        s = settings_from(given)
-        check(s)
-        if s.threads is None:
-            s = dataclasses.replace(s, threads=cores())
-        folder = default_folder("vgg_cifar") if s.out is None else Path(s.out)
-        return s, Study.create(folder, "vgg_cifar", stored(s))
-    if "out" in given:
-        raise UsageError("--out and --resume exclude each other: a study continues where it is.")
-    study = Study.open(Path(given["resume"]), "vgg_cifar")
-    try:
-        kept = dataclasses.asdict(Settings(**restored(Settings, study.settings)))
-    except DataError as error:
-        raise DataError(f"{study.folder / 'study.json'} can't be used: {error}") from None
-    differ = [
-        f"{flag_name(k)} {_text(v)} (the study: {_text(kept[k])})"
-        for k, v in given.items()
-        if k not in FREE and kept[k] != v and not (k == "threads" and given.get("force"))
-        and not (k == "steps" and v >= kept["steps"])
-    ]  # fmt: skip
-    if differ:
-        raise UsageError(
-            f"--resume reads its settings from the study, and these differ: {'; '.join(differ)}. "
-            "Leave them out; only --steps may be raised (and --threads changed, with --force)."
-        )
-    s = Settings(**{**kept, **given})
-    check(s)
-    return s, study
-
-
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def estimate(s: Settings, data: Dataset, runs: int) -> float:
     """Seconds for `runs` runs, from two steps of a throw-away copy."""
     variant = "batchnorm" if "batchnorm" in s.variants else s.variants[0]
@@ -320,48 +246,6 @@ def estimate(s: Settings, data: Dataset, runs: int) -> float:
     return (time.perf_counter() - began) * s.steps * runs
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the study, draw its figures, print its table. Returns the exit code."""
-    try:
-        given = parse(
-            Settings,
-            sys.argv[1:] if arguments is None else arguments,
-            program=PROGRAM,
-            description=str(__doc__).partition("\n\n")[0],
-        )
-        if "backend" in given:  # first of all: nothing is written if it can't run
-            one_of("--backend", given["backend"], BACKENDS)
-            get_backend(given["backend"])
-        s, study = open_study(given)
-    except (UsageError, DataError, BackendUnavailable, OSError) as error:
-        return report(PROGRAM, error)
-    exhausted: tuple[type[Exception], ...] = (MemoryError,)
-    try:
-        with study.or_nothing(), use(s.backend) as backend, blas_threads(s.threads or cores()):
-            exhausted = backend.memory_exhausted
-            return study_all(s, study)
-    except (UsageError, DataError, BackendUnavailable) as error:
-        return report(PROGRAM, error)
-    except (Interrupted, KeyboardInterrupt) as error:
-        lost = "" if isinstance(error, Interrupted) else ", up to the last checkpoint"
-        saved = f"everything is saved{lost}." if study.exists else "nothing was begun."
-        print(f"\nStopped; {saved}{continuation(study)}", flush=True)
-        return 130
-    except exhausted:
-        remedy = " Take a smaller --batch-size, --width or --train-size."
-        return report(PROGRAM, MemoryError("Memory is exhausted." + remedy))
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        remedy = "Free space." if error.errno in NO_SPACE else "Mend that."
-        what = f"{error.strerror or error}{where}. {remedy}{continuation(study)}"
-        return report(PROGRAM, OSError(what))
-
-
-def continuation(study: Study) -> str:
-    """How a study goes on that has stopped."""
-    return f" Continue: {PROGRAM} --resume {study.folder}" if study.exists else ""
-
-
 def study_all(s: Settings, study: Study) -> int:
     data = load_data(s)
     if s.batch_size > len(data.train_images):
@@ -369,8 +253,11 @@ def study_all(s: Settings, study: Study) -> int:
             f"--batch-size {s.batch_size} is more than the {len(data.train_images):,} training "
             "images. Use a smaller batch."
         )
-    unchanged(s, study, data)
-    study.change(**stored(s))
+    for plan in plans(s):
+        folder = study.run(plan.name)
+        if folder.begun and not finished(s, folder):
+            session.unchanged(folder, configuration(s, plan, data), s.force)
+    study.change(**session.stored(s))
     todo = plans(s)
     print(f"{study.folder}: {len(todo)} runs of {s.steps} steps on {data.name}, {s.model} "
           f"width {s.width:g}, {s.backend}, {s.threads} threads", flush=True)  # fmt: skip
@@ -388,6 +275,15 @@ def study_all(s: Settings, study: Study) -> int:
             print(f"{plan.name}: diverged at step {result['step']}", flush=True)
     vgg_figures.draw([study])
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study, draw its figures, print its table. Returns the exit code."""
+    return session.attend(
+        session.Experiment("vgg_cifar", Settings, settings_from, check, study_all),
+        description=str(__doc__).partition("\n\n")[0],
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

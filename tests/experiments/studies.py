@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import vgg_cifar, vgg_figures
+from experiments.command_line import parse
 from experiments.study import Run, Study
 from minibn import checkpoint
 
@@ -30,7 +31,7 @@ TWO = [*SMALL, "--variants", "noisy-batchnorm", "standard"]
 
 def settings(*arguments: str) -> vgg_cifar.Settings:
     """The settings that a command line gives."""
-    given = vgg_cifar.parse(vgg_cifar.Settings, arguments, program="test", description="")
+    given = parse(vgg_cifar.Settings, arguments, program="test", description="")
     return vgg_cifar.settings_from(given)
 
 

@@ -1,0 +1,142 @@
+"""From a command line to a finished study: opening it, continuing it, and every way to stop.
+
+What every experiment shares. Its settings are a frozen dataclass with at least `backend`,
+`steps`, `threads`, `data_dir`, `out`, `resume` and `force`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.command_line import UsageError, flag_name, one_of, parse, report, restored
+from experiments.study import Run, Study, default_folder
+from experiments.training import Interrupted, blas_threads, cores
+from minibn import use
+from minibn.backend import get_backend
+from minibn.errors import BackendUnavailable, DataError
+
+BACKENDS = ("numpy", "cupy", "strict")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Settings that say where and how, not what: they may differ when a study is continued.
+FREE = ("resume", "out", "force", "data_dir")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What tells one experiment's session from another's.
+
+    settings_from turns the flags that were given into settings; `check` raises UsageError for those
+    that can't work; `work(settings, study)` does everything else and returns the exit code.
+    """
+
+    name: str
+    settings: Any
+    settings_from: Callable[[dict[str, Any]], Any]
+    check: Callable[[Any], None]
+    work: Callable[[Any, Study], int]
+
+    @property
+    def program(self) -> str:
+        return f"python -m experiments.{self.name}"
+
+
+def attend(experiment: Experiment, *, description: str, arguments: Sequence[str] | None) -> int:
+    """Parse, open the study, do its work. Every failure ends in one line; returns the exit code."""
+    program = experiment.program
+    try:
+        words = sys.argv[1:] if arguments is None else arguments
+        given = parse(experiment.settings, words, program=program, description=description)
+        if "backend" in given:  # first of all: nothing is written if it can't run
+            one_of("--backend", given["backend"], BACKENDS)
+            get_backend(given["backend"])
+        s, study = open_study(experiment, given)
+    except (UsageError, DataError, BackendUnavailable, OSError) as error:
+        return report(program, error)
+    exhausted: tuple[type[Exception], ...] = (MemoryError,)
+    go_on = f" Continue: {program} --resume {study.folder}"
+    try:
+        with study.or_nothing(), use(s.backend) as backend, blas_threads(s.threads):
+            exhausted = backend.memory_exhausted
+            return experiment.work(s, study)
+    except (UsageError, DataError, BackendUnavailable) as error:
+        return report(program, error)
+    except (Interrupted, KeyboardInterrupt) as error:
+        lost = "" if isinstance(error, Interrupted) else ", up to the last checkpoint"
+        saved = f"everything is saved{lost}.{go_on}" if study.exists else "nothing was begun."
+        print(f"\nStopped; {saved}", flush=True)
+        return 130
+    except exhausted:
+        remedy = " Take a smaller --batch-size, --width or --train-size."
+        return report(program, MemoryError("Memory is exhausted." + remedy))
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        remedy = "Free space." if error.errno in NO_SPACE else "Mend that."
+        what = f"{error.strerror or error}{where}. {remedy}{go_on if study.exists else ''}"
+        return report(program, OSError(what))
+
+
+def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Study]:
+    """(settings, study): a new one, or the one that --resume names, with its settings."""
+    if "resume" not in given:
+        s = experiment.settings_from(given)
+        experiment.check(s)
+        if s.threads is None:
+            s = dataclasses.replace(s, threads=cores())
+        folder = default_folder(experiment.name) if s.out is None else Path(s.out)
+        return s, Study.create(folder, experiment.name, stored(s))
+    if "out" in given:
+        raise UsageError("--out and --resume exclude each other: a study continues where it is.")
+    study = Study.open(Path(given["resume"]), experiment.name)
+    try:
+        settings = experiment.settings(**restored(experiment.settings, study.settings))
+    except DataError as error:
+        raise DataError(f"{study.folder / 'study.json'} can't be used: {error}") from None
+    kept = dataclasses.asdict(settings)
+    may_change = {*FREE, *(["threads"] if given.get("force") else [])}
+    differ = [
+        f"{flag_name(k)} {shown(v)} (the study: {shown(kept[k])})"
+        for k, v in given.items()
+        if k not in may_change and v != kept[k] and not (k == "steps" and v > kept[k])
+    ]
+    if differ:
+        raise UsageError(
+            f"--resume reads its settings from the study, and these differ: {'; '.join(differ)}. "
+            "Leave them out; only --steps may be raised (and --threads changed, with --force)."
+        )
+    s = dataclasses.replace(settings, **given)
+    experiment.check(s)
+    return s, study
+
+
+def stored(s: Any) -> dict[str, Any]:
+    """The settings that belong to a study."""
+    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(s).items()}
+    return {k: v for k, v in kept.items() if k not in ("resume", "out", "force")}
+
+
+def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
+    """Raise UsageError unless the run's config has the data and threads of the config `now`: only
+    then does it go on bit for bit. `force` accepts it all the same."""
+    before, differ = run.config, []
+    if before["data_fingerprint"] != now["data_fingerprint"]:
+        differ.append("the data (another --data-dir?)")
+    was, is_ = before["environment"]["threads"], now["environment"]["threads"]
+    if was != is_:
+        differ.append(f"threads ({was} then, {is_} now)")
+    if differ and not force:
+        raise UsageError(
+            f"--resume: {' and '.join(differ)} changed since {run.name} began, so it would not go "
+            "on bit for bit. Restore that, or accept it with --force."
+        )
+
+
+def shown(value: Any) -> str:
+    """A setting as it stands on a command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
