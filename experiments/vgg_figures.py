@@ -24,11 +24,11 @@ from experiments import paper
 from experiments.command_line import UsageError, parse, report, setting
 from experiments.figures import COLOURS, DASHES, fan, pyplot, save, smooth
 from experiments.study import Run, Study, write_json
+from experiments.vgg_tables import against_the_paper, make_table, make_verdict, summary
 from minibn import checkpoint
 from minibn.errors import DataError
 
 PROGRAM = "python -m experiments.vgg_figures"
-LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
 
 
 def draw(studies: Sequence[Study], out: Path | None = None) -> None:
@@ -73,131 +73,6 @@ def label(run: Run, runs: list[Run]) -> str:
     if len({r.config["seed"] for r in runs}) > 1:
         text += f", seed {config['seed']}"
     return text
-
-
-def final_train(run: Run) -> float:
-    """Training accuracy, the mean over the last tenth of the steps; chance if it diverged."""
-    if (run.result or {}).get("status") == "diverged":
-        return 0.1
-    accuracy = [r["accuracy"] for r in run.records("metrics")]
-    return float(np.mean(accuracy[-max(1, int(len(accuracy) * LAST)) :]))
-
-
-def make_table(runs: list[Run]) -> str:
-    """Markdown: one row a run."""
-    rows = [
-        "| variant | lr | seed | steps | train accuracy | test accuracy |",
-        "|---|---|---|---|---|---|",
-    ]
-    for run in runs:
-        config, result, test = run.config, run.result or {}, run.records("test")
-        if result.get("status") == "diverged":
-            outcome = f"diverged at step {result['step']} | |"
-        else:
-            outcome = f"{final_train(run):.3f} | {test[-1]['accuracy']:.3f} |" if test else "| |"
-        done = len(run.records("metrics"))
-        rows.append(
-            f"| {config['variant']} | {config['lr']:g} | {config['seed']} | {done} | {outcome}"
-        )
-    share = f"train: mean over the last {LAST:.0%} of the steps; test: at the end, in eval mode"
-    return "\n".join(rows) + f"\n\n({share})"
-
-
-def make_verdict(runs: list[Run]) -> str:
-    """One line: which of the paper's findings these runs show, and which they don't."""
-    rate = min(run.config["lr"] for run in runs)
-    found: dict[str, list[float]] = {}
-    for run in runs:
-        if run.config["lr"] == rate:
-            found.setdefault(run.config["variant"], []).append(final_train(run))
-    score = {variant: float(np.mean(values)) for variant, values in found.items()}
-    claims = (
-        ("batchnorm", "standard", "BatchNorm trains faster than the standard network"),
-        ("batchnorm", "noisy-batchnorm", "noise slows BatchNorm down"),
-        ("noisy-batchnorm", "standard", "noisy BatchNorm still beats the standard network"),
-        ("standard", "noisy-standard", "the same noise holds the standard network back"),
-    )
-    lines = []
-    for better, worse, claim in claims:
-        if better in score and worse in score:
-            holds = score[better] > score[worse] + 0.02
-            numbers = f"{score[better]:.2f} against {score[worse]:.2f}"
-            lines.append(f"{claim} ({numbers})" if holds else f"NOT seen: {claim} ({numbers})")
-    return f"Verdict at lr {rate:g}: " + "; ".join(lines or ["nothing to compare"]) + "."
-
-
-def around(records: list[dict[str, Any]], step: int, window: int) -> float | None:
-    """Mean accuracy of the steps within `window` of `step`, in per cent."""
-    near = [r["accuracy"] for r in records if abs(r["step"] - step) <= window]
-    return 100 * float(np.mean(near)) if near and records[-1]["step"] >= step - 1 else None
-
-
-def against_the_paper(runs: list[Run]) -> str:
-    """Markdown: accuracies beside the paper's at equal steps (per cent), for CIFAR-10."""
-    if runs[0].config["settings"]["data"] != "cifar10":
-        return ""
-    rows = []
-    for run in runs:
-        key = (run.config["variant"], run.config["lr"])
-        metrics, tests = run.records("metrics"), run.records("test")
-        for i, step in enumerate(paper.STEPS):
-            ours = around(metrics, step, window=25)
-            test = [100 * r["accuracy"] for r in tests if r["updates"] == step]
-            if ours is None:
-                continue
-            cells = [
-                f"{ours:.1f}",
-                _cell(paper.TRAIN.get(key), i),
-                f"{test[0]:.1f}" if test else "",
-                _cell(paper.TEST.get(key), i),
-            ]
-            rows.append(f"| {key[0]} | {key[1]:g} | {step} | {' | '.join(cells)} |")
-    if not rows:
-        return ""
-    head = "| variant | lr | step | train | paper's | test | paper's |\n|" + "---|" * 7 + "\n"
-    note = "\n\n(per cent; train: mean of the batches within 25 steps; the paper's net is larger)"
-    return head + "\n".join(rows) + note
-
-
-def _cell(row: tuple | None, i: int) -> str:
-    return "" if row is None or row[i] is None else f"{row[i]:g}"
-
-
-def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str, Any]:
-    """What the curves were drawn from, in a small file (without paths of this machine)."""
-    content = {}
-    for run in runs:
-        metrics, config = run.records("metrics"), run.config
-        every = slice(window - 1, None, window)
-        content[run.name] = {
-            "variant": config["variant"],
-            "lr": config["lr"],
-            "seed": config["seed"],
-            "result": run.result,
-            "step": [m["step"] for m in metrics][every],
-            "train_accuracy": _rounded([m["accuracy"] for m in metrics], window)[every],
-            "loss": _rounded([m["loss"] for m in metrics], window)[every],
-            "test": [[t["updates"], round(t["accuracy"], 4)] for t in run.records("test")],
-            "seconds": seconds(run),
-            "environment": config["environment"],
-            "data_fingerprint": config["data_fingerprint"],
-        }
-    shared = {k: v for k, v in settings.items() if k not in ("data_dir", "variants", "lr", "seed")}
-    return {"settings": shared, "smoothed_over_steps": window, "runs": content}
-
-
-def seconds(run: Run) -> float:
-    """Time spent training, over every sitting."""
-    total, last = 0.0, 0.0
-    for record in run.records("timings"):
-        if record["seconds"] < last:
-            total += last
-        last = record["seconds"]
-    return round(total + last, 1)
-
-
-def _rounded(values: list[float], window: int) -> list[float]:
-    return [round(float(v), 4) for v in smooth(values, window)]
 
 
 def accuracy_figure(runs: list[Run], folder: Path, window: int) -> Path:

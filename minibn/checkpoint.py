@@ -13,9 +13,10 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -32,7 +33,6 @@ def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -
     Atomic: a kill or a full disk leaves the file that was there. Raises OSError as it comes, and
     TypeError for an array of objects.
     """
-    target = Path(path)
     if slashed := [part for part in states if "/" in part]:
         raise ValueError(f"checkpoint: the state's name {slashed[0]!r} must not have a slash.")
     arrays = {
@@ -45,18 +45,9 @@ def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -
     if taken := own.keys() & manifest.keys():
         raise ValueError(f"checkpoint: the manifest's key {taken.pop()!r} is taken.")
     text = json.dumps({**own, **manifest}, sort_keys=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        members: dict[str, Any] = {**arrays, MANIFEST: np.frombuffer(text.encode(), np.uint8)}
-        with scratch.open("wb") as file:
-            np.savez(file, **members)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, target)
-        sync_folder(target.parent)
-    finally:
-        with contextlib.suppress(OSError):
-            scratch.unlink(missing_ok=True)
+    members: dict[str, Any] = {**arrays, MANIFEST: np.frombuffer(text.encode(), np.uint8)}
+    with whole_or_not(path) as file:
+        np.savez(file, **members)
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
@@ -109,13 +100,15 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a small text file whole or not at all, as `save` does."""
+@contextmanager
+def whole_or_not(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A file to write bytes to, which takes the place of `path` when the block ends well: written
+    beside it, synced to disk, renamed. Otherwise `path` is as it was, and nothing is left."""
     target = Path(path)
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with scratch.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, target)
@@ -123,6 +116,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     finally:
         with contextlib.suppress(OSError):
             scratch.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a small text file whole or not at all, as `save` does."""
+    with whole_or_not(path) as file:
+        file.write(text.encode())
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

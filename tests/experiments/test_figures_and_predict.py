@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from studies import TWO, main, runs
 
-from experiments import figures, gpu_check, paper, predict, vgg_figures
+from experiments import figures, gpu_check, paper, predict, vgg_figures, vgg_tables
 from experiments.study import Run, Study, write_json
 from minibn.errors import DataError
 
@@ -106,17 +106,17 @@ PAPERS = {"standard": 0.5, "batchnorm": 0.9, "noisy-batchnorm": 0.7, "noisy-stan
 
 
 def test_the_verdict_states_what_is_seen():
-    assert "NOT" not in vgg_figures.make_verdict(fake_runs(PAPERS))
+    assert "NOT" not in vgg_tables.make_verdict(fake_runs(PAPERS))
 
 
 @pytest.mark.parametrize(("first", "second"), [("standard", "batchnorm")])
 def test_the_verdict_states_what_is_not_seen(first, second):
     swapped = {**PAPERS, first: PAPERS[second], second: PAPERS[first]}
-    assert "NOT seen: BatchNorm trains faster" in vgg_figures.make_verdict(fake_runs(swapped))
+    assert "NOT seen: BatchNorm trains faster" in vgg_tables.make_verdict(fake_runs(swapped))
 
 
 def test_the_table_stands_beside_the_papers_numbers_at_equal_steps():
-    text = vgg_figures.against_the_paper(fake_runs({"batchnorm": 0.9}))
+    text = vgg_tables.against_the_paper(fake_runs({"batchnorm": 0.9}))
     assert "| batchnorm | 0.1 | 1000 | 90.0 | 83 | 90.0 | 76 |" in text
     assert "| batchnorm | 0.1 | 2000 |" not in text
 
