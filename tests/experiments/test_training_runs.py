@@ -21,6 +21,7 @@ from studies import (
     runs,
     settings,
 )
+from support.backends import DEVICES, chosen
 
 from experiments import training, vgg_cifar
 from experiments.study import Run, Study, environment
@@ -72,14 +73,16 @@ def test_all_variants_start_from_the_same_weights_and_see_the_same_batches(
     assert len(set(later)) == 4, "each variant is trained by itself"
 
 
-def test_the_strict_backend_trains_every_variant_to_the_same_numbers(
-    watched: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_variant_trains_to_the_same_numbers_on_each_backend(
+    device: str, watched: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    on_numpy = watched[0]
-    assert main(*ALL, "--steps", 4, "--backend", "strict", "--out", tmp_path / "strict") == 0
+    on_numpy, there = watched[0], tmp_path / device
+    with chosen(device):
+        assert main(*ALL, "--steps", 4, "--backend", device, "--out", there) == 0
     assert len(runs(on_numpy)) == 4
-    for ours, theirs in zip(runs(on_numpy), runs(tmp_path / "strict"), strict=True):
-        assert (ours.name, theirs.config["environment"]["backend"]) == (theirs.name, "strict")
+    for ours, theirs in zip(runs(on_numpy), runs(there), strict=True):
+        assert (ours.name, theirs.config["environment"]["backend"]) == (theirs.name, device)
         for stream, digits in (("metrics", 1e-5), ("test", 0.06), ("distributions", 1e-3)):
             a, b = ours.records(stream), theirs.records(stream)
             assert len(a) == len(b) > 0
