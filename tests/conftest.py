@@ -10,8 +10,14 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 from support.backends import BACKENDS, chosen
+from threadpoolctl import threadpool_limits
 
 from minibn.backend import Backend
+
+# The arrays of tests are small: on a busy machine two BLAS threads wait for each other much longer
+# than they compute. Children inherit the variable, this process has its BLAS loaded already.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+threadpool_limits(limits=1)
 
 settings.register_profile(
     "ci",
