@@ -69,7 +69,9 @@ def parse(
         flags.append(flag_name(field.name))
         default: Any = field.default
         shown = " ".join(map(str, default)) if meta["many"] else default
-        text = meta["help"] + ("" if default in (None, False) else f" (default: {shown})")
+        text = meta["help"] + (
+            "" if default is None or default is False else f" (default: {shown})"
+        )
         text = text.replace("%", "%%")  # argparse formats it
         if meta["kind"] is bool:
             parser.add_argument(flags[-1], action="store_true", help=text)

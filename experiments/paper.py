@@ -1,6 +1,7 @@
 """The paper's curves as numbers, digitised from the vector figures of arXiv:1805.11604v3.
 
-Percentages; about ±0.5. One plotted point per 100 steps, accuracy of one training mini-batch. The
+Percentages; about ±0.5. Training: accuracy of one mini-batch, a point per 100 steps (late values
+of noisy-batchnorm are one mean). Test: a point per 1,000 steps. The
 paper's network is "VGG-like", at full width, for 15,000 steps at batch 128.
 """
 
@@ -37,4 +38,8 @@ def shown_layers(model: str) -> dict[int, int]:
     {1: 2, 2: 3, 6: 9, 7: 11, 8: 13}
     """
     convolutions = sum(entry != "M" for entry in VGG[model])
-    return {max(1, round(k * convolutions / CONVOLUTIONS)): k for k in LAYERS}
+    shown: dict[int, int] = {}
+    for k in LAYERS:
+        layer = max(1, round(k * convolutions / CONVOLUTIONS))
+        shown[layer + (layer in shown)] = k  # where two would be one, the later is the next
+    return shown

@@ -29,7 +29,7 @@ from experiments.command_line import (
 from experiments.figures import pyplot, save
 from experiments.recorders import predictions
 from experiments.session import BACKENDS
-from experiments.study import Run
+from experiments.study import Run, steps_of
 from experiments.vgg_cifar import Settings, load_data, network
 from minibn import checkpoint, nn, use
 from minibn.data import Dataset
@@ -69,8 +69,11 @@ def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Datas
             "Give the original with --data-dir."
         )
     model = network(settings, config["variant"], config["seed"])
-    model.load_state_dict(states["model"])
-    return model, data, int(manifest["step"])
+    try:
+        model.load_state_dict(states["model"])
+    except KeyError as error:
+        raise DataError(f"checkpoint {run.checkpoint_path}: {error.args[0]}") from None
+    return model, data, steps_of(manifest, run.checkpoint_path)
 
 
 def confusion(labels: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
@@ -133,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(describe(counts, data.classes))
         title = f"{run.name}, {steps} steps: {counts.trace() / counts.sum():.1%} of {data.name}"
         print(f"\nFigure: {picture(counts, data.classes, title, run.folder)}")
-    except (UsageError, DataError, BackendUnavailable, KeyError, OSError) as error:
+    except (UsageError, DataError, BackendUnavailable, OSError) as error:
         return report(PROGRAM, error)
     return 0
 

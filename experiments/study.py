@@ -25,7 +25,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +105,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
+def steps_of(manifest: dict[str, Any], path: Path) -> int:
+    """How many steps a run's checkpoint stands for. Raises DataError if it doesn't say."""
+    step = manifest.get("step")
+    if type(step) is not int or step < 0:
+        raise DataError(f"checkpoint {path} is no run's: its manifest tells no step. Restore it.")
+    return step
+
+
 class Run:
     """One training: a folder and its files."""
 
@@ -179,7 +186,7 @@ class Run:
                     f"checkpoint {self.checkpoint_path} belongs to run {manifest.get('run')}. "
                     f"Restore the right one, or delete {self.folder} and train again."
                 )
-            step = int(manifest["step"])
+            step = steps_of(manifest, self.checkpoint_path)
         self.cut(step)
         return step, states
 
@@ -302,7 +309,7 @@ def environment(backend: Any, threads: int) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "minibn": metadata.version("minibn"),
+        "minibn": minibn.__version__,
         "commit": commit(),
         "platform": f"{sys.platform} {platform.machine()}",
         "threads": threads,

@@ -25,7 +25,7 @@ from minibn.errors import DataError
 from minibn.optim import Optimizer
 from minibn.tape import value
 
-DRAIN = 20  # metrics wait on the device for so many steps: one transfer for all of them
+DRAIN = 20  # metrics wait on the device for so many steps, so that no step waits for a transfer
 
 
 class Interrupted(Exception):
@@ -110,6 +110,7 @@ def train(
         if start < steps:
             for recorder in recorders:
                 recorder.resumed(run, start)
+    began = time.perf_counter()
     waiting: list[tuple[int, Any, Any]] = []
     metrics = run.stream("metrics")
     progress = Progress(label, start, steps)
@@ -126,12 +127,13 @@ def train(
         return None
 
     def save(done: int) -> None:
+        nonlocal began
+        spent, began = time.perf_counter() - began, time.perf_counter()
         run.stream("timings").append(
-            {"step": done - 1, "updates": done, "seconds": round(time.perf_counter() - began, 3)}
+            {"step": done - 1, "updates": done, "seconds": round(spent, 3)}
         )
         run.save(done, {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
 
-    began = time.perf_counter()
     diverged = None
     model.train()
     with stop_requests() as asked, progress, np.errstate(all="ignore"):

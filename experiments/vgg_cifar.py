@@ -89,7 +89,9 @@ class Settings:
     weight_decay: float = setting(0.0, "l2 penalty; 4e-4 fits the paper's loss curves")
     # "since our focus is on training, we do not use data augmentation"
     augment: bool = setting(False, "pad-and-crop and flip the training images")
-    seed: tuple[int, ...] = setting((0,), "root seeds of weights, data order and noise")
+    seed: tuple[int, ...] = setting(
+        (0,), "root seeds of weights, data order and noise, not of shapes"
+    )
     out: str | None = setting(None, "the study's folder (default: runs/vgg_cifar/TIME)", kind=str)
     resume: str | None = setting(
         None, "continue the study in this folder; only --steps may be raised", kind=str

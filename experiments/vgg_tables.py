@@ -93,8 +93,8 @@ def against_the_paper(runs: list[Run]) -> str:
     if not rows:
         return ""
     head = "| variant | lr | step | train | paper's | test | paper's |\n|" + "---|" * 7 + "\n"
-    note = "\n\n(per cent; train: mean of the batches within 25 steps; the paper's net is larger)"
-    return head + "\n".join(rows) + note
+    note = "(per cent; train: mean of the batches within 25 steps; the paper's net is full width)"
+    return head + "\n".join(rows) + "\n\n" + note
 
 
 def _cell(row: tuple | None, i: int) -> str:
@@ -126,12 +126,7 @@ def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str,
 
 def seconds(run: Run) -> float:
     """Time spent training, over every sitting."""
-    total, last = 0.0, 0.0
-    for record in run.records("timings"):
-        if record["seconds"] < last:
-            total += last
-        last = record["seconds"]
-    return round(total + last, 1)
+    return round(sum(record["seconds"] for record in run.records("timings")), 1)
 
 
 def _rounded(values: list[float], window: int) -> list[float]:

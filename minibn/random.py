@@ -43,10 +43,15 @@ def generator(seed: int, *names: object) -> np.random.Generator:
 FRACTION = 2.0**-24
 
 
+def working(dtype: Any) -> np.dtype:
+    """The dtype to draw in: at least float32, since float16 can't count to 2²⁴."""
+    return np.promote_types(dtype, np.float32)
+
+
 def uniforms(backend: Backend, key: int, step: int, count: int, dtype: Any, stream: int = 0) -> Any:
     """`count` uniforms in [0, 1) for this (key, step, stream): multiples of 2⁻²⁴."""
     raw = backend.philox(key, (stream << 192) + (step << 128), count)
-    return (raw >> 40).astype(dtype) * FRACTION
+    return ((raw >> 40).astype(working(dtype)) * FRACTION).astype(dtype, copy=False)
 
 
 def uniforms_and_normals(
@@ -59,9 +64,10 @@ def uniforms_and_normals(
     """
     half = -(-count // 2)
     raw = backend.philox(key, (stream << 192) + (step << 128), 2 * half)
-    uniform = (raw >> 40).astype(dtype)[:count] * FRACTION
-    low = ((raw & 0xFFFFFFFF) >> 8).astype(dtype)
+    uniform = (raw >> 40).astype(working(dtype))[:count] * FRACTION
+    low = ((raw & 0xFFFFFFFF) >> 8).astype(working(dtype))
     xp = array_module(low)
     radius = xp.sqrt(-2 * xp.log((low[:half] + 1) * FRACTION))  # the logarithm of (0, 1]
     angle = low[half:] * (2 * math.pi * FRACTION)
-    return uniform, xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]
+    normal = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]
+    return uniform.astype(dtype, copy=False), normal.astype(dtype, copy=False)

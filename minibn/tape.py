@@ -198,8 +198,11 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     from minibn.ops import sum as sum_
 
     lead = g.ndim - len(shape)
-    if lead < 0:
-        raise ShapeError(f"unbroadcast: a gradient of shape {g.shape} for an input of {shape}.")
+    if lead < 0 or any(n not in (1, g.shape[lead + i]) for i, n in enumerate(shape)):
+        raise ShapeError(
+            f"unbroadcast: a gradient of shape {g.shape} for an input of shape {shape}, which does "
+            "not broadcast to it. Does the vjp return its gradients by position, and untransposed?"
+        )
     axes = tuple(range(lead)) + tuple(
         lead + i for i, n in enumerate(shape) if n == 1 and g.shape[lead + i] != 1
     )

@@ -121,7 +121,7 @@ class Tensor:
         return Tensor.made_by(None, self.data, self.version)
 
     def numpy(self) -> np.ndarray:
-        """A NumPy array of the values, on the host (a transfer on a GPU)."""
+        """The values as a NumPy array: the same memory on NumPy, a transfer on a GPU."""
         return to_numpy(self.data)
 
     def item(self) -> float:

@@ -63,7 +63,8 @@ def vgg(
 
     width scales the convolutions' channels; head gives the hidden linear widths ("linear": none);
     norm ("none", "batch") and noise stand behind every convolution, with `norm_head` behind hidden
-    linear layers too. Raises ValueError for an unknown name or a width that leaves no channels.
+    linear layers too. Images of another size don't fit the head: five poolings leave one pixel.
+    Raises ValueError for an unknown name or a width that leaves no channels.
 
     >>> net = vgg("vgg11", width=0.25, norm="batch")
     >>> sum(p.size for p in net.parameters())
@@ -94,7 +95,7 @@ def vgg(
         if filters < 1:
             raise ValueError(
                 f"vgg: width={width} leaves {entry}·{width} < 1 channels in layer {layer}. "
-                f"Use at least {1 / int(entry):.3g}."
+                f"Use at least {1 / int(entry):g}."
             )
         bias = NORMS[norm] is None  # a norm that centres would make its gradient exactly zero
         parts[f"conv{layer}"] = nn.Conv2d(depth, filters, 3, padding=1, bias=bias, init=init)

@@ -54,10 +54,14 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
                 if len(data) != member.size:
                     raise tarfile.ReadError(f"{name} ends early")
                 yield name, data
+    except DataError:
+        raise
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: truncated or damaged archive ({error})") from error
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror or error})") from error
+    except (ValueError, OverflowError, RecursionError) as error:  # headers that are no numbers
+        raise DataError(f"{path}: hostile archive: a malformed header ({error})") from error
 
 
 def _check(member: tarfile.TarInfo, path: Path) -> None:

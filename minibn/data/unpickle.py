@@ -39,6 +39,7 @@ arrays, bytes, strings, numbers, lists and dicts are admitted
     try:
         _check_lengths(data)
         value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
+        _check_plain(value)
     except _Refused as error:
         raise DataError(f"{source}: hostile pickle: {error}") from None
     except Exception as error:  # damaged bytes can raise anything at all
@@ -47,6 +48,22 @@ arrays, bytes, strings, numbers, lists and dicts are admitted
     if type(value) is not dict:
         raise DataError(f"{source}: expected a pickled dict, found a {type(value).__name__}")
     return {_text(key): _array(item) for key, item in value.items()}
+
+
+def _check_plain(value: Any) -> None:
+    """Refuse keys that are no strings, and integers of more than 64 bits: printing one takes for
+    ever, and no file of CIFAR's holds one. Iterative: a nest may be deeper than the stack."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            if not all(type(key) in (str, bytes) for key in item):
+                raise _Refused("a dict whose keys are not strings")
+            waiting += item.values()
+        elif isinstance(item, (list, tuple)):
+            waiting += item
+        elif isinstance(item, int) and item.bit_length() > 64:
+            raise _Refused(f"an integer of {item.bit_length()} bits")
 
 
 class _Refused(Exception):

@@ -11,6 +11,7 @@ from minibn import ops
 from minibn.errors import ShapeError
 from minibn.nn.init import glorot_uniform, zeros
 from minibn.nn.module import Initializer, Module, Parameter
+from minibn.ops.conv import pair
 
 
 class Linear(Module):
@@ -31,7 +32,8 @@ class Linear(Module):
         if x.shape[-1] != self.weight.shape[0]:
             raise ShapeError(
                 f"{self.name or 'Linear'}: expects {self.weight.shape[0]} inputs, x has "
-                f"{x.shape[-1]} (x.shape={tuple(x.shape)}). Images need Flatten() first."
+                f"{x.shape[-1]} (x.shape={tuple(x.shape)}). "
+                + ("Images need Flatten() first." if x.ndim > 2 else "Are the images another size?")
             )
         y = ops.matmul(x, self.weight)
         return y if self.bias is None else y + self.bias
@@ -58,7 +60,7 @@ class Conv2d(Module):
         bias: bool = True,
         init: Initializer = glorot_uniform,
     ) -> None:
-        Kh, Kw = size if isinstance(size, tuple) else (size, size)
+        Kh, Kw = pair(size, "Conv2d: size", 1)
         self.stride, self.padding = stride, padding
         self.weight = Parameter((Kh, Kw, channels, filters), init)
         self.bias = Parameter((filters,), zeros) if bias else None

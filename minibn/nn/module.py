@@ -122,7 +122,10 @@ class Counter(Buffer):
 
 
 class Module:
-    """A part of a network. Subclasses set parts in `__init__` and define `forward`."""
+    """A part of a network. Subclasses set parts in `__init__` and define `forward`.
+
+    Parts are attributes; a list of modules is none: make it a Sequential.
+    """
 
     name = ""
     training = True
@@ -173,7 +176,8 @@ class Module:
         return self._named(Buffer)
 
     def parameters(self) -> list[Parameter]:
-        return [p for _, p in self.named_parameters()]
+        """Every parameter, once: one that is shared has several names."""
+        return list({id(p): p for _, p in self.named_parameters()}.values())
 
     # -- values
     def initialize(self, seed: int = 0, dtype: Any = np.float32) -> Any:

@@ -62,11 +62,12 @@ class BatchNorm(Module):
         return y
 
     def _track(self, mean: Any, unbiased_var: Any) -> None:
-        """running += weight · (new - running): the weight is the momentum, or 1 / batches."""
+        """running = (1 - weight) · running + weight · new: the momentum, or 1 / batches."""
         seen = self.batches.advance()
         weight = 1 / (seen + 1) if self.momentum is None else self.momentum
         for running, new in ((self.running_mean, mean), (self.running_var, unbiased_var)):
-            running.data += weight * (value(new) - running.data)
+            running.data *= 1 - weight
+            running.data += weight * value(new)
             running.touch()
 
 
@@ -98,6 +99,7 @@ def reestimate_statistics(model: Module, batches: Iterable[Any]) -> None:
                 if count == 1:  # the first batch replaces what was there: without one, it stays
                     for norm in norms:
                         norm.batches.data[...] = 0
+                        norm.running_mean.data[...] = norm.running_var.data[...] = 0
                 model(x)
         finally:
             for norm, (momentum, tracking) in zip(norms, settings, strict=True):

@@ -54,7 +54,8 @@ def from_pytorch(
     flattened: Shapes | None = None,
 ) -> dict[str, np.ndarray]:
     """PyTorch's state dict (as NumPy arrays) as minibn's: the inverse of `to_pytorch`, with the
-    same `modules` and `flattened`. A module with a weight of one axis is a normalisation."""
+    same `modules` and `flattened`. The counters of noise layers that it left out stay out: load
+    with `strict=False` if there are any. A module with a weight of one axis is a normalisation."""
     ours_of = {theirs: ours for ours, theirs in (modules or {}).items()}
     back = {theirs: ours for ours, theirs in NORM.items()}
     result = {}

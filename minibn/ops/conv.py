@@ -36,7 +36,7 @@ def windows(x, Kh: int, Kw: int, stride: Pair):
 
 
 class _Conv(Op):
-    """What the three share: stride, padding and the shapes (x, w and y may be two of the three)."""
+    """What the three share: stride, padding, and the shapes of the convolution's x, w and y."""
 
     def __init__(self, stride: Pair, padding: Pair, x_shape: Any, w_shape: Any) -> None:
         self.settings = (stride, padding, x_shape, w_shape)

@@ -60,7 +60,7 @@ class Multiply(Op):
 
 
 class Divide(Op):
-    """z = x / y.    x̄ = z̄ / y,   ȳ = -(z̄ / y) · (x / y), where y² could overflow"""
+    """z = x / y.    x̄ = z̄ / y,   ȳ = -(z̄ / y) · (x / y), never as z̄ · x / y²: y² could overflow"""
 
     broadcasts = True
 

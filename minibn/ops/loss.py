@@ -32,7 +32,7 @@ class SoftmaxCrossEntropy(Op):
 
     def forward(self, x):  # x (N, K)
         N = len(x)
-        x = x - largest(x, (1,))  # or float32 loses digits
+        x = x - largest(x, (1,))  # or x[label] - logsumexp cancels for large logits
         right = x[array_module(x).arange(N), self.labels]  # (N,)
         return (logsumexp(x, axis=1) - right).sum() * (1 / N)
 
@@ -69,7 +69,8 @@ def softmax_cross_entropy(x, labels):
             f"softmax_cross_entropy: labels run from {low} to {high}, x has {x.shape[1]} columns: "
             f"labels are 0..{x.shape[1] - 1}. Is the head too small, or do labels count from 1?"
         )
-    return apply(SoftmaxCrossEntropy(backend_of(value(x)).asarray(labels)), x)
+    labels = backend_of(value(x)).asarray(labels).copy()  # a reused buffer must not change them
+    return apply(SoftmaxCrossEntropy(labels), x)
 
 
 def mse(x, target):

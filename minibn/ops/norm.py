@@ -20,11 +20,16 @@ from minibn.tape import Op, apply, value
 
 
 def moments(x) -> tuple[Any, Any]:
-    """Mean and biased variance of each channel: x (..., C) -> (C,), (C,)."""
+    """Mean and biased variance of each channel: x (..., C) -> (C,), (C,).
+
+    The sum of many values of one sign loses digits; the mean of what is left after centring gives
+    them back (a corrected two-pass algorithm: Chan, Golub & LeVeque 1983).
+    """
     axes = tuple(range(x.ndim - 1))
     mu = mean(x, axes)
     centred = x - mu
-    return mu, mean(centred * centred, axes)
+    rest = mean(centred, axes)
+    return mu + rest, mean(centred * centred, axes) - rest * rest
 
 
 class BatchNorm(Op):
@@ -53,7 +58,7 @@ class BatchNorm(Op):
     def vjp(self, g, out, x, gamma, beta):
         axes = tuple(range(x.ndim - 1))
         M = math.prod(x.shape[:-1])
-        mu, variance = moments(x)
+        mu, variance = moments(x)  # again, as functions of x that can be differentiated
         inv_std = 1 / sqrt(variance + self.eps)  # (C,)
         x_hat = (x - mu) * inv_std  # (..., C)
         g_beta = sum(g, axes)  # (C,)

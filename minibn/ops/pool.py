@@ -86,12 +86,29 @@ def _settings(name: str, x, size: Any, stride: Any) -> tuple:
     stride = size if stride is None else pair(stride, f"{name}: stride", 1)
     if x.ndim != 4:
         raise ShapeError(f"{name}: x has shape {x.shape}; images are (N, H, W, C).")
+    if x.dtype.kind not in "fc":
+        raise TypeError(f"{name}: x has dtype {x.dtype}. Scale bytes first: normalize(images).")
     if x.shape[1] < size[0] or x.shape[2] < size[1]:
         raise ShapeError(
             f"{name}: windows of {size} do not fit into images of {x.shape[1:3]}. "
             "Use smaller windows, fewer poolings or larger images."
         )
     return size, stride
+
+
+def _padded_with_losers(x, padding, size):
+    """x with zeros around it, and an array of its values in which the padding loses to anything."""
+    if any(2 * p > s for p, s in zip(padding, size, strict=True)):
+        raise ShapeError(f"max_pool2d: padding {padding} is more than half of the window {size}.")
+    if not any(padding):
+        return x, x
+    _settings("max_pool2d", x, 1, 1)
+    (ph, pw), (_, H, W, _) = padding, x.shape
+    x = pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
+    xp = array_module(value(x))
+    seen = xp.maximum(real(x), xp.finfo(x.dtype).min)  # the padding loses to a -inf, too
+    seen[:, :ph] = seen[:, ph + H :] = seen[:, :, :pw] = seen[:, :, pw + W :] = -xp.inf
+    return x, seen
 
 
 def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
@@ -102,17 +119,7 @@ def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
     The first of tied values gets the gradient (as in PyTorch). Padding is never returned.
     """
     padding = pair(padding, "max_pool2d: padding", 0)
-    size = pair(size, "max_pool2d: size", 1)
-    if any(2 * p > s for p, s in zip(padding, size, strict=True)):
-        raise ShapeError(f"max_pool2d: padding {padding} is more than half of the window {size}.")
-    inside = x
-    if any(padding):
-        (ph, pw), (_, H, W, _) = padding, x.shape
-        x = pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
-        xp = array_module(value(x))
-        seen = xp.maximum(real(x), xp.finfo(x.dtype).min)  # the padding loses to a -inf, too
-        seen[:, :ph] = seen[:, ph + H :] = seen[:, :, :pw] = seen[:, :, pw + W :] = -xp.inf
-        inside = seen
+    x, inside = _padded_with_losers(x, padding, pair(size, "max_pool2d: size", 1))
     size, stride = _settings("max_pool2d", x, size, stride)
     apart = stride[0] >= size[0] and stride[1] >= size[1]
     return gather(x, window_argmax(value(inside), size, stride), unique=apart)
@@ -121,7 +128,8 @@ def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
 def avg_pool2d(x, size: Any = 2, stride: Any = None):
     """The mean of each window. x (N, H, W, C) -> (N, Ho, Wo, C); stride = size by default.
 
-    Law: a constant image stays constant; the gradient's sum is kept if the windows tile the image.
+    Laws: a constant image stays constant, to rounding; the gradient's sum is kept if the windows
+    tile the image.
     """
     size, stride = _settings("avg_pool2d", x, size, stride)
     return apply(AvgPool2d(size, stride), x)

@@ -254,3 +254,36 @@ def test_reading_a_pickle_hands_numpy_nothing_of_the_pickles_making():
     array = load_dict(taken, "a file")["data"]
     assert type(array) is np.ndarray and array.dtype == np.uint8
     assert pickle.load(io.BytesIO(taken))["data"].shape == array.shape
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"labels": [10**5000]},
+        {"label_names": [10**5000]},
+        {10**5000: 1},
+        {((),): 1},
+        {"a": (2**65,)},
+    ],
+)
+def test_a_pickle_of_huge_integers_or_strange_keys_is_refused(value):
+    with pytest.raises(DataError, match="hostile pickle"):
+        load_dict(pickle.dumps(value), "a file")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "a,b"},
+        {"GNU.sparse.size": "x"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+    ],
+)
+def test_an_archive_with_headers_that_are_no_numbers_is_refused(tmp_path, headers):
+    name = "cifar-10-batches-py/test_batch"
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info, data = _member(name, data=b"x" * 600)
+        info.pax_headers = headers
+        tar.addfile(info, io.BytesIO(data))
+    with pytest.raises(DataError):
+        list(archive_module.read_archive(tmp_path / "a.tar.gz", {name}))

@@ -134,3 +134,9 @@ def test_settings_that_were_stored_come_back() -> None:
 def test_stored_settings_of_the_wrong_kind_are_refused(content: Any) -> None:
     with pytest.raises(DataError):
         restored(Settings, content)
+
+
+def test_the_help_shows_a_default_of_zero(capsys):
+    with pytest.raises(SystemExit):
+        parse(Settings, ["--help"], program="test", description="")
+    assert "momentum of SGD (default: 0.0)" in capsys.readouterr().out

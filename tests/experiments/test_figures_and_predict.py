@@ -10,6 +10,7 @@ from studies import TWO, main, runs
 from experiments import figures, gpu_check, paper, predict, vgg_figures, vgg_tables
 from experiments.study import Run, Study, write_json
 from minibn.errors import DataError
+from reference_models.vgg import VGG
 
 
 @pytest.fixture
@@ -182,3 +183,15 @@ def test_the_gpu_check_rehearses_on_the_strict_double(tmp_path, capsys):
     found = json.loads((tmp_path / "gpu_check.json").read_text())
     assert found["batchnorm"]["worst_relative"] <= gpu_check.TOLERANCE
     assert "differ by at most" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", VGG)
+def test_every_network_shows_all_layers_of_the_paper(model):
+    assert list(paper.shown_layers(model).values()) == list(paper.LAYERS)
+
+
+def test_the_time_of_a_run_adds_up_over_its_sittings(whole):
+    run = runs(whole)[0]
+    spent = [record["seconds"] for record in run.records("timings")]
+    assert vgg_tables.seconds(run) == pytest.approx(sum(spent), abs=0.05)
+    assert all(s >= 0 for s in spent)

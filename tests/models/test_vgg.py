@@ -261,3 +261,16 @@ def test_a_training_step_is_the_same_on_numpy_and_on_other_backends(backend):
     assert float(loss) == pytest.approx(float(expected_loss), rel=1e-10)
     for a, b in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("model", VGG)
+def test_the_least_width_that_the_error_names_works(model):
+    with pytest.raises(ValueError, match="Use at least") as error:
+        vgg(model, width=0.001)
+    vgg(model, width=float(str(error.value).split()[-1].rstrip(".")))
+
+
+def test_images_of_another_size_are_named_as_the_reason():
+    net = vgg("vgg11", width=0.1).initialize(0)
+    with pytest.raises(ShapeError, match="another size"):
+        net(np.zeros((1, 64, 64, 3), np.float32))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minibn import Tensor, nn
+from minibn import Tensor, nn, ops
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
 
@@ -260,3 +260,28 @@ def test_reestimation_without_batches_raises_and_changes_nothing():
     with pytest.raises(ValueError, match="reestimate_statistics: batches is empty"):
         nn.reestimate_statistics(net, iter(()))
     assert all(np.array_equal(before[name], net.state_dict()[name]) for name in before)
+
+
+def test_reestimation_replaces_statistics_that_are_not_finite(backend):
+    net = nn.BatchNorm(2).initialize(0)
+    net.running_mean.data[...] = np.nan
+    net.running_var.data[...] = np.inf
+    x = normal(8, 2, seed=1).astype(np.float32)
+    nn.reestimate_statistics(net, [backend.asarray(x)])
+    np.testing.assert_allclose(net.running_mean.numpy(), x.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(net.running_var.numpy(), x.var(0, ddof=1), rtol=1e-5)
+
+
+def test_a_momentum_of_one_keeps_nothing_of_the_old_statistics(backend):
+    net = nn.BatchNorm(2, momentum=1.0).initialize(0)
+    net.running_mean.data[...] = 1e10
+    net(backend.asarray(np.array([[1, 2], [3, 4]], np.float32)))
+    assert net.running_mean.numpy().tolist() == [2, 3]
+
+
+def test_a_large_offset_costs_the_statistics_no_digits():
+    x = (1000 + normal(1 << 17, 4)).astype(np.float32)
+    mean, var = ops.moments(x)
+    exact = x.astype(np.float64)
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-7)
+    np.testing.assert_allclose(var, exact.var(0), rtol=1e-4)

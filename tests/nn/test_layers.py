@@ -108,7 +108,8 @@ def test_relu_is_the_positive_part(backend):
 @pytest.mark.parametrize(
     ("layer", "shape", "message"),
     [
-        (nn.Linear(4, 3), (2, 5), r"layer: expects 4 inputs, x has 5 .*Flatten"),
+        (nn.Linear(4, 3), (2, 5), r"layer: expects 4 inputs, x has 5 .*another size"),
+        (nn.Linear(4, 3), (2, 2, 2, 1), r"layer: expects 4 inputs, x has 1 .*Flatten"),
         (
             nn.Conv2d(3, 4, 3),
             (2, 8, 8, 1),

@@ -367,3 +367,10 @@ def test_repr_shows_settings_and_the_tree():
         ")"
     )
     assert repr(nn.MaxPool2d(3)) == "MaxPool2d(size=3, padding=0)"
+
+
+def test_a_parameter_with_two_names_is_trained_once():
+    net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    net[1].weight = net[0].weight
+    assert len(net.parameters()) == 1
+    assert len(list(net.named_parameters())) == 2

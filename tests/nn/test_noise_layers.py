@@ -5,6 +5,7 @@ import pytest
 
 from minibn import Tensor, nn, use
 from minibn.backend import to_numpy
+from minibn.random import uniforms_and_normals
 
 
 def seeded(layer, seed=0, name="noise"):
@@ -229,3 +230,12 @@ def test_dropouts_gradient_is_its_mask_times_the_scale(backend):
 def test_a_share_out_of_range_is_refused(p):
     with pytest.raises(ValueError, match="0 <= p < 1"):
         nn.Dropout(p)
+
+
+def test_float16_draws_are_the_float32_draws_rounded(backend):
+    for dtype in (np.float16, np.float32):
+        u, normal = uniforms_and_normals(backend, 3, 0, 1000, dtype)
+        assert u.dtype == normal.dtype == dtype
+    exact = [to_numpy(a) for a in uniforms_and_normals(backend, 3, 0, 1000, np.float32)]
+    for got, want in zip(uniforms_and_normals(backend, 3, 0, 1000, np.float16), exact, strict=True):
+        np.testing.assert_array_equal(to_numpy(got), want.astype(np.float16))

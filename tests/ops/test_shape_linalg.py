@@ -232,3 +232,9 @@ def test_matmul_says_what_does_not_fit():
         ops.matmul(x, np.zeros(()))
     with pytest.raises(ValueError):
         ops.matmul(np.zeros((2, 2, 3)), np.zeros((4, 3, 2)))
+
+
+@pytest.mark.parametrize(("g", "x"), [((3, 2), (2, 3)), ((2, 3), (3,) * 3), ((4, 3), (4, 2))])
+def test_a_gradient_that_its_input_does_not_broadcast_to_is_refused(g, x):
+    with pytest.raises(ShapeError, match="by position, and untransposed"):
+        unbroadcast(np.ones(g), x)
