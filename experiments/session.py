@@ -130,6 +130,10 @@ def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
     was, is_ = before["environment"]["threads"], now["environment"]["threads"]
     if was != is_:
         differ.append(f"threads ({was} then, {is_} now)")
+    for key in ("numpy", "device", "commit"):
+        was, is_ = (str(c["environment"].get(key)) for c in (before, now))
+        if was != is_:
+            print(f"{run.name}: {key} was {was}, is {is_}: it goes on, perhaps not bit for bit.")
     if differ and not force:
         raise UsageError(
             f"--resume: {' and '.join(differ)} changed since {run.name} began, so it would not go "

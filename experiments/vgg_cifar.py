@@ -236,9 +236,9 @@ def run(s: Settings, study: Study, plan: Plan, data: Dataset) -> dict[str, Any]:
     )
 
 
-def estimate(s: Settings, data: Dataset, runs: int) -> float:
-    """Seconds for `runs` runs, from two steps of a throw-away copy."""
-    variant = "batchnorm" if "batchnorm" in s.variants else s.variants[0]
+def seconds_a_step(s: Settings, data: Dataset) -> float:
+    """From the second of two steps of a throw-away copy of the dearest variant."""
+    variant = max(s.variants, key=lambda name: (VARIANTS[name][0] != "none", VARIANTS[name][1]))
     model = network(s, variant, 0)
     optimizer = sgd(s, model, s.lr[0])
     batches = Batches(data.train_images, data.train_labels, s.batch_size, 0)
@@ -248,7 +248,7 @@ def estimate(s: Settings, data: Dataset, runs: int) -> float:
         began = time.perf_counter()
         one_step(model, optimizer, *batches.batch(1))
         get_backend().synchronize()
-    return (time.perf_counter() - began) * s.steps * runs
+    return time.perf_counter() - began
 
 
 def study_all(s: Settings, study: Study) -> int:
@@ -263,15 +263,19 @@ def study_all(s: Settings, study: Study) -> int:
         if folder.begun and not finished(s, folder):
             session.unchanged(folder, configuration(s, plan, data), s.force)
     study.change(**session.stored(s))
-    todo = plans(s)
-    print(f"{study.folder}: {len(todo)} runs of {s.steps} steps on {data.name}, {s.model} "
-          f"width {s.width:g}, {s.backend}, {s.threads} threads", flush=True)  # fmt: skip
-    if s.backend != "cupy" and not s.quick:
-        seconds = estimate(s, data, len(todo))
+    todo = [plan for plan in plans(s) if not finished(s, study.run(plan.name))]
+    steps = sum(s.steps - len(study.run(plan.name).records("metrics")) for plan in todo)
+    print(
+        f"{study.folder}: {len(todo)} of {len(plans(s))} runs to do, {steps:,} steps on "
+        f"{data.name}, {s.model} width {s.width:g}, {s.backend}, {s.threads} threads",
+        flush=True,
+    )
+    if todo and s.backend != "cupy" and not s.quick:
+        seconds = seconds_a_step(s, data) * steps
         if seconds > 600:
             print(
-                f"This will take about {clock(seconds)} here. It can be stopped and continued at "
-                "any time; --quick shows the same findings in two minutes.",
+                f"This will take at most about {clock(seconds)} here. It can be stopped and "
+                "continued at any time; --quick shows the same findings in two minutes.",
                 flush=True,
             )
     for plan in todo:

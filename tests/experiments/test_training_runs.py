@@ -24,7 +24,7 @@ from studies import (
 from support.backends import DEVICES, chosen
 
 from experiments import training, vgg_cifar
-from experiments.study import Run, Study, environment
+from experiments.study import Run, Study, environment, write_json
 from experiments.training import Progress, clock, one_step, train
 from experiments.vgg_cifar import VARIANTS, Plan, load_data, network, plans, sgd
 from minibn.backend import get_backend, use
@@ -233,7 +233,7 @@ def test_a_run_without_a_terminal_speaks_in_plain_lines(tmp_path: Path) -> None:
     assert "\r" not in found.stdout + found.stderr
     assert found.stderr == ""
     lines = found.stdout.splitlines()
-    assert "2 runs of 3 steps on shapes, vgg11 width 0.03125, numpy, 1 threads" in lines[0]
+    assert "2 of 2 runs to do, 6 steps on shapes, vgg11 width 0.03125, numpy" in lines[0]
     for line in lines[1:3]:
         number = r"\d+\.\d+"
         assert re.fullmatch(
@@ -287,12 +287,38 @@ def test_times_are_told_for_people(seconds: float, text: str) -> None:
 def test_a_long_run_is_announced_with_a_pointer_to_quick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(vgg_cifar, "estimate", lambda s, data, runs: 3700.0)
-    assert main(*ONE, "--steps", 1, "--out", tmp_path / "long") == 0
+    monkeypatch.setattr(vgg_cifar, "seconds_a_step", lambda s, data: 3700 / 2)
+    assert main(*ONE, "--steps", 2, "--out", tmp_path / "long") == 0
     assert "1 h 02 min" in (shown := capsys.readouterr().out) and "--quick" in shown
-    monkeypatch.setattr(vgg_cifar, "estimate", lambda s, data, runs: 30.0)
-    assert main(*ONE, "--steps", 1, "--out", tmp_path / "short") == 0
+    monkeypatch.setattr(vgg_cifar, "seconds_a_step", lambda s, data: 30.0)
+    assert main(*ONE, "--steps", 2, "--out", tmp_path / "short") == 0
     assert "--quick" not in capsys.readouterr().out
+
+
+def test_the_announcement_counts_only_what_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    study = tmp_path / "study"
+    monkeypatch.setattr(vgg_cifar, "seconds_a_step", lambda s, data: 3600.0)
+    assert main(*ONE, "--steps", 3, "--out", study) == 0
+    assert "1 of 1 runs to do, 3 steps" in (shown := capsys.readouterr().out)
+    assert "3 h 00 min" in shown
+    assert main("--resume", study, "--steps", 4) == 0
+    assert "1 h 00 min" in capsys.readouterr().out
+    assert main("--resume", study) == 0
+    assert "0 of 1 runs to do" in (shown := capsys.readouterr().out) and "will take" not in shown
+
+
+def test_another_numpy_is_told_when_a_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    study = tmp_path / "study"
+    assert main(*ONE, "--steps", 2, "--out", study) == 0
+    run = runs(study)[0]
+    environment_then = {**run.config["environment"], "numpy": "2.0.0"}
+    write_json(run.folder / "config.json", {**run.config, "environment": environment_then})
+    assert main("--resume", study, "--steps", 3) == 0
+    assert "numpy was 2.0.0" in capsys.readouterr().out
 
 
 def test_training_goes_on_from_the_saved_optimizer_and_not_only_the_weights(
