@@ -61,7 +61,12 @@ def make_verdict(runs: list[Run]) -> str:
             holds = score[better] > score[worse] + 0.02
             numbers = f"{score[better]:.2f} against {score[worse]:.2f}"
             lines.append(f"{claim} ({numbers})" if holds else f"NOT seen: {claim} ({numbers})")
-    return f"Verdict at lr {rate:g}: " + "; ".join(lines or ["nothing to compare"]) + "."
+    seeds = max((len(values) for values in found.values()), default=0)
+    return (
+        f"Verdict at lr {rate:g}, {seeds} seed{'s' * (seeds != 1)}: "
+        + "; ".join(lines or ["nothing to compare"])
+        + "."
+    )
 
 
 def around(records: list[dict[str, Any]], step: int, window: int) -> float | None:

@@ -29,7 +29,7 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
     try:
         with (
             gzip.open(path) as plain,
-            tarfile.open(fileobj=_Bounded(plain, path), mode="r|") as tar,  # type: ignore[call-overload]
+            tarfile.open(fileobj=_Bounded(plain, path), mode="r|") as tar,  # type: ignore[call-overload]  # reads suffice
         ):
             for count, member in enumerate(tar):
                 if count >= MAX_MEMBERS:
