@@ -24,7 +24,16 @@ from experiments import paper
 from experiments.command_line import UsageError, parse, report, setting
 from experiments.figures import COLOURS, DASHES, fan, pyplot, save, smooth
 from experiments.study import Run, Study, write_json
-from experiments.vgg_tables import against_the_paper, make_table, make_verdict, summary
+from experiments.vgg_tables import (
+    against_the_paper,
+    drift_table,
+    first_seed_and_rate,
+    first_units,
+    make_table,
+    make_verdict,
+    successive,
+    summary,
+)
 from minibn import checkpoint
 from minibn.errors import DataError
 
@@ -53,7 +62,8 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     window = max(1, settings["steps"] // 50)
     layers = paper.shown_layers(settings["model"])
     table, verdict = make_table(runs), make_verdict(runs)
-    text = f"{table}\n\n{verdict}\n\n{against_the_paper(runs)}"
+    parts = (table, verdict, against_the_paper(runs), drift_table(runs, layers))
+    text = "\n\n".join(part for part in parts if part)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(out / "table.md", text.rstrip() + "\n")
     write_json(out / "summary.json", summary(settings, runs, window))
@@ -99,24 +109,6 @@ def accuracy_figure(runs: list[Run], folder: Path, window: int) -> Path:
     return save(figure, folder, "accuracy")
 
 
-def _first_seed_and_rate(runs: list[Run]) -> list[Run]:
-    """One run per variant, in the order of COLOURS: the lowest rate and seed."""
-    chosen: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda r: (r.config["lr"], r.config["seed"])):
-        chosen.setdefault(run.config["variant"], run)
-    return [chosen[v] for v in COLOURS if v in chosen]
-
-
-def _first_units(run: Run) -> dict[tuple[int, str], list[dict[str, Any]]]:
-    """(layer, place) -> the records of the layer's first sampled unit, in order."""
-    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
-    for record in run.records("distributions"):
-        series = found.setdefault((record["layer"], record["place"]), [])
-        if not series or series[0]["unit"] == record["unit"]:
-            series.append(record)
-    return found
-
-
 def _title(layer: int, of_paper: int) -> str:
     return f"layer {layer}" + (f" (as deep as the paper's {of_paper})" if layer != of_paper else "")
 
@@ -124,8 +116,8 @@ def _title(layer: int, of_paper: int) -> str:
 def distribution_figure(runs: list[Run], layers: dict[int, int], folder: Path) -> Path:
     """One panel a layer and variant: quantiles of one unit's values over the batch, by step."""
     plt = pyplot()
-    chosen = _first_seed_and_rate(runs)
-    recorded = [_first_units(run) for run in chosen]
+    chosen = first_seed_and_rate(runs)
+    recorded = [first_units(run) for run in chosen]
     figure, grid = plt.subplots(
         len(layers), len(chosen), figsize=(2.9 * len(chosen), 1.9 * len(layers)),
         sharex=True, squeeze=False,
@@ -155,8 +147,8 @@ def drift_figure(runs: list[Run], layers: dict[int, int], folder: Path) -> Path:
     beta and the variance gamma² by definition, so the dotted line is the fair comparison.
     """
     plt = pyplot()
-    chosen = _first_seed_and_rate(runs)
-    recorded = [_first_units(run) for run in chosen]
+    chosen = first_seed_and_rate(runs)
+    recorded = [first_units(run) for run in chosen]
     columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
     names = {"mean": "mean", "var": "variance"}
     figure, grid = plt.subplots(
@@ -168,7 +160,7 @@ def drift_figure(runs: list[Run], layers: dict[int, int], folder: Path) -> Path:
                 variant = run.config["variant"]
                 for place, style in (("activation", "-"), ("norm_input", ":")):
                     records = series.get((layer, place), [])
-                    steps, change = (_since_first if first else _successive)(records, moment)
+                    steps, change = (_since_first if first else successive)(records, moment)
                     if steps:
                         name = variant + (": norm's input" if place == "norm_input" else "")
                         line = smooth(change, 3)
@@ -185,13 +177,6 @@ def drift_figure(runs: list[Run], layers: dict[int, int], folder: Path) -> Path:
     figure.suptitle("mean and variance of one unit")
     figure.tight_layout(rect=(0, 0.03, 1, 1))
     return save(figure, folder, "drift")
-
-
-def _successive(records: list[dict[str, Any]], moment: str) -> tuple[list[int], list[float]]:
-    """|moment(t+1) - moment(t)| wherever both steps were recorded."""
-    at = {r["step"]: r[moment] for r in records}
-    steps = [t for t in at if t + 1 in at]
-    return steps, [max(abs(at[t + 1] - at[t]), 1e-12) for t in steps]
 
 
 def _since_first(records: list[dict[str, Any]], moment: str) -> tuple[list[int], list[float]]:

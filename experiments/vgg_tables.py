@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.figures import smooth
+from experiments.figures import COLOURS, smooth
 from experiments.study import Run
 
 LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
@@ -104,6 +104,51 @@ def against_the_paper(runs: list[Run]) -> str:
 
 def _cell(row: tuple | None, i: int) -> str:
     return "" if row is None or row[i] is None else f"{row[i]:g}"
+
+
+def first_seed_and_rate(runs: list[Run]) -> list[Run]:
+    """One run per variant, in the order of COLOURS: the lowest rate and seed."""
+    chosen: dict[str, Run] = {}
+    for run in sorted(runs, key=lambda r: (r.config["lr"], r.config["seed"])):
+        chosen.setdefault(run.config["variant"], run)
+    return [chosen[v] for v in COLOURS if v in chosen]
+
+
+def first_units(run: Run) -> dict[tuple[int, str], list[dict[str, Any]]]:
+    """(layer, place) -> the records of the layer's first sampled unit, in order."""
+    found: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for record in run.records("distributions"):
+        series = found.setdefault((record["layer"], record["place"]), [])
+        if not series or series[0]["unit"] == record["unit"]:
+            series.append(record)
+    return found
+
+
+def successive(records: list[dict[str, Any]], moment: str) -> tuple[list[int], list[float]]:
+    """|moment(t+1) - moment(t)| wherever both steps were recorded."""
+    at = {r["step"]: r[moment] for r in records}
+    steps = [t for t in at if t + 1 in at]
+    return steps, [max(abs(at[t + 1] - at[t]), 1e-12) for t in steps]
+
+
+def drift_table(runs: list[Run], layers: dict[int, int]) -> str:
+    """Markdown: how far a unit's batch mean moves from one step to the next (Fig. 8a): the median
+    over training, at the activation and at the norm's input, beside the paper's."""
+    rows = []
+    for run in first_seed_and_rate(runs):
+        variant, series = run.config["variant"], first_units(run)
+        for layer, of_paper in layers.items():
+            found = {
+                place: successive(series.get((layer, place), []), "mean")[1]
+                for place in ("activation", "norm_input")
+            }
+            cells = [f"{np.median(change):.2g}" if change else "" for change in found.values()]
+            theirs = paper.DRIFT.get((variant, of_paper), "")
+            name = f"{layer}" if layer == of_paper else f"{layer} (paper's {of_paper})"
+            rows.append(f"| {variant} | {name} | {' | '.join(cells)} | {theirs} |")
+    head = "| variant | layer | at the activation | at the norm's input | paper's |\n"
+    note = "(median of |change of a unit's batch mean to the next step|, one unit a layer)"
+    return head + "|" + "---|" * 5 + "\n" + "\n".join(rows) + "\n\n" + note
 
 
 def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str, Any]:

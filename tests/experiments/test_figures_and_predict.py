@@ -195,3 +195,17 @@ def test_the_time_of_a_run_adds_up_over_its_sittings(whole):
     spent = [record["seconds"] for record in run.records("timings")]
     assert vgg_tables.seconds(run) == pytest.approx(sum(spent), abs=0.05)
     assert all(s >= 0 for s in spent)
+
+
+def test_the_drift_is_the_median_change_of_the_mean_between_successive_steps():
+    records = [
+        {"step": s, "mean": m} for s, m in [(0, 0.0), (1, 0.5), (10, 2.0), (11, 1.0), (20, 9)]
+    ]
+    assert vgg_tables.successive(records, "mean") == ([0, 10], [0.5, 1.0])
+
+
+def test_the_drift_table_has_a_row_for_each_layer_and_the_norms_input_where_there_is_one(drawn):
+    rows = [line for line in (drawn / "table.md").read_text().splitlines() if "paper's 13" in line]
+    cells = {row.split("|")[1].strip(): row.split("|")[4].strip() for row in rows}
+    assert cells["standard"] == ""
+    assert float(cells["noisy-batchnorm"]) > 0
