@@ -32,7 +32,8 @@ from experiments.session import BACKENDS
 from experiments.study import Run, steps_of
 from experiments.vgg_cifar import Settings, load_data, network
 from minibn import checkpoint, nn, use
-from minibn.data import Dataset
+from minibn.backend import get_backend
+from minibn.data import Batches, Dataset, normalize
 from minibn.errors import BackendUnavailable, DataError
 
 PROGRAM = "python -m experiments.predict"
@@ -43,6 +44,10 @@ class Options:
     backend: str = setting("numpy", f"where arrays live: {', '.join(BACKENDS)}")
     data_dir: str | None = setting(None, "where the run's data are now, if they moved", kind=str)
     batch_size: int = setting(250, "images per forward pass")
+    # Running statistics lag behind the weights, and after noisy training they saw the noise.
+    reestimate: int = setting(
+        0, "first re-estimate the running statistics, without noise, over so many training batches"
+    )
 
 
 def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Dataset, int]:
@@ -74,6 +79,16 @@ def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Datas
     except KeyError as error:
         raise DataError(f"checkpoint {run.checkpoint_path}: {error.args[0]}") from None
     return model, data, steps_of(manifest, run.checkpoint_path)
+
+
+def reestimate(model: nn.Sequential, data: Dataset, config: dict[str, Any], count: int) -> None:
+    """Replace the running statistics by their average over `count` training batches."""
+    size = config["settings"]["batch_size"]
+    batches = Batches(data.train_images, data.train_labels, size, config["seed"])
+    backend = get_backend()
+    nn.reestimate_statistics(
+        model, (normalize(backend.asarray(batches.batch(i)[0])) for i in range(count))
+    )
 
 
 def confusion(labels: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
@@ -127,9 +142,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = Options(**given)
         one_of("--backend", options.backend, BACKENDS)
         at_least("--batch-size", options.batch_size, 1)
+        at_least("--reestimate", options.reestimate, 0)
         run = Run(Path(folder))
         with use(options.backend):
             model, data, steps = trained(run, options.data_dir)
+            if options.reestimate:
+                reestimate(model, data, run.config, options.reestimate)
             found = predictions(model, data.test_images, options.batch_size)
         counts = confusion(data.test_labels, found, len(data.classes))
         print(f"{run.name} after {steps} steps, {len(found):,} test images of {data.name}\n")

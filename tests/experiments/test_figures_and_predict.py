@@ -9,6 +9,8 @@ from studies import TWO, main, runs
 
 from experiments import figures, gpu_check, paper, predict, vgg_figures, vgg_tables
 from experiments.study import Run, Study, write_json
+from minibn import use
+from minibn.data import Batches, normalize
 from minibn.errors import DataError
 from reference_models.vgg import VGG
 
@@ -135,6 +137,23 @@ def test_predict_agrees_with_the_accuracy_that_training_measured(study, capsys):
         last = next(line for line in said.splitlines() if line.startswith("all"))
         assert float(last.split()[-1]) == pytest.approx(measured, abs=5e-4)
         assert (run.folder / "confusion.png").stat().st_size > 1000
+
+
+def test_predict_can_re_estimate_the_running_statistics_without_noise(study, capsys):
+    run = runs(study.folder)[0]
+    assert run.config["noise"]
+    before = run.checkpoint_path.read_bytes()
+    assert predict.main([str(run.folder), "--reestimate", "2"]) == 0
+    assert "20 test images" in capsys.readouterr().out
+    assert run.checkpoint_path.read_bytes() == before
+    with use("numpy"):
+        model, data, _ = predict.trained(run)
+        predict.reestimate(model, data, run.config, 2)
+        size, stream = run.config["settings"]["batch_size"], run.config["seed"]
+        batches = Batches(data.train_images, data.train_labels, size, stream)
+        firsts = [model[0](normalize(batches.batch(i)[0])).data for i in range(2)]
+    expected = np.mean([f.mean((0, 1, 2)) for f in firsts], axis=0)
+    np.testing.assert_allclose(model.norm1.running_mean.data, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_confusion_counts_true_classes_in_rows():
