@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from support.backends import on_backends
-from support.cases import normalisations
 from support.oracles import gradients
 
 from minibn import Tensor, grad, ops
 from minibn.backend import get_backend, to_numpy
 from minibn.errors import ShapeError
+from minibn.testing.registry import normalisations
 
 
 def batch_norm_by_loops(x, gamma, beta, eps):

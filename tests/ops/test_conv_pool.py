@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.backends import on_backends
-from support.cases import geometries
 
 from minibn import Tensor, grad, ops
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.pool import AvgPool2d, AvgPool2dAdjoint
+from minibn.testing.registry import geometries
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -1,6 +1,6 @@
 """Every op's derivatives against numbers that were computed without any derivative.
 
-The table of ops is `support/cases.py`, the oracles are `support/oracles.py`.
+The table of ops is `minibn/testing/registry.py`, the oracles are `support/oracles.py`.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from support.backends import on_devices
-from support.cases import CASES, NO_GRADIENT, Case
 from support.oracles import (
     Problem,
     Vacuous,
@@ -21,6 +20,7 @@ from support.oracles import (
 
 from minibn import ops
 from minibn.backend import Backend, get_backend
+from minibn.testing.registry import CASES, NO_GRADIENT, Case
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from support.backends import on_backends
-from support.cases import CASES
 from support.oracles import gradients
 
 from minibn import Tensor, grad, no_grad
 from minibn.backend import get_backend, to_numpy
+from minibn.testing.registry import CASES
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 NUMPY = get_backend("numpy")

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.backends import on_backends
-from support.cases import full_shapes
 
 from minibn import Tensor, grad, ops
 from minibn.errors import ShapeError
 from minibn.tape import unbroadcast
+from minibn.testing.registry import full_shapes
 
 seeds = st.integers(0, 2**32 - 1)
 

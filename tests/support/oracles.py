@@ -6,7 +6,6 @@ what could cancel, and a gradient can't be small enough to pass unseen.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,35 +14,13 @@ from minibn import Tensor, grad
 from minibn.backend import Backend, get_backend, to_numpy
 from minibn.ops import multiply
 from minibn.ops import sum as sum_
+from minibn.testing import Problem
 
 TINY = 1e-20  # the complex step: it cancels nothing, so it can be as small as one likes
 
 
 class Vacuous(AssertionError):
     """Both sides of a comparison are zero: the check could not have failed."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A function with the point at which it is differentiated.
-
-    flat: positions of inputs whose gradient is zero at this point, as the strategy knows.
-    """
-
-    f: Callable[..., Any]
-    inputs: tuple[np.ndarray, ...]
-    seed: int = 0
-    flat: frozenset[int] = frozenset()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", tuple(np.asarray(x) for x in self.inputs))
-
-    def rng(self) -> np.random.Generator:
-        return np.random.default_rng((self.seed, 1))
-
-    def cotangent(self) -> np.ndarray:
-        """Normal numbers, of the output's shape. Never ones: sums of gradients hide a lot."""
-        return np.asarray(self.rng().standard_normal(np.shape(self.f(*self.inputs))))
 
 
 def gradients(

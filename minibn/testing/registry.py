@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from support.oracles import Problem
 
 from minibn import ops
 from minibn.backend import backend_of
 from minibn.tape import value
+from minibn.testing.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,33 @@
+"""A function with the point at which it is differentiated: what strategies draw, checks take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A function of arrays with the point at which it is differentiated.
+
+    f takes arrays or Tensors of `inputs`' shapes, and gives one of them.
+    seed: of everything that a check draws for this problem (cotangents, directions).
+    flat: positions of inputs whose gradient is zero at this point, as the strategy knows.
+    """
+
+    f: Callable[..., Any]
+    inputs: tuple[np.ndarray, ...]
+    seed: int = 0
+    flat: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", tuple(np.asarray(x) for x in self.inputs))  # host: drawn
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng((self.seed, 1))
+
+    def cotangent(self) -> np.ndarray:
+        """Normal numbers, of the output's shape. Never ones: sums of gradients hide a lot."""
+        shape = np.shape(self.f(*self.inputs))  # host: drawn
+        return np.asarray(self.rng().standard_normal(shape))  # host: drawn
