@@ -1,5 +1,20 @@
-"""Property-based gradient testing, for minibn's ops and for anybody's."""
+"""Property-based gradient testing, for minibn's ops and for anybody's.
 
+    check_vjp(f, vjp, *arrays)       any function of NumPy arrays with a hand-written vjp
+    check_gradients(f, *inputs)      a function of minibn's Tensors, of first and second order
+    check_model(model, loss, batch)  a whole network, layer by layer
+    check_problem(problem)           what a strategy has drawn
+
+These need NumPy alone. `strategies`, `registry`, `laws`, `machines`, `mutants` and `kill` need
+hypothesis (`pip install 'minibn[test]'`), and are imported by their names.
+"""
+
+from minibn.testing.check import check_vjp
 from minibn.testing.problem import Problem
+from minibn.testing.report import GradientError, GradReport, InputReport, Vacuous
+from minibn.testing.tensors import check_gradients, check_problem, pulled_back
 
-__all__ = ["Problem"]
+__all__ = [
+    "GradReport", "GradientError", "InputReport", "Problem", "Vacuous", "check_gradients",
+    "check_problem", "check_vjp", "pulled_back",
+]  # fmt: skip

@@ -22,12 +22,12 @@ class Problem:
     flat: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inputs", tuple(np.asarray(x) for x in self.inputs))  # host: drawn
+        object.__setattr__(self, "inputs", tuple(np.asarray(x) for x in self.inputs))
 
     def rng(self) -> np.random.Generator:
         return np.random.default_rng((self.seed, 1))
 
     def cotangent(self) -> np.ndarray:
         """Normal numbers, of the output's shape. Never ones: sums of gradients hide a lot."""
-        shape = np.shape(self.f(*self.inputs))  # host: drawn
-        return np.asarray(self.rng().standard_normal(shape))  # host: drawn
+        shape = np.shape(self.f(*self.inputs))
+        return np.asarray(self.rng().standard_normal(shape))

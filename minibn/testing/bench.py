@@ -1,0 +1,119 @@
+"""The bench: every oracle at one input of a function, asked along one direction.
+
+The differences look first, since they need nothing but values: they find kinks, and judge whether
+the complex step can be believed. Then the most exact oracle that serves leads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minibn.testing import oracles
+from minibn.testing.oracles import Abstains, Function, Sides, Slope
+
+
+@dataclass
+class Point:
+    """A function at a point, in float64, with the cotangents that are pulled back there."""
+
+    f: Function
+    inputs: list[np.ndarray]
+    cotangents: list[np.ndarray]
+    rng: np.random.Generator
+    reference: Function | None = None  # f, written independently
+
+    def __post_init__(self) -> None:
+        self.y = np.asarray(self.f(*self.inputs), float)
+        self.noise = oracles.noise_of(self.f, self.inputs, self.rng)
+
+    def at(self, inputs: list[np.ndarray]) -> Point:
+        """The same function at another point."""
+        return Point(self.f, inputs, self.cotangents, self.rng)
+
+    def neighbour(self) -> Point:
+        """The same, one unit in the last place away."""
+        return self.at([oracles.one_ulp_away(x, self.rng) for x in self.inputs])
+
+
+@dataclass
+class Bench:
+    """The oracles at one input of a point: which of them serve, and which leads."""
+
+    point: Point
+    i: int
+
+    def __post_init__(self) -> None:
+        x = self.point.inputs[self.i]
+        self.probe = np.asarray(self.point.rng.standard_normal(x.shape))
+        self.said: dict[str, Slope | str] = {}
+        self.sides: Sides | None = self._ask("differences", self.differences)
+        if self.sides is not None:
+            self.said["differences"] = self.sides.central
+        exact: Slope | None = self._ask("complex step", self.complex_step)
+        if exact is not None and self.sides is not None and not self.kinked:
+            self._guard(exact, self.sides.central)
+        self._ask("one large step", self.one_large_step)
+        if self.point.reference is not None:
+            self._ask("reference", self.by_reference)
+        served = [n for n in ("complex step", "one large step") if not self.abstained(n)]
+        self.leading = served[0] if served else "differences"
+
+    def moved_to(self, point: Point) -> Bench:
+        """The same bench, with the oracle that leads here, at another point."""
+        other = object.__new__(Bench)
+        other.__dict__.update(self.__dict__ | {"point": point})
+        return other
+
+    @property
+    def kinked(self) -> int:
+        """The outputs that have a kink along the probe."""
+        return int(self.sides.kinks().sum()) if self.sides is not None else 0
+
+    def complex_step(self, u: np.ndarray) -> Slope:
+        return oracles.complex_step(self.point.f, self.point.inputs, self.i, u)
+
+    def one_large_step(self, u: np.ndarray) -> Slope:
+        return oracles.one_large_step(self.point.f, self.point.inputs, self.i, u, self.point.noise)
+
+    def by_reference(self, u: np.ndarray) -> Slope:
+        f, inputs, noise = self.point.reference, self.point.inputs, self.point.noise
+        assert f is not None
+        return oracles.differences(f, inputs, self.i, u, noise).central
+
+    def differences(self, u: np.ndarray) -> Sides:
+        return oracles.differences(self.point.f, self.point.inputs, self.i, u, self.point.noise)
+
+    def slope(self, u: np.ndarray) -> Slope:
+        """J u by the most exact oracle that serves here."""
+        if self.leading == "complex step":
+            return self.complex_step(u)
+        if self.leading == "one large step":
+            return self.one_large_step(u)
+        return self.differences(u).central
+
+    def _ask(self, name: str, oracle: Callable[[np.ndarray], Any]) -> Any:
+        try:
+            found = oracle(self.probe)
+        except Abstains as reason:
+            self.said[name] = str(reason)
+            return None
+        if isinstance(found, Slope):
+            self.said[name] = found
+        return found
+
+    def abstained(self, name: str) -> bool:
+        return isinstance(self.said[name], str)
+
+    def _guard(self, exact: Slope, central: Slope) -> None:
+        """The complex step must agree with the differences, roughly: np.abs passes without."""
+        gap = np.abs(exact.value - central.value)
+        size = float(np.abs(central.value).max(initial=0))
+        if (gap > 100 * central.error + 1e-4 * size).any():
+            self.said["complex step"] = (
+                "contradicts the differences: f is not analytic as written (np.abs, np.var, a "
+                "comparison of complex numbers?)"
+            )

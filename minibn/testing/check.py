@@ -1,0 +1,198 @@
+"""Is this vjp right? `check_vjp` asks it of any function on NumPy arrays; NumPy is all it needs.
+
+    >>> import numpy as np
+    >>> report = check_vjp(np.tanh, lambda g, x: g * (1 - np.tanh(x) ** 2), np.array([0.3, -1.0]))
+    >>> report.passed, report.digits > 14
+    (True, True)
+
+Cotangents are always drawn, from a normal distribution. What the vjp says is compared with oracles
+that must agree among themselves (`oracles.py`), to as many digits as they can see (`judge.py`). A
+comparison of nothing with nothing fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minibn.testing.bench import Point
+from minibn.testing.diagnosis import explain, screen
+from minibn.testing.dissect import dissect
+from minibn.testing.judge import judge
+from minibn.testing.pulling import SAFETY, Pulled, Pulling
+from minibn.testing.report import GradReport, InputReport
+from minibn.testing.reproducer import script
+
+Vjp = Callable[..., Any]
+Script = Callable[[np.ndarray, int, np.ndarray], str]
+
+
+def check_vjp(
+    f: Callable[..., Any],
+    vjp: Vjp,
+    *arrays: Any,
+    name: str = "",
+    seed: int = 0,
+    wrt: Sequence[int] | None = None,
+    zero_gradient: Collection[int] = (),
+    allow_empty: bool = False,
+    reference: Callable[..., Any] | None = None,
+    convention: Callable[..., Any] | None = None,
+    raises: bool = True,
+    diagnose: bool = True,
+    reproduce: Script | None = None,
+) -> GradReport:
+    """Compare a hand-written vector-Jacobian product with derivatives computed from values.
+
+    f(*arrays) -> array; vjp(g, *arrays) -> the gradient of Σ g·f, of each array in turn (a tuple,
+    or the array itself if there is one). Inputs of float32 or float16 are judged against f in
+    float64 at the same numbers.
+
+    wrt            positions to differentiate; the others may be anything, labels for instance
+    zero_gradient  positions whose gradient is meant to be zero: else that is a vacuous check
+    allow_empty    arrays without entries are no failure
+    reference      f once more, written independently (loops): its values must be f's, and its
+                   derivatives judge the vjp, too
+    convention     convention(g, *arrays): the gradient that is promised at this point, such as
+                   relu'(0) = 0; it is compared to rounding
+    seed           of the cotangents and directions
+    diagnose       measure a wrong gradient entry by entry, explain it, write a script
+    reproduce      (cotangent, position, numeric gradient) -> the script for a report
+
+    Raises GradientError, its `report` saying which input, where and in what way; Vacuous if both
+    sides are zero; TypeError or ValueError for inputs that can't be differentiated. With
+    `raises=False` the report is returned in any case.
+    """
+    wrt = range(len(arrays)) if wrt is None else wrt
+    given = [_differentiable(x, i, wrt) for i, x in enumerate(arrays)]
+    report = GradReport(name or name_of(f), seed=seed)
+    rng = np.random.default_rng((seed, 2))
+    y = _value(f, given, report)
+    cotangents = [rng.standard_normal(y.shape).astype(y.dtype) for _ in range(2)]
+    if report.faults:
+        return report.settle(raises)
+    pulling = Pulling(vjp, given, wrt, report.faults)
+    pulled = pulling.measure(cotangents, rng)
+    exact = [x.astype(float) if i in wrt else x for i, x in enumerate(given)]
+
+    def forward(*moving: np.ndarray) -> Any:
+        return f(*pulling.moved(moving))
+
+    if pulled is not None:
+        double = [np.asarray(c, float) for c in cotangents]
+        point = Point(forward, [exact[i] for i in wrt], double, rng)
+        if reference is not None:
+            _compare_with_reference(reference, exact, point.y, report)
+            point.reference = lambda *moving: reference(*pulling.moved(moving))
+        for k, i in enumerate(wrt):
+            if given[i].size * y.size == 0:
+                report.inputs.append(_empty(i, given[i], allow_empty))
+                continue
+            found, bench = judge(point, k, pulled[k], i in zero_gradient)
+            found.position, found.dtype = i, str(given[i].dtype)
+            report.inputs.append(found)
+            if found.verdict == "wrong" and diagnose and not report.screen:
+                evidence = dissect(bench, pulled[k])
+                found.explanation = explain(evidence)
+                report.screen = screen(evidence, report.name)
+                write = reproduce or partial(_script, f, vjp, given, report.name)
+                report.script = write(cotangents[0], i, evidence.numeric)
+    if convention is not None and pulled is not None:
+        _keeps(convention, cotangents[0], given, wrt, pulled, report)
+    return report.settle(raises)
+
+
+def name_of(f: Any) -> str:
+    """What to call a function in a report."""
+    found = getattr(f, "__qualname__", None) or type(f).__name__
+    return "the function" if found.endswith("<lambda>") else found.rpartition("<locals>.")[2]
+
+
+def _script(
+    f: Callable[..., Any],
+    vjp: Vjp,
+    given: list[Any],
+    name: str,
+    cotangent: np.ndarray,
+    position: int,
+    numeric: np.ndarray,
+) -> str:
+    return script(f, vjp, given, cotangent, position, numeric, name)
+
+
+def _differentiable(x: Any, i: int, wrt: Sequence[int]) -> Any:
+    if i not in wrt:
+        return x
+    array = np.asarray(x)
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"input {i} has dtype {array.dtype}: only floats can be differentiated. Convert it, "
+            f"or name the inputs to differentiate, for example wrt={[k for k in wrt if k != i]}."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"input {i} holds NaN or infinity: give a point of f's domain.")
+    return array
+
+
+def _value(f: Callable[..., Any], given: list, report: GradReport) -> np.ndarray:
+    """f at the point, which must be finite, the same twice, and leave its inputs alone."""
+    copies = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
+    y, again = np.asarray(f(*copies)), np.asarray(f(*given))
+    if y.dtype.kind != "f":
+        raise TypeError(f"f gives {y.dtype}, not floats: there is nothing to differentiate.")
+    if not np.isfinite(y).all():
+        raise ValueError("f is not finite at this point: give a point inside its domain.")
+    if y.shape != again.shape or y.tobytes() != again.tobytes():
+        report.faults.append(
+            "f gives two values at one point: freeze its randomness, and its running statistics"
+        )
+    for i, (x, copy) in enumerate(zip(given, copies, strict=True)):
+        if isinstance(x, np.ndarray) and x.tobytes() != copy.tobytes():
+            report.faults.append(f"f modifies its input {i} in place")
+    return y
+
+
+def _empty(i: int, x: np.ndarray, allowed: bool) -> InputReport:
+    report = InputReport(i, x.shape, str(x.dtype), verdict="empty" if allowed else "vacuous")
+    report.sides = "no entries: the check could not have failed. Pass arrays with values."
+    return report
+
+
+def _compare_with_reference(
+    reference: Callable[..., Any], exact: list, y: np.ndarray, report: GradReport
+) -> None:
+    there = np.asarray(reference(*exact), float)
+    scale = float(np.abs(y).max(initial=0))
+    if there.shape != y.shape:
+        report.faults.append(f"f gives shape {y.shape}, the reference {there.shape}")
+    elif not np.all(np.abs(there - y) <= 1e-9 * scale):
+        where = np.unravel_index(int(np.argmax(np.abs(there - y))), y.shape)
+        report.faults.append(
+            f"at {tuple(map(int, where))} f is {y[where]!r} and the reference {there[where]!r}: "
+            "one of them is wrong"
+        )
+
+
+def _keeps(
+    convention: Callable[..., Any],
+    g: np.ndarray,
+    given: list,
+    wrt: Sequence[int],
+    pulled: list[Pulled],
+    report: GradReport,
+) -> None:
+    promised = convention(g, *given)
+    promised = promised if isinstance(promised, (tuple, list)) else (promised,)
+    for i, ours, expected in zip(wrt, pulled, promised, strict=True):
+        gap = np.abs(np.asarray(ours.gradients[0], float) - np.asarray(expected, float))
+        scale = float(np.abs(expected).max(initial=0))
+        if not np.all(gap <= SAFETY * (ours.spread + ours.eps * scale)):
+            where = np.unravel_index(int(np.argmax(gap)), gap.shape)
+            report.faults.append(
+                f"input {i}: the documented convention promises "
+                f"{np.asarray(expected)[where]!r} at {tuple(map(int, where))}, the vjp gives "
+                f"{ours.gradients[0][where]!r}"
+            )

@@ -1,0 +1,66 @@
+"""After a failure: measure the wrong gradient entry by entry, so that it can be explained."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minibn.testing.bench import Bench
+from minibn.testing.evidence import Evidence
+from minibn.testing.oracles import Abstains
+from minibn.testing.pulling import SAFETY, Pulled
+
+MOST = 1000  # entries of an input that are measured one by one
+
+
+def dissect(bench: Bench, pulled: Pulled) -> Evidence:
+    """What is known about the gradient of the bench's input, for the first cotangent."""
+    point, i = bench.point, bench.i
+    c, x = point.cotangents[0], point.inputs[i]
+    ones = np.ones_like(c)
+    numeric, with_ones = np.full(x.size, np.nan), np.full(x.size, np.nan)
+    error, ties = np.zeros(x.size), np.zeros(x.size, bool)
+    entries = range(x.size)
+    if x.size > MOST:
+        entries = point.rng.choice(x.size, MOST, replace=False)  # type: ignore[assignment]
+    for k in entries:
+        u = np.zeros(x.shape)
+        u.flat[k] = 1.0
+        try:
+            slope = bench.slope(u)
+            if bench.kinked:
+                ties[k] = bench.differences(u).kinks().any()
+        except Abstains:
+            continue
+        numeric[k], error[k] = slope.along(c)
+        with_ones[k] = slope.along(ones)[0]
+    analytic = pulled.gradients[0].astype(float)
+    scale = float(np.nanmax(np.abs(numeric), initial=0))
+    tolerance = SAFETY * (error.reshape(x.shape) + pulled.spread + pulled.eps * scale)
+    return Evidence(
+        position=i,
+        inputs=tuple(point.inputs),
+        output=point.y,
+        cotangent=c,
+        analytic=analytic,
+        numeric=numeric.reshape(x.shape),
+        tolerance=np.maximum(tolerance, 1e-9 * scale),
+        others=_of_the_others(bench, x),
+        with_ones=with_ones.reshape(x.shape),
+        ties=ties.reshape(x.shape) if bench.kinked else None,
+    )
+
+
+def _of_the_others(bench: Bench, x: np.ndarray) -> dict[int, np.ndarray]:
+    """The numeric gradients of inputs of the same size: were two of them swapped?"""
+    found = {}
+    point, c = bench.point, bench.point.cotangents[0]
+    for k, other in enumerate(point.inputs):
+        if k == bench.i or other.size != x.size or x.size > MOST // 10:
+            continue
+        there = Bench(point, k)
+        units = np.eye(other.size).reshape(other.size, *other.shape)
+        try:
+            found[k] = np.array([there.slope(u).along(c)[0] for u in units]).reshape(other.shape)
+        except Abstains:
+            continue
+    return found

@@ -1,0 +1,213 @@
+"""Oracles: ways to a derivative that use nothing but values of the function.
+
+Each is a function of `f`, the list of its inputs, the position `i` of the one that moves and the
+direction `u` in which it moves, and returns a `Slope`: J u, the derivative of every output along
+u, with an estimate of its own error. An oracle that can't serve raises `Abstains`, with the reason.
+
+    complex step   f(x + ihu).imag / h    Squire & Trapp 1998    exact, where f is analytic
+    differences    (f(x+hu) - f(x-hu)) / 2h, extrapolated to h = 0: Ridders 1982    any smooth f
+    one large step f(x+u) - f(x)          where f is affine: no error but rounding
+    Taylor order   how fast f(x+hu) - f(x) - h⟨g, u⟩ vanishes: an order, not a tolerance
+
+NumPy alone is needed here; `f` takes and gives NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Function = Callable[..., Any]
+TINY = 1e-100  # the complex step cancels nothing, so it can be as small as one likes
+EPS = float(np.finfo(float).eps)
+LEVELS = 5  # steps of a tableau, each half the one before
+STARTS = (5e-2, 2e-3, 1e-4, 5e-6)  # its largest step, in units of the input's own scale
+
+
+class Abstains(Exception):
+    """The oracle can't say anything here, and the message says why."""
+
+
+@dataclass(frozen=True)
+class Slope:
+    """J u with the error of each entry, as the oracle estimates it."""
+
+    value: np.ndarray
+    error: np.ndarray
+
+    def along(self, c: np.ndarray) -> tuple[float, float]:
+        """⟨c, J u⟩ and its error."""
+        return float((c * self.value).sum()), float((np.abs(c) * self.error).sum())
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What the points x ± hu tell: the slopes from either side and between them, and the values
+    along the way."""
+
+    central: Slope
+    right: Slope  # as h falls to 0
+    left: Slope  # as h rises to 0: the slope in direction -u is minus this
+    steps: np.ndarray  # (n,) the h at which f was seen
+    ahead: np.ndarray  # (n, *output) f(x + hu)
+
+    def kinks(self) -> np.ndarray:
+        """Where the two sides disagree by more than the errors of both explain."""
+        gap = np.abs(self.right.value - self.left.value)
+        size = np.maximum(np.abs(self.right.value), np.abs(self.left.value))
+        return gap > 20 * (self.right.error + self.left.error) + 1e-5 * size
+
+
+def moved(inputs: Sequence[np.ndarray], i: int, step: Any) -> list[np.ndarray]:
+    """The inputs, with `step` added to number i."""
+    return [np.asarray(x + step) if k == i else x for k, x in enumerate(inputs)]
+
+
+def one_ulp_away(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The neighbours of x among the numbers of its precision, up or down by chance."""
+    return np.nextafter(x, np.where(rng.random(x.shape) < 0.5, -np.inf, np.inf).astype(x.dtype))
+
+
+def smoothed(noise: np.ndarray) -> np.ndarray:
+    """An entry's noise, but not less than the root mean square: one entry may be lucky."""
+    return np.maximum(noise, np.sqrt(np.mean(noise**2)) if noise.size else 0.0)
+
+
+def noise_of(f: Function, inputs: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """How far each output moves when every input moves to a neighbouring number."""
+    y = np.asarray(f(*inputs))
+    away = np.asarray(f(*[one_ulp_away(x, rng) for x in inputs]))
+    own = EPS if y.dtype.kind != "f" else float(np.finfo(y.dtype).eps)
+    return smoothed(np.maximum(np.abs(away - y), own * np.abs(y)).astype(float))
+
+
+def complex_step(f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarray) -> Slope:
+    """f(x + ihu).imag / h: no cancellation, so exact to rounding, if f is analytic as written.
+
+    Abstains if the imaginary part is lost (`np.abs`, `np.var`, `.real`, integer arrays) or f's
+    value is not the real part. What that can't see, a comparison with `differences` does.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            y = np.asarray(f(*moved(inputs, i, TINY * 1j * u)))
+    except Exception as error:  # f is anybody's: whatever it raises on complex numbers
+        raise Abstains(f"f does not take complex numbers ({type(error).__name__})") from error
+    if y.dtype.kind != "c":
+        raise Abstains("f drops the imaginary part: it is not analytic as written")
+    plain = np.asarray(f(*inputs))
+    scale = float(np.abs(plain).max(initial=0))
+    if y.shape != plain.shape or not np.allclose(y.real, plain, rtol=1e-7, atol=1e-9 * scale):
+        raise Abstains("f has another value on complex numbers: it is not analytic as written")
+    slope = np.asarray(y.imag / TINY)
+    if not np.isfinite(slope).all():
+        raise Abstains("the complex step is not finite here")
+    return Slope(slope, 4 * EPS * np.abs(slope))
+
+
+def one_large_step(
+    f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarray, noise: np.ndarray
+) -> Slope:
+    """f(x + u) - f(x), which is J u if f is affine in this input: the adjoint test
+    ⟨g, J u⟩ = ⟨Jᵀ g, u⟩ without a J. Abstains if two such steps are not alike."""
+    with np.errstate(all="ignore"):
+        near, far, further = (np.asarray(f(*moved(inputs, i, k * u))) for k in (1, 2, 3))
+    first, second = near - np.asarray(f(*inputs)), further - far
+    error = 16 * noise + 8 * EPS * np.maximum(np.abs(near), np.abs(further))
+    if not np.all(np.abs(second - first) <= error):
+        raise Abstains("f is not affine in this input")
+    return Slope(first, error)
+
+
+def _extrapolated(quotients: list[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Neville's tableau over steps that halve; the error is the last step of the extrapolation."""
+    row = [quotients[0]]
+    for quotient in quotients[1:]:
+        before, row = row, [quotient]
+        for k, coarse in enumerate(before):
+            power = 2.0 ** (order * (k + 1))
+            row.append((power * row[k] - coarse) / (power - 1))
+    error = np.maximum(np.abs(row[-1] - row[-2]), np.abs(row[-1] - before[-1]))
+    return row[-1], error
+
+
+def scale_of(x: np.ndarray) -> float:
+    """The length on which x varies: what a step is measured in."""
+    if x.size > 1 and (spread := float(np.std(x))) > 0:
+        return max(spread, 1e-3 * float(np.abs(x).max()))
+    return max(1.0, float(np.abs(x).max(initial=0)))
+
+
+def differences(
+    f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarray, noise: np.ndarray
+) -> Sides:
+    """Central and one-sided differences, extrapolated, from the same values of f.
+
+    The largest step falls until the error is small next to the slope: for each output the best
+    tableau counts. Abstains if f is finite at no step.
+    """
+    y = np.asarray(f(*inputs), float)
+    length = scale_of(inputs[i]) / max(float(np.abs(u).max(initial=0)), 1e-300)
+    best: list[Slope] = []
+    steps: np.ndarray = np.zeros(0)
+    seen: np.ndarray = np.zeros((0, *y.shape))
+    for start in STARTS:
+        h = start * length / 2.0 ** np.arange(LEVELS)
+        with np.errstate(all="ignore"):
+            ahead = np.stack([np.asarray(f(*moved(inputs, i, s * u)), float) for s in h])
+            behind = np.stack([np.asarray(f(*moved(inputs, i, -s * u)), float) for s in h])
+        if not (np.isfinite(ahead).all() and np.isfinite(behind).all()):
+            continue
+        along = h.reshape(-1, *[1] * y.ndim)
+        found = []
+        for quotient, order in (
+            ((ahead - behind) / (2 * along), 2),
+            ((ahead - y) / along, 1),
+            ((y - behind) / along, 1),
+        ):
+            value, error = _extrapolated(list(quotient), order)
+            found.append(Slope(value, error + 4 * noise / h[-1]))
+        if not len(steps):
+            steps, seen, best = h, ahead, found
+        else:
+            best = [_better(old, new) for old, new in zip(best, found, strict=True)]
+        worst = [s.error.max(initial=0) / max(np.abs(s.value).max(initial=0), 1e-300) for s in best]
+        if worst[0] < 1e-9 and max(worst) < 1e-5:
+            break
+    if not best:
+        raise Abstains("f is not finite around this point")
+    central, right, left = best
+    return Sides(central, right, left, steps, seen)
+
+
+def _better(one: Slope, other: Slope) -> Slope:
+    keep = one.error <= other.error
+    return Slope(np.where(keep, one.value, other.value), np.where(keep, one.error, other.error))
+
+
+def taylor_order(
+    values: np.ndarray,
+    steps: np.ndarray,
+    at_zero: float,
+    slope: float,
+    noise: float,
+    curvature: float = 0.0,
+) -> float:
+    """The order at which R(h) = |φ(h) - φ(0) - h φ' (- h²/2 φ'')| vanishes with h.
+
+    values (n,): φ at `steps` (n,), each half the one before. A right slope gives 2 (3 with the
+    right curvature), a wrong one 1 (2), whatever the units; an exact expansion gives infinity.
+    Abstains if fewer than three remainders stand out of the noise.
+    """
+    rest = np.abs(values - at_zero - steps * slope - steps**2 / 2 * curvature)
+    rounding = EPS * (np.abs(values) + abs(at_zero) + np.abs(steps * slope))
+    hidden = rest <= 30 * (noise + rounding)
+    if hidden.all():
+        return float("inf")
+    seen = int(np.argmax(hidden)) if hidden.any() else len(rest)
+    if seen < 3:
+        raise Abstains("fewer than three remainders stand out of the rounding errors")
+    last = slice(max(0, seen - 3), seen)
+    return float(np.polyfit(np.log2(steps[last]), np.log2(rest[last]), 1)[0])

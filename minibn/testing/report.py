@@ -1,0 +1,154 @@
+"""What a check found: an entry for each input, in digits agreed, as text and as data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FULL = 15.95  # digits of a float64
+
+listeners: list[Callable[[GradReport], None]] = []  # told of every report (the pytest plugin is)
+
+
+class GradientError(AssertionError):
+    """A gradient is wrong, or could not be judged. `report` says which, where, and why."""
+
+    def __init__(self, report: Any) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+class Vacuous(GradientError):
+    """Both sides of the comparison are zero: the check could not have failed."""
+
+
+def digits(difference: float, scale: float) -> float:
+    """The decimal digits to which two numbers of size `scale` agree that differ by `difference`.
+
+    >>> digits(1e-7, 10.0)
+    8.0
+    """
+    if difference == 0:
+        return FULL
+    if not (math.isfinite(difference) and scale > 0):
+        return 0.0
+    return min(FULL, max(0.0, -math.log10(difference / scale)))
+
+
+@dataclass
+class InputReport:
+    """What was found about the gradient of one input.
+
+    verdict   "agrees", "wrong", "vacuous" (both sides are zero), "zero" (as declared),
+              "inconclusive" (the oracles contradict each other), "empty" (no entries)
+    digits    of the largest entry, to which gradient and oracle agree; `demanded`: how many
+              must, by the oracle's error and the conditioning
+    oracles   name -> digits agreed with the gradient, or the reason why it abstains
+    kinks     the number of outputs whose slope from the left is not that from the right
+    missed    the chance that a gradient wrong by 0.1 % of its norm would have passed
+    """
+
+    position: int
+    shape: tuple[int, ...]
+    dtype: str
+    name: str = ""
+    verdict: str = "agrees"
+    digits: float = FULL
+    demanded: float = 0.0
+    oracles: dict[str, Any] = field(default_factory=dict)
+    order: float | None = None
+    how: str = ""
+    kinks: int = 0
+    missed: float = 0.0
+    sides: str = ""
+    worst: dict[str, Any] | None = None
+    explanation: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict in ("agrees", "zero", "empty")
+
+    def line(self) -> str:
+        label = self.name or f"input {self.position}"
+        start = f"{label}  {self.shape} {self.dtype}"
+        if self.verdict == "empty":
+            return f"{start}: empty, so only shape and dtype were checked"
+        if self.verdict == "zero":
+            return f"{start}: zero, as declared ({self.how})"
+        if self.verdict == "vacuous":
+            return f"{start}: VACUOUS, {self.sides}"
+        mark = "" if self.passed else f" {self.verdict.upper()}:"
+        kinks = f", {self.kinks} kinks" if self.kinks else ""
+        return (
+            f"{start}:{mark} {self.digits:.1f} digits agree, {self.demanded:.1f} demanded"
+            f" ({self.how}{kinks})"
+        )
+
+
+@dataclass
+class GradReport:
+    """The findings of one check. `faults` are those that belong to no single input."""
+
+    name: str
+    inputs: list[InputReport] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    seed: int = 0
+    screen: str = ""  # the diagnosis of the first wrong input
+    script: str = ""  # a standalone reproducer
+
+    @property
+    def passed(self) -> bool:
+        return not self.faults and all(x.passed for x in self.inputs)
+
+    @property
+    def digits(self) -> float:
+        """Of the input that agrees least."""
+        judged = [x.digits for x in self.inputs if x.verdict not in ("empty", "zero", "vacuous")]
+        return min(judged, default=FULL)
+
+    def __str__(self) -> str:
+        lines = [f"{self.name}: {'the gradient agrees' if self.passed else 'FAILED'}"]
+        lines += [f"  {fault}" for fault in self.faults]
+        for x in self.inputs:
+            lines.append("  " + x.line())
+            if not x.passed and x.verdict != "vacuous":
+                lines += [f"    {oracle}: {_said(found)}" for oracle, found in x.oracles.items()]
+                lines += [f"    {x.sides}"] if x.sides else []
+        if self.screen:
+            lines += ["", self.screen]
+        if self.script:
+            lines += ["", "To reproduce it:", "", self.script.rstrip()]
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """Everything as one JSON object (numbers that JSON lacks, such as NaN, as strings)."""
+        whole = asdict(self) | {"passed": self.passed, "digits": self.digits}
+        return json.dumps(_plain(whole), allow_nan=False)
+
+    def settle(self, raises: bool) -> GradReport:
+        """Tell the listeners, then return the report, or raise what it says."""
+        for listen in listeners:
+            listen(self)
+        if raises and not self.passed:
+            only_vacuous = not self.faults and all(
+                x.passed or x.verdict == "vacuous" for x in self.inputs
+            )
+            raise (Vacuous if only_vacuous else GradientError)(self)
+        return self
+
+
+def _said(found: Any) -> str:
+    return f"agrees to {found:.1f} digits" if isinstance(found, float) else str(found)
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, dict):
+        return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [_plain(v) for v in x]
+    if isinstance(x, float):
+        return x if math.isfinite(x) else repr(x)
+    return x if isinstance(x, (str, int, type(None))) else str(x)

@@ -1,0 +1,217 @@
+"""`check_gradients`: the same questions for functions of Tensors, and of their second derivatives.
+
+A function of Tensors is made into a pair of functions on NumPy arrays, its value and its vjp, and
+handed to `check_vjp`. Second derivatives need no other text: the gradient is itself a function,
+and `grad(create_graph=True)` gives its vjp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import Backend, get_backend, to_numpy
+from minibn.backward import grad
+from minibn.tape import no_grad, recording, value
+from minibn.tensor import Tensor
+from minibn.testing.check import check_vjp, name_of
+from minibn.testing.oracles import Abstains, noise_of, scale_of, taylor_order
+from minibn.testing.problem import Problem
+from minibn.testing.report import GradReport
+from minibn.testing.reproducer import script_for_tensors
+
+
+def _backend(backend: Backend | str | None) -> Backend:
+    return backend if isinstance(backend, Backend) else get_backend(backend or "numpy")
+
+
+def pulled_back(
+    f: Callable[..., Any], backend: Backend | str | None = None
+) -> tuple[Callable[..., np.ndarray], Callable[..., tuple[np.ndarray, ...]]]:
+    """(value, vjp) on NumPy arrays of a function of Tensors; the vjp is computed on `backend`, by
+    the tape, the value on NumPy.
+
+    >>> value_of, vjp = pulled_back(lambda x, y: x * y)
+    >>> vjp(np.array([1.0]), np.array([2.0]), np.array([3.0]))
+    (array([3.]), array([2.]))
+    """
+    device = _backend(backend)
+
+    def forward(*arrays: np.ndarray) -> np.ndarray:
+        with no_grad():
+            return np.asarray(to_numpy(value(f(*map(Tensor, arrays)))))
+
+    def vjp(g: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        leaves = [Tensor(device.asarray(x), requires_grad=True) for x in arrays]
+        with recording(True):
+            y = f(*leaves)
+        found = grad(y, leaves, device.asarray(g), unused="zeros")
+        return tuple(np.asarray(to_numpy(g)) for g in found)
+
+    return forward, vjp
+
+
+def gradient_pulled_back(
+    f: Callable[..., Any], backend: Backend | str | None = None
+) -> tuple[Callable[..., np.ndarray], Callable[..., tuple[np.ndarray, ...]]]:
+    """(value, vjp) of the gradient of h(*inputs, c) = ⟨c, f(*inputs)⟩ with respect to all of its
+    arguments, in one flat array. The vjp is a Hessian-vector product.
+
+    That c is an argument, too, asks how the vjp of f depends on its cotangent.
+    """
+
+    def slopes(device: Backend, arrays: Any, create_graph: bool) -> tuple[list[Tensor], Any]:
+        leaves = [Tensor(device.asarray(x), requires_grad=True) for x in arrays]
+        with recording(True):
+            h = (f(*leaves[:-1]) * leaves[-1]).sum()
+        return leaves, grad(h, leaves, create_graph=create_graph, unused="zeros")
+
+    def forward(*arrays: np.ndarray) -> np.ndarray:
+        _, found = slopes(get_backend("numpy"), arrays, create_graph=False)
+        return np.concatenate([g.numpy().reshape(-1) for g in found])
+
+    def vjp(v: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        device = _backend(backend)
+        leaves, found = slopes(device, arrays, create_graph=True)
+        ends = np.cumsum([g.size for g in found])[:-1]
+        with recording(True):
+            along = [
+                (g.reshape(-1) * device.asarray(part)).sum()
+                for g, part in zip(found, np.split(v, ends), strict=True)
+            ]
+            total = sum(along[1:], along[0])
+        return tuple(to_numpy(h) for h in grad(total, leaves, unused="zeros"))
+
+    return forward, vjp
+
+
+def check_gradients(
+    f: Callable[..., Any],
+    *inputs: Any,
+    backend: Backend | str | None = None,
+    order: int = 1,
+    name: str = "",
+    seed: int = 0,
+    zero_gradient: Collection[int] = (),
+    allow_empty: bool = False,
+    reference: Callable[..., Any] | None = None,
+    convention: Callable[..., Any] | None = None,
+    raises: bool = True,
+    diagnose: bool = True,
+) -> GradReport:
+    """Compare what the tape says with derivatives computed from values alone.
+
+    f takes Tensors of the shapes of `inputs` (arrays or Tensors) and gives one; it must also run
+    on the host, where the oracles are (`backend` names where the gradient is computed). With
+    `order=2` Hessian-vector products are compared, in the same way, with the gradient. The other
+    arguments, the report and the errors are those of `check_vjp`.
+
+    >>> from minibn import ops
+    >>> x = np.array([[1.0, 4.0], [2.0, 0.5], [6.0, 5.0]])
+    >>> check_gradients(lambda x: ops.batch_norm(x, np.ones(2), np.zeros(2)), x).passed
+    True
+    """
+    if order not in (1, 2):
+        raise ValueError(
+            f"check_gradients: order={order!r}: gradients are 1, second derivatives 2."
+        )
+    arrays = [np.asarray(to_numpy(value(x))) for x in inputs]
+    name = name or name_of(f)
+    settings: dict[str, Any] = {
+        "seed": seed, "allow_empty": allow_empty, "diagnose": diagnose
+    }  # fmt: skip
+
+    def reproduce(cotangent: np.ndarray, position: int, numeric: np.ndarray) -> str:
+        return script_for_tensors(f, arrays, cotangent, position, numeric, name)
+
+    report = check_vjp(
+        *pulled_back(f, backend), *arrays, name=name, zero_gradient=zero_gradient,
+        reference=reference, convention=convention, raises=raises, reproduce=reproduce, **settings,
+    )  # fmt: skip
+    if order == 2 and report.passed:
+        flat = any(x.verdict in ("zero", "empty") for x in report.inputs)
+        report = _check_second(f, arrays, backend, name, settings, flat)
+        report.settle(raises)
+    return report
+
+
+def _check_second(
+    f: Callable[..., Any],
+    arrays: list[np.ndarray],
+    backend: Backend | str | None,
+    name: str,
+    settings: dict[str, Any],
+    flat: bool,
+) -> GradReport:
+    """The gradient of ⟨c, f⟩ as a function with a vjp of its own; and the second Taylor remainder.
+
+    f may be linear in an input, whose second derivatives are then zero; but the gradient depends
+    on c, unless f is flat.
+    """
+    y = np.asarray(to_numpy(value(f(*map(Tensor, arrays)))))
+    rng = np.random.default_rng((settings["seed"], 3))
+    c = np.asarray(rng.standard_normal(y.shape)).astype(y.dtype)
+    forward, vjp = gradient_pulled_back(f, backend)
+    name += ", second derivatives"
+    report = check_vjp(forward, vjp, *arrays, c, name=name, raises=False, **settings)
+    for found in report.inputs:
+        if found.verdict == "vacuous" and (flat or found.position < len(arrays)):
+            found.verdict, found.how = "zero", "its second derivative"
+    if y.size and all(x.dtype == np.float64 for x in arrays):
+        _second_remainder(f, arrays, c, (forward, vjp), rng, report)
+    return report
+
+
+def _second_remainder(
+    f: Callable[..., Any],
+    arrays: list[np.ndarray],
+    c: np.ndarray,
+    gradient: tuple[Callable[..., Any], Callable[..., Any]],
+    rng: np.random.Generator,
+    report: GradReport,
+) -> None:
+    """φ(h) - φ(0) - h ⟨∇φ, u⟩ - h²/2 ⟨u, H u⟩ is of third order: φ(h) = ⟨c, f(x + hu)⟩, with all
+    inputs moving at once."""
+    us = [np.asarray(rng.standard_normal(x.shape)) for x in arrays]
+    flat = np.concatenate([u.reshape(-1) for u in (*us, np.zeros_like(c))])
+    slope = float((gradient[0](*arrays, c) * flat).sum())
+    curved = gradient[1](flat, *arrays, c)[: len(us)]
+    curvature = float(sum((h * u).sum() for h, u in zip(curved, us, strict=True)))
+    forward, _ = pulled_back(f)
+    scale = min((scale_of(x) for x in arrays if x.size), default=1.0)
+    steps = scale / max(1.0, float(np.abs(flat).max())) * 0.1 / 2.0 ** np.arange(6)
+
+    def phi(h: float) -> float:
+        with np.errstate(all="ignore"):
+            return float((c * forward(*(x + h * u for x, u in zip(arrays, us, strict=True)))).sum())
+
+    values = np.array([phi(h) for h in steps])
+    moved = [x + steps[0] * u for x, u in zip(arrays, us, strict=True)]
+    noise = max(float((np.abs(c) * noise_of(forward, at, rng)).sum()) for at in (arrays, moved))
+    if not np.isfinite(values).all():
+        return
+    try:
+        found = taylor_order(values, steps, phi(0.0), slope, noise, curvature)
+    except Abstains:
+        return
+    if 1.5 < found < 2.5 and not any(x.kinks for x in report.inputs):
+        report.faults.append(
+            f"the second Taylor remainder is of order {found:.2f}, where 3 is right: the second "
+            "derivative is not that of the gradient"
+        )
+
+
+def check_problem(
+    problem: Problem,
+    backend: Backend | str | None = None,
+    order: int = 1,
+    raises: bool = True,
+    diagnose: bool = True,
+) -> GradReport:
+    """`check_gradients` at a problem that a strategy has drawn."""
+    return check_gradients(
+        problem.f, *problem.inputs, backend=backend, order=order, seed=problem.seed,
+        zero_gradient=problem.flat, allow_empty=True, raises=raises, diagnose=diagnose,
+    )  # fmt: skip
