@@ -10,11 +10,12 @@ hypothesis (`pip install 'minibn[test]'`), and are imported by their names.
 """
 
 from minibn.testing.check import check_vjp
+from minibn.testing.model import check_model
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradientError, GradReport, InputReport, Vacuous
 from minibn.testing.tensors import check_gradients, check_problem, pulled_back
 
 __all__ = [
     "GradReport", "GradientError", "InputReport", "Problem", "Vacuous", "check_gradients",
-    "check_problem", "check_vjp", "pulled_back",
+    "check_model", "check_problem", "check_vjp", "pulled_back",
 ]  # fmt: skip

@@ -6,8 +6,8 @@ the complex step can be believed. Then the most exact oracle that serves leads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Point:
     cotangents: list[np.ndarray]
     rng: np.random.Generator
     reference: Function | None = None  # f, written independently
+    starts: Sequence[float] = oracles.STARTS  # of the differences
 
     def __post_init__(self) -> None:
         self.y = np.asarray(self.f(*self.inputs), float)
@@ -32,7 +33,7 @@ class Point:
 
     def at(self, inputs: list[np.ndarray]) -> Point:
         """The same function at another point."""
-        return Point(self.f, inputs, self.cotangents, self.rng)
+        return replace(self, inputs=inputs)
 
     def neighbour(self) -> Point:
         """The same, one unit in the last place away."""
@@ -82,10 +83,11 @@ class Bench:
     def by_reference(self, u: np.ndarray) -> Slope:
         f, inputs, noise = self.point.reference, self.point.inputs, self.point.noise
         assert f is not None
-        return oracles.differences(f, inputs, self.i, u, noise).central
+        return oracles.differences(f, inputs, self.i, u, noise, self.point.starts).central
 
     def differences(self, u: np.ndarray) -> Sides:
-        return oracles.differences(self.point.f, self.point.inputs, self.i, u, self.point.noise)
+        p = self.point
+        return oracles.differences(p.f, p.inputs, self.i, u, p.noise, p.starts)
 
     def slope(self, u: np.ndarray) -> Slope:
         """J u by the most exact oracle that serves here."""

@@ -21,7 +21,8 @@ import numpy as np
 from minibn.testing.bench import Point
 from minibn.testing.diagnosis import explain, screen
 from minibn.testing.dissect import dissect
-from minibn.testing.judge import judge
+from minibn.testing.judge import ENTRIES, judge
+from minibn.testing.oracles import STARTS
 from minibn.testing.pulling import SAFETY, Pulled, Pulling
 from minibn.testing.report import GradReport, InputReport
 from minibn.testing.reproducer import script
@@ -41,6 +42,8 @@ def check_vjp(
     allow_empty: bool = False,
     reference: Callable[..., Any] | None = None,
     convention: Callable[..., Any] | None = None,
+    entries: int = ENTRIES,
+    starts: Sequence[float] = STARTS,
     raises: bool = True,
     diagnose: bool = True,
     reproduce: Script | None = None,
@@ -59,6 +62,8 @@ def check_vjp(
     convention     convention(g, *arrays): the gradient that is promised at this point, such as
                    relu'(0) = 0; it is compared to rounding
     seed           of the cotangents and directions
+    entries        of the Jacobian, up to which each is looked at; beyond, random directions are
+    starts         largest steps of the differences, in units of the input's own scale
     diagnose       measure a wrong gradient entry by entry, explain it, write a script
     reproduce      (cotangent, position, numeric gradient) -> the script for a report
 
@@ -83,7 +88,7 @@ def check_vjp(
 
     if pulled is not None:
         double = [np.asarray(c, float) for c in cotangents]
-        point = Point(forward, [exact[i] for i in wrt], double, rng)
+        point = Point(forward, [exact[i] for i in wrt], double, rng, starts=starts)
         if reference is not None:
             _compare_with_reference(reference, exact, point.y, report)
             point.reference = lambda *moving: reference(*pulling.moved(moving))
@@ -91,7 +96,7 @@ def check_vjp(
             if given[i].size * y.size == 0:
                 report.inputs.append(_empty(i, given[i], allow_empty))
                 continue
-            found, bench = judge(point, k, pulled[k], i in zero_gradient)
+            found, bench = judge(point, k, pulled[k], i in zero_gradient, entries)
             found.position, found.dtype = i, str(given[i].dtype)
             report.inputs.append(found)
             if found.verdict == "wrong" and diagnose and not report.screen:

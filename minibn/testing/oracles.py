@@ -141,7 +141,12 @@ def scale_of(x: np.ndarray) -> float:
 
 
 def differences(
-    f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarray, noise: np.ndarray
+    f: Function,
+    inputs: Sequence[np.ndarray],
+    i: int,
+    u: np.ndarray,
+    noise: np.ndarray,
+    starts: Sequence[float] = STARTS,
 ) -> Sides:
     """Central and one-sided differences, extrapolated, from the same values of f.
 
@@ -153,7 +158,7 @@ def differences(
     best: list[Slope] = []
     steps: np.ndarray = np.zeros(0)
     seen: np.ndarray = np.zeros((0, *y.shape))
-    for start in STARTS:
+    for start in starts:
         h = start * length / 2.0 ** np.arange(LEVELS)
         with np.errstate(all="ignore"):
             ahead = np.stack([np.asarray(f(*moved(inputs, i, s * u)), float) for s in h])

@@ -1,0 +1,145 @@
+"""Mistakes that sit somewhere: the gradient is right but in a set of entries that has a name.
+
+That all wrong entries lie in some set says little if most entries do. A place is named only if as
+many entries, drawn at random, would lie in it less often than once in a hundred times.
+"""
+
+from itertools import combinations
+from math import lgamma
+
+import numpy as np
+
+from minibn.testing.evidence import Evidence, axes_named, names
+
+RARE = float(np.log(0.01))
+
+
+def log_choose(m: int, k: int) -> float:
+    return lgamma(m + 1) - lgamma(k + 1) - lgamma(m - k + 1)
+
+
+def only_in(ev: Evidence, place: np.ndarray, log_tried: float = 0.0) -> bool:
+    """Whether the error is in `place` alone, and not by chance. `log_tried`: the logarithm of how
+    many such places were there to choose from."""
+    candidates = ev.measured | ev.wrong
+    n, inside, wrong = (int(s.sum()) for s in (candidates, place & candidates, ev.wrong))
+    if not wrong or inside == n or (ev.wrong & ~place).any():
+        return False
+    return log_choose(inside, wrong) - log_choose(n, wrong) + log_tried < RARE
+
+
+def counted(ev: Evidence) -> str:
+    return f"{int(ev.wrong.sum())} of {int((ev.measured | ev.wrong).sum())} entries"
+
+
+def not_finite(ev: Evidence) -> str | None:
+    """NaN or infinite entries, where the numeric gradient is finite."""
+    bad = ~np.isfinite(ev.analytic)
+    if not bad.any():
+        return None
+    kinds = [k for k, f in (("NaN", np.isnan), ("infinite", np.isinf)) if f(ev.analytic).any()]
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    text = f"{int(bad.sum())} of {bad.size} entries are {' or '.join(kinds)}, the first at {first}"
+    return text + ("; the numeric gradient is finite there." if (bad & ev.measured).any() else ".")
+
+
+def at_ties(ev: Evidence) -> str | None:
+    """Wrong where the one-sided derivatives disagree, right elsewhere."""
+    if ev.ties is None or not ev.wrong.any() or (ev.wrong & ~ev.ties).any():
+        return None
+    return (
+        f"The error is only at ties or kinks ({counted(ev)}), where the one-sided derivatives "
+        "disagree: which convention is meant there?"
+    )
+
+
+def zero_in_part(ev: Evidence) -> str | None:
+    """analytic = 0 ≠ numeric in some entries, right in the others."""
+    right = ev.measured & ~ev.wrong
+    if not ev.wrong.any() or ev.analytic[ev.wrong].any() or not ev.analytic[right].any():
+        return None
+    return f"It is 0 in {counted(ev)} where it should not be, and right elsewhere: dropped?"
+
+
+def sign_in_part(ev: Evidence) -> str | None:
+    """analytic = -numeric in some entries, numeric in the others."""
+    right = ev.measured & ~ev.wrong
+    if not ev.numeric[right].any():
+        return None
+    guess = np.where(ev.wrong, -ev.numeric, ev.numeric)
+    if not ev.explained_by(guess, noise=ev.tolerance):
+        return None
+    return f"The sign is wrong in {counted(ev)}, and right elsewhere. The sizes are right."
+
+
+def at_border(ev: Evidence) -> str | None:
+    """Wrong only next to both ends of some axes."""
+    long = [a for a, n in enumerate(ev.x.shape) if n >= 3]
+    index = np.indices(ev.x.shape, sparse=True)
+    log_tried = (len(long) + 1) * float(np.log(2))  # all sets of axes, two widths
+    for width in (1, 2):
+        for k in (1, 2, 3):
+            for axes in combinations(long, k):
+                ends = [
+                    (index[a] < width, index[a] >= ev.x.shape[a] - width)
+                    for a in axes
+                    if ev.x.shape[a] > 2 * width
+                ]
+                if len(ends) < k or not all((ev.wrong & end).any() for e in ends for end in e):
+                    continue
+                place = np.zeros(ev.x.shape, bool)
+                for low, high in ends:
+                    place = place | low | high
+                if only_in(ev, place, log_tried):
+                    wide = "" if width == 1 else f", {width} entries wide"
+                    return f"The error is only at the border of {axes_named(axes)}{wide}: padding?"
+    return None
+
+
+def at_some_index(ev: Evidence) -> str | None:
+    """Wrong only at a few indices along an axis."""
+    found = []
+    for axis, size in enumerate(ev.x.shape):
+        rest = tuple(a for a in range(ev.x.ndim) if a != axis)
+        hit = np.flatnonzero(ev.wrong.any(rest))
+        if not 0 < 2 * len(hit) <= size or len(hit) > 3 or set(hit) == {0, size - 1}:
+            continue
+        place = np.zeros(ev.x.shape, bool)
+        place[(slice(None),) * axis + (hit,)] = True
+        if ev.wrong.sum() > 1 and only_in(ev, place, log_choose(size, len(hit))):
+            last = " (the last)" if list(hit) == [size - 1] else ""
+            found.append(f"{names(hit)}{last} of axis {axis}")
+    return f"The error is only at index {', and at index '.join(found)}." if found else None
+
+
+def by_sign_of_input(ev: Evidence) -> str | None:
+    """Wrong only where the input is negative, or only where it is positive."""
+    for place, what in ((ev.x < 0, "negative"), (ev.x > 0, "positive"), (ev.x == 0, "zero")):
+        if only_in(ev, place):
+            return f"The error is only where the input is {what} ({counted(ev)})."
+    return None
+
+
+def at_small_inputs(ev: Evidence) -> str | None:
+    """Wrong only where the input is much smaller than elsewhere."""
+    size = np.abs(ev.x)
+    if not ev.wrong.any() or not np.isfinite(size).all():
+        return None
+    limit = float(size[ev.wrong].max())
+    if 0 < limit <= 0.1 * float(np.median(size)) and only_in(ev, size <= limit):
+        return f"The error is only where |input {ev.position}| is small, at most {limit:.2g}."
+    return None
+
+
+def at_repeated_values(ev: Evidence) -> str | None:
+    """Wrong only in entries whose value the input has more than once."""
+    _, where, count = np.unique(ev.x, return_inverse=True, return_counts=True)
+    if not ev.x.size or not only_in(ev, (count[where] > 1).reshape(ev.x.shape)):
+        return None
+    return f"The error is only where a value of the input is repeated ({counted(ev)})."
+
+
+PLACES = (
+    not_finite, at_ties, zero_in_part, sign_in_part, at_border, at_some_index, by_sign_of_input,
+    at_small_inputs, at_repeated_values,
+)  # fmt: skip

@@ -1,0 +1,133 @@
+"""What a failed comparison of one gradient knows, and when a hypothesis explains it.
+
+A recogniser guesses the mistake, computes what the vjp would have returned had that mistake been
+made, and asks `Evidence.explained_by`. The guess counts if it accounts for the error to a
+thousandth of it in every entry, or to the tolerance of the oracles where that is larger.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from minibn.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a failed comparison of one input's gradient knows. Arrays live on the host.
+
+    numeric is NaN where nothing was measured (large inputs are probed in some entries only).
+    """
+
+    position: int  # which input
+    inputs: tuple[np.ndarray, ...]  # all inputs, in float64 (or as they were, for their dtypes)
+    output: np.ndarray  # f(*inputs)
+    cotangent: np.ndarray
+    analytic: np.ndarray  # what the vjp returned for this input
+    numeric: np.ndarray  # what the oracles say, in the shape of the input
+    tolerance: np.ndarray  # for each entry, or one for all
+    others: Mapping[int, np.ndarray] = field(default_factory=dict)  # numeric, of other inputs
+    with_ones: np.ndarray | None = None  # numeric, for a cotangent of ones
+    ties: np.ndarray | None = None  # entries at which one-sided derivatives disagree
+
+    def __post_init__(self) -> None:
+        def keep(name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        keep("inputs", tuple(np.asarray(x) for x in self.inputs))  # host: given by the check
+        for name in ("output", "cotangent", "analytic", "numeric"):
+            keep(name, _floats(getattr(self, name)))
+        shape = self.inputs[self.position].shape
+        for name in ("analytic", "numeric"):
+            if (found := getattr(self, name).shape) != shape:
+                raise ShapeError(
+                    f"Evidence: {name} has shape {found}, input {self.position} has {shape}. They "
+                    "must be equal; `wrong_shape` explains a gradient of another shape."
+                )
+        keep("tolerance", np.broadcast_to(_floats(self.tolerance), shape))
+        keep("others", {int(k): _floats(v) for k, v in self.others.items()})
+        if self.with_ones is not None:
+            keep("with_ones", _floats(self.with_ones))
+        if self.ties is not None:
+            keep("ties", np.broadcast_to(np.asarray(self.ties, bool), shape))  # host: given
+
+    @property
+    def x(self) -> np.ndarray:
+        """The input whose gradient is in question."""
+        return _floats(self.inputs[self.position])
+
+    @cached_property
+    def measured(self) -> np.ndarray:
+        return np.isfinite(self.numeric)
+
+    @cached_property
+    def error(self) -> np.ndarray:
+        """analytic - numeric; NaN where it was not measured, or is not a number."""
+        with np.errstate(all="ignore"):
+            return np.asarray(self.analytic - self.numeric)
+
+    @cached_property
+    def wrong(self) -> np.ndarray:
+        """Entries off by more than the tolerance, and those that are NaN or infinite."""
+        with np.errstate(all="ignore"):
+            off = self.measured & ~(np.abs(self.error) <= self.tolerance)
+        return np.asarray(off | ~np.isfinite(self.analytic))
+
+    @cached_property
+    def largest_error(self) -> float:
+        return largest(self.error)
+
+    @property
+    def few(self) -> bool:
+        """One entry: no shape of an error can be seen."""
+        return int(self.measured.sum()) < 2
+
+    def explained_by(
+        self,
+        guess: np.ndarray,
+        *,
+        fitted: int = 0,
+        noise: np.ndarray | float = 0.0,
+        where: np.ndarray | bool = True,
+    ) -> bool:
+        """Whether the analytic gradient is `guess`, wherever both are known.
+
+        fitted: how many numbers were fitted to the error; there must be more entries than that.
+        noise: the tolerance of the guess itself, on top of the evidence's.
+        where: the entries that the guess speaks of.
+        """
+        if guess.shape != self.analytic.shape:
+            return False
+        known = self.measured & np.isfinite(guess) & where
+        wrong = self.wrong & known
+        if not wrong.any() or known.sum() <= fitted or 2 * wrong.sum() < self.wrong.sum():
+            return False
+        with np.errstate(all="ignore"):
+            left = np.abs(self.analytic - guess)
+            rounding = 1e-13 * np.maximum(np.abs(self.numeric), np.abs(guess))
+            noisy = np.minimum(self.tolerance + noise, 0.02 * self.largest_error) + rounding
+            return bool(np.all((left <= np.maximum(1e-3 * np.abs(self.error), noisy))[known]))
+
+
+def _floats(x: Any) -> np.ndarray:
+    return np.asarray(x, dtype=float)  # host: evidence is kept in NumPy
+
+
+def largest(x: np.ndarray) -> float:
+    """The largest finite magnitude; 0 if there is none."""
+    finite = np.abs(x[np.isfinite(x)])
+    return float(finite.max(initial=0.0))
+
+
+def names(items: Any) -> str:
+    """0, 1 and 2."""
+    words = [str(i) for i in items]
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
+
+
+def axes_named(axes: Any) -> str:
+    """axis 1, or: axes 0 and 2."""
+    return ("axis " if len(axes) == 1 else "axes ") + names(axes)
