@@ -95,7 +95,8 @@ class Node:
         return self.output is None
 
     def release(self) -> None:
-        self.inputs, self.output, self.parents = (), None, ()
+        """Free the arrays. The parents stay: a later walk must see that this way is closed."""
+        self.inputs, self.output = (), None
 
     def recall(self, recorded: bool) -> tuple[Any, ...]:
         """(output, *inputs) for the vjp: arrays, or Tensors still tied to the graph."""

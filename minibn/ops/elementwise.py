@@ -157,13 +157,17 @@ class Tanh(Op):
 
 
 class Sigmoid(Op):
-    """z = 1 / (1 + e⁻ˣ), as (1 + tanh(x/2)) / 2, which can't overflow.    x̄ = z̄ · z (1 - z)"""
+    """z = 1 / (1 + e⁻ˣ), for negative x as eˣ / (1 + eˣ): no overflow, and small values keep their
+    digits.    x̄ = z̄ · z (1 - z)"""
 
     needs = ()
     needs_output = True
 
     def forward(self, x):
-        return 0.5 + 0.5 * array_module(x).tanh(0.5 * x)
+        xp = array_module(x)
+        negative = real(x) < 0
+        t = xp.exp(xp.where(negative, x, -x))  # at most 1
+        return xp.where(negative, t, xp.ones_like(t)) / (1 + t)
 
     def vjp(self, g, out, x):
         return g * out * (1 - out)

@@ -72,6 +72,10 @@ def check_vjp(
     `raises=False` the report is returned in any case.
     """
     wrt = range(len(arrays)) if wrt is None else wrt
+    if not len(wrt):
+        raise TypeError(
+            "check_vjp needs at least one array to differentiate: check_vjp(f, vjp, x)."
+        )
     given = [_differentiable(x, i, wrt) for i, x in enumerate(arrays)]
     report = GradReport(name or name_of(f), seed=seed)
     rng = np.random.default_rng((seed, 2))
@@ -144,8 +148,8 @@ def _differentiable(x: Any, i: int, wrt: Sequence[int]) -> Any:
 
 def _value(f: Callable[..., Any], given: list, report: GradReport) -> np.ndarray:
     """f at the point, which must be finite, the same twice, and leave its inputs alone."""
-    copies = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
-    y, again = np.asarray(f(*copies)), np.asarray(f(*given))
+    before = [_copied(x) for x in given]
+    y, again = (np.asarray(f(*map(_copied, before))) for _ in range(2))
     if y.dtype.kind != "f":
         raise TypeError(f"f gives {y.dtype}, not floats: there is nothing to differentiate.")
     if not np.isfinite(y).all():
@@ -154,10 +158,16 @@ def _value(f: Callable[..., Any], given: list, report: GradReport) -> np.ndarray
         report.faults.append(
             "f gives two values at one point: freeze its randomness, and its running statistics"
         )
-    for i, (x, copy) in enumerate(zip(given, copies, strict=True)):
-        if isinstance(x, np.ndarray) and x.tobytes() != copy.tobytes():
+    passed = [_copied(x) for x in before]
+    f(*passed)
+    for i, (x, after) in enumerate(zip(before, passed, strict=True)):
+        if isinstance(x, np.ndarray) and x.tobytes() != after.tobytes():
             report.faults.append(f"f modifies its input {i} in place")
     return y
+
+
+def _copied(x: Any) -> Any:
+    return x.copy() if isinstance(x, np.ndarray) else x
 
 
 def _empty(i: int, x: np.ndarray, allowed: bool) -> InputReport:

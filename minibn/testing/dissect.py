@@ -19,9 +19,10 @@ def dissect(bench: Bench, pulled: Pulled) -> Evidence:
     ones = np.ones_like(c)
     numeric, with_ones = np.full(x.size, np.nan), np.full(x.size, np.nan)
     error, ties = np.zeros(x.size), np.zeros(x.size, bool)
-    entries = range(x.size)
+    entries: np.ndarray = np.arange(x.size)
     if x.size > MOST:
-        entries = point.rng.choice(x.size, MOST, replace=False)  # type: ignore[assignment]
+        some = point.rng.choice(x.size, MOST, replace=False)
+        entries = np.union1d(some, _hunt(bench, pulled))
     for k in entries:
         u = np.zeros(x.shape)
         u.flat[k] = 1.0
@@ -48,6 +49,23 @@ def dissect(bench: Bench, pulled: Pulled) -> Evidence:
         with_ones=with_ones.reshape(x.shape),
         ties=ties.reshape(x.shape) if bench.kinked else None,
     )
+
+
+def _hunt(bench: Bench, pulled: Pulled) -> np.ndarray:
+    """Where in a large input the gradient is wrong: halve it, and follow the half that is worse."""
+    c, x = bench.point.cotangents[0], bench.point.inputs[bench.i]
+    g = pulled.gradients[0].astype(float)
+    suspects = np.arange(x.size)
+    while len(suspects) > 8:
+        halves = np.array_split(suspects, 2)
+        off = []
+        for half in halves:
+            u = np.zeros(x.shape)
+            u.flat[half] = bench.point.rng.standard_normal(len(half))
+            gap = abs(float((g * u).sum()) - bench.slope(u).along(c)[0])
+            off.append(gap if np.isfinite(gap) else np.inf)
+        suspects = halves[int(off[1] > off[0])]
+    return suspects
 
 
 def _of_the_others(bench: Bench, x: np.ndarray) -> dict[int, np.ndarray]:

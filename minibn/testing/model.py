@@ -22,7 +22,7 @@ from minibn.tensor import Tensor
 from minibn.testing.check import check_vjp
 from minibn.testing.report import GradReport
 
-ENTRIES = 16  # of a parameter: up to here each is looked at; a forward pass each is the price
+ENTRIES = 4  # of a parameter: up to here each is looked at; a forward pass each is the price
 STARTS = (5e-6,)  # of the differences: a larger step would cross the kinks of some ReLU
 
 
@@ -69,7 +69,7 @@ def check_model(
             p.data = device.asarray(array)
         given = arrays[len(parameters)] if len(arrays) > len(parameters) else images
         leaf = Tensor(device.asarray(given), requires_grad=given.dtype.kind in "fc")
-        leaves = [*parameters, leaf] if len(arrays) > len(parameters) else list(parameters)
+        leaves: list[Tensor] = [*parameters, leaf][: len(arrays)]
         return leaves, loss(model(leaf), *rest)
 
     def f(*arrays: np.ndarray) -> np.ndarray:

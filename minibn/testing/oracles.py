@@ -66,9 +66,23 @@ def moved(inputs: Sequence[np.ndarray], i: int, step: Any) -> list[np.ndarray]:
     return [np.asarray(x + step) if k == i else x for k, x in enumerate(inputs)]
 
 
-def one_ulp_away(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The neighbours of x among the numbers of its precision, up or down by chance."""
-    return np.nextafter(x, np.where(rng.random(x.shape) < 0.5, -np.inf, np.inf).astype(x.dtype))
+def one_ulp_away(x: np.ndarray, salt: int) -> np.ndarray:
+    """The neighbours of x among the numbers of its precision, nearer to 0 or further, by chance.
+
+    The chance is drawn for each magnitude (a hash of its bits and the salt): ties stay ties, and
+    zeros zero. Otherwise at a kink the other side's gradient would pass for a rounding error.
+    """
+    magnitude = np.abs(x)
+    bits = magnitude.view(f"u{x.dtype.itemsize}").astype(np.uint64)
+    with np.errstate(over="ignore"):  # Fibonacci hashing: the product wraps
+        mixed = (bits ^ np.uint64(salt)) * np.uint64(0x9E3779B97F4A7C15)
+    outwards = (mixed >> np.uint64(63)).astype(bool)
+    away = np.where(outwards, np.nextafter(magnitude, np.inf), np.nextafter(magnitude, 0))
+    return np.asarray(np.copysign(np.where(x == 0, 0, away), x)).astype(x.dtype)
+
+
+def salt_from(rng: np.random.Generator) -> int:
+    return int(rng.integers(2**63))
 
 
 def smoothed(noise: np.ndarray) -> np.ndarray:
@@ -79,7 +93,8 @@ def smoothed(noise: np.ndarray) -> np.ndarray:
 def noise_of(f: Function, inputs: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """How far each output moves when every input moves to a neighbouring number."""
     y = np.asarray(f(*inputs))
-    away = np.asarray(f(*[one_ulp_away(x, rng) for x in inputs]))
+    salt = salt_from(rng)
+    away = np.asarray(f(*[one_ulp_away(x, salt) for x in inputs]))
     own = EPS if y.dtype.kind != "f" else float(np.finfo(y.dtype).eps)
     return smoothed(np.maximum(np.abs(away - y), own * np.abs(y)).astype(float))
 

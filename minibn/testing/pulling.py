@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.oracles import one_ulp_away, smoothed
+from minibn.testing.oracles import one_ulp_away, salt_from, smoothed
 
 SAFETY = 10.0  # between a measured error and the tolerance
 CEILING = {8: 12.0, 4: 5.0, 2: 2.0}  # digits demanded at most, by the bytes of a number
@@ -104,12 +104,7 @@ class Pulling:
         again = self.pull(cotangents[0]) or first
         if any(a.tobytes() != b.tobytes() for a, b in zip(first, again, strict=True)):
             self.fault("two runs of the vjp give two gradients: it is random, or keeps state")
-        spreads = [np.zeros(g.shape) for g in first]
-        for _ in range(2):
-            at = [one_ulp_away(x, rng) for x in (self.given[i] for i in self.wrt)]
-            shaken = self.pull(one_ulp_away(cotangents[0], rng), self.moved(at)) or first
-            for spread, a, b in zip(spreads, shaken, first, strict=True):
-                np.maximum(spread, np.abs(a.astype(float) - b.astype(float)), out=spread)
+        spreads = self._between_neighbours(cotangents[0], rng) or [np.zeros(x.shape) for x in first]
         coarsest = max((self.given[i].dtype for i in self.wrt), key=lambda d: np.finfo(d).eps)
 
         def elsewhere(k: int) -> Callable[[Sequence[np.ndarray]], Gradients | None]:
@@ -133,6 +128,19 @@ class Pulling:
         ]
         self._linear(pulled, cotangents)
         return pulled
+
+    def _between_neighbours(self, g: np.ndarray, rng: np.random.Generator) -> Gradients | None:
+        """How far the gradients at three neighbouring points are apart. The point itself is not
+        asked: a gradient that is wrong in a single point is not rounding."""
+        found = []
+        for _ in range(3):
+            salt = salt_from(rng)
+            at = self.moved([one_ulp_away(self.given[i], salt) for i in self.wrt])
+            found.append(self.pull(one_ulp_away(g, salt), at))
+        if any(grads is None for grads in found):
+            return None
+        stacks = [np.stack(grads).astype(float) for grads in zip(*found, strict=True)]  # type: ignore[arg-type]
+        return [s.max(axis=0) - s.min(axis=0) for s in stacks]
 
     def _linear(self, pulled: list[Pulled], cotangents: Sequence[np.ndarray]) -> None:
         zero = self.pull(0 * cotangents[0])

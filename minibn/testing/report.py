@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FULL = 15.95  # digits of a float64
+LONGEST = 5000  # bytes of a script that is shown
 
 listeners: list[Callable[[GradReport], None]] = []  # told of every report (the pytest plugin is)
 
@@ -131,7 +132,12 @@ class GradReport:
             )
         if self.screen:
             lines += ["", self.screen]
-        if self.script:
+        if len(self.script) > LONGEST:
+            lines += [
+                "",
+                f"A script that reproduces it is in report.script ({len(self.script)} bytes).",
+            ]
+        elif self.script:
             lines += ["", "To reproduce it:", "", self.script.rstrip()]
         return "\n".join(lines)
 

@@ -1,0 +1,165 @@
+"""Laws about arrays: purity, memory layouts, dtypes, determinism."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from minibn import Tensor, grad
+from minibn.backend import Backend
+from minibn.tape import Node
+from minibn.testing.laws.law import law
+from minibn.testing.laws.tools import agree, each, identical, leaves_of, pull, value
+from minibn.testing.problem import Problem
+from minibn.testing.strategies import LAYOUTS
+
+# -- purity
+
+
+def saved_by(y: Tensor) -> list[np.ndarray]:
+    """Every array that the graph behind y keeps for its vjps."""
+    found: list[np.ndarray] = []
+    seen: set[Node] = set()
+    waiting: list[Any] = [y.node]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Node) and node not in seen:
+            seen.add(node)
+            waiting += node.parents
+            found += [a for a in (node.output, *node.inputs) if isinstance(a, np.ndarray)]
+    return found
+
+
+@law(
+    "purity",
+    "Neither pass modifies an input, the cotangent, the value, or an array saved in between.",
+    devices=False,
+)
+def nothing_is_modified(problem: Problem, backend: Backend) -> None:
+    inputs, c = [x.copy() for x in problem.inputs], problem.cotangent()
+    leaves = leaves_of(inputs, backend)
+    y = problem.f(*leaves)
+    watched = {f"input {i}": x for i, x in enumerate(inputs)}
+    watched |= {"the cotangent": c, "the value": y.data}
+    watched |= {f"saved array {i}": x for i, x in enumerate(saved_by(y))}
+    before = {name: x.copy() for name, x in watched.items()}
+    for i, (x, given) in enumerate(zip(inputs, problem.inputs, strict=True)):
+        identical(x, given, f"input {i} after the forward pass")
+    y.backward(c, retain_graph=True)
+    for name, x in watched.items():
+        identical(x, before[name], f"{name} after the backward pass")
+
+
+@law(
+    "purity",
+    "A gradient is writable and shares no memory with an input, the cotangent, the value or "
+    "another gradient.",
+    devices=False,
+)
+def nothing_is_shared(problem: Problem, backend: Backend) -> None:
+    c, leaves = problem.cotangent(), leaves_of([x.copy() for x in problem.inputs], backend)
+    y = problem.f(*leaves)
+    y.backward(c)
+    outside = {"the cotangent": c, "the value": y.data}
+    outside |= {f"input {i}": leaf.data for i, leaf in enumerate(leaves)}
+    for i, leaf in enumerate(leaves):
+        if leaf.grad is None:
+            continue
+        assert leaf.grad.data.flags.writeable, f"the gradient of input {i} is read-only"
+        for name, other in outside.items():
+            assert not np.shares_memory(leaf.grad.data, other), (
+                f"the gradient of input {i} shares memory with {name}"
+            )
+        outside[f"the gradient of input {i}"] = leaf.grad.data
+
+
+# -- memory layouts
+
+
+@law(
+    "memory layout",
+    "Fortran order, negative strides, gaps and read-only memory change nothing but the last bits.",
+    devices=False,
+)
+def memory_layout_changes_nothing(problem: Problem, backend: Backend) -> None:
+    c = problem.cotangent()
+    y = value(problem.f, problem.inputs, backend)
+    expected = pull(problem.f, problem.inputs, c, backend)
+    for name, layout in LAYOUTS.items():
+        inputs = [layout(x) for x in problem.inputs]
+        agree(value(problem.f, inputs, backend), y, f"the value, {name}")
+        each(pull(problem.f, inputs, layout(c), backend), expected, f"the gradient, {name}")
+
+
+@law("memory layout", "A stride of zero changes nothing but the last bits.", devices=False)
+def zero_strides_change_nothing(problem: Problem, backend: Backend) -> None:
+    inputs = [np.broadcast_to(x.reshape(-1)[:1].sum() + 1.5, x.shape) for x in problem.inputs]
+    c = np.broadcast_to(0.75, problem.cotangent().shape)
+    with np.errstate(all="ignore"):  # all values are equal: outside the domain of some ops
+        found = pull(problem.f, inputs, c, backend)
+        expected = pull(problem.f, [x.copy() for x in inputs], c.copy(), backend)
+    scale = max(np.nanmax(np.abs(e), initial=1) for e in expected)
+    each(found, expected, "the gradient", scale=scale)
+
+
+# -- dtypes
+
+
+def dtypes(problem: Problem, kinds: list[Any], backend: Backend) -> tuple[Any, list[Any]]:
+    """The dtype of the value and those of the gradients, with inputs of these dtypes."""
+    inputs = [x.astype(kind) for x, kind in zip(problem.inputs, kinds, strict=True)]
+    leaves = leaves_of(inputs, backend)
+    with np.errstate(all="ignore"):  # only dtypes are looked at
+        y = problem.f(*leaves)
+        found = grad(y, leaves, backend.asarray(problem.cotangent(), y.dtype), unused="zeros")
+    return y.dtype, [g.dtype for g in found]
+
+
+def mixtures(k: int) -> Iterator[list[Any]]:
+    """All inputs of one precision; and each in turn of another."""
+    for kind in (np.float16, np.float32):
+        yield [kind] * k
+    for odd in range(k if k > 1 else 0):
+        yield [np.float32 if i == odd else np.float64 for i in range(k)]
+
+
+@law("dtype", "The value has the promoted dtype of the inputs, each gradient that of its input.")
+def dtype_in_is_dtype_out(problem: Problem, backend: Backend) -> None:
+    for kinds in mixtures(len(problem.inputs)):
+        out, found = dtypes(problem, kinds, backend)
+        names = ", ".join(np.dtype(kind).name for kind in kinds)
+        assert out == np.result_type(*kinds), f"the value of {names} is {out}"
+        assert found == kinds, f"the gradients of {names} are {', '.join(map(str, found))}"
+
+
+@law(
+    "dtype",
+    "Python numbers and NumPy scalars adopt the dtype of the array that they meet.",
+    over=("add", "divide", "maximum", "multiply", "power, of two variables", "subtract"),
+    examples=4,
+)
+def scalars_are_weak(problem: Problem, backend: Backend) -> None:
+    x = np.abs(problem.inputs[0]).astype(np.float32) + 1
+    for scalar in (2, 2.5, np.float64(2.5), np.int64(2)):
+        for place in range(2):
+            leaf = Tensor(backend.asarray(x), requires_grad=True)
+            y = problem.f(leaf, scalar) if place else problem.f(scalar, leaf)
+            kinds = y.dtype, grad(y, leaf, backend.asarray(np.ones_like(x))).dtype
+            what = f"float32 beside {type(scalar).__name__} gives"
+            assert kinds == (np.float32, np.float32), f"{what} {kinds[0]}, gradient {kinds[1]}"
+
+
+# -- determinism
+
+
+@law("determinism", "Two runs give the same bits, in value and gradient.", examples=4)
+def the_same_bits_twice(problem: Problem, backend: Backend) -> None:
+    c = problem.cotangent()
+    runs = [
+        [value(problem.f, problem.inputs, backend), *pull(problem.f, problem.inputs, c, backend)]
+        for _ in range(2)
+    ]
+    for i, (first, second) in enumerate(zip(*runs, strict=True)):
+        identical(second, first, f"the second run, {f'gradient {i - 1}' if i else 'value'}")

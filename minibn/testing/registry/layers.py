@@ -1,0 +1,229 @@
+"""One row for each layer of `minibn.nn`: how to draw a layer with random weights, and its input.
+
+A layer becomes a function of its input *and its parameters*, which is what is differentiated. Each
+evaluation of it starts from the same running statistics and the same draws, and leaves the layer
+as it was: otherwise a difference of two evaluations compares two functions.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from minibn import nn
+from minibn.backend import backend_of, use
+from minibn.nn.module import State
+from minibn.tape import value
+from minibn.tensor import Tensor
+from minibn.testing.problem import Problem
+from minibn.testing.registry.case import Positions, Precise, groups
+from minibn.testing.strategies import (
+    Domain,
+    Point,
+    conv2d_problems,
+    full_shapes,
+    gap_separated,
+    nonzero,
+    norm_problems,
+    points,
+    pool_problems,
+    positive,
+    real,
+)
+
+Layers = st.SearchStrategy["LayerProblem"]
+
+
+@dataclass(frozen=True)
+class LayerProblem:
+    """A layer with float64 values, an input, and the seed of a check."""
+
+    layer: nn.Module
+    x: np.ndarray
+    seed: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """What the inputs of `problem` are: "x", then the parameters by name."""
+        return ["x", *(name for name, _ in self.layer.named_parameters())]
+
+    def problem(self) -> Problem:
+        """The layer as a function of x and its parameters, at their present values."""
+        values = [np.array(p.data) for p in self.layer.parameters()]
+        point = Point((self.x, *values), {"layer": self.layer}, self.seed)
+        f = point.bind(call)
+        near = self.x + 1e-3 * np.random.default_rng(self.seed).standard_normal(self.x.shape)
+        unseen = np.array_equal(f(self.x, *values), f(near, *values))  # all dropped, all negative
+        return Problem(f, point.inputs, self.seed, frozenset({0} if unseen else ()))
+
+
+def call(x: Any, *parameters: Any, layer: nn.Module) -> Any:
+    """layer(x) with these values of its parameters, on x's backend. The layer keeps its own."""
+    with replaced(layer, value(x), parameters):
+        return layer(x)
+
+
+@contextmanager
+def replaced(layer: nn.Module, x: Any, parameters: Any) -> Iterator[None]:
+    """Inside, the layer has these parameters, and copies of its buffers and counters."""
+    values = {id(p): v for p, v in zip(layer.parameters(), parameters, strict=True)}
+    dtype = np.result_type(x.dtype, *(value(p).dtype for p in parameters))  # complex, if one is
+    kept = [
+        (module, key, state)
+        for _, module in layer.named_modules()
+        for key, state in vars(module).items()
+        if isinstance(state, State)
+    ]
+    try:
+        for module, key, state in kept:
+            trained = isinstance(state, nn.Parameter)
+            vars(module)[key] = values[id(state)] if trained else copied(state, x, dtype)
+        yield
+    finally:
+        for module, key, state in kept:
+            vars(module)[key] = state
+
+
+def copied(state: State, x: Any, dtype: Any) -> Any:
+    """A buffer on x's backend, of this dtype; a counter that counts on by itself."""
+    if isinstance(state, nn.Counter):
+        counter = nn.Counter()
+        counter.place(state.data)
+        return counter
+    array = np.array(state.data)
+    return Tensor(backend_of(x).asarray(array.astype(dtype)))
+
+
+@dataclass(frozen=True)
+class LayerCase(Precise):
+    """One layer, in training and in eval mode.
+
+    problems: layers with inputs, away from every kink. analytic: the complex step can be used.
+    linear: groups of the problem's inputs (0 is x), as for an op. stateful: training moves its
+    buffers. draws: it is random in training, anew at each call.
+    """
+
+    problems: Layers
+    analytic: bool = True
+    linear: tuple[Positions, ...] = ()
+    stateful: bool = False
+    draws: bool = False
+
+    def linear_in(self, problem: Problem) -> list[Positions]:
+        return groups(self.linear, problem)
+
+
+def drawn(layer: nn.Module, seed: int, training: bool) -> nn.Module:
+    """The layer initialised in float64 on NumPy, every parameter and buffer then made random:
+    nothing may hide behind a bias of 0 or a gamma of 1."""
+    rng = np.random.default_rng((seed, 2))
+    with use("numpy"):
+        layer.initialize(seed, np.float64)
+        for _, p in layer.named_parameters():
+            p.place(nonzero(rng, p.shape))
+        for name, b in layer.named_buffers():
+            if not isinstance(b, nn.Counter):
+                b.place((positive if name.endswith("var") else real)(rng, b.shape))
+    return layer.train(training)
+
+
+@st.composite
+def layers(draw: Any, at: st.SearchStrategy[Point], make: Callable[[Point], nn.Module]) -> Any:
+    """`make` builds the layer for a point, whose first input is the layer's."""
+    point = draw(at)
+    layer = drawn(make(point), point.seed, draw(st.booleans()))
+    return LayerProblem(layer, point.inputs[0], point.seed)
+
+
+images = st.tuples(*[st.integers(1, 3)] * 4)
+rows = st.tuples(*[st.integers(1, 4)] * 2)
+
+
+def of_shape(
+    shape: Any, make: Callable[..., nn.Module], domain: Domain = real, **settings: Any
+) -> Layers:
+    """Layers of `make(x's shape, **settings)`."""
+    at = points(shape, domain, **settings)
+    return layers(at, lambda point: make(point.inputs[0].shape, **point.settings))
+
+
+def convolution(point: Point) -> nn.Conv2d:
+    *size, C, F = point.inputs[1].shape
+    return nn.Conv2d(C, F, (size[0], size[1]), bias=len(point.inputs) == 3, **point.settings)
+
+
+def norm(kind: Callable[..., nn.Module]) -> Callable[[Point], nn.Module]:
+    return lambda point: kind(point.inputs[0].shape[-1], **point.settings)
+
+
+def network(shape: tuple[int, ...]) -> nn.Sequential:
+    """Smooth throughout: a kink inside would lie anywhere."""
+    _, H, W, C = shape
+    return nn.Sequential(
+        conv=nn.Conv2d(C, 2, (1, 2), padding=(0, 1), bias=False),
+        norm=nn.BatchNorm(2, eps=0.1),
+        pool=nn.AvgPool2d((1, 2), stride=1),
+        flat=nn.Flatten(),
+        head=nn.Linear(H * W * 2, 2),
+    )
+
+
+IN_X: tuple[Positions, ...] = ((0,),)
+IN_X_AND_WEIGHT: tuple[Positions, ...] = ((0, 2), (1, 2))
+
+LAYERS: dict[str, LayerCase] = {
+    "AvgPool2d": LayerCase(
+        layers(pool_problems(padding=False), lambda p: nn.AvgPool2d(**p.settings)),
+        linear=IN_X,
+    ),
+    "BatchNorm": LayerCase(
+        layers(norm_problems(), norm(nn.BatchNorm)),
+        linear=((1, 2),),
+        stateful=True,
+        digits=3,
+        half_digits=None,
+    ),
+    "Conv2d": LayerCase(layers(conv2d_problems(), convolution), linear=IN_X_AND_WEIGHT),
+    "Dropout": LayerCase(
+        of_shape(
+            full_shapes, lambda _, p: nn.Dropout(p), nonzero, p=st.sampled_from([0.3, 0.0, 0.75])
+        ),
+        linear=IN_X,
+        draws=True,
+    ),
+    "Flatten": LayerCase(of_shape(images, lambda _: nn.Flatten()), linear=IN_X),
+    "GlobalAvgPool2d": LayerCase(of_shape(images, lambda _: nn.GlobalAvgPool2d()), linear=IN_X),
+    "Linear": LayerCase(
+        of_shape(
+            rows,
+            lambda shape, outputs, bias: nn.Linear(shape[1], outputs, bias),
+            nonzero,
+            outputs=st.integers(1, 3),
+            bias=st.booleans(),
+        ),
+        linear=IN_X_AND_WEIGHT,
+    ),
+    "MaxPool2d": LayerCase(layers(pool_problems(), lambda p: nn.MaxPool2d(**p.settings))),
+    "Noise": LayerCase(of_shape(full_shapes, lambda _: nn.Noise()), linear=IN_X, draws=True),
+    "NoisyBatchNorm": LayerCase(
+        layers(norm_problems(), norm(nn.NoisyBatchNorm)),
+        linear=((1, 2),),
+        stateful=True,
+        draws=True,
+        digits=3,
+        half_digits=None,
+    ),
+    "ReLU": LayerCase(of_shape(full_shapes, lambda _: nn.ReLU(), gap_separated())),
+    "Sequential": LayerCase(
+        of_shape(st.tuples(st.integers(2, 3), *[st.integers(1, 3)] * 3), network, real),
+        linear=((2, 3, 5), (4, 5)),  # gamma, beta and the last bias; the head
+        stateful=True,
+        digits=3,
+        half_digits=None,
+    ),
+}
+
+NOT_DRAWN = {"Module": "is what layers derive from, and has no forward of its own"}

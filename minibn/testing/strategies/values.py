@@ -1,0 +1,114 @@
+"""What arrays are filled with: functions (rng, shape, texture) -> float64 array.
+
+The texture says what kind of numbers are drawn. They are in the order in which an example shrinks,
+the simplest first: a drawn seed can't shrink, its texture can.
+
+    integers   -3 … 3: zeros, ties and negatives among them
+    dyadic     quarters from -3 to 3: exact in every precision
+    normal     N(0, 1)
+    heavy      normal numbers times 10^U(-2, 0.7): some tiny, some large
+
+Special textures break some functions for good reasons (an exponential of 10⁴, a tie of a maximum).
+They are drawn where one asks for them:
+
+    ties       three different values, the largest of them at least twice
+    zeros      about half of the values are 0
+    tiny       about half are 10⁻⁶: too near to a kink at 0 for any difference quotient
+    offset     normal numbers around ±10⁴: what cancels badly does so here
+
+A domain says where a function is defined, or smooth, and keeps the texture's character there.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Domain = Callable[[np.random.Generator, Any, str], np.ndarray]
+
+TEXTURES = ("integers", "dyadic", "normal", "heavy")
+SPECIAL = ("ties", "zeros", "tiny", "offset")
+
+
+def real(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
+    """Any real numbers."""
+    if texture == "integers":
+        return rng.integers(-3, 4, shape).astype(float)
+    if texture == "dyadic":
+        return rng.integers(-12, 13, shape) / 4
+    if texture == "ties":
+        return with_ties(rng, shape)
+    x = np.asarray(rng.standard_normal(shape))
+    if texture == "heavy":
+        return x * 10 ** rng.uniform(-2, 0.7, shape)
+    if texture == "zeros":
+        return np.where(rng.random(shape) < 0.5, 0.0, x)
+    if texture == "tiny":
+        return x * np.where(rng.random(shape) < 0.5, 1e-6, 1.0)
+    if texture == "offset":
+        return x + rng.choice([-1e4, 1e4])
+    if texture == "normal":
+        return x
+    raise ValueError(f"texture {texture!r} is unknown. Use one of {TEXTURES + SPECIAL}.")
+
+
+def positive(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
+    """From 0.25 up: for logarithms, roots, variances."""
+    return 0.25 + np.abs(real(rng, shape, texture))
+
+
+def nonzero(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
+    """Of both signs, at least 0.25 away from 0: for divisors and factors."""
+    return positive(rng, shape, texture) * rng.choice([-1.0, 1.0], shape)
+
+
+def within(limit: float) -> Domain:
+    """A domain of numbers from -limit to limit, around ±10⁴ for the texture "offset".
+
+    For functions that saturate or explode: far out, their gradient is lost to rounding.
+    """
+
+    def bounded(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
+        centre = rng.choice([-1e4, 1e4]) if texture == "offset" else 0.0
+        x = real(rng, shape, "normal" if texture == "offset" else texture)
+        return np.clip(x, -limit, limit) + centre
+
+    return bounded
+
+
+def gap_separated(gap: float = 0.2) -> Domain:
+    """A domain away from every kink: all absolute values differ by `gap`, and from 0, at least.
+
+    So there is no tie in a maximum, none in a maximum of absolute values, and no zero.
+
+    >>> separated = gap_separated(0.5)
+    >>> x = separated(np.random.default_rng(0), (2, 3), "integers")
+    >>> sorted(np.abs(x).ravel().tolist())
+    [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    """
+
+    def separated(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
+        size = math.prod(shape)
+        places = rng.permutation(size) + 1.0
+        if texture == "integers":
+            x = places * math.ceil(gap)
+        elif texture == "dyadic":
+            x = places * 2.0 ** math.ceil(math.log2(gap))
+        else:
+            x = places * 1.25 * gap + gap / 10 * rng.uniform(-1, 1, size)
+        return (x * rng.choice([-1.0, 1.0], size)).reshape(shape)
+
+    return separated
+
+
+def with_ties(rng: np.random.Generator, shape: Any, texture: str = "integers") -> np.ndarray:
+    """On the kinks: three different values, one of them 0, the largest one at least twice.
+
+    A single value is 0. Of two, both are 0.
+    """
+    low, high = (-1.0, 2.0) if texture == "integers" else rng.uniform(0.5, 2, 2) * (-1, 1)
+    x = rng.choice([0.0, low, high], math.prod(shape))
+    planted = [0.0, 0.0] if x.size < 3 else [high, high, 0.0]
+    x[rng.permutation(x.size)[: len(planted)]] = planted[: x.size]
+    return x.reshape(shape)
