@@ -189,10 +189,8 @@ def differences(
         ):
             value, error = _extrapolated(list(quotient), order)
             found.append(Slope(value, error + 4 * noise / h[-1]))
-        if not len(steps):
-            steps, seen, best = h, ahead, found
-        else:
-            best = [_better(old, new) for old, new in zip(best, found, strict=True)]
+        steps, seen = h, ahead
+        best = [_better(a, b) for a, b in zip(best, found, strict=True)] if best else found
         worst = [s.error.max(initial=0) / max(np.abs(s.value).max(initial=0), 1e-300) for s in best]
         if worst[0] < 1e-9 and max(worst) < 1e-5:
             break

@@ -181,7 +181,7 @@ def _second_remainder(
     curvature = float(sum((h * u).sum() for h, u in zip(curved, us, strict=True)))
     forward, _ = pulled_back(f)
     scale = min((scale_of(x) for x in arrays if x.size), default=1.0)
-    steps = scale / max(1.0, float(np.abs(flat).max())) * 0.1 / 2.0 ** np.arange(6)
+    steps = scale / max(1.0, float(np.abs(flat).max())) * 0.1 / 2.0 ** np.arange(16)
 
     def phi(h: float) -> float:
         with np.errstate(all="ignore"):

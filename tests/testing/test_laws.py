@@ -143,7 +143,6 @@ def test_what_is_to_be_left_out_must_exist():
         check_laws(problem, without=("backend",))
 
 
-@pytest.mark.xfail(strict=True, reason="grad(unused='zeros') over a released graph gives zeros")
 def test_a_walk_over_a_released_graph_raises_even_where_zeros_would_do():
     x = Tensor(np.ones(2), requires_grad=True)
     y = x * x

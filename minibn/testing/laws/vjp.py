@@ -15,6 +15,7 @@ from minibn.testing.laws.law import law, points_of
 from minibn.testing.laws.tools import agree, leaves_of, pull, value
 from minibn.testing.problem import Problem
 from minibn.testing.registry import CASES
+from minibn.testing.tensors import check_problem
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -251,3 +252,13 @@ def hessian_symmetry(problem: Problem, backend: Backend) -> None:
         sides.append((sum(p for p, _ in products), sum(s for _, s in products)))
     (one, scale), (other, _) = sides
     agree(one, other, "⟨v, Hu⟩ against ⟨u, Hv⟩", digits=9, scale=scale)
+
+
+@law(
+    "second order",
+    "Hessian-vector products are the complex step of the gradient, and with them the remainder "
+    "φ(h) - φ(0) - h φ' - h²/2 φ'' is of third order.",
+    examples=4,
+)
+def the_derivative_of_the_gradient(problem: Problem, backend: Backend) -> None:
+    check_problem(problem, backend, order=2, diagnose=False)

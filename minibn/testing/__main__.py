@@ -1,0 +1,8 @@
+"""`python -m minibn.testing check|kill|conventions|laws`, see `commands.py`."""
+
+import sys
+
+from minibn.testing.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

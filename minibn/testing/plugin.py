@@ -1,0 +1,123 @@
+"""The pytest plugin: `--gradients=quick|ci|nightly`, and a table of the digits that agreed.
+
+The option chooses how many problems hypothesis draws (`profiles.py`). With it, or with `-v`, the
+session ends with a table of the gradient checks that ran. A check that failed in a test that passed
+was meant to fail, and is only counted. With pytest-xdist the table is not printed.
+
+Nothing of minibn or hypothesis is imported here before it is needed: a session without gradient
+checks is as it was.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+CHOICES = ("quick", "ci", "nightly")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("minibn", "gradient checks of minibn.testing").addoption(
+        "--gradients",
+        choices=CHOICES,
+        help="how many problems hypothesis draws: 10, 100 or 2000 (or as the project's profile "
+        "of this name says); and a table of digits at the end",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    chosen = config.getoption("--gradients")
+    if chosen:
+        _load_profile(config, chosen)
+    if chosen or config.option.verbose > 0:
+        config.pluginmanager.register(Digits(), "minibn digits")
+
+
+def _load_profile(config: pytest.Config, chosen: str) -> None:
+    """Over what the conftest has loaded; its own profiles keep their meaning."""
+    other = config.getoption("--hypothesis-profile", None)
+    if other:
+        raise pytest.UsageError(
+            f"--gradients={chosen} and --hypothesis-profile={other} both choose a profile of "
+            "hypothesis. Give one of them."
+        )
+    try:
+        from hypothesis import settings
+    except ModuleNotFoundError:
+        raise pytest.UsageError(
+            f"--gradients={chosen} chooses how many problems hypothesis draws, and hypothesis is "
+            "not installed: pip install 'minibn[test]'"
+        ) from None
+
+    from minibn.testing.profiles import register
+
+    register()
+    settings.load_profile(chosen)
+
+
+class Digits:
+    """Listens to the checks of a session, test by test, and prints the table."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []  # reports of the test that runs
+        self.tally: Any = None
+        self.meant_to_fail = 0
+
+    def _listen(self) -> None:
+        """As soon as something has imported the checks; not before."""
+        found = sys.modules.get("minibn.testing.report")
+        if self.tally is None and found is not None:
+            from minibn.testing.tally import Tally
+
+            self.tally = Tally()
+            found.listeners.append(self.hear)
+
+    def hear(self, report: Any) -> None:
+        self.heard.append(report)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
+        self._listen()
+        self.heard.clear()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.when == "call" and self.tally is not None:
+            self._settle(item, report.failed)
+        return report
+
+    def _settle(self, item: pytest.Item, failed: bool) -> None:
+        once = list({id(heard): heard for heard in self.heard}.values())
+        wrong = [heard for heard in once if not heard.passed]
+        if not failed:
+            self.meant_to_fail += len(wrong)
+        last = wrong[-1] if wrong and failed else None  # those before it: hypothesis shrinks
+        for heard in once:
+            if heard.passed or heard is last:
+                self.tally.add(_name(heard.name, item), heard)
+        self.heard.clear()
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.tally is None or not self.tally.rows:
+            return
+        terminalreporter.section("digits of gradients")
+        terminalreporter.write_line(self.tally.table())
+        if self.meant_to_fail:
+            terminalreporter.write_line(
+                f"{self.meant_to_fail} more checks failed in tests that passed: they were meant to"
+            )
+
+    def pytest_unconfigure(self) -> None:
+        if self.tally is not None:
+            sys.modules["minibn.testing.report"].listeners.remove(self.hear)
+
+
+def _name(name: str, item: pytest.Item) -> str:
+    """Of the check; of its test, if the function has none."""
+    return item.name if name.split(",")[0] in ("the function", "partial", "f", "forward") else name

@@ -1,0 +1,202 @@
+"""The pytest plugin: sessions in a process of their own, in an empty folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from minibn.testing import GradReport, InputReport, profiles
+from minibn.testing.plugin import CHOICES, Digits, pytest_configure
+from minibn.testing.tally import Tally
+
+ROOT = Path(__file__).parent.parent.parent
+HAS_ITS_TABLE = "digits of gradients"
+
+CHECKS = """
+import numpy as np
+import pytest
+from hypothesis import given
+from minibn.testing import GradientError, check_vjp
+from minibn.testing.strategies import arrays
+
+drawn = []
+
+def tanh(x):
+    return np.tanh(x)
+
+def tanh_vjp(g, x):
+    return g * (1 - np.tanh(x) ** 2)
+
+@given(arrays((2, 2)))
+def test_drawn(x):
+    drawn.append(x)
+    check_vjp(tanh, tanh_vjp, x)
+
+def test_as_many_as_the_profile_says():
+    assert len(drawn) == {examples}
+
+def test_of_a_lambda():
+    check_vjp(lambda x: 3 * x, lambda g, x: 3 * g, np.ones(2))
+
+def test_wrong_on_purpose():
+    with pytest.raises(GradientError):
+        check_vjp(tanh, lambda g, x: g, np.ones(2))
+"""
+
+WRONG = """
+from hypothesis import Phase, settings
+
+@settings(phases=[Phase.generate])
+@given(arrays((2, 2)))
+def test_wrong(x):
+    check_vjp(np.exp, lambda g, x: g, x, name="exp, wrongly")
+"""
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Run pytest with the plugin on a file of tests; gives its exit code and output."""
+
+    def run(source, *flags, **files):
+        for name, text in {"test_theirs": source, **files}.items():
+            (tmp_path / f"{name}.py").write_text(text)
+        path = os.pathsep.join([str(tmp_path), str(ROOT)])
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "minibn.testing.plugin", *flags],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path, "CI": ""},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_a_session_without_gradients_imports_nothing_and_prints_nothing(session):
+    source = """
+def test_theirs():
+    import sys
+    assert "hypothesis" not in sys.modules
+    assert not [m for m in sys.modules if m.startswith("minibn.testing.registry")]
+    assert sys.modules["minibn.testing.report"].listeners == []
+"""
+    code, out = session(source)
+    assert code == 0, out
+    assert HAS_ITS_TABLE not in out
+
+
+@pytest.mark.parametrize("tally", [None, Tally()], ids=["nothing imported", "nothing checked"])
+def test_without_checks_there_is_no_table(tally):
+    digits = Digits()
+    digits.tally = tally
+    digits.pytest_terminal_summary(None)
+
+
+def test_quick_draws_ten_and_prints_the_digits_worst_first(session):
+    code, out = session(CHECKS.format(examples=10) + WRONG, "--gradients=quick")
+    assert code == 1, out
+    assert "1 failed, 4 passed" in out
+    lines = out[out.index(HAS_ITS_TABLE) :].splitlines()
+    assert lines[1].split()[2:] == ["checks", "least", "median", "demanded", "verdicts", "oracles"]
+    assert [line.split("  ")[0] for line in lines[2:5]] == [
+        "exp, wrongly", "tanh", "test_of_a_lambda"
+    ]  # fmt: skip
+    assert "wrong 1" in lines[2], "the last failure, not each on the way there"
+    assert "agrees 10" in lines[3]
+    assert lines[5] == "1 more checks failed in tests that passed: they were meant to"
+
+
+def test_a_profile_of_the_project_keeps_its_meaning_and_the_option_chooses_it(session):
+    conftest = """
+from hypothesis import settings
+settings.register_profile("ci", max_examples=7, derandomize=True, database=None)
+settings.register_profile("dev", max_examples=3, database=None)
+settings.load_profile("dev")
+"""
+    code, out = session(CHECKS.format(examples=7), "--gradients=ci", conftest=conftest)
+    assert code == 0 and HAS_ITS_TABLE in out, out
+    code, out = session(CHECKS.format(examples=3), conftest=conftest)
+    assert code == 0 and HAS_ITS_TABLE not in out, out
+
+
+def configured(**options):
+    """What pytest calls the plugin with: options, and no verbosity."""
+    return SimpleNamespace(
+        getoption=lambda flag, default=None: options.get(flag.strip("-").replace("-", "_")),
+        option=SimpleNamespace(verbose=0),
+    )
+
+
+def test_two_choices_of_a_profile_are_refused():
+    with pytest.raises(pytest.UsageError, match="Give one of them"):
+        pytest_configure(configured(gradients="ci", hypothesis_profile="dev"))
+
+
+def test_without_hypothesis_the_option_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    with pytest.raises(pytest.UsageError, match=r"pip install 'minibn\[test\]'"):
+        pytest_configure(configured(gradients="quick"))
+
+
+def test_the_profiles_are_those_of_the_option():
+    from hypothesis import settings
+
+    profiles.register()
+    assert tuple(profiles.PROFILES) == CHOICES
+    nightly = settings.get_profile("nightly")
+    assert (nightly.max_examples, nightly.derandomize, nightly.print_blob) == (2000, False, True)
+    assert settings.get_profile("quick").derandomize
+    assert all(settings.get_profile(name).deadline is None for name in CHOICES)
+
+
+def report(verdict, digits, *faults, **more):
+    found = InputReport(0, (2,), "float64", "", verdict, digits, 9.0, how="complex step, x", **more)
+    return GradReport("f", [found], list(faults))
+
+
+def test_the_table_counts_digits_verdicts_and_oracles():
+    tally = Tally()
+    for found in (report("agrees", 10), report("agrees", 12), report("agrees", 14), GradReport("")):
+        tally.add("f", found)
+    tally.add("f", report("zero", 15.9))
+    row = tally.rows["f"]
+    assert (row.checks, row.least, row.median, row.demanded) == (5, 10, 12, 9)
+    assert row.cells()[-2:] == ("agrees 4, zero 1", "complex step")
+    assert tally.failures == 0
+
+
+def test_a_value_between_two_slopes_has_no_digits():
+    tally = Tally()
+    tally.add("abs", report("agrees", 15.9, kinks=1))
+    assert tally.rows["abs"].cells()[2:] == ("-", "-", "-", "agrees 1", "one-sided, at kinks")
+
+
+def test_a_report_that_is_told_twice_counts_once_as_it_is_at_the_end_of_its_test():
+    digits = Digits()
+    digits.tally = Tally()
+    found = report("vacuous", 0)
+    for _ in range(2):  # second derivatives and models are told before and after their last word
+        digits.hear(found)
+    found.inputs[0].verdict = "zero"
+    digits._settle(SimpleNamespace(name="test_it"), failed=False)
+    assert digits.tally.rows["test_it"].verdicts == {"zero": 1}
+    assert digits.heard == []
+
+
+def test_failures_come_first_then_the_fewest_digits_and_long_tables_are_cut():
+    tally = Tally()
+    for name, found in {
+        "exact": report("agrees", 15),
+        "empty": report("empty", 0),
+        "impure": report("agrees", 15, "the vjp modifies its cotangent in place"),
+        "rough": report("agrees", 9.5),
+    }.items():
+        tally.add(name, found)
+    assert [row.name for row in tally.worst_first()] == ["impure", "rough", "exact", "empty"]
+    assert tally.rows["impure"].verdicts == {"fault": 1}
+    assert tally.table(most=1).splitlines()[-1] == "... and 3 more, none of them worse"
+    assert tally.failures == 1
