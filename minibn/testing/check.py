@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.bench import Point
+from minibn.testing.bench import Bench, Point
 from minibn.testing.diagnosis import explain, screen
 from minibn.testing.dissect import dissect
 from minibn.testing.judge import ENTRIES, judge
 from minibn.testing.oracles import STARTS
 from minibn.testing.pulling import SAFETY, Pulled, Pulling
-from minibn.testing.report import GradReport, InputReport
+from minibn.testing.report import Diagnosis, GradReport, InputReport
 from minibn.testing.reproducer import script
 
 Vjp = Callable[..., Any]
@@ -103,12 +103,9 @@ def check_vjp(
             found, bench = judge(point, k, pulled[k], i in zero_gradient, entries)
             found.position, found.dtype = i, str(given[i].dtype)
             report.inputs.append(found)
-            if found.verdict == "wrong" and diagnose and not report.screen:
-                evidence = dissect(bench, pulled[k])
-                found.explanation = explain(evidence)
-                report.screen = screen(evidence, report.name)
+            if found.verdict == "wrong" and diagnose and report.diagnose is Diagnosis:
                 write = reproduce or partial(_script, f, vjp, given, report.name)
-                report.script = write(cotangents[0], i, evidence.numeric)
+                report.diagnose = partial(diagnosis, bench, pulled[k], report.name, i, write)
     if convention is not None and pulled is not None:
         _keeps(convention, cotangents[0], given, wrt, pulled, report)
     return report.settle(raises)
@@ -116,8 +113,18 @@ def check_vjp(
 
 def name_of(f: Any) -> str:
     """What to call a function in a report."""
+    while isinstance(f, partial):
+        f = f.func
     found = getattr(f, "__qualname__", None) or type(f).__name__
     return "the function" if found.endswith("<lambda>") else found.rpartition("<locals>.")[2]
+
+
+def diagnosis(bench: Bench, pulled: Pulled, name: str, position: int, write: Script) -> Diagnosis:
+    """Measure a wrong gradient entry by entry, and say what it looks like."""
+    evidence = dissect(bench, pulled)
+    c = evidence.cotangent.astype(pulled.gradients[0].dtype)
+    script = write(c, position, evidence.numeric)
+    return Diagnosis(explain(evidence), screen(evidence, name), script)
 
 
 def _script(

@@ -204,7 +204,7 @@ def _vote(report: InputReport, bench: Bench, pulled: Pulled) -> None:
         if name in ("differences", "reference"):  # their errors are estimates, not bounds
             limit = max(limit, 100 * error + 1e-8 * scale)
         (with_us if abs(value - ours) <= limit else against).append(name)
-    order = _order(report, bench, ours)
+    order = _order(report, bench, ours, rounding)
     if order is not None and (order > 1.8 or 0.5 < order < 1.2):
         (with_us if order > 1.8 else against).append("Taylor order")
     report.sides = _sentence(with_us, against)
@@ -224,7 +224,7 @@ def _contradict(said: dict[str, Slope | str], c: np.ndarray) -> bool:
     return abs(exact.along(c)[0] - value) > 100 * error + 1e-8 * abs(value)
 
 
-def _order(report: InputReport, bench: Bench, ours: float) -> float | None:
+def _order(report: InputReport, bench: Bench, ours: float, rounding: float) -> float | None:
     """The order of the first Taylor remainder along the probe, from values at hand."""
     if bench.sides is None:
         return None
@@ -232,7 +232,8 @@ def _order(report: InputReport, bench: Bench, ours: float) -> float | None:
     along = (ahead * c).sum(axis=tuple(range(1, ahead.ndim)))
     at_zero, noise = float((c * bench.point.y).sum()), float((np.abs(c) * bench.point.noise).sum())
     try:
-        order = oracles.taylor_order(along, bench.sides.steps, at_zero, ours, noise)
+        steps = bench.sides.steps
+        order = oracles.taylor_order(along, steps, at_zero, ours, noise, slope_error=rounding)
     except Abstains as reason:
         report.oracles["Taylor order"] = f"abstains: {reason}"
         return None

@@ -20,7 +20,7 @@ from minibn.nn.module import Module, Parameter, State
 from minibn.tape import recording, value
 from minibn.tensor import Tensor
 from minibn.testing.check import check_vjp
-from minibn.testing.report import GradReport
+from minibn.testing.report import GradReport, untold
 
 ENTRIES = 4  # of a parameter: up to here each is looked at; a forward pass each is the price
 STARTS = (5e-6,)  # of the differences: a larger step would cross the kinks of some ReLU
@@ -82,10 +82,12 @@ def check_model(
             cotangent = backend_of(y.data).asarray(g.astype(y.dtype))
             return tuple(to_numpy(d) for d in grad(y, leaves, cotangent, unused="zeros"))
 
-    report = check_vjp(
-        f, vjp, *moving, name=f"{type(model).__name__}, {len(names)} parameters and inputs",
-        seed=seed, zero_gradient=flat, entries=ENTRIES, starts=STARTS, raises=False, diagnose=False,
-    )  # fmt: skip
+    with untold():
+        report = check_vjp(
+            f, vjp, *moving, name=f"{type(model).__name__}, {len(names)} parameters and inputs",
+            seed=seed, zero_gradient=flat, entries=ENTRIES, starts=STARTS, raises=False,
+            diagnose=False,
+        )  # fmt: skip
     for found in report.inputs:
         found.name = names[found.position]
     return report.settle(raises)

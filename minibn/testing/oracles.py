@@ -212,20 +212,25 @@ def taylor_order(
     slope: float,
     noise: float,
     curvature: float = 0.0,
+    slope_error: float = 0.0,
 ) -> float:
     """The order at which R(h) = |φ(h) - φ(0) - h φ' (- h²/2 φ'')| vanishes with h.
 
-    values (n,): φ at `steps` (n,), each half the one before. A right slope gives 2 (3 with the
-    right curvature), a wrong one 1 (2), whatever the units; an exact expansion gives infinity.
-    Abstains if fewer than three remainders stand out of the noise.
+    values (n,): φ at `steps` (n,), each half the one before; noise: of one value; slope_error: the
+    rounding of φ'. A right slope gives 2 (3 with the right curvature), a wrong one 1 (2), whatever
+    the units; an expansion that is exact for small h gives infinity. Abstains if fewer than three
+    remainders stand out of the noise.
     """
     rest = np.abs(values - at_zero - steps * slope - steps**2 / 2 * curvature)
     rounding = EPS * (np.abs(values) + abs(at_zero) + np.abs(steps * slope))
-    hidden = rest <= 30 * (noise + rounding)
+    hidden_below = 30 * (noise + rounding + steps * slope_error)
+    hidden = rest <= hidden_below
     if hidden.all():
         return float("inf")
     seen = int(np.argmax(hidden)) if hidden.any() else len(rest)
+    if 0 < seen < len(rest) and rest[seen - 1] > 30 * hidden_below[seen - 1]:
+        return float("inf")  # it fell off a cliff: a kink further out, and nothing this side of it
     if seen < 3:
         raise Abstains("fewer than three remainders stand out of the rounding errors")
-    last = slice(max(0, seen - 3), seen)
+    last = slice(seen - 3, seen)
     return float(np.polyfit(np.log2(steps[last]), np.log2(rest[last]), 1)[0])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 FULL = 15.95  # digits of a float64
@@ -14,12 +16,26 @@ LONGEST = 5000  # bytes of a script that is shown
 listeners: list[Callable[[GradReport], None]] = []  # told of every report (the pytest plugin is)
 
 
+@contextmanager
+def untold():
+    """Inside, reports are not told to the listeners: they are part of a larger one."""
+    kept = listeners[:]
+    listeners.clear()
+    try:
+        yield
+    finally:
+        listeners[:] = kept
+
+
 class GradientError(AssertionError):
     """A gradient is wrong, or could not be judged. `report` says which, where, and why."""
 
-    def __init__(self, report: Any) -> None:
-        super().__init__(str(report))
+    def __init__(self, report: GradReport) -> None:
+        super().__init__(report)
         self.report = report
+
+    def __str__(self) -> str:  # only when somebody reads it: a diagnosis takes time
+        return str(self.report)
 
 
 class Vacuous(GradientError):
@@ -66,7 +82,6 @@ class InputReport:
     missed: float = 0.0
     sides: str = ""
     worst: dict[str, Any] | None = None
-    explanation: list[str] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -92,16 +107,41 @@ class InputReport:
         )
 
 
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the first wrong gradient looks like: sentences, a screen, a standalone script."""
+
+    sentences: list[str] = field(default_factory=list)
+    screen: str = ""
+    script: str = ""
+
+
 @dataclass
 class GradReport:
-    """The findings of one check. `faults` are those that belong to no single input."""
+    """The findings of one check.
+
+    faults     those that belong to no single input
+    diagnose   makes the diagnosis, when it is asked for
+    """
 
     name: str
     inputs: list[InputReport] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     seed: int = 0
-    screen: str = ""  # the diagnosis of the first wrong input
-    script: str = ""  # a standalone reproducer
+    diagnose: Callable[[], Diagnosis] = field(default=Diagnosis, repr=False)
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        """Measured entry by entry on first use; empty if no gradient is wrong."""
+        return self.diagnose()
+
+    @property
+    def screen(self) -> str:
+        return self.diagnosis.screen
+
+    @property
+    def script(self) -> str:
+        return self.diagnosis.script
 
     @property
     def passed(self) -> bool:
@@ -143,7 +183,15 @@ class GradReport:
 
     def to_json(self) -> str:
         """Everything as one JSON object (numbers that JSON lacks, such as NaN, as strings)."""
-        whole = asdict(self) | {"passed": self.passed, "digits": self.digits}
+        whole = {
+            "name": self.name,
+            "passed": self.passed,
+            "digits": self.digits,
+            "seed": self.seed,
+            "faults": self.faults,
+            "inputs": [asdict(x) for x in self.inputs],
+            **asdict(self.diagnosis),
+        }
         return json.dumps(_plain(whole), allow_nan=False)
 
     def settle(self, raises: bool) -> GradReport:

@@ -19,7 +19,7 @@ from minibn.tensor import Tensor
 from minibn.testing.check import check_vjp, name_of
 from minibn.testing.oracles import Abstains, noise_of, scale_of, taylor_order
 from minibn.testing.problem import Problem
-from minibn.testing.report import GradReport
+from minibn.testing.report import GradReport, untold
 from minibn.testing.reproducer import script_for_tensors
 
 
@@ -155,7 +155,8 @@ def _check_second(
     c = np.asarray(rng.standard_normal(y.shape)).astype(y.dtype)
     forward, vjp = gradient_pulled_back(f, backend)
     name += ", second derivatives"
-    report = check_vjp(forward, vjp, *arrays, c, name=name, raises=False, **settings)
+    with untold():
+        report = check_vjp(forward, vjp, *arrays, c, name=name, raises=False, **settings)
     for found in report.inputs:
         if found.verdict == "vacuous" and (flat or found.position < len(arrays)):
             found.verdict, found.how = "zero", "its second derivative"
@@ -207,11 +208,12 @@ def check_problem(
     problem: Problem,
     backend: Backend | str | None = None,
     order: int = 1,
+    name: str = "",
     raises: bool = True,
     diagnose: bool = True,
 ) -> GradReport:
     """`check_gradients` at a problem that a strategy has drawn."""
     return check_gradients(
-        problem.f, *problem.inputs, backend=backend, order=order, seed=problem.seed,
+        problem.f, *problem.inputs, backend=backend, order=order, name=name, seed=problem.seed,
         zero_gradient=problem.flat, allow_empty=True, raises=raises, diagnose=diagnose,
     )  # fmt: skip

@@ -359,9 +359,7 @@ def test_the_report_is_data():
     assert data["name"] == "cube"
     assert data["passed"] is False
     assert data["inputs"][0]["verdict"] == "wrong"
-    assert data["inputs"][0]["explanation"] == [
-        "The ratio analytic/numeric is -1 everywhere: the sign is wrong."
-    ]
+    assert data["sentences"] == ["The ratio analytic/numeric is -1 everywhere: the sign is wrong."]
     worst = data["inputs"][0]["worst"]
     assert worst["analytic"] == pytest.approx(-worst["numeric"])
 
