@@ -105,7 +105,7 @@ def check_vjp(
             report.inputs.append(found)
             if found.verdict == "wrong" and diagnose and report.diagnose is Diagnosis:
                 write = reproduce or partial(_script, f, vjp, given, report.name)
-                report.diagnose = partial(diagnosis, bench, pulled[k], report.name, i, write)
+                report.diagnose = partial(diagnosis, bench, pulled[k], report.name, found, write)
     if convention is not None and pulled is not None:
         _keeps(convention, cotangents[0], given, wrt, pulled, report)
     return report.settle(raises)
@@ -119,11 +119,13 @@ def name_of(f: Any) -> str:
     return "the function" if found.endswith("<lambda>") else found.rpartition("<locals>.")[2]
 
 
-def diagnosis(bench: Bench, pulled: Pulled, name: str, position: int, write: Script) -> Diagnosis:
+def diagnosis(
+    bench: Bench, pulled: Pulled, name: str, found: InputReport, write: Script
+) -> Diagnosis:
     """Measure a wrong gradient entry by entry, and say what it looks like."""
-    evidence = dissect(bench, pulled)
+    evidence = dissect(bench, pulled, found.cotangent)
     c = evidence.cotangent.astype(pulled.gradients[0].dtype)
-    script = write(c, position, evidence.numeric)
+    script = write(c, found.position, evidence.numeric)
     return Diagnosis(explain(evidence), screen(evidence, name), script)
 
 

@@ -12,17 +12,17 @@ from minibn.testing.pulling import SAFETY, Pulled
 MOST = 1000  # entries of an input that are measured one by one
 
 
-def dissect(bench: Bench, pulled: Pulled) -> Evidence:
-    """What is known about the gradient of the bench's input, for the first cotangent."""
+def dissect(bench: Bench, pulled: Pulled, which: int = 0) -> Evidence:
+    """What is known about the gradient of the bench's input, for cotangent number `which`."""
     point, i = bench.point, bench.i
-    c, x = point.cotangents[0], point.inputs[i]
+    c, x = point.cotangents[which], point.inputs[i]
     ones = np.ones_like(c)
     numeric, with_ones = np.full(x.size, np.nan), np.full(x.size, np.nan)
     error, ties = np.zeros(x.size), np.zeros(x.size, bool)
     entries: np.ndarray = np.arange(x.size)
     if x.size > MOST:
         some = point.rng.choice(x.size, MOST, replace=False)
-        entries = np.union1d(some, _hunt(bench, pulled))
+        entries = np.union1d(some, _hunt(bench, pulled, which))
     for k in entries:
         u = np.zeros(x.shape)
         u.flat[k] = 1.0
@@ -34,7 +34,7 @@ def dissect(bench: Bench, pulled: Pulled) -> Evidence:
             continue
         numeric[k], error[k] = slope.along(c)
         with_ones[k] = slope.along(ones)[0]
-    analytic = pulled.gradients[0].astype(float)
+    analytic = pulled.gradients[which].astype(float)
     scale = float(np.nanmax(np.abs(numeric), initial=0))
     tolerance = SAFETY * (error.reshape(x.shape) + pulled.spread + pulled.eps * scale)
     return Evidence(
@@ -45,16 +45,16 @@ def dissect(bench: Bench, pulled: Pulled) -> Evidence:
         analytic=analytic,
         numeric=numeric.reshape(x.shape),
         tolerance=np.maximum(tolerance, 1e-9 * scale),
-        others=_of_the_others(bench, x),
+        others=_of_the_others(bench, c),
         with_ones=with_ones.reshape(x.shape),
         ties=ties.reshape(x.shape) if bench.kinked else None,
     )
 
 
-def _hunt(bench: Bench, pulled: Pulled) -> np.ndarray:
+def _hunt(bench: Bench, pulled: Pulled, which: int) -> np.ndarray:
     """Where in a large input the gradient is wrong: halve it, and follow the half that is worse."""
-    c, x = bench.point.cotangents[0], bench.point.inputs[bench.i]
-    g = pulled.gradients[0].astype(float)
+    c, x = bench.point.cotangents[which], bench.point.inputs[bench.i]
+    g = pulled.gradients[which].astype(float)
     suspects = np.arange(x.size)
     while len(suspects) > 8:
         halves = np.array_split(suspects, 2)
@@ -68,10 +68,10 @@ def _hunt(bench: Bench, pulled: Pulled) -> np.ndarray:
     return suspects
 
 
-def _of_the_others(bench: Bench, x: np.ndarray) -> dict[int, np.ndarray]:
+def _of_the_others(bench: Bench, c: np.ndarray) -> dict[int, np.ndarray]:
     """The numeric gradients of inputs of the same size: were two of them swapped?"""
     found = {}
-    point, c = bench.point, bench.point.cotangents[0]
+    point, x = bench.point, bench.point.inputs[bench.i]
     for k, other in enumerate(point.inputs):
         if k == bench.i or other.size != x.size or x.size > MOST // 10:
             continue

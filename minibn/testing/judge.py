@@ -106,6 +106,7 @@ def _equal_to_the_slope(
         norm = max(float(np.linalg.norm(g.astype(float))) for g in pulled.gradients)
         _state_what_may_be_missed(report, float(tolerance.max()), norm, len(us))
     worst = int(np.argmax(np.nan_to_num(found.gap / np.maximum(tolerance, 1e-300), nan=np.inf)))
+    report.cotangent = worst // len(us)
     index = np.unravel_index(worst % len(us), report.shape) if whole and report.shape else ()
     report.worst = {
         "index": [int(k) for k in index] if whole else None,

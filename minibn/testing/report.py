@@ -82,6 +82,7 @@ class InputReport:
     missed: float = 0.0
     sides: str = ""
     worst: dict[str, Any] | None = None
+    cotangent: int = 0  # with which the worst entry was seen
 
     @property
     def passed(self) -> bool:
@@ -100,7 +101,7 @@ class InputReport:
         if self.verdict == "vacuous":
             return f"{start}: VACUOUS, {self.sides}"
         mark = "" if self.passed else f" {self.verdict.upper()}:"
-        kinks = f", {self.kinks} kinks" if self.kinks else ""
+        kinks = f", {self.kinks} kink{'s' * (self.kinks > 1)}" if self.kinks else ""
         return (
             f"{start}:{mark} {self.digits:.1f} digits agree, {self.demanded:.1f} demanded"
             f" ({self.how}{kinks})"

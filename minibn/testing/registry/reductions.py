@@ -71,13 +71,23 @@ def pairs(draw: Any, f: Callable[..., Any]) -> Problem:
     return Problem(f, (real(rng, shape, "normal"), real(rng, shape, "normal")), seed)
 
 
+shapes_of_stacks = st.lists(st.integers(1, 3), min_size=1, max_size=2).map(tuple)
+
+
 @st.composite
 def matrix_products(draw: Any) -> Problem:
     M, K, N = (draw(st.integers(1, 3)) for _ in range(3))
-    leads = draw(broadcast_shapes(2, max_dims=2, min_side=1))
+    kind = draw(st.sampled_from(["a layer", "stacks", "a vector", "two vectors"]))
+    leads: list[Any] = [(), ()]
+    if kind == "a layer":  # a stack of inputs and one matrix of weights, or the other way round
+        leads[draw(st.integers(0, 1))] = draw(shapes_of_stacks)
+    elif kind != "two vectors":
+        leads = draw(broadcast_shapes(2, max_dims=2, min_side=1))
     first, second = ((*lead, *rest) for lead, rest in zip(leads, ((M, K), (K, N)), strict=True))
-    if draw(st.booleans()):
-        first, second = draw(st.sampled_from([((K,), (K,)), ((K,), second), (first, (K,))]))
+    if kind == "two vectors":
+        first, second = (K,), (K,)
+    elif kind == "a vector":
+        first, second = draw(st.sampled_from([((K,), second), (first, (K,))]))
     rng = np.random.default_rng(seed := draw(seeds))
     texture = draw(textures)
     return Problem(ops.matmul, (nonzero(rng, first, texture), nonzero(rng, second, texture)), seed)
