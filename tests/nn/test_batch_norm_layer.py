@@ -1,13 +1,18 @@
-"""BatchNorm against loops, its running statistics, its gradients, and re-estimation."""
+"""BatchNorm: conventions, examples, errors, and the re-estimation of running statistics.
+
+Its laws are in `minibn/testing/laws/` (`batch_norm.py` the op, `layers.py` the layer), its
+gradients are checked in `tests/testing/test_registry.py`.
+"""
 
 import math
 
 import numpy as np
 import pytest
 
-from minibn import Tensor, nn, ops
+from minibn import nn, ops
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
+from minibn.testing.laws import loops
 
 SHAPES = [(6, 3), (2, 3, 4, 3), (5, 2, 3), (1, 2, 2, 3)]
 
@@ -23,59 +28,12 @@ def norm_with(gamma, beta, **settings):
     return norm
 
 
-def moments_by_loops(x):
-    """Mean, biased and unbiased variance of each channel (the last axis), by loops."""
-    rows, C = x.reshape(-1, x.shape[-1]).tolist(), x.shape[-1]
-    M = len(rows)
-    mean = [sum(row[c] for row in rows) / M for c in range(C)]
-    squares = [sum((row[c] - mean[c]) ** 2 for row in rows) for c in range(C)]
-    unbiased = [s / (M - 1) for s in squares]
-    return np.array(mean), np.array(squares) / M, np.array(unbiased)
-
-
-def batch_norm_by_loops(x, gamma, beta, eps):
-    mean, var, _ = moments_by_loops(x)
-    y = np.empty_like(x)
-    for place in np.ndindex(x.shape):
-        c = place[-1]
-        y[place] = gamma[c] * (x[place] - mean[c]) / math.sqrt(var[c] + eps) + beta[c]
-    return y
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("eps", [1e-5, 0.3])
 def test_training_normalises_each_channel_by_the_batchs_biased_moments(backend, shape, eps):
     gamma, beta, x = normal(3, seed=1), normal(3, seed=2), 2 * normal(*shape) + 5
     y = norm_with(gamma, beta, eps=eps)(backend.asarray(x))
-    np.testing.assert_allclose(to_numpy(y), batch_norm_by_loops(x, gamma, beta, eps), atol=1e-12)
-
-
-def test_images_and_vectors_are_one_class():
-    images = normal(2, 3, 4, 5)
-    for norm in (nn.BatchNorm(5).initialize(0, "f8"), nn.BatchNorm(5).initialize(0, "f8").eval()):
-        as_images = norm(images).numpy()
-        as_vectors = norm(images.reshape(-1, 5)).numpy()
-        np.testing.assert_array_equal(as_images.reshape(-1, 5), as_vectors)
-
-
-@pytest.mark.parametrize("momentum", [0.1, 0.5, 1.0, 0.0, None])
-def test_running_statistics_have_their_closed_form_after_k_batches(backend, momentum):
-    norm = nn.BatchNorm(3, momentum=momentum).initialize(0, dtype=np.float64)
-    batches = [k + normal(4, 2, 2, 3, seed=k) * (k + 1) for k in range(5)]
-    for x in batches:
-        norm(backend.asarray(x))
-    means = [moments_by_loops(x)[0] for x in batches]
-    variances = [moments_by_loops(x)[2] for x in batches]  # unbiased
-    if momentum is None:
-        mean, var = sum(means) / 5, sum(variances) / 5
-    else:
-        weights = [momentum * (1 - momentum) ** (4 - k) for k in range(5)]
-        mean = sum(w * m for w, m in zip(weights, means, strict=True))
-        var = sum(w * v for w, v in zip(weights, variances, strict=True))
-        var = var + (1 - momentum) ** 5  # what is left of the initial variance, 1
-    np.testing.assert_allclose(to_numpy(norm.running_mean.data), mean, rtol=1e-12)
-    np.testing.assert_allclose(to_numpy(norm.running_var.data), var, rtol=1e-12)
-    assert norm.batches.data == 5
+    np.testing.assert_allclose(to_numpy(y), loops.batch_norm(x, gamma, beta, eps), atol=1e-12)
 
 
 def test_momentum_weighs_the_new_batch_so_that_it_is_one_minus_the_decay_of_others(backend):
@@ -92,39 +50,13 @@ def test_momentum_weighs_the_new_batch_so_that_it_is_one_minus_the_decay_of_othe
     assert (nn.BatchNorm(3).eps, nn.BatchNorm(3).momentum) == (1e-5, 0.1)
 
 
-def test_evaluation_is_an_affine_map_by_the_running_statistics_and_writes_nothing(backend):
-    gamma, beta, mean, var = normal(3, seed=1), normal(3, seed=2), normal(3, seed=3), [0.5, 1, 4]
-    norm = norm_with(gamma, beta, eps=0.25).eval()
-    norm.running_mean.place(mean)
-    norm.running_var.place(np.array(var))
-    before = norm.state_dict()
-    x = normal(1, 2, 2, 3)
-    y = to_numpy(norm(backend.asarray(x)))
-    for place in np.ndindex(x.shape):
-        c = place[-1]
-        expected = gamma[c] * (x[place] - mean[c]) / math.sqrt(var[c] + 0.25) + beta[c]
-        assert y[place] == pytest.approx(expected, rel=1e-12)
-    assert norm(backend.asarray(normal(1, 3))).shape == (1, 3)  # a single vector will do here
-    after = norm.state_dict()
-    assert all(np.array_equal(before[name], after[name]) for name in before)
-
-
-def test_the_training_output_does_not_depend_on_the_running_statistics(backend):
-    x = backend.asarray(normal(6, 3))
-    norm = norm_with([1, 2, 3], [0, 1, 2])
-    first = to_numpy(norm(x))
-    norm.running_mean.place(np.full(3, 50.0))
-    norm.running_var.place(np.full(3, 90.0))
-    np.testing.assert_array_equal(first, to_numpy(norm(x)))
-
-
 def test_tracking_off_leaves_the_running_statistics_and_the_count_alone(backend):
     norm = nn.BatchNorm(3).initialize(0, dtype=np.float64)
     norm.tracking = False
     before, x = norm.state_dict(), normal(6, 3)
     y = norm(backend.asarray(x))
     np.testing.assert_allclose(
-        to_numpy(y), batch_norm_by_loops(x, np.ones(3), np.zeros(3), 1e-5), atol=1e-12
+        to_numpy(y), loops.batch_norm(x, np.ones(3), np.zeros(3), 1e-5), atol=1e-12
     )
     assert all(np.array_equal(before[name], norm.state_dict()[name]) for name in before)
 
@@ -156,42 +88,6 @@ def test_settings_out_of_range_raise(settings):
         nn.BatchNorm(3, **settings)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("training", [True, False])
-def test_dtype_in_is_dtype_out(backend, dtype, training):
-    norm = nn.BatchNorm(3).initialize(0, dtype=dtype).train(training)
-    assert norm(backend.asarray(normal(4, 3), dtype=dtype)).dtype == dtype
-    assert norm.running_var.dtype == dtype
-
-
-@pytest.mark.parametrize("shape", [(5, 3), (2, 2, 3, 3)])
-@pytest.mark.parametrize("training", [True, False])
-def test_gradients_agree_with_central_differences(backend, shape, training):
-    gamma, beta, cotangent = normal(3, seed=1), normal(3, seed=2), normal(*shape, seed=3)
-    norm = norm_with(gamma, beta, eps=0.1).train(training)
-    norm.tracking = False
-    norm.running_mean.place(normal(3, seed=4))
-    x = normal(*shape)
-    leaf = Tensor(backend.asarray(x), requires_grad=True)
-    norm(leaf).backward(backend.asarray(cotangent))
-
-    def loss(x, gamma, beta):
-        changed = norm_with(gamma, beta, eps=0.1).train(training)
-        changed.running_mean.place(normal(3, seed=4))
-        return (to_numpy(changed(backend.asarray(x))) * cotangent).sum()
-
-    h = 1e-6
-    grads = [to_numpy(t.grad.data) for t in (leaf, norm.gamma, norm.beta)]
-    assert min(abs(g).max() for g in grads) > 0.01  # or the comparison would be void
-    for i, grad in enumerate(grads):
-        for place in np.ndindex(grad.shape):
-            arguments = [[x.copy(), gamma.copy(), beta.copy()] for _ in range(2)]
-            arguments[0][i][place] += h
-            arguments[1][i][place] -= h
-            slope = (loss(*arguments[0]) - loss(*arguments[1])) / (2 * h)
-            assert grad[place] == pytest.approx(slope, abs=1e-8, rel=1e-7)
-
-
 # -- reestimate_statistics
 
 
@@ -216,8 +112,8 @@ def test_reestimation_gives_the_average_over_the_batches(backend):
     first = [x @ w1 + b1 for x in batches]
     second = [(h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5) @ w2 + b2 for h in first]
     for norm, inputs in ((net.norm1, first), (net.norm2, second)):
-        mean = sum(moments_by_loops(x)[0] for x in inputs) / 3
-        var = sum(moments_by_loops(x)[2] for x in inputs) / 3
+        mean = sum(x.mean(0) for x in inputs) / 3
+        var = sum(x.var(0, ddof=1) for x in inputs) / 3
         np.testing.assert_allclose(to_numpy(norm.running_mean.data), mean, atol=1e-12)
         np.testing.assert_allclose(to_numpy(norm.running_var.data), var, rtol=1e-12)
         assert norm.batches.data == 3

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from support.backends import on_backends
 
 from minibn import Tensor, grad, ops
 from minibn.errors import ShapeError
@@ -99,19 +97,6 @@ def test_changing_an_index_array_afterwards_changes_no_gradient():
     np.testing.assert_array_equal(grad(y, x, np.ones(2)).numpy(), [1, 1, 0])
 
 
-@on_backends
-@given(hnp.mutually_broadcastable_shapes(num_shapes=1, base_shape=(2, 1, 3), max_dims=3))
-def test_broadcasting_in_an_op_equals_broadcasting_made_explicit(backend, shapes):
-    rng = np.random.default_rng(0)
-    x = Tensor(backend.asarray(np.asarray(rng.random(shapes.input_shapes[0]))), requires_grad=True)
-    y = backend.asarray(rng.standard_normal((2, 1, 3)))
-    c = backend.asarray(rng.standard_normal(shapes.result_shape))
-    implicit = grad(x * y, x, c).numpy()
-    explicit = grad(ops.broadcast_to(x, shapes.result_shape) * y, x, c).numpy()
-    assert implicit.shape == x.shape
-    np.testing.assert_allclose(implicit, explicit, atol=1e-14)
-
-
 @pytest.mark.parametrize("shape, to", [((3,), (2,)), ((2, 3), (3,)), ((2,), (2, 3)), ((2,), ())])
 def test_what_cannot_be_broadcast_is_refused(shape, to):
     with pytest.raises(ShapeError, match="can't be repeated"):
@@ -126,16 +111,11 @@ def test_unbroadcast_sums_over_axes_of_no_length_too():
 
 
 @given(full_shapes, seeds)
-def test_scatter_undoes_gather_and_is_its_adjoint(shape, seed):
+def test_scatter_undoes_gather(shape, seed):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal(shape)
     index = rng.permutation(x.size).reshape(shape)
     np.testing.assert_array_equal(ops.scatter(ops.gather(x, index), index, shape), x)
-    index = rng.integers(0, x.size, (3, 2))
-    c = rng.standard_normal((3, 2))
-    np.testing.assert_allclose(
-        (ops.gather(x, index) * c).sum(), (ops.scatter(c, index, shape) * x).sum(), atol=1e-12
-    )
 
 
 def test_concatenate_of_two_dtypes_gives_each_its_own_back(backend):

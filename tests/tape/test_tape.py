@@ -1,4 +1,7 @@
-"""The walk back: which gradient arrives where, on graphs of every form."""
+"""The walk back: which gradient arrives where, when it raises, what it keeps in memory.
+
+That gradients add up on graphs of every form is law: `minibn/testing/laws/graph.py`.
+"""
 
 import gc
 import threading
@@ -6,8 +9,6 @@ import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from minibn import Op, Tensor, apply, grad, hvp, jacobian, no_grad, ops
 from minibn.errors import GraphError, ShapeError
@@ -17,71 +18,11 @@ def leaf(backend, values, dtype=float):
     return Tensor(backend.asarray(np.array(values, dtype)), requires_grad=True)
 
 
-def test_one_tensor_in_both_places_of_an_op_gets_both_gradients(backend):
-    x = leaf(backend, [[2.0, -3.0], [0.5, 1.0]])
-    c = np.array([[1.0, 2.0], [3.0, 4.0]])
-    here = backend.asarray(c)
-    values = x.numpy()
-    assert not grad(x - x, x, here).numpy().any()
-    assert not grad(x / x, x, here).numpy().any()
-    np.testing.assert_array_equal(grad(x + x, x, here).numpy(), 2 * c)
-    np.testing.assert_array_equal(grad(x * x, x, here).numpy(), 2 * c * values)
-    expected = c @ values.T + values.T @ c
-    np.testing.assert_allclose(grad(x @ x, x, here).numpy(), expected, rtol=1e-15)
-    both = backend.asarray(np.concatenate([c, 10 * c]))
-    np.testing.assert_array_equal(grad(ops.concatenate([x, x]), x, both).numpy(), 11 * c)
-
-
-def test_a_diamond_adds_the_gradients_of_its_two_sides(backend):
-    x = leaf(backend, [3.0])
-    y = x * x
-    z = (y * 2) + (y * y)
-    z.sum().backward()
-    assert x.grad.numpy().tolist() == [2 * 2 * 3 + 4 * 27]
-
-
-def test_a_ladder_of_diamonds_is_walked_once_per_node(backend):
-    """2⁶⁰ paths, 60 steps."""
-    x = leaf(backend, 1.0)
-    y = x
-    for _ in range(60):
-        y = y + y
-    y.backward()
-    assert x.grad.item() == 2.0**60
-
-
-@given(st.integers(1, 50))
-def test_fan_out_to_many_consumers_adds_up(k):
-    x = Tensor(np.array(3.0), requires_grad=True)
-    sum(x * i for i in range(k)).backward()
-    assert x.grad.item() == sum(range(k))
-
-
-def test_outputs_that_nobody_uses_cost_and_change_nothing(backend):
-    x = leaf(backend, [2.0])
-    y = x * 3
-    ops.exp(y)
-    ops.log(y) * 100
-    y.sum().backward()
-    assert x.grad.numpy().tolist() == [3.0]
-
-
-def test_a_graph_of_depth_ten_thousand_is_walked_and_deleted_without_recursion():
-    x = Tensor(np.array([1.0]), requires_grad=True)
-    y = x
-    for _ in range(10_000):
-        y = y + 1.0
-    y.backward()
-    assert x.grad.item() == 1
-    y = x
+def test_a_graph_of_depth_a_hundred_thousand_is_deleted_without_recursion():
+    y = Tensor(np.array([1.0]), requires_grad=True)
     for _ in range(100_000):
         y = -y
     del y
-    y = x
-    for _ in range(10_000):
-        y = y * 1.0
-    (slope,) = grad(y, [x], create_graph=True)
-    assert grad(slope, x, unused="zeros").item() == 0
 
 
 def test_backward_adds_to_what_grad_holds(backend):
@@ -131,14 +72,6 @@ def test_a_second_backward_through_a_released_graph_says_what_to_do(backend):
     with pytest.raises(GraphError, match="retain_graph=True"):
         y.backward()
     np.testing.assert_array_equal(x.grad.numpy(), [2, 4])
-
-
-def test_a_retained_graph_can_be_walked_again(backend):
-    x = leaf(backend, [1.0, 2.0])
-    y = (x * x).sum()
-    y.backward(retain_graph=True)
-    y.backward()
-    np.testing.assert_array_equal(x.grad.numpy(), [4, 8])
 
 
 def test_two_losses_over_a_released_trunk_raise_and_leave_grad_alone(backend):

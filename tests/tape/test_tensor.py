@@ -207,14 +207,6 @@ def test_what_is_no_number_is_refused(data):
         Tensor(data)
 
 
-def test_two_precisions_meet_in_the_higher_one_and_part_in_their_own(backend):
-    x, y = leaf(backend, [1.0, 2.0], np.float32), leaf(backend, [3.0, 4.0])
-    z = (x * y).sum()
-    assert z.dtype == np.float64
-    gx, gy = grad(z, [x, y])
-    assert (gx.dtype, gy.dtype) == (np.float32, np.float64)
-
-
 def test_tensors_of_two_backends_do_not_mix(backend):
     if backend.name == "numpy":
         pytest.skip("the other backend is numpy")
