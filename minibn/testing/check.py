@@ -23,7 +23,7 @@ from minibn.testing.diagnosis import explain, screen
 from minibn.testing.dissect import dissect
 from minibn.testing.judge import ENTRIES, judge
 from minibn.testing.oracles import STARTS
-from minibn.testing.pulling import SAFETY, Pulled, Pulling
+from minibn.testing.pulling import CEILING, SAFETY, Pulled, Pulling
 from minibn.testing.report import Diagnosis, GradReport, InputReport
 from minibn.testing.reproducer import script
 
@@ -44,6 +44,7 @@ def check_vjp(
     convention: Callable[..., Any] | None = None,
     entries: int = ENTRIES,
     starts: Sequence[float] = STARTS,
+    composite: bool = False,
     raises: bool = True,
     diagnose: bool = True,
     reproduce: Script | None = None,
@@ -64,6 +65,8 @@ def check_vjp(
     seed           of the cotangents and directions
     entries        of the Jacobian, up to which each is looked at; beyond, random directions are
     starts         largest steps of the differences, in units of the input's own scale
+    composite      f is a network: at a kink its chain rule may leave the one-sided derivatives, so
+                   that only points beside it are judged
     diagnose       measure a wrong gradient entry by entry, explain it, write a script
     reproduce      (cotangent, position, numeric gradient) -> the script for a report
 
@@ -71,10 +74,10 @@ def check_vjp(
     sides are zero; TypeError or ValueError for inputs that can't be differentiated. With
     `raises=False` the report is returned in any case.
     """
-    wrt = range(len(arrays)) if wrt is None else wrt
-    if not len(wrt):
-        raise TypeError(
-            "check_vjp needs at least one array to differentiate: check_vjp(f, vjp, x)."
+    wrt = _positions(wrt, len(arrays))
+    if unknown := set(zero_gradient) - set(wrt):
+        raise ValueError(
+            f"zero_gradient names {sorted(unknown)}, and only {wrt} are differentiated."
         )
     given = [_differentiable(x, i, wrt) for i, x in enumerate(arrays)]
     report = GradReport(name or name_of(f), seed=seed)
@@ -84,7 +87,7 @@ def check_vjp(
     if report.faults:
         return report.settle(raises)
     pulling = Pulling(vjp, given, wrt, report.faults)
-    pulled = pulling.measure(cotangents, rng)
+    pulled = pulling.measure(cotangents, rng, lambda *moving: f(*pulling.moved(moving)))
     exact = [x.astype(float) if i in wrt else x for i, x in enumerate(given)]
 
     def forward(*moving: np.ndarray) -> Any:
@@ -92,7 +95,9 @@ def check_vjp(
 
     if pulled is not None:
         double = [np.asarray(c, float) for c in cotangents]
-        point = Point(forward, [exact[i] for i in wrt], double, rng, starts=starts)
+        point = Point(
+            forward, [exact[i] for i in wrt], double, rng, starts=starts, composite=composite
+        )
         if reference is not None:
             _compare_with_reference(reference, exact, point.y, report)
             point.reference = lambda *moving: reference(*pulling.moved(moving))
@@ -141,15 +146,31 @@ def _script(
     return script(f, vjp, given, cotangent, position, numeric, name)
 
 
+def _positions(wrt: Sequence[int] | None, count: int) -> list[int]:
+    if not count:
+        raise TypeError(
+            "check_vjp needs at least one array to differentiate: check_vjp(f, vjp, x)."
+        )
+    wrt = list(range(count)) if wrt is None else [wrt] if isinstance(wrt, int) else list(wrt)
+    found = [i + count if isinstance(i, int) and -count <= i < 0 else i for i in wrt]
+    if not found or len(set(found)) < len(found) or not set(found) <= set(range(count)):
+        raise ValueError(f"wrt={wrt}: name positions from 0 to {count - 1}, each once.")
+    return found
+
+
 def _differentiable(x: Any, i: int, wrt: Sequence[int]) -> Any:
     if i not in wrt:
         return x
     array = np.asarray(x)
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or array.dtype.itemsize not in CEILING:
+        others = [k for k in wrt if k != i]
+        instead = f", or name what to differentiate: wrt={others}" if others else ""
         raise TypeError(
-            f"input {i} has dtype {array.dtype}: only floats can be differentiated. Convert it, "
-            f"or name the inputs to differentiate, for example wrt={[k for k in wrt if k != i]}."
+            f"input {i} has dtype {array.dtype}: only float64, float32 and float16 are "
+            f"differentiated. Convert it with .astype(float){instead}."
         )
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if not np.isfinite(array).all():
         raise ValueError(f"input {i} holds NaN or infinity: give a point of f's domain.")
     return array
@@ -210,6 +231,11 @@ def _keeps(
 ) -> None:
     promised = convention(g, *given)
     promised = promised if isinstance(promised, (tuple, list)) else (promised,)
+    shapes = [np.shape(p) for p in promised]
+    if shapes != [given[i].shape for i in wrt]:
+        raise ValueError(
+            f"convention gives shapes {shapes}: it must give a gradient of each input's shape."
+        )
     for i, ours, expected in zip(wrt, pulled, promised, strict=True):
         gap = np.abs(np.asarray(ours.gradients[0], float) - np.asarray(expected, float))
         scale = float(np.abs(expected).max(initial=0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from minibn.testing.bench import Bench
@@ -10,6 +12,7 @@ from minibn.testing.oracles import Abstains
 from minibn.testing.pulling import SAFETY, Pulled
 
 MOST = 1000  # entries of an input that are measured one by one
+SECONDS = 20.0  # that this may take, about
 
 
 def dissect(bench: Bench, pulled: Pulled, which: int = 0) -> Evidence:
@@ -20,8 +23,11 @@ def dissect(bench: Bench, pulled: Pulled, which: int = 0) -> Evidence:
     numeric, with_ones = np.full(x.size, np.nan), np.full(x.size, np.nan)
     error, ties = np.zeros(x.size), np.zeros(x.size, bool)
     entries: np.ndarray = np.arange(x.size)
-    if x.size > MOST:
-        some = point.rng.choice(x.size, MOST, replace=False)
+    start = time.perf_counter()
+    bench.slope(bench.probe)
+    most = int(np.clip(SECONDS / max(time.perf_counter() - start, 1e-9), 8, MOST))
+    if x.size > most:
+        some = point.rng.choice(x.size, most, replace=False)
         entries = np.union1d(some, _hunt(bench, pulled, which))
     for k in entries:
         u = np.zeros(x.shape)

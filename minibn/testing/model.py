@@ -57,6 +57,8 @@ def check_model(
     first_names = {id(p): name for name, p in reversed(list(model.named_parameters()))}
     parameters = model.parameters()  # a shared one is there once
     names = [first_names[id(p)] for p in parameters]
+    if isinstance(zero_gradient, str):
+        zero_gradient = [zero_gradient]
     flat = [_position(name, names) for name in zero_gradient]
     images = np.asarray(to_numpy(value(x)))
     moving = [np.asarray(to_numpy(p.data)).astype(dtype) for p in parameters]
@@ -79,13 +81,18 @@ def check_model(
     def vjp(g: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         with _unchanged(model, arrays[0].dtype), recording(True):
             leaves, y = forward(arrays)
+            if not isinstance(y, Tensor):
+                raise TypeError(
+                    f"loss gives a {type(y).__name__}, not a Tensor: return the Tensor."
+                )
             cotangent = backend_of(y.data).asarray(g.astype(y.dtype))
             return tuple(to_numpy(d) for d in grad(y, leaves, cotangent, unused="zeros"))
 
     with untold():
         report = check_vjp(
             f, vjp, *moving, name=f"{type(model).__name__}, {len(names)} parameters and inputs",
-            seed=seed, zero_gradient=flat, entries=ENTRIES, starts=STARTS, raises=False,
+            seed=seed, zero_gradient=flat, entries=ENTRIES, starts=STARTS, composite=True,
+            raises=False,
             diagnose=False,
         )  # fmt: skip
     for found in report.inputs:
@@ -107,6 +114,7 @@ def _unchanged(model: Module, dtype: Any) -> Iterator[None]:
     are the ones it had, with the values they had, and so are its generators."""
     states = [state for _, state in _states(model)]
     kept = [state.data for state in states]
+    plain = [(module, _plain(module)) for module in _modules(model)]
     generators = [g for module in _modules(model) for g in _generators(module)]
     positions = [g.bit_generator.state for g in generators]
     legacy = np.random.get_state()  # noqa: NPY002  # somebody's layer may use it
@@ -118,6 +126,8 @@ def _unchanged(model: Module, dtype: Any) -> Iterator[None]:
     finally:
         for state, array in zip(states, kept, strict=True):
             state.data = array
+        for module, values in plain:
+            vars(module).update(values)
         for g, position in zip(generators, positions, strict=True):
             g.bit_generator.state = position
         np.random.set_state(legacy)  # noqa: NPY002
@@ -131,5 +141,14 @@ def _states(model: Module) -> list[tuple[str, State]]:
     return [*model.named_parameters(), *model.named_buffers()]
 
 
+def _plain(module: Module) -> dict[str, Any]:
+    """Attributes that a forward pass may count up."""
+    return {k: v for k, v in vars(module).items() if isinstance(v, (bool, int, float, str))}
+
+
 def _generators(module: Module) -> list[np.random.Generator]:
-    return [v for v in vars(module).values() if isinstance(v, np.random.Generator)]
+    """NumPy's generators among the attributes, also in lists."""
+    found: list[Any] = []
+    for v in vars(module).values():
+        found += v if isinstance(v, (list, tuple)) else [v]
+    return [v for v in found if isinstance(v, np.random.Generator)]

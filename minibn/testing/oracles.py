@@ -23,8 +23,10 @@ import numpy as np
 Function = Callable[..., Any]
 TINY = 1e-100  # the complex step cancels nothing, so it can be as small as one likes
 EPS = float(np.finfo(float).eps)
+STRIDE = 0.7548776662466927  # of a large step
 LEVELS = 5  # steps of a tableau, each half the one before
 STARTS = (5e-2, 2e-3, 1e-4, 5e-6)  # its largest step, in units of the input's own scale
+SMALLER = (1e-4, 5e-6, 1e-7, 2e-9)  # where a doubt is looked into
 
 
 class Abstains(Exception):
@@ -90,13 +92,33 @@ def smoothed(noise: np.ndarray) -> np.ndarray:
     return np.maximum(noise, np.sqrt(np.mean(noise**2)) if noise.size else 0.0)
 
 
+def value_near(f: Function, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
+    """f beside the point that was asked for; None where it raises, or is not finite: nobody said
+    that it is defined there."""
+    try:
+        with np.errstate(all="ignore"):
+            y = np.asarray(f(*inputs), float)
+    except Exception:  # f is anybody's: a domain that it checks, a matrix that is not positive
+        return None
+    return y if np.isfinite(y).all() else None
+
+
 def noise_of(f: Function, inputs: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """How far each output moves when every input moves to a neighbouring number."""
+    """How far rounding moves each output: fourth differences over steps so small that nothing else
+    is left (Moré & Wild 2011, "Estimating computational noise"). They see what f loses inside, by
+    cancellation, or by computing in float32."""
     y = np.asarray(f(*inputs))
-    salt = salt_from(rng)
-    away = np.asarray(f(*[one_ulp_away(x, salt) for x in inputs]))
-    own = EPS if y.dtype.kind != "f" else float(np.finfo(y.dtype).eps)
-    return smoothed(np.maximum(np.abs(away - y), own * np.abs(y)).astype(float))
+    own = np.abs(y).astype(float) * (np.finfo(y.dtype).eps if y.dtype.kind == "f" else EPS)
+    steps = [3e-7 * scale_of(x) * rng.standard_normal(x.shape) for x in inputs]
+    seen = [
+        value_near(f, [np.asarray(x + k * h) for x, h in zip(inputs, steps, strict=True)])
+        for k in range(8)  # on one side, so that a kink at x is not seen
+    ]
+    values = [v for v in seen if v is not None and v.shape == y.shape]
+    if len(values) < len(seen):
+        return smoothed(own)
+    fourth = np.diff(np.stack(values), n=4, axis=0)
+    return smoothed(np.maximum(own, np.sqrt((fourth**2).mean(axis=0) / 70)))  # 70 = Σ binomials²
 
 
 def complex_step(f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarray) -> Slope:
@@ -127,13 +149,15 @@ def one_large_step(
 ) -> Slope:
     """f(x + u) - f(x), which is J u if f is affine in this input: the adjoint test
     ⟨g, J u⟩ = ⟨Jᵀ g, u⟩ without a J. Abstains if two such steps are not alike."""
-    with np.errstate(all="ignore"):
-        near, far, further = (np.asarray(f(*moved(inputs, i, k * u))) for k in (1, 2, 3))
+    # Not a whole number, which could be a period of f.
+    near, far, further = (value_near(f, moved(inputs, i, k * STRIDE * u)) for k in (1, 2, 3))
+    if near is None or far is None or further is None:
+        raise Abstains("f is not finite one step away")
     first, second = near - np.asarray(f(*inputs)), further - far
     error = 16 * noise + 8 * EPS * np.maximum(np.abs(near), np.abs(further))
     if not np.all(np.abs(second - first) <= error):
         raise Abstains("f is not affine in this input")
-    return Slope(first, error)
+    return Slope(first / STRIDE, error / STRIDE)
 
 
 def _extrapolated(quotients: list[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -150,9 +174,23 @@ def _extrapolated(quotients: list[np.ndarray], order: int) -> tuple[np.ndarray, 
 
 def scale_of(x: np.ndarray) -> float:
     """The length on which x varies: what a step is measured in."""
+    largest = float(np.abs(x).max(initial=0))
     if x.size > 1 and (spread := float(np.std(x))) > 0:
-        return max(spread, 1e-3 * float(np.abs(x).max()))
-    return max(1.0, float(np.abs(x).max(initial=0)))
+        return max(spread, 1e-3 * largest)
+    return largest or 1.0
+
+
+def _lengths(x: np.ndarray, u: np.ndarray) -> list[float]:
+    """What steps along u are measured in: the scale of x, and where a single small entry moves,
+    its own size."""
+    reach = max(float(np.abs(u).max(initial=0)), 1e-300)
+    lengths = [scale_of(x) / reach]
+    if (
+        np.count_nonzero(u) == 1
+        and 0 < (own := float(np.abs(x[u != 0]).item())) < 1e-2 * lengths[0]
+    ):
+        lengths.append(own / reach)
+    return lengths
 
 
 def differences(
@@ -169,17 +207,16 @@ def differences(
     tableau counts. Abstains if f is finite at no step.
     """
     y = np.asarray(f(*inputs), float)
-    length = scale_of(inputs[i]) / max(float(np.abs(u).max(initial=0)), 1e-300)
+    starts = [start * length for length in _lengths(inputs[i], u) for start in starts]
     best: list[Slope] = []
     steps: np.ndarray = np.zeros(0)
     seen: np.ndarray = np.zeros((0, *y.shape))
     for start in starts:
-        h = start * length / 2.0 ** np.arange(LEVELS)
-        with np.errstate(all="ignore"):
-            ahead = np.stack([np.asarray(f(*moved(inputs, i, s * u)), float) for s in h])
-            behind = np.stack([np.asarray(f(*moved(inputs, i, -s * u)), float) for s in h])
-        if not (np.isfinite(ahead).all() and np.isfinite(behind).all()):
+        h = start / 2.0 ** np.arange(LEVELS)
+        values = [value_near(f, moved(inputs, i, s * u)) for s in (*h, *-h)]
+        if any(v is None or v.shape != y.shape for v in values):
             continue
+        ahead, behind = np.split(np.array(values), 2)
         along = h.reshape(-1, *[1] * y.ndim)
         found = []
         for quotient, order in (
@@ -201,7 +238,10 @@ def differences(
 
 
 def _better(one: Slope, other: Slope) -> Slope:
-    keep = one.error <= other.error
+    """Entry by entry the more exact of two estimates, from larger and from smaller steps. If they
+    contradict each other, the larger steps went astray: across a kink, or past a pole."""
+    apart = np.abs(one.value - other.value) > 10 * (one.error + other.error)
+    keep = (one.error <= other.error) & ~apart
     return Slope(np.where(keep, one.value, other.value), np.where(keep, one.error, other.error))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.oracles import one_ulp_away, salt_from, smoothed
+from minibn.testing.oracles import Function, one_ulp_away, salt_from, smoothed, value_near
 
 SAFETY = 10.0  # between a measured error and the tolerance
 CEILING = {8: 12.0, 4: 5.0, 2: 2.0}  # digits demanded at most, by the bytes of a number
@@ -63,7 +63,8 @@ class Pulling:
         given = self.given if given is None else given
         arrays = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
         passed = g.copy()
-        found = self.vjp(passed, *arrays)
+        with np.errstate(all="ignore"):  # what is not finite is told by the comparison
+            found = self.vjp(passed, *arrays)
         if passed.tobytes() != g.tobytes():
             self.fault("the vjp modifies its cotangent in place")
         for i, (x, array) in enumerate(zip(given, arrays, strict=True)):
@@ -75,7 +76,7 @@ class Pulling:
         if len(grads) != len(self.wrt):
             self.fault(
                 f"the vjp returns {len(grads)} gradients for {len(given)} inputs: it must return "
-                "one for each, by position (None for one without)"
+                "one array for each, by position (None for one without)"
             )
             return None
         formed = [self._formed(i, gi, given[i]) for i, gi in zip(self.wrt, grads, strict=True)]
@@ -84,7 +85,13 @@ class Pulling:
     def _formed(self, i: int, grad: Any, x: np.ndarray) -> np.ndarray | None:
         if grad is None:  # "no gradient" is a claim that it is zero
             return np.zeros_like(x)
+        kind = type(grad).__name__
         grad = np.array(grad)  # a copy: the next call may overwrite it
+        if grad.dtype.kind not in "fiu":
+            self.fault(
+                f"input {i}: the vjp returns a {kind} of {grad.dtype}, not an array of floats"
+            )
+            return None
         if grad.shape != x.shape:
             hint = " (not summed over the axes of broadcasting?)" if grad.size > x.size else ""
             self.fault(f"input {i}: a gradient of shape {grad.shape} for {x.shape}{hint}")
@@ -94,16 +101,22 @@ class Pulling:
         return grad
 
     def measure(
-        self, cotangents: Sequence[np.ndarray], rng: np.random.Generator
+        self, cotangents: Sequence[np.ndarray], rng: np.random.Generator, f: Function | None = None
     ) -> list[Pulled] | None:
-        """Pull every cotangent back, and see that the vjp keeps the laws of all vjps."""
+        """Pull every cotangent back, and see that the vjp keeps the laws of all vjps.
+        f: the function, to be called elsewhere in between."""
         found = [self.pull(c) for c in cotangents]
         first, second = found[0], found[1]
         if first is None or second is None:
             return None
+        if f is not None:  # a vjp that keeps what f saw last now has something else
+            value_near(f, [1.001 * self.given[i] for i in self.wrt])
         again = self.pull(cotangents[0]) or first
         if any(a.tobytes() != b.tobytes() for a, b in zip(first, again, strict=True)):
-            self.fault("two runs of the vjp give two gradients: it is random, or keeps state")
+            self.fault(
+                "two runs of the vjp give two gradients: it is random, or uses what the last "
+                "forward pass left. Run it inside: lambda g, x: (layer.forward(x), layer.vjp(g))[1]"
+            )
         spreads = self._between_neighbours(cotangents[0], rng) or [np.zeros(x.shape) for x in first]
         coarsest = max((self.given[i].dtype for i in self.wrt), key=lambda d: np.finfo(d).eps)
 
@@ -126,7 +139,9 @@ class Pulling:
             )
             for k, spread in enumerate(spreads)
         ]
-        self._linear(pulled, cotangents)
+        if (broken := self._not_linear(self.given, cotangents, spreads)) is not None:
+            self._linear(broken, cotangents, spreads, rng)
+        self.zero_at_zero(cotangents[0])
         return pulled
 
     def _between_neighbours(self, g: np.ndarray, rng: np.random.Generator) -> Gradients | None:
@@ -140,20 +155,62 @@ class Pulling:
         if any(grads is None for grads in found):
             return None
         stacks = [np.stack(grads).astype(float) for grads in zip(*found, strict=True)]  # type: ignore[arg-type]
-        return [s.max(axis=0) - s.min(axis=0) for s in stacks]
+        with np.errstate(invalid="ignore"):
+            return [s.max(axis=0) - s.min(axis=0) for s in stacks]
 
-    def _linear(self, pulled: list[Pulled], cotangents: Sequence[np.ndarray]) -> None:
-        zero = self.pull(0 * cotangents[0])
-        both = self.pull(cotangents[0] - 2 * cotangents[1])
-        if zero is None or both is None:
-            return
-        for i, p, none, sum_ in zip(self.wrt, pulled, zero, both, strict=True):
-            a, b = (g.astype(float) for g in p.gradients)
-            scale = float(max(np.abs(a).max(initial=0), np.abs(b).max(initial=0)))
-            limit = np.maximum(
-                SAFETY * (4 * p.spread + 4 * p.eps * scale), 10 ** -CEILING[p.bytes] * scale
-            )
-            if none.any():
-                self.fault(f"input {i}: the vjp of a cotangent of zeros is not zero")
-            elif (np.abs(sum_.astype(float) - (a - 2 * b)) > limit).any():
+    def _not_linear(
+        self, given: Sequence[Any], c: Sequence[np.ndarray], spreads: Gradients
+    ) -> Gradients | None:
+        """By how much vjp(c₁ - 2 c₂) misses vjp(c₁) - 2 vjp(c₂), if that is more than rounding."""
+        a, b, both = (self.pull(g, given) for g in (c[0], c[1], c[0] - 2 * c[1]))
+        if a is None or b is None or both is None:
+            return None
+        gaps, far = [], False
+        for k, i in enumerate(self.wrt):
+            one, two, joint = (g[k].astype(float) for g in (a, b, both))
+            with np.errstate(invalid="ignore"):
+                gap = joint - (one - 2 * two)
+            scale = float(max(np.abs(one).max(initial=0), np.abs(two).max(initial=0)))
+            eps = float(np.finfo(self.given[i].dtype).eps)
+            far = far or bool((np.abs(gap) > 4 * SAFETY * (spreads[k] + eps * scale)).any())
+            gaps.append(gap)
+        return gaps if far else None
+
+    def _linear(
+        self,
+        broken: Gradients,
+        c: Sequence[np.ndarray],
+        spreads: Gradients,
+        rng: np.random.Generator,
+    ) -> None:
+        """Is it rounding? Beside the point that comes out anew, and a mistake stays as it is."""
+
+        def beside(x: np.ndarray) -> np.ndarray:
+            shake = np.finfo(x.dtype).eps ** (1 / 3) * rng.uniform(-1, 1, x.shape)
+            return np.asarray(x * (1 + shake)).astype(x.dtype)
+
+        seen = [broken]
+        for _ in range(8):
+            at = self.moved([beside(self.given[i]) for i in self.wrt])
+            gaps = self._not_linear(at, [beside(g) for g in c], spreads)
+            if gaps is None:
+                return
+            seen.append(gaps)
+        for k, i in enumerate(self.wrt):
+            errors = np.stack([gaps[k] for gaps in seen])
+            if errors.size and systematic(errors).any():
                 self.fault(f"input {i}: the vjp is not linear in the cotangent")
+
+    def zero_at_zero(self, c: np.ndarray) -> None:
+        none = self.pull(0 * c)
+        for i, g in zip(self.wrt, none or [], strict=False):
+            if np.any(g):
+                self.fault(f"input {i}: the vjp of a cotangent of zeros is not zero")
+
+
+def systematic(errors: np.ndarray) -> np.ndarray:
+    """Which errors, seen from several points nearby (axis 0), are no rounding: they keep their sign
+    and their size."""
+    one_sign = np.abs(np.sign(errors).sum(axis=0)) == len(errors)
+    sizes = np.abs(errors)
+    return np.asarray(one_sign & (sizes.min(axis=0) > 0.5 * sizes.max(axis=0)))

@@ -136,6 +136,9 @@ class GradReport:
         """Measured entry by entry on first use; empty if no gradient is wrong."""
         return self.diagnose()
 
+    def __getstate__(self) -> dict[str, Any]:  # for other processes: without the functions
+        return vars(self) | {"diagnose": Diagnosis, "diagnosis": self.diagnosis}
+
     @property
     def screen(self) -> str:
         return self.diagnosis.screen

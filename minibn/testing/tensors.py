@@ -27,6 +27,11 @@ def _backend(backend: Backend | str | None) -> Backend:
     return backend if isinstance(backend, Backend) else get_backend(backend or "numpy")
 
 
+def _on_host(x: Any) -> np.ndarray:
+    plain = isinstance(x, (list, tuple, int, float))
+    return np.asarray(x if plain else to_numpy(value(x)))
+
+
 def pulled_back(
     f: Callable[..., Any], backend: Backend | str | None = None
 ) -> tuple[Callable[..., np.ndarray], Callable[..., tuple[np.ndarray, ...]]]:
@@ -47,6 +52,11 @@ def pulled_back(
         leaves = [Tensor(device.asarray(x), requires_grad=True) for x in arrays]
         with recording(True):
             y = f(*leaves)
+        if not isinstance(y, Tensor):
+            raise TypeError(
+                f"f gives a {type(y).__name__} for Tensors, not a Tensor: was .numpy() or .item() "
+                "called on the way, or are there several results? Return one Tensor."
+            )
         found = grad(y, leaves, device.asarray(g), unused="zeros")
         return tuple(np.asarray(to_numpy(g)) for g in found)
 
@@ -117,7 +127,7 @@ def check_gradients(
         raise ValueError(
             f"check_gradients: order={order!r}: gradients are 1, second derivatives 2."
         )
-    arrays = [np.asarray(to_numpy(value(x))) for x in inputs]
+    arrays = [_on_host(x) for x in inputs]
     name = name or name_of(f)
     settings: dict[str, Any] = {
         "seed": seed, "allow_empty": allow_empty, "diagnose": diagnose

@@ -307,7 +307,7 @@ TIES = np.array([0.0, 1.0, -2.0, 0.0])
 def test_at_a_kink_every_value_between_the_sides_is_right(at_zero):
     report = check_vjp(relu, lambda g, x: g * np.where(x == 0, at_zero, x > 0), TIES)
     assert report.inputs[0].kinks == 2
-    assert report.inputs[0].how == "between the one-sided derivatives"
+    assert report.inputs[0].how.startswith("between the one-sided derivatives")
 
 
 @pytest.mark.parametrize("at_zero", [-0.1, 1.1, np.nan, 5])
@@ -338,7 +338,7 @@ def test_the_whole_cotangent_for_each_of_two_ties_is_wrong_and_half_is_right():
 
     with pytest.raises(GradientError):
         check_vjp(largest, lambda g, x: g * (x == x.max()), x)
-    assert check_vjp(largest, lambda g, x: g * (x == x.max()) / 2, x).passed
+    assert check_vjp(largest, lambda g, x: g * (x == x.max()) / (x == x.max()).sum(), x).passed
 
 
 @given(st.floats(1e-5, 1e-1))
