@@ -1,6 +1,7 @@
 """Settings of every test: hypothesis profiles, and the backends that tests run on.
 
-`HYPOTHESIS_PROFILE=dev` draws new examples on each run; `ci`, the default, always the same ones.
+`HYPOTHESIS_PROFILE=dev` draws new examples on each run; `ci`, the default, always the same ones;
+`random` as many as `ci`, by `--hypothesis-seed`. `--gradients=quick|nightly` overrules it.
 Helpers that tests import are in `support/` (`from support.backends import on_backends`).
 """
 
@@ -28,6 +29,7 @@ settings.register_profile(
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
+settings.register_profile("random", settings.get_profile("ci"), derandomize=False)
 settings.register_profile("dev", deadline=None, max_examples=100, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

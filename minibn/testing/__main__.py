@@ -2,7 +2,7 @@
 
 import sys
 
-from minibn.testing.commands import main
+from minibn.testing.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

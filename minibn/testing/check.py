@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.bench import Bench, Point
-from minibn.testing.diagnosis import explain, screen
-from minibn.testing.dissect import dissect
-from minibn.testing.judge import ENTRIES, judge
-from minibn.testing.oracles import STARTS
-from minibn.testing.pulling import CEILING, SAFETY, Pulled, Pulling
+from minibn.testing.diagnosis.dissect import dissect
+from minibn.testing.diagnosis.reproducer import script
+from minibn.testing.diagnosis.screen import explain, screen
+from minibn.testing.judging.bench import Bench, Point
+from minibn.testing.judging.judge import ENTRIES, judge
+from minibn.testing.judging.oracles import STARTS
+from minibn.testing.judging.pulling import CEILING, SAFETY, Pulled, Pulling
 from minibn.testing.report import Diagnosis, GradReport, InputReport
-from minibn.testing.reproducer import script
 
 Vjp = Callable[..., Any]
 Script = Callable[[np.ndarray, int, np.ndarray], str]

@@ -27,10 +27,10 @@ from hypothesis import strategies as st
 
 from minibn.backend import Backend
 from minibn.testing.check import check_vjp
+from minibn.testing.commands.rows import as_problem, check_named, problems
 from minibn.testing.problem import Problem
 from minibn.testing.registry import LayerProblem
 from minibn.testing.report import FULL, GradReport
-from minibn.testing.rows import as_problem, check_named, problems
 from minibn.testing.strategies import Point, seeds
 
 Test = Callable[..., None]

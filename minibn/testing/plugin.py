@@ -52,7 +52,7 @@ def _load_profile(config: pytest.Config, chosen: str) -> None:
             "not installed: pip install 'minibn[test]'"
         ) from None
 
-    from minibn.testing.profiles import register
+    from minibn.testing.commands.profiles import register
 
     register()
     settings.load_profile(chosen)
@@ -70,7 +70,7 @@ class Digits:
         """As soon as something has imported the checks; not before."""
         found = sys.modules.get("minibn.testing.report")
         if self.tally is None and found is not None:
-            from minibn.testing.tally import Tally
+            from minibn.testing.commands.tally import Tally
 
             self.tally = Tally()
             found.listeners.append(self.hear)

@@ -17,10 +17,10 @@ from minibn.backward import grad
 from minibn.tape import no_grad, recording, value
 from minibn.tensor import Tensor
 from minibn.testing.check import check_vjp, name_of
-from minibn.testing.oracles import Abstains, noise_of, scale_of, taylor_order
+from minibn.testing.diagnosis.reproducer import script_for_tensors
+from minibn.testing.judging.oracles import Abstains, noise_of, scale_of, taylor_order
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport, untold
-from minibn.testing.reproducer import script_for_tensors
 
 
 def _backend(backend: Backend | str | None) -> Backend:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from minibn.testing import conventions
-from minibn.testing.commands import main, shape_of
+from minibn.testing.commands import conventions
+from minibn.testing.commands.main import main, shape_of
 from minibn.testing.laws import table as laws_table
 from minibn.testing.registry import CASES, Case
 from minibn.testing.strategies import points, real
@@ -183,7 +183,7 @@ def test_kill_gets_its_own_arguments(capsys):
 WITHOUT_HYPOTHESIS = """
 import sys
 sys.modules["hypothesis"] = None
-from minibn.testing.commands import main
+from minibn.testing.commands.main import main
 function = "check somebodys_layers:forward --vjp somebodys_layers:backward --shapes 4,3 3"
 for argv in (function, "conventions", "check relu", "laws", "kill"):
     print(argv.split()[0], main(argv.split()))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from minibn.testing import conventions
-from minibn.testing.conventions import BATCH_NORM, SUBGRADIENTS, Convention, broken, table
+from minibn.testing.commands import conventions
+from minibn.testing.commands.conventions import BATCH_NORM, SUBGRADIENTS, Convention, broken, table
 from minibn.testing.registry import CASES
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minibn.errors import ShapeError
-from minibn.testing.diagnosis import (
+from minibn.testing.diagnosis.screen import (
     RECOGNISERS,
     Evidence,
     as_dict,

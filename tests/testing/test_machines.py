@@ -18,8 +18,7 @@ from support.backends import on_backends
 from minibn import Tensor, backward, grad, ops, optim, tape, tensor
 from minibn.errors import GraphError
 from minibn.nn import module, noise, norm
-from minibn.testing import twin
-from minibn.testing.machines import GraphMachine, ModuleMachine, on
+from minibn.testing.machines import GraphMachine, ModuleMachine, on, twin
 
 # -- the twin, by hand: what it says of gradients that everybody knows
 

@@ -9,8 +9,7 @@ import pytest
 
 from minibn import Tensor, grad, ops
 from minibn.ops.elementwise import Exp
-from minibn.testing import kill
-from minibn.testing.mutants import FAMILIES, MUTANTS
+from minibn.testing.mutants import FAMILIES, MUTANTS, kill
 from minibn.testing.mutants.hunt import finding, fresh, our_suite, over_problems, problems, ties
 from minibn.testing.mutants.mutant import wrong
 from minibn.testing.mutants.problems import PLAIN, drawn, plain
@@ -186,7 +185,7 @@ def test_a_misspelt_name_shows_the_near_miss(flag, name, near, capsys):
 
 
 def test_what_is_not_installed_is_said(monkeypatch, capsys):
-    monkeypatch.setattr("minibn.testing.peers.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("minibn.testing.mutants.peers.importlib.util.find_spec", lambda name: None)
     kill.main(["--mutant", "exp_gives_zeros", "--examples", "1"])
     text = capsys.readouterr().out
     assert "skipped: torch gradcheck: torch is not installed" in text

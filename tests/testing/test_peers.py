@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minibn import ops
-from minibn.testing.peers import PEERS, Peer
+from minibn.testing.mutants.peers import PEERS, Peer
 from minibn.testing.tensors import pulled_back
 
 RNG = np.random.default_rng(0)

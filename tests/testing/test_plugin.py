@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from minibn.testing import GradReport, InputReport, profiles
+from minibn.testing import GradReport, InputReport
+from minibn.testing.commands import profiles
+from minibn.testing.commands.tally import Tally
 from minibn.testing.plugin import CHOICES, Digits, pytest_configure
-from minibn.testing.tally import Tally
 
 ROOT = Path(__file__).parent.parent.parent
 HAS_ITS_TABLE = "digits of gradients"

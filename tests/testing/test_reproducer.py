@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minibn import ops
-from minibn.testing.reproducer import script, script_for_tensors
-from minibn.testing.sources import importable, source_of
+from minibn.testing.diagnosis.reproducer import script, script_for_tensors
+from minibn.testing.diagnosis.sources import importable, source_of
 
 
 def run(text, tmp_path):

@@ -21,8 +21,8 @@ import numpy as np
 from minibn.backend import get_backend
 from minibn.testing.laws import LAWS, Law
 from minibn.testing.mutants.mutant import MUTANTS, Mutant
+from minibn.testing.mutants.peers import PEERS, Peer
 from minibn.testing.mutants.problems import drawn, plain
-from minibn.testing.peers import PEERS, Peer
 from minibn.testing.problem import Problem
 from minibn.testing.registry import CASES, Tied
 from minibn.testing.tensors import check_gradients, check_problem, pulled_back

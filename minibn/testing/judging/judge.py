@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minibn.testing import oracles
-from minibn.testing.bench import Bench, Point
-from minibn.testing.oracles import Abstains, Slope
-from minibn.testing.pulling import CEILING, LEAST, SAFETY, Pulled, systematic
+from minibn.testing.judging import oracles
+from minibn.testing.judging.bench import Bench, Point
+from minibn.testing.judging.oracles import Abstains, Slope
+from minibn.testing.judging.pulling import CEILING, LEAST, SAFETY, Pulled, systematic
 from minibn.testing.report import FULL, InputReport, digits
 
 ENTRIES = 400  # of the Jacobian: up to here each is looked at

@@ -20,8 +20,8 @@ from minibn.backward import grad
 from minibn.errors import GraphError
 from minibn.tape import recording
 from minibn.tensor import Tensor
-from minibn.testing import twin
-from minibn.testing.twin import Twin
+from minibn.testing.machines import twin
+from minibn.testing.machines.twin import Twin
 
 LARGEST = 36  # entries of a result
 OUTPUT = -1  # beside the positions of arguments: the result itself

@@ -9,7 +9,7 @@ from math import lgamma
 
 import numpy as np
 
-from minibn.testing.evidence import Evidence, axes_named, names
+from minibn.testing.diagnosis.evidence import Evidence, axes_named, names
 
 RARE = float(np.log(0.01))
 

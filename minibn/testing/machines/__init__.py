@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from hypothesis.stateful import RuleBasedStateMachine
 
-from minibn.testing.graph_machine import GraphMachine
-from minibn.testing.module_machine import ModuleMachine
+from minibn.testing.machines.graph import GraphMachine
+from minibn.testing.machines.modules import ModuleMachine
 
 __all__ = ["GraphMachine", "ModuleMachine", "on"]
 

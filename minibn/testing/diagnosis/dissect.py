@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
-from minibn.testing.bench import Bench
-from minibn.testing.evidence import Evidence
-from minibn.testing.oracles import Abstains
-from minibn.testing.pulling import SAFETY, Pulled
+from minibn.testing.diagnosis.evidence import Evidence
+from minibn.testing.judging.bench import Bench
+from minibn.testing.judging.oracles import Abstains
+from minibn.testing.judging.pulling import SAFETY, Pulled
 
 MOST = 1000  # entries of an input that are measured one by one
 SECONDS = 20.0  # that this may take, about

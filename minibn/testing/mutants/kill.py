@@ -22,7 +22,7 @@ from typing import Any
 
 from minibn.testing.mutants import FAMILIES, MUTANTS
 from minibn.testing.mutants.hunt import SETS, Check, Found, Hunt, hunt, killers
-from minibn.testing.peers import PEERS
+from minibn.testing.mutants.peers import PEERS
 from minibn.testing.registry import CASES
 
 # -- the tables

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.diagnosis_formulas import FORMULAS, identically_zero
-from minibn.testing.diagnosis_places import PLACES
-from minibn.testing.diagnosis_terms import TERMS
-from minibn.testing.evidence import Evidence, largest, names
+from minibn.testing.diagnosis.evidence import Evidence, largest, names
+from minibn.testing.diagnosis.formulas import FORMULAS, identically_zero
+from minibn.testing.diagnosis.places import PLACES
+from minibn.testing.diagnosis.terms import TERMS
 
 Recogniser = Callable[[Evidence], str | None]
 

@@ -19,7 +19,7 @@ from minibn.backward import grad
 from minibn.errors import ShapeError
 from minibn.nn.norm import BatchNorm
 from minibn.tensor import Tensor
-from minibn.testing.tally import aligned
+from minibn.testing.commands.tally import aligned
 
 INF = float("inf")
 

@@ -12,8 +12,8 @@ from math import prod
 
 import numpy as np
 
-from minibn.testing.diagnosis_formulas import along_axes, axis_sets, constant_ratio
-from minibn.testing.evidence import Evidence, axes_named, largest
+from minibn.testing.diagnosis.evidence import Evidence, axes_named, largest
+from minibn.testing.diagnosis.formulas import along_axes, axis_sets, constant_ratio
 
 
 def mean_over(x: np.ndarray, known: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

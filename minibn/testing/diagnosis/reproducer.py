@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.evidence import largest
-from minibn.testing.sources import Source, source_of, without
+from minibn.testing.diagnosis.evidence import largest
+from minibn.testing.diagnosis.sources import Source, source_of, without
 
 LINES, COLUMNS = 20, 100
 NUMBERS = 60  # an array of more is stored as base64

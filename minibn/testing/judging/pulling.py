@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.oracles import Function, one_ulp_away, salt_from, smoothed, value_near
+from minibn.testing.judging.oracles import Function, one_ulp_away, salt_from, smoothed, value_near
 
 SAFETY = 10.0  # between a measured error and the tolerance
 CEILING = {8: 12.0, 4: 5.0, 2: 2.0}  # digits demanded at most, by the bytes of a number

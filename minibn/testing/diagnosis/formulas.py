@@ -10,7 +10,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-from minibn.testing.evidence import Evidence, axes_named, largest
+from minibn.testing.diagnosis.evidence import Evidence, axes_named, largest
 
 
 def axis_sets(shape: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -25,8 +25,8 @@ from minibn.errors import GraphError, ShapeError
 from minibn.optim import SGD
 from minibn.tape import Op, apply, no_grad, recording
 from minibn.tensor import Tensor
-from minibn.testing import twin
-from minibn.testing.graph_book import (
+from minibn.testing.machines import twin
+from minibn.testing.machines.book import (
     BINARY,
     ELEMENTWISE,
     LARGEST,
@@ -38,7 +38,7 @@ from minibn.testing.graph_book import (
     positive,
     within,
 )
-from minibn.testing.twin import TINY
+from minibn.testing.machines.twin import TINY
 
 SHAPES = [(), (1,), (2,), (3,), (2, 3), (3, 1), (1, 2), (2, 1, 2), (0,), (2, 0)]
 

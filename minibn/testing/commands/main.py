@@ -24,12 +24,12 @@ import numpy as np
 
 from minibn.backend import get_backend
 from minibn.errors import BackendUnavailable
-from minibn.testing import rows
 from minibn.testing.check import check_vjp
+from minibn.testing.commands import rows
+from minibn.testing.commands.search import sample, search
+from minibn.testing.commands.tally import Tally
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport
-from minibn.testing.search import sample, search
-from minibn.testing.tally import Tally
 
 ROW_EXAMPLES, FUNCTION_EXAMPLES = 100, 20
 
@@ -208,7 +208,7 @@ def _write(args: argparse.Namespace, tally: Tally) -> None:
 
 
 def conventions(args: argparse.Namespace) -> int:
-    from minibn.testing.conventions import broken, table
+    from minibn.testing.commands.conventions import broken, table
 
     print(table())
     if failed := broken():
@@ -227,7 +227,7 @@ def laws(args: argparse.Namespace) -> int:
 
 def kill(argv: Sequence[str]) -> int:
     try:
-        from minibn.testing.kill import main
+        from minibn.testing.mutants.kill import main
     except ModuleNotFoundError as error:
         raise _needs_extra(error, "kill") from error
     return main(argv)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from minibn.testing.commands.tally import Tally
 from minibn.testing.problem import Problem
 from minibn.testing.report import FULL, GradientError, GradReport
-from minibn.testing.tally import Tally
 
 Ask = Callable[..., GradReport]  # (problem, diagnose, raises=False) -> its report
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing import oracles
-from minibn.testing.oracles import Abstains, Function, Sides, Slope
+from minibn.testing.judging import oracles
+from minibn.testing.judging.oracles import Abstains, Function, Sides, Slope
 
 
 @dataclass

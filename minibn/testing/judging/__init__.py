@@ -1,0 +1,1 @@
+"""How `check_vjp` decides: oracles, the bench, the verdict."""
