@@ -220,7 +220,7 @@ IN_THE_GRAPH: dict[Plant, str] = {
     nothing_is_released: "which was released",
     everything_is_released: "all there raises|released",
     gradients_on_inner_nodes: "no walk gave it",
-    gradients_shared_with_the_cotangent: r"\.grad of",
+    gradients_shared_with_the_cotangent: r"\.grad of|read-only",
     a_vjp_that_takes_its_cotangent_for_a_constant: "second derivative",
 }
 
@@ -358,7 +358,7 @@ IN_MODULES: dict[Plant, str] = {
     steps_lost_on_load: "after loading",
     mode_stays_after_an_exception: "modes",
     mode_forgets_frozen_layers: "modes",
-    loading_replaces_the_parameters: "another object",
+    loading_replaces_the_parameters: "another object|does not depend",
     eval_turns_recording_off: "recording",
     dropout_draws_in_evaluation: "evaluation wrote|steps of",
     draws_are_not_saved: "after loading",

@@ -7,20 +7,18 @@ derivative of an op reads, which results share memory, what a walk back visits a
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
-from hypothesis.stateful import RuleBasedStateMachine
 
 from minibn import ops
-from minibn.backend import to_numpy, use
+from minibn.backend import to_numpy
 from minibn.backward import grad
 from minibn.errors import GraphError
-from minibn.tape import recording
 from minibn.tensor import Tensor
 from minibn.testing.machines import twin
+from minibn.testing.machines.machine import Machine
 from minibn.testing.machines.twin import Twin
 
 LARGEST = 36  # entries of a result
@@ -122,26 +120,15 @@ def agree(
     np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=what)
 
 
-class GraphBook(RuleBasedStateMachine):
+class GraphBook(Machine):
     """The pairs made so far, and how they are made, found, walked and changed.
 
     backend: the name of the backend on which the Tensors live.
     """
 
-    backend = "numpy"
-
     def __init__(self) -> None:
         super().__init__()
-        self.stack = ExitStack()
-        self.device = self.stack.enter_context(use(self.backend))
-        self.stack.enter_context(recording(True))  # whatever a program before has left behind
         self.pairs: list[Pair] = []
-        self.blocks: list[Any] = []  # the no_grad() blocks that are open
-
-    def teardown(self) -> None:
-        while self.blocks:
-            self.blocks.pop().__exit__(None, None, None)
-        self.stack.close()
 
     # -- how pairs are made and found
 

@@ -23,7 +23,7 @@ from minibn.backend import to_numpy
 from minibn.backward import grad
 from minibn.errors import GraphError, ShapeError
 from minibn.optim import SGD
-from minibn.tape import Op, apply, no_grad, recording
+from minibn.tape import Op, apply, recording
 from minibn.tensor import Tensor
 from minibn.testing.machines import twin
 from minibn.testing.machines.book import (
@@ -73,8 +73,6 @@ class GraphMachine(GraphBook):
 
     backend: the name of the backend on which the Tensors live.
     """
-
-    backend = "numpy"
 
     # -- rules: building the graph
 
@@ -188,18 +186,6 @@ class GraphMachine(GraphBook):
         self.pairs.append(pair)
 
     # -- rules: recording
-
-    @precondition(lambda self: len(self.blocks) < 2)
-    @rule()
-    def enter_no_grad(self) -> None:
-        block = no_grad()
-        block.__enter__()
-        self.blocks.append(block)
-
-    @precondition(lambda self: self.blocks)
-    @rule()
-    def leave_no_grad(self) -> None:
-        self.blocks.pop().__exit__(None, None, None)
 
     @precondition(lambda self: self.blocks)
     @rule()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
@@ -27,179 +25,39 @@ from hypothesis.stateful import (
 )
 
 from minibn import checkpoint, ops
-from minibn.backend import to_numpy, use
+from minibn.backend import to_numpy
 from minibn.backward import grad
 from minibn.errors import ShapeError
-from minibn.nn.layers import Conv2d, Flatten, GlobalAvgPool2d, Linear, ReLU
-from minibn.nn.module import Module, Sequential
-from minibn.nn.noise import Drawing, Dropout, Noise
+from minibn.nn.module import Module
+from minibn.nn.noise import Drawing
 from minibn.nn.norm import BatchNorm
-from minibn.optim import SGD, Adam, Optimizer
-from minibn.tape import no_grad, recording
+from minibn.tape import no_grad
 from minibn.tensor import Tensor
-
-States = dict[str, np.ndarray]
-
-
-class Trap(Module):
-    """The identity, until it is armed: then its forward raises."""
-
-    armed = False
-
-    def forward(self, x: Any) -> Any:
-        if self.armed:
-            raise ArithmeticError("on purpose")
-        return x
-
-
-def vectors(momentum: float | None) -> Sequential:
-    """For batches (N, 3)."""
-    return Sequential(
-        first=Linear(3, 4, bias=False), norm=BatchNorm(4, momentum=momentum), relu=ReLU(),
-        dropout=Dropout(0.4), trap=Trap(), last=Linear(4, 2),
-    )  # fmt: skip
-
-
-def images(momentum: float | None) -> Sequential:
-    """For batches (N, 4, 3, 2); one BatchNorm sees images, one vectors."""
-    return Sequential(
-        first=Conv2d(2, 3, 3, padding=1, bias=False), norm=BatchNorm(3, momentum=momentum),
-        noise=Noise(), relu=ReLU(), pool=GlobalAvgPool2d(), trap=Trap(), flat=Flatten(),
-        second=Linear(3, 4), norm2=BatchNorm(4, momentum=0.5), last=Linear(4, 2),
-    )  # fmt: skip
-
-
-MODELS: dict[str, tuple[Callable[..., Sequential], tuple[int, ...]]] = {
-    "vectors": (vectors, (3,)),
-    "images": (images, (4, 3, 2)),
-}
-
-
-# -- the twins: textbook formulas on NumPy copies
-
-
-class NaiveSGD:
-    """v ← m v + g (the first v is g), w ← w - lr v."""
-
-    def __init__(self) -> None:
-        self.lr, self.momentum = 0.05, 0.9
-        self.velocity: States = {}
-
-    def optimizer(self, params: list) -> Optimizer:
-        return SGD(params, lr=self.lr, momentum=self.momentum)
-
-    def moved(self, name: str, w: np.ndarray, g: np.ndarray) -> np.ndarray:
-        self.velocity[name] = self.momentum * self.velocity.get(name, np.zeros_like(w)) + g
-        return w - self.lr * self.velocity[name]
-
-    def step(self) -> None:
-        """Called before a step's first parameter."""
-
-
-class NaiveAdam:
-    """Algorithm 1 of Kingma & Ba (2015), word by word; m̂ and v̂ as sums over all gradients."""
-
-    def __init__(self) -> None:
-        self.lr, self.beta1, self.beta2, self.eps = 0.02, 0.8, 0.9, 1e-8
-        self.t = 0
-        self.seen: dict[str, list[tuple[int, np.ndarray]]] = {}
-
-    def optimizer(self, params: list) -> Optimizer:
-        return Adam(params, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)
-
-    def moved(self, name: str, w: np.ndarray, g: np.ndarray) -> np.ndarray:
-        self.seen.setdefault(name, []).append((len(self.seen.get(name, [])) + 1, g))
-        k = len(self.seen[name])  # moments decay once for each gradient seen, bias once a step
-        m = sum((1 - self.beta1) * self.beta1 ** (k - i) * g for i, g in self.seen[name])
-        v = sum((1 - self.beta2) * self.beta2 ** (k - i) * g * g for i, g in self.seen[name])
-        m_hat, v_hat = m / (1 - self.beta1**self.t), v / (1 - self.beta2**self.t)
-        return w - self.lr * m_hat / (np.sqrt(v_hat) + self.eps)
-
-    def step(self) -> None:
-        self.t += 1
-
-
-class Statistics:
-    """The batches that one BatchNorm has seen in training, as their moments."""
-
-    def __init__(self, channels: int, momentum: float | None) -> None:
-        self.channels, self.momentum = channels, momentum
-        self.means: list[np.ndarray] = []
-        self.variances: list[np.ndarray] = []
-
-    def see(self, x: np.ndarray) -> None:
-        rows = x.reshape(-1, self.channels)
-        self.means.append(np.mean(rows, axis=0))
-        self.variances.append(np.var(rows, axis=0, ddof=1))
-
-    def running(self, start: float, batches: list[np.ndarray]) -> np.ndarray:
-        """(1-m)^k · start + Σ m (1-m)^(k-i) · batch_i; without momentum, the plain average."""
-        k, m = len(batches), self.momentum
-        if m is None and k:
-            return np.mean(batches, axis=0)
-        value = np.full(self.channels, start)
-        if m is not None:
-            value = value * (1 - m) ** k
-            for i, batch in enumerate(batches, start=1):
-                value = value + m * (1 - m) ** (k - i) * batch
-        return value
-
-
-class Twin:
-    """All that is known of a model without looking at it again. Copied with each save."""
-
-    def __init__(self, model: Sequential, rule: NaiveSGD | NaiveAdam) -> None:
-        self.rule = rule
-        self.parameters = {n: to_numpy(p.data).copy() for n, p in model.named_parameters()}
-        self.drawn = {n: 0 for n, m in model.named_modules() if isinstance(m, Drawing)}
-        self.statistics = {
-            n: Statistics(m.gamma.shape[0], m.momentum)
-            for n, m in model.named_modules()
-            if isinstance(m, BatchNorm)
-        }
-
-    def step(self, gradients: States) -> None:
-        self.rule.step()
-        for name, g in gradients.items():
-            self.parameters[name] = self.rule.moved(name, self.parameters[name], g)
-
-
-def same(found: np.ndarray, expected: np.ndarray, what: str) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10, err_msg=what)
-
-
-def same_bits(found: States, expected: States, what: str) -> None:
-    assert found.keys() == expected.keys(), f"{what}: {found.keys() ^ expected.keys()}"
-    for name, array in expected.items():
-        assert array.dtype == found[name].dtype, f"{what}: dtype of {name}"
-        assert array.tobytes() == found[name].tobytes(), f"{what}: {name} differs"
-
+from minibn.testing.machines.machine import Machine
+from minibn.testing.machines.naive import (
+    MODELS,
+    NaiveAdam,
+    NaiveSGD,
+    States,
+    Twin,
+    same,
+    same_bits,
+)
 
 seeds = st.integers(0, 2**16)
 sizes = st.integers(2, 4)
 
 
-class ModuleMachine(RuleBasedStateMachine):
+class ModuleMachine(Machine):
     """A model trained, evaluated, saved and loaded in any order. See the module's text.
 
     backend: the name of the backend on which the model lives.
     """
 
-    backend = "numpy"
-
     def __init__(self) -> None:
         super().__init__()
-        self.stack = ExitStack()
-        self.device = self.stack.enter_context(use(self.backend))
-        self.stack.enter_context(recording(True))  # whatever a program before has left behind
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        self.blocks: list[Any] = []  # the no_grad() blocks that are open
         self.saved: dict[str, tuple[Any, States, States, Twin]] = {}
-
-    def teardown(self) -> None:
-        while self.blocks:
-            self.blocks.pop().__exit__(None, None, None)
-        self.stack.close()
 
     @initialize(
         kind=st.sampled_from(sorted(MODELS)),
@@ -320,18 +178,6 @@ class ModuleMachine(RuleBasedStateMachine):
             self.modes = dict.fromkeys(self.modes, training)
             self.forward(size, seed)
         self.modes = before
-
-    @precondition(lambda self: len(self.blocks) < 2)
-    @rule()
-    def enter_no_grad(self) -> None:
-        block = no_grad()
-        block.__enter__()
-        self.blocks.append(block)
-
-    @precondition(lambda self: self.blocks)
-    @rule()
-    def leave_no_grad(self) -> None:
-        self.blocks.pop().__exit__(None, None, None)
 
     # -- rules: exceptions
 

@@ -1,0 +1,41 @@
+"""What both machines share: a backend in use, and blocks of no_grad() that open and close."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from minibn.backend import use
+from minibn.tape import no_grad, recording
+
+
+class Machine(RuleBasedStateMachine):
+    """A program on Tensors of `backend`, cleaned up after when it ends, however it ends."""
+
+    backend = "numpy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        self.device = self.stack.enter_context(use(self.backend))
+        self.stack.enter_context(recording(True))  # whatever a program before has left behind
+        self.blocks: list[Any] = []  # the no_grad() blocks that are open
+
+    def teardown(self) -> None:
+        while self.blocks:
+            self.blocks.pop().__exit__(None, None, None)
+        self.stack.close()
+
+    @precondition(lambda self: len(self.blocks) < 2)
+    @rule()
+    def enter_no_grad(self) -> None:
+        block = no_grad()
+        block.__enter__()
+        self.blocks.append(block)
+
+    @precondition(lambda self: self.blocks)
+    @rule()
+    def leave_no_grad(self) -> None:
+        self.blocks.pop().__exit__(None, None, None)
