@@ -46,7 +46,7 @@ def pulled_back(
 
     def forward(*arrays: np.ndarray) -> np.ndarray:
         with no_grad():
-            return np.asarray(to_numpy(value(f(*map(Tensor, arrays)))))
+            return np.asarray(to_numpy(value(f(*(Tensor(np.asarray(x)) for x in arrays)))))
 
     def vjp(g: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         leaves = [Tensor(device.asarray(x), requires_grad=True) for x in arrays]

@@ -1,7 +1,7 @@
 """Every op's gradient against numbers that were computed without any derivative.
 
 The ops are the rows of `minibn/testing/registry/`, the numbers come from the oracles of
-`minibn/testing/judging/oracles.py`. Layers, and the digits that each row promises, are the business of
+`minibn/testing/judging/`. Layers, and the digits that each row promises, are the business of
 `tests/testing/test_registry.py`; second derivatives on devices, and those of layers, of the law
 `the_derivative_of_the_gradient`.
 """

@@ -1,6 +1,6 @@
 """What elementwise ops do at the edges of their domain, and with unusual operands.
 
-Conventions at kinks are in `minibn/testing/commands/conventions.py`, and checked by `test_gradients.py`.
+Conventions at kinks: `minibn/testing/commands/conventions.py`; `test_gradients.py` checks them.
 """
 
 import numpy as np

@@ -47,6 +47,7 @@ def compared_at(
     bench: Bench, pulled: Pulled, us: np.ndarray, inputs: list[np.ndarray]
 ) -> Comparison | None:
     """The comparison at another point; None if f or the vjp raises there."""
+    inputs = [np.asarray(x) for x in inputs]
     if oracles.value_near(bench.point.f, inputs) is None:
         return None
     gradients = pulled.again(inputs)

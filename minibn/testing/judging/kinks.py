@@ -37,7 +37,7 @@ def at_kinks(
         beside = [
             x + 1e-3 * oracles.scale_of(x) * point.rng.uniform(-1, 1, x.shape) for x in point.inputs
         ]
-        beside = [x.astype(f"f{pulled.bytes}").astype(float) for x in beside]
+        beside = [np.asarray(x, f"f{pulled.bytes}").astype(float) for x in beside]
         if oracles.value_near(point.f, beside) is None or (g := pulled.again(beside)) is None:
             continue
         there = Bench(point.at(beside), i)

@@ -97,7 +97,7 @@ def value_near(f: Function, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
     that it is defined there."""
     try:
         with np.errstate(all="ignore"):
-            y = np.asarray(f(*inputs), float)
+            y = np.asarray(f(*map(np.asarray, inputs)), float)  # 0-d arithmetic gives scalars
     except Exception:  # f is anybody's: a domain that it checks, a matrix that is not positive
         return None
     return y if np.isfinite(y).all() else None
