@@ -105,7 +105,8 @@ def check_vjp(
             if given[i].size * y.size == 0:
                 report.inputs.append(_empty(i, given[i], allow_empty))
                 continue
-            found, bench = judge(point, k, pulled[k], i in zero_gradient, entries)
+            with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
+                found, bench = judge(point, k, pulled[k], i in zero_gradient, entries)
             found.position, found.dtype = i, str(given[i].dtype)
             report.inputs.append(found)
             if found.verdict == "wrong" and diagnose and report.diagnose is Diagnosis:
@@ -128,7 +129,8 @@ def diagnosis(
     bench: Bench, pulled: Pulled, name: str, found: InputReport, write: Script
 ) -> Diagnosis:
     """Measure a wrong gradient entry by entry, and say what it looks like."""
-    evidence = dissect(bench, pulled, found.cotangent)
+    with np.errstate(all="ignore"):
+        evidence = dissect(bench, pulled, found.cotangent)
     c = evidence.cotangent.astype(pulled.gradients[0].dtype)
     script = write(c, found.position, evidence.numeric)
     return Diagnosis(explain(evidence), screen(evidence, name), script)
