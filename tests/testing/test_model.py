@@ -219,3 +219,45 @@ def test_a_batch_of_x_alone_and_a_network_without_parameters_will_do():
     report = check_model(nn.Sequential(nn.Flatten()), lambda y: (y * y).sum(), X)
     assert [x.name for x in report.inputs] == ["x"]
     assert to_numpy(X) is X
+
+
+# -- what is hard
+
+
+def test_a_row_of_zeros_puts_every_relu_at_its_kink_and_is_judged_beside_it():
+    model = nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 2)).initialize(0, np.float64)
+    x = np.random.default_rng(1).standard_normal((8, 5))
+    x[0] = 0
+    report = check_model(model, ops.softmax_cross_entropy, (x, np.arange(8) % 2))
+    assert {f.name for f in report.inputs if f.kinks} == {"0.bias", "x"}
+    with pytest.raises(GradientError, match=r"0\.bias"):
+        model[1].forward = lambda x: apply(Leaky(), x)
+        check_model(model, ops.softmax_cross_entropy, (x, np.arange(8) % 2))
+
+
+class Leaky(ops.elementwise.Relu):
+    """A ReLU with another gradient for what is negative."""
+
+    def vjp(self, g, out, x):
+        return g * (0.01 + (out > 0))
+
+
+def test_counters_and_generators_that_a_layer_keeps_for_itself_are_held_still():
+    class Jittered(Module):
+        def __init__(self):
+            self.calls, self.generators = 0, [np.random.default_rng(3)]
+
+        def forward(self, x):
+            self.calls += 1
+            return x * (1 + self.calls + self.generators[0].random())
+
+    model = nn.Sequential(first=nn.Linear(3, 2), jitter=Jittered()).initialize(0, np.float64)
+    state = model.jitter.generators[0].bit_generator.state
+    assert check_model(model, ops.softmax_cross_entropy, BATCH).passed
+    assert model.jitter.calls == 0
+    assert model.jitter.generators[0].bit_generator.state == state
+
+
+def test_a_loss_that_is_no_tensor_is_refused():
+    with pytest.raises(TypeError, match="loss gives a float"):
+        check_model(network(), lambda y, t: float(ops.mse(y, t).numpy()), (X, np.zeros((6, 2))))
