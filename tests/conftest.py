@@ -6,6 +6,7 @@ Helpers that tests import are in `support/` (`from support.backends import on_ba
 """
 
 import os
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +33,22 @@ settings.register_profile(
 settings.register_profile("random", settings.get_profile("ci"), derandomize=False)
 settings.register_profile("dev", deadline=None, max_examples=100, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+# What `--gradients=quick` leaves out: tests of the tests, and what trains or starts processes.
+THOROUGH = re.compile(
+    r"tests/(experiments|data|models/test_shapes|backend/test_strict)"
+    r"|testing/test_(mutants|laws_can_fail|strategies|plugin|commands|reproducer|diagnosis|tutorial)"
+    r"|is_planted|test_most_tied|test_where_an_op_is_linear|test_layers_are_drawn|test_a_graph_of_depth"
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--gradients", None) == "quick":
+        left_out = pytest.mark.skip(reason="left out by --gradients=quick")
+        for item in items:
+            if THOROUGH.search(item.nodeid):
+                item.add_marker(left_out)
 
 
 @pytest.fixture(params=BACKENDS)

@@ -13,6 +13,7 @@ import minibn.testing
 from minibn import Tensor, grad, ops
 from minibn.errors import GraphError
 from minibn.testing import Problem
+from minibn.testing.commands.profiles import share
 from minibn.testing.laws import LAWS, check_laws, recorded, table
 from minibn.testing.laws import law as register
 from minibn.testing.laws.law import EVERY_LAYER, EVERY_OP, GROUPS
@@ -32,7 +33,7 @@ def test_law_on_devices(law, name):
     with chosen(name) as backend:
         for case in law.over:
             try:
-                law.run(case, examples=2, backend=backend)
+                law.run(case, examples=share(2), backend=backend)
             except AssertionError as error:
                 error.add_note(f"about {case}, on {name}")
                 raise

@@ -9,6 +9,7 @@ from hypothesis import Phase, given, settings
 from minibn import Tensor, grad, nn, ops
 from minibn.backend import get_backend, to_numpy, use
 from minibn.nn.module import Module
+from minibn.testing.commands.profiles import share
 from minibn.testing.problem import Problem
 from minibn.testing.registry import CASES, LAYERS, NO_GRADIENT, NOT_DRAWN
 from minibn.testing.registry.layers import call
@@ -24,7 +25,7 @@ def each(rows):
 
 def examine(strategy, check, examples=25):
     """Random with `HYPOTHESIS_PROFILE=dev`, like every test."""
-    settings(max_examples=examples)(given(strategy)(check))()
+    settings(max_examples=share(examples))(given(strategy)(check))()
 
 
 def counted(strategy, label, examples=200):

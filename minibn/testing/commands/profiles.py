@@ -20,6 +20,13 @@ PROFILES: dict[str, dict[str, Any]] = {
 }
 
 
+def share(count: int, of: int = 25) -> int:
+    """As many examples as `count` in a profile of 25: in proportion to the profile in use."""
+    from hypothesis import settings
+
+    return max(1, round(count * settings().max_examples / of))
+
+
 def register() -> None:
     """Make the profiles known to hypothesis, without using one: that is `load_profile(name)`."""
     from hypothesis import HealthCheck, settings

@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from minibn.backend import Backend, get_backend, use
+from minibn.testing.commands.profiles import share
 from minibn.testing.problem import Problem
 from minibn.testing.registry import CASES, LAYERS
 
@@ -45,7 +46,7 @@ class Law:
     draw      name of a case -> strategy of what `check` is given.
     subject   name of a case -> what the law is about (None: the drawn problem says it all).
     devices   whether the law says something on other backends than NumPy, too.
-    examples  how many are drawn in the normal profile.
+    examples  how many are drawn in a profile of 25 examples, in others in proportion.
     """
 
     group: str
@@ -104,7 +105,7 @@ class Law:
         about = () if self.subject is None else (subject,)
 
         @settings(
-            max_examples=self.examples if examples is None else examples,
+            max_examples=share(self.examples) if examples is None else examples,
             deadline=None,  # a busy machine breaks no law
             suppress_health_check=[HealthCheck.too_slow],
             report_multiple_bugs=False,
