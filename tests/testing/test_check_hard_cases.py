@@ -103,6 +103,17 @@ def test_cholesky_takes_only_what_is_positive_definite():
         assert check_vjp(f, vjp, m @ m.T + 0.05 * np.eye(3)).passed
 
 
+def test_at_the_very_edge_of_a_domain_nothing_can_be_judged():
+    def f(x):
+        if (abs(x) > 1).any():
+            raise ValueError("outside [-1, 1]")
+        return np.real(x) ** 3
+
+    for seed in SEEDS:
+        with pytest.raises(GradientError, match="INCONCLUSIVE"):
+            check_vjp(f, lambda g, x: 3 * g * x**2, np.array([0.5, 1.0]), seed=seed)
+
+
 def test_an_error_of_the_function_itself_comes_through():
     with pytest.raises(ZeroDivisionError, match="mine"):
         check_vjp(

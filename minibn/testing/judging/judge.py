@@ -14,6 +14,7 @@ from minibn.testing.judging import oracles
 from minibn.testing.judging.bench import Bench, Point
 from minibn.testing.judging.comparison import Comparison, if_rounding
 from minibn.testing.judging.kinks import at_kinks
+from minibn.testing.judging.oracles import Abstains
 from minibn.testing.judging.pulling import CEILING, LEAST, SAFETY, Pulled
 from minibn.testing.judging.vote import vote
 from minibn.testing.report import InputReport, digits
@@ -29,10 +30,18 @@ def judge(
     x = point.inputs[i]
     bench = Bench(point, i)
     report = InputReport(i, x.shape, str(x.dtype), kinks=bench.kinked)
-    if bench.sides is None and bench.abstained("complex step"):
-        report.verdict, report.sides = "inconclusive", str(bench.said["differences"])
+    try:
+        if bench.sides is None and bench.abstained("complex step"):
+            raise Abstains(str(bench.said["differences"]))
+        _compare(report, bench, pulled, zero, entries)
+    except Abstains as reason:
+        report.verdict, report.sides = "inconclusive", f"{reason}: move it away from the edge"
         report.digits = 0.0
-        return report, bench
+    return report, bench
+
+
+def _compare(report: InputReport, bench: Bench, pulled: Pulled, zero: bool, entries: int) -> None:
+    point, x = bench.point, bench.point.inputs[bench.i]
     whole = x.size * point.y.size <= entries
     units = list(np.eye(x.size).reshape(x.size, *x.shape)) if whole else []
     normals = [np.asarray(point.rng.standard_normal(x.shape)) for _ in range(DIRECTIONS - 1)]
@@ -51,7 +60,6 @@ def judge(
             f"only {report.demanded:.1f} digits can be seen here, and not even those agree: f is "
             "too badly conditioned at this point (a large constant added to it? a huge offset?)"
         )
-    return report, bench
 
 
 def _equal_to_the_slope(

@@ -175,7 +175,8 @@ def _extrapolated(quotients: list[np.ndarray], order: int) -> tuple[np.ndarray, 
 def scale_of(x: np.ndarray) -> float:
     """The length on which x varies: what a step is measured in."""
     largest = float(np.abs(x).max(initial=0))
-    if x.size > 1 and (spread := float(np.std(x))) > 0:
+    if x.size > 1 and largest > 0:
+        spread = largest * float(np.std(x / largest))  # squares of large numbers overflow
         return max(spread, 1e-3 * largest)
     return largest or 1.0
 
