@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("minibn", "gradient checks of minibn.testing").addoption(
         "--gradients",
         choices=CHOICES,
-        help="how many problems hypothesis draws: 10, 100 or 2000 (or as the project's profile "
+        help="how many problems hypothesis draws: 5, 100 or 2000 (or as the project's profile "
         "of this name says); and a table of digits at the end",
     )
 

@@ -18,6 +18,7 @@ from support.backends import on_backends
 from minibn import Tensor, backward, grad, ops, optim, tape, tensor
 from minibn.errors import GraphError
 from minibn.nn import module, noise, norm
+from minibn.testing.commands.profiles import share
 from minibn.testing.machines import GraphMachine, ModuleMachine, on, twin
 
 # -- the twin, by hand: what it says of gradients that everybody knows
@@ -52,8 +53,8 @@ def test_the_twin_differentiates_by_an_inner_node():
 
 
 def drawn(examples: int, steps: int) -> settings:
-    """As the profile says, but for the size."""
-    return settings(max_examples=examples, stateful_step_count=steps)
+    """As the profile says, with so many examples in one of 25 and others in proportion."""
+    return settings(max_examples=share(examples), stateful_step_count=steps)
 
 
 @on_backends

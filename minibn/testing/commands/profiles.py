@@ -2,7 +2,7 @@
 
 | profile | problems | which |
 |---|---|---|
-| quick   | 10 | the same on every run |
+| quick   | 5 | the same on every run |
 | ci      | 100 | the same on every run |
 | nightly | 2000 | others on every run, a failure says how to get it again |
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "quick": {"max_examples": 10, "derandomize": True, "database": None},
+    "quick": {"max_examples": 5, "derandomize": True, "database": None},
     "ci": {"max_examples": 100, "derandomize": True, "database": None},
     "nightly": {"max_examples": 2000, "derandomize": False},
 }
