@@ -74,6 +74,8 @@ def check_vjp(
     sides are zero; TypeError or ValueError for inputs that can't be differentiated. With
     `raises=False` the report is returned in any case.
     """
+    if not (callable(f) and callable(vjp)):
+        raise TypeError("check_vjp(f, vjp, *arrays): the first two arguments are functions.")
     wrt = _positions(wrt, len(arrays))
     if unknown := set(zero_gradient) - set(wrt):
         raise ValueError(

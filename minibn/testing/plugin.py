@@ -4,8 +4,8 @@ The option chooses how many problems hypothesis draws (`profiles.py`). With it, 
 session ends with a table of the gradient checks that ran. A check that failed in a test that passed
 was meant to fail, and is only counted. With pytest-xdist the table is not printed.
 
-Nothing of minibn or hypothesis is imported here before it is needed: a session without gradient
-checks is as it was.
+A session without gradient checks pays for the import of minibn and NumPy, some 0.15 s; hypothesis
+is not imported before it is needed, and nothing is printed.
 """
 
 from __future__ import annotations

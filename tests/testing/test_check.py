@@ -241,6 +241,8 @@ def test_points_and_functions_that_have_no_derivative_are_refused():
         check_vjp(lambda x: x.astype(int), lambda g, x: g, X)
     with pytest.raises(TypeError, match="at least one array"):
         check_vjp(lambda: np.ones(3), lambda g: ())
+    with pytest.raises(TypeError, match="the first two arguments are functions"):
+        check_vjp(np.tanh, np.ones(3))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="f gives complex128"):
         check_vjp(lambda x: x * 1j, lambda g, x: g, X)
 

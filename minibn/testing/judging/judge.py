@@ -131,7 +131,8 @@ def _vacuous_or_zero(
         report.sides = (
             f"gradient ({analytic:.1e}) and oracle ({numeric:.1e}) are rounding errors at most, so "
             "the check could not have failed. Is f flat here (a sum of normalised values, say), or "
-            "should the input be declared in zero_gradient?"
+            "should the input be declared in zero_gradient? A property test draws away from such "
+            "points."
         )
     elif zero and report.verdict == "agrees":
         report.verdict, report.sides = "wrong", "declared zero, but it is not"
