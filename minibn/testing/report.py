@@ -65,6 +65,7 @@ class InputReport:
               must, by the oracle's error and the conditioning
     oracles   name -> digits agreed with the gradient, or the reason why it abstains
     kinks     the number of outputs whose slope from the left is not that from the right
+    too_small  the number of entries that are below the tolerance, and so were not judged
     missed    the chance that a gradient wrong by 0.1 % of its norm would have passed
     """
 
@@ -79,6 +80,7 @@ class InputReport:
     order: float | None = None
     how: str = ""
     kinks: int = 0
+    too_small: int = 0
     missed: float = 0.0
     sides: str = ""
     worst: dict[str, Any] | None = None
@@ -102,9 +104,10 @@ class InputReport:
             return f"{start}: VACUOUS, {self.sides}"
         mark = "" if self.passed else f" {self.verdict.upper()}:"
         kinks = f", {self.kinks} kink{'s' * (self.kinks > 1)}" if self.kinks else ""
+        small = f", {self.too_small} too small to judge" if self.too_small else ""
         return (
             f"{start}:{mark} {self.digits:.1f} digits agree, {self.demanded:.1f} demanded"
-            f" ({self.how}{kinks})"
+            f" ({self.how}{small}{kinks})"
         )
 
 

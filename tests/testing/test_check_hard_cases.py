@@ -42,6 +42,13 @@ def test_small_numbers_are_moved_by_small_steps():
         assert check_vjp(lambda x: 1 / np.abs(x), lambda g, x: -g / x**2, x).digits > 6
 
 
+def test_entries_that_are_too_small_to_be_judged_are_counted():
+    x = np.array([1e10, 1e-3, 2.0])
+    report = check_vjp(lambda x: np.asarray((x**2).sum()), lambda g, x: 2 * g * x, x)
+    assert report.inputs[0].too_small == 1
+    assert "1 too small to judge" in str(report)
+
+
 # -- kinks
 
 

@@ -83,7 +83,10 @@ def _equal_to_the_slope(
         report.verdict = "wrong" if noise is None else "agrees"
         tolerance = tolerance if noise is None else np.maximum(tolerance, SAFETY * noise)
     report.demanded = digits(float(tolerance.max()), found.scale)
-    if not whole:
+    if whole:
+        small = (found.expected != 0) & (np.abs(found.expected) <= tolerance)
+        report.too_small = int(small.reshape(-1, len(us)).all(axis=0).sum())
+    else:
         norm = max(float(np.linalg.norm(g.astype(float))) for g in pulled.gradients)
         _state_what_may_be_missed(report, float(tolerance.max()), norm, len(us))
     worst = int(np.argmax(np.nan_to_num(found.gap / np.maximum(tolerance, 1e-300), nan=np.inf)))
