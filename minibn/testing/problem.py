@@ -1,7 +1,9 @@
 """A function with the point at which it is differentiated: what strategies draw, checks take."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,18 @@ class Problem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(np.asarray(x) for x in self.inputs))
+
+    def rounded(self, dtype: Any) -> Problem:
+        """The problem in another precision. Numbers of which a hundred would not add up in it
+        (float16 ends at 65,504) are scaled down first."""
+        room = float(np.finfo(dtype).max) / 100
+
+        def fitted(x: np.ndarray) -> np.ndarray:
+            if x.dtype.kind != "f":
+                return x
+            return np.asarray(x * min(1.0, room / max(float(np.abs(x).max(initial=0)), 1.0)), dtype)
+
+        return replace(self, inputs=tuple(map(fitted, self.inputs)))
 
     def rng(self) -> np.random.Generator:
         return np.random.default_rng((self.seed, 1))

@@ -9,8 +9,6 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 from minibn.backend import Backend
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport
@@ -67,8 +65,7 @@ def check_named(
     diagnose: bool = True,
 ) -> GradReport:
     """`check_problem`, under a name of one's own, and in any precision."""
-    inputs = [np.asarray(x, dtype) if x.dtype.kind == "f" else x for x in problem.inputs]
     return check_gradients(
-        problem.f, *inputs, backend=backend, order=order, name=name, seed=problem.seed,
-        zero_gradient=problem.flat, allow_empty=True, raises=raises, diagnose=diagnose,
+        problem.f, *problem.rounded(dtype).inputs, backend=backend, order=order, name=name,
+        seed=problem.seed, zero_gradient=problem.flat, allow_empty=True, raises=raises, diagnose=diagnose,
     )  # fmt: skip
