@@ -12,7 +12,7 @@ from typing import Any
 from minibn.backend import Backend
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport
-from minibn.testing.tensors import check_gradients
+from minibn.testing.tensors import check_problem
 
 DTYPES = ("float64", "float32", "float16")
 
@@ -65,7 +65,6 @@ def check_named(
     diagnose: bool = True,
 ) -> GradReport:
     """`check_problem`, under a name of one's own, and in any precision."""
-    return check_gradients(
-        problem.f, *problem.rounded(dtype).inputs, backend=backend, order=order, name=name,
-        seed=problem.seed, zero_gradient=problem.flat, allow_empty=True, raises=raises, diagnose=diagnose,
-    )  # fmt: skip
+    return check_problem(
+        problem.rounded(dtype), backend, order, name=name, raises=raises, diagnose=diagnose
+    )

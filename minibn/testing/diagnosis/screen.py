@@ -124,8 +124,12 @@ def picture(evidence: Evidence, rows: int = ROWS, columns: int = WIDTH) -> list[
     caption = f"axes {names(shown)}" if len(shown) == 2 else f"axis {shown[0]}"
     if any(start):
         caption += f" from {names(start)}"
-    caption = "; ".join([caption, *rest]) + "   (. agrees, X differs, 0 zero, ! not finite, ? not"
-    return [f"{caption} measured)", *("  " + "".join(r) for r in np.atleast_2d(signs[tuple(cut)]))]
+    caption = "; ".join([caption, *rest])
+    legend = "(. agrees, X differs, 0 zero, ! not finite, ? not measured)"
+    top = [f"{caption}   {legend}"]
+    if len(top[0]) > COLUMNS:  # many axes
+        top = [*wrap(caption, COLUMNS)[:1], legend]
+    return [*top, *("  " + "".join(r) for r in np.atleast_2d(signs[tuple(cut)]))]
 
 
 def screen(evidence: Evidence, name: str = "f") -> str:
@@ -148,7 +152,7 @@ def screen(evidence: Evidence, name: str = "f") -> str:
             for e in worst_entries(evidence)
         ),
     ]
-    room = LINES - len(top) - len(told) - 1
+    room = LINES - len(top) - len(told) - 2  # for the caption
     drawing = picture(evidence, min(ROWS, room)) if room > 0 else []
     return "\n".join([*top, *drawing, *told])
 
