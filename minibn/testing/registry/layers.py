@@ -218,7 +218,7 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "ReLU": LayerCase(of_shape(full_shapes, lambda _: nn.ReLU(), gap_separated())),
     "Sequential": LayerCase(
-        of_shape(st.tuples(st.integers(2, 3), *[st.integers(1, 3)] * 3), network, nonzero),
+        of_shape(st.tuples(st.integers(2, 3), *[st.integers(1, 3)] * 3), network, gap_separated()),
         linear=((2, 3, 5), (4, 5)),  # gamma, beta and the last bias; the head
         stateful=True,
         digits=3,
