@@ -95,8 +95,10 @@ class Node:
         return self.output is None
 
     def release(self) -> None:
-        """Free the arrays. The parents stay: a later walk must see that this way is closed."""
+        """Free the arrays, also those among the op's settings (masks, indices). The parents stay: a
+        later walk must see that this way is closed, and the op's class, to name it."""
         self.inputs, self.output = (), None
+        self.op = object.__new__(type(self.op))
 
     def recall(self, recorded: bool) -> tuple[Any, ...]:
         """(output, *inputs) for the vjp: arrays, or Tensors still tied to the graph."""

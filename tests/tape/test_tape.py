@@ -366,3 +366,16 @@ def test_complex_inputs_run_forward_and_backward_through_smooth_ops(backend):
     np.testing.assert_allclose(
         grad(step, moved).numpy().imag / 1e-30, along.numpy(), rtol=1e-11, atol=1e-14
     )
+
+
+def test_backward_frees_what_the_ops_hold_though_the_loss_lives_on():
+    x = Tensor(np.arange(6.0), requires_grad=True)
+    index = np.array([4, 0, 0])
+    held = weakref.ref(index)
+    loss = (ops.gather(x, index) ** 2).sum()
+    del index
+    assert held() is not None
+    loss.backward()
+    assert held() is None
+    with pytest.raises(GraphError, match="released"):
+        loss.backward()
