@@ -130,7 +130,7 @@ def _unchanged(model: Module, dtype: Any) -> Iterator[None]:
             vars(module).update(values)
         for g, position in zip(generators, positions, strict=True):
             g.bit_generator.state = position
-        np.random.set_state(legacy)  # noqa: NPY002
+        np.random.set_state(legacy)  # noqa: NPY002  # as above
 
 
 def _modules(model: Module) -> list[Module]:

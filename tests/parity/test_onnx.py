@@ -38,7 +38,7 @@ def outcomes():
             # Some cases hold infinities on purpose, and ask for what NumPy makes of them.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 found.append((case, run(case)))
-        except Exception as error:
+        except Exception as error:  # told by the test of that case
             found.append((case, error))
     return found
 

@@ -80,7 +80,8 @@ class Pulling:
             )
             return None
         formed = [self._formed(i, gi, given[i]) for i, gi in zip(self.wrt, grads, strict=True)]
-        return None if any(gi is None for gi in formed) else formed  # type: ignore[return-value]
+        whole = [gi for gi in formed if gi is not None]
+        return whole if len(whole) == len(formed) else None
 
     def pull_near(self, g: np.ndarray, given: Sequence[Any]) -> Gradients | None:
         """The same beside the point, where nobody said that the vjp is defined."""
@@ -159,9 +160,10 @@ class Pulling:
             salt = salt_from(rng)
             at = self.moved([one_ulp_away(self.given[i], salt) for i in self.wrt])
             found.append(self.pull_near(one_ulp_away(g, salt), at))
-        if any(grads is None for grads in found):
+        whole = [grads for grads in found if grads is not None]
+        if len(whole) < len(found):
             return None
-        stacks = [np.stack(grads).astype(float) for grads in zip(*found, strict=True)]  # type: ignore[arg-type]
+        stacks = [np.stack(grads).astype(float) for grads in zip(*whole, strict=True)]
         with np.errstate(invalid="ignore"):
             return [s.max(axis=0) - s.min(axis=0) for s in stacks]
 

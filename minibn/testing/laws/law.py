@@ -75,7 +75,7 @@ class Law:
         try:
             with use(what[-1].name):
                 self.check(*what)
-        except Exception as error:
+        except Exception as error:  # whatever goes wrong is a broken law
             raise self.broken(error) from error
 
     def broken(self, error: Exception) -> AssertionError:
