@@ -79,11 +79,12 @@ def _walk(
                 "retain_graph=True the first time, or run the forward pass again."
             )
         op = node.op
-        op.wants = tuple(
+        run = op if create_graph or node.kernel is None else node.kernel
+        run.wants = tuple(
             parent is not None and (targets is None or parent in active) for parent in node.parents
         )
         out, *inputs = node.recall(create_graph)
-        grads = op.vjp(g, out, *inputs)
+        grads = run.vjp(g, out, *inputs)
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(inputs):
             raise GraphError(
@@ -92,7 +93,7 @@ def _walk(
         if anomaly.active():
             anomaly.check_backward(node, g, grads)
         for i, (parent, x, gx) in enumerate(zip(node.parents, inputs, grads, strict=True)):
-            if parent is not None and op.wants[i] and gx is not None:
+            if parent is not None and run.wants[i] and gx is not None:
                 gx = _fit(gx, x, op, i)
                 pending[parent] = _fit(pending[parent] + gx, x, op, i) if parent in pending else gx
         if not retain_graph:

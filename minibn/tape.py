@@ -8,7 +8,8 @@ output.
 
 `vjp` is written once, with functions and operators that take arrays and Tensors alike. The walk
 hands it arrays; under `create_graph=True` it hands it Tensors, and the gradient is itself
-recorded.
+recorded. Where a backend has a faster way to run an op on arrays, a kernel stands in for it: see
+`minibn.backend.kernels`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from minibn import anomaly
-from minibn.backend import array_module
+from minibn.backend import array_module, kernels
+from minibn.backend.kernels import Kernel, find
 from minibn.errors import GraphError, ShapeError
 from minibn.tensor import Array, Tensor, Version
 
@@ -64,12 +66,13 @@ class Absent:
 class Node:
     """One op that was run: where its inputs came from, and what its vjp reads."""
 
-    __slots__ = ("inputs", "op", "order", "output", "parents", "seen", "where")
+    __slots__ = ("inputs", "kernel", "op", "order", "output", "parents", "seen", "where")
     _count = itertools.count()
 
     def __init__(self, op: Op, inputs: Sequence[Any], values: Sequence[Any]) -> None:
         self.order = next(Node._count)
         self.op = op
+        self.kernel: Kernel | None = None  # what ran in the op's place, with what it kept
         self.parents = tuple(
             (x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs
         )
@@ -97,7 +100,7 @@ class Node:
     def release(self) -> None:
         """Free the arrays, also those among the op's settings (masks, indices). The parents stay: a
         later walk must see that this way is closed, and the op's class, to name it."""
-        self.inputs, self.output = (), None
+        self.inputs, self.output, self.kernel = (), None, None
         self.op = object.__new__(type(self.op))
 
     def recall(self, recorded: bool) -> tuple[Any, ...]:
@@ -173,16 +176,24 @@ def apply(op: Op, *inputs: Any) -> Any:
         array_module(*values)
     elif isinstance(inputs[0], np.generic):  # alone it has no other dtype to adopt
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
-    array = op.forward(*values)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
+    recorded = _recording.on and any(x.requires_grad for x in tensors)
+    kernel = find(op, values)
+    if kernel is None:
+        array = op.forward(*values)
+    else:
+        kernel.wants = tuple(recorded and getattr(x, "requires_grad", False) for x in inputs)
+        kernel.keep = recorded and kernels.mode() != "lean"
+        array = kernel.forward(*values)
     if anomaly.active():
         anomaly.check_forward(op, values, array)
     if not tensors:
         return array
     version = tensors[0].version if op.view else None
-    if not (_recording.on and any(x.requires_grad for x in tensors)):
+    if not recorded:
         return Tensor.made_by(None, array, version)
     node = Node(op, inputs, values)
+    node.kernel = kernel
     out = Tensor.made_by(node, array, version)
     node.keep_output(out)
     if anomaly.active():

@@ -6,21 +6,26 @@ new arrays are born. Differences that are real (scatter, synchronising, moving t
 methods of the `Backend` object. Inference after array-api-compat, names at the edge after Chainer.
 """
 
+from __future__ import annotations
+
 import contextvars
 import difflib
 import math
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minibn.backend.philox import philox
 from minibn.errors import BackendMismatch, BackendUnavailable, ShapeError
+
+if TYPE_CHECKING:
+    from minibn.backend.kernels import Kernel
 
 __all__ = [
     "Backend",
@@ -42,6 +47,11 @@ class Backend:
     def xp(self) -> Any:
         """The namespace to call: `xp.zeros`, `xp.float32`, ..."""
         raise NotImplementedError
+
+    @property
+    def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
+        """The kernels that stand in for ops here, by the op's class: see `backend.kernels`."""
+        return {}
 
     @property
     def memory_exhausted(self) -> tuple[type[Exception], ...]:
@@ -139,6 +149,12 @@ class NumpyBackend(Backend):
     @property
     def xp(self) -> Any:
         return np
+
+    @property
+    def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
+        from minibn.backend.cpu import KERNELS  # at the first op: they know the ops
+
+        return KERNELS
 
     def philox(self, key: int, counter: int, count: int) -> Any:
         return np.random.Philox(key=key, counter=counter).random_raw(count)
