@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 SETTING = "MINIBN_NUM_THREADS"
+_limit: contextvars.ContextVar[int] = contextvars.ContextVar("minibn_threads", default=0)
 _inside = threading.local()  # .part is set in a thread that is doing a part already
 
 
@@ -37,8 +38,23 @@ def _parse(setting: str | None) -> int:
 
 
 def count() -> int:
-    """How many threads kernels use: MINIBN_NUM_THREADS, by default every core of the process."""
-    return 1 if hasattr(_inside, "part") else _parse(os.environ.get(SETTING))
+    """How many threads kernels use: `limited` to, or MINIBN_NUM_THREADS, or all cores there are."""
+    if hasattr(_inside, "part"):  # a part does not divide its work again
+        return 1
+    return _limit.get() or _parse(os.environ.get(SETTING))
+
+
+@contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Inside, kernels use so many threads, and so does BLAS; afterwards as before."""
+    if threads < 1:
+        raise ValueError(f"limited: threads={threads} must be 1 or more.")
+    token = _limit.set(threads)
+    try:
+        with _blas().limit(limits=threads, user_api="blas"):
+            yield
+    finally:
+        _limit.reset(token)
 
 
 @functools.cache
