@@ -31,6 +31,7 @@ def pyplot() -> Any:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
+            "axes.titley": 1.0,  # else every draw measures all labels of all ticks for its place
             "grid.alpha": 0.25,
             "legend.frameon": False,
             "svg.hashsalt": "minibn",
@@ -42,6 +43,7 @@ def pyplot() -> Any:
 def save(figure: Any, folder: Path, name: str) -> Path:
     """NAME.png and NAME.svg; returns the path of the PNG."""
     folder.mkdir(parents=True, exist_ok=True)
+    figure.set_layout_engine(None)  # it is laid out: else each file is drawn twice for its layout
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     figure.savefig(folder / f"{name}.png")
     pyplot().close(figure)

@@ -1,7 +1,7 @@
 """From a command line to a finished study: opening it, continuing it, and every way to stop.
 
 What every experiment shares. Its settings are a frozen dataclass with at least `backend`,
-`steps`, `threads`, `data_dir`, `out`, `resume` and `force`.
+`steps`, `threads`, `kernels`, `data_dir`, `out`, `resume` and `force`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,22 @@ from typing import Any
 
 from experiments.command_line import UsageError, flag_name, one_of, parse, report, restored
 from experiments.study import Run, Study, default_folder
-from experiments.training import Interrupted, blas_threads, cores
-from minibn import use
+from experiments.training import Interrupted, cores
+from minibn import kernels, use
 from minibn.backend import get_backend
+from minibn.backend.cpu import threads
 from minibn.errors import BackendUnavailable, DataError
 
 BACKENDS = ("numpy", "cupy", "strict")
+KERNELS = ("fast", "lean", "reference")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Settings that say where and how, not what: they may differ when a study is continued.
 FREE = ("resume", "out", "force", "data_dir")
+# These change the rounding, so that a run does not go on bit for bit: only --force accepts that.
+ROUNDING = ("threads", "kernels")
+# How studies ran that were made before there were kernels, and do not name any.
+BEFORE_KERNELS = "reference"
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,12 @@ def attend(experiment: Experiment, *, description: str, arguments: Sequence[str]
     exhausted: tuple[type[Exception], ...] = (MemoryError,)
     go_on = f" Continue: {program} --resume {study.folder}"
     try:
-        with study.or_nothing(), use(s.backend) as backend, blas_threads(s.threads):
+        with (
+            study.or_nothing(),
+            use(s.backend) as backend,
+            threads.limited(s.threads),
+            kernels(s.kernels),
+        ):
             exhausted = backend.memory_exhausted
             return experiment.work(s, study)
     except (UsageError, DataError, BackendUnavailable) as error:
@@ -73,7 +84,8 @@ def attend(experiment: Experiment, *, description: str, arguments: Sequence[str]
         print(f"\nStopped; {saved}", flush=True)
         return 130
     except exhausted:
-        remedy = " Take a smaller --batch-size, --width or --train-size."
+        remedy = " Take a smaller --batch-size, --width or --train-size"
+        remedy += ", or --kernels lean." if s.kernels == "fast" else "."
         return report(program, MemoryError("Memory is exhausted." + remedy))
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
@@ -85,21 +97,25 @@ def attend(experiment: Experiment, *, description: str, arguments: Sequence[str]
 def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Study]:
     """(settings, study): a new one, or the one that --resume names, with its settings."""
     if "resume" not in given:
-        s = experiment.settings_from(given)
+        s = with_threads(experiment.settings_from(given))
         experiment.check(s)
-        if s.threads is None:
-            s = dataclasses.replace(s, threads=cores())
         folder = default_folder(experiment.name) if s.out is None else Path(s.out)
         return s, Study.create(folder, experiment.name, stored(s))
     if "out" in given:
         raise UsageError("--out and --resume exclude each other: a study continues where it is.")
     study = Study.open(Path(given["resume"]), experiment.name)
     try:
-        settings = experiment.settings(**restored(experiment.settings, study.settings))
+        content = restored(experiment.settings, study.settings)
+        settings = experiment.settings(**{"kernels": BEFORE_KERNELS, **content})
     except DataError as error:
         raise DataError(f"{study.folder / 'study.json'} can't be used: {error}") from None
+    if "kernels" not in {**content, **given}:
+        print(
+            f"{study.folder} was begun before there were kernels, and goes on without. Faster, in "
+            "another rounding: --kernels fast --force."
+        )
     kept = dataclasses.asdict(settings)
-    may_change = {*FREE, *(["threads"] if given.get("force") else [])}
+    may_change = {*FREE, *(ROUNDING if given.get("force") else ())}
     differ = [
         f"{flag_name(k)} {shown(v)} (the study: {shown(kept[k])})"
         for k, v in given.items()
@@ -108,11 +124,18 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
     if differ:
         raise UsageError(
             f"--resume reads its settings from the study, and these differ: {'; '.join(differ)}. "
-            "Leave them out; only --steps may be raised (and --threads changed, with --force)."
+            "Leave them out; only --steps may be raised (and --threads and --kernels changed, with "
+            "--force)."
         )
-    s = dataclasses.replace(settings, **given)
+    s = with_threads(dataclasses.replace(settings, **given))
     experiment.check(s)
     return s, study
+
+
+def with_threads(s: Any) -> Any:
+    """The settings with a number of threads, which a study is to keep: all cores may be others
+    tomorrow."""
+    return s if s.threads is not None else dataclasses.replace(s, threads=cores())
 
 
 def stored(s: Any) -> dict[str, Any]:
@@ -122,14 +145,17 @@ def stored(s: Any) -> dict[str, Any]:
 
 
 def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
-    """Raise UsageError unless the run's config has the data and threads of the config `now`: only
-    then does it go on bit for bit. `force` accepts it all the same."""
+    """Raise UsageError unless the run's config has the data, threads and kernels of the config
+    `now`: only then does it go on bit for bit. `force` accepts it all the same."""
     before, differ = run.config, []
     if before["data_fingerprint"] != now["data_fingerprint"]:
         differ.append("the data (another --data-dir?)")
     was, is_ = before["environment"]["threads"], now["environment"]["threads"]
     if was != is_:
         differ.append(f"threads ({was} then, {is_} now)")
+    was, is_ = (c["settings"].get("kernels", BEFORE_KERNELS) for c in (before, now))
+    if was != is_:
+        differ.append(f"kernels ({was} then, {is_} now)")
     for key in ("numpy", "device", "commit"):
         was, is_ = (str(c["environment"].get(key)) for c in (before, now))
         if was != is_:

@@ -124,7 +124,9 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         path = self.folder / "config.json"
-        content = read_json(path, "variant", "lr", "seed", "data_fingerprint", "environment")
+        content = read_json(
+            path, "variant", "lr", "seed", "settings", "data_fingerprint", "environment"
+        )
         if "threads" not in content["environment"]:
             raise DataError(f"{path} is damaged: its environment lacks threads. Restore it.")
         return content

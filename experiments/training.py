@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import sys
 import time
@@ -13,13 +12,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
+from experiments.command_line import UsageError
 from experiments.recorders import Recorder
 from experiments.study import Run
 from minibn import nn, ops
 from minibn.backend import get_backend
+from minibn.backend.cpu import threads
 from minibn.data import Batches, normalize
 from minibn.errors import DataError
 from minibn.optim import Optimizer
@@ -32,16 +31,12 @@ class Interrupted(Exception):
     """Ctrl-C or SIGTERM: the run is saved and can be continued."""
 
 
-@contextmanager
-def blas_threads(threads: int) -> Iterator[None]:
-    """Inside, BLAS runs on so many threads; afterwards on as many as before."""
-    with threadpool_limits(limits=threads):
-        yield
-
-
 def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The threads of a run that names none: MINIBN_NUM_THREADS, else all cores there are."""
+    try:
+        return threads.count()
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 @contextmanager
@@ -177,6 +172,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.terminal:
+            from tqdm import tqdm  # without a terminal nobody waits for it
+
             self.bar = tqdm(
                 total=self.steps, initial=self.start, desc=self.label, unit="step", leave=True
             )

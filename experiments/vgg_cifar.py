@@ -99,8 +99,16 @@ class Settings:
     eval_every: int = setting(500, "steps between measurements of test accuracy")
     record_every: int = setting(100, "steps between records of the activations' distributions")
     checkpoint_every: int = setting(500, "steps between checkpoints")
-    threads: int | None = setting(None, "BLAS threads (default: all cores)", kind=int)
-    force: bool = setting(False, "with --resume: accept another number of threads or other data")
+    threads: int | None = setting(
+        None, "threads of kernels and BLAS (default: MINIBN_NUM_THREADS, else all cores)", kind=int
+    )
+    # The same mathematics in another rounding; `python -m experiments.compare` shows two studies.
+    kernels: str = setting(
+        "fast",
+        "how ops run on NumPy: fast; lean, which keeps less for the backward pass: less memory, "
+        "more time; or reference: the definitions in minibn/ops alone",
+    )
+    force: bool = setting(False, "with --resume: accept other threads, kernels or data")
 
 
 # Products this small gain nothing from a second thread (41 and 43 steps/s), and lose eightfold when
@@ -120,6 +128,7 @@ def settings_from(given: dict[str, Any]) -> Settings:
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
     one_of("--backend", s.backend, session.BACKENDS)
+    one_of("--kernels", s.kernels, session.KERNELS)
     one_of("--data", s.data, DATA)
     one_of("--model", s.model, tuple(VGG))
     for variant in s.variants:
@@ -267,7 +276,8 @@ def study_all(s: Settings, study: Study) -> int:
     steps = sum(s.steps - len(study.run(plan.name).records("metrics")) for plan in todo)
     print(
         f"{study.folder}: {len(todo)} of {len(plans(s))} runs to do, {steps:,} steps on "
-        f"{data.name}, {s.model} width {s.width:g}, {s.backend}, {s.threads} threads",
+        f"{data.name}, {s.model} width {s.width:g}, {s.backend}, threads "
+        f"{s.threads}, kernels {s.kernels}",
         flush=True,
     )
     if todo and s.backend != "cupy" and not s.quick:

@@ -1,0 +1,130 @@
+"""What is timed, and our side of it: training steps and single layers of VGG.
+
+A step is: forget the gradients, forward, backward, SGD. The input is random and fixed, in float32
+and in the layout that the library likes; no contender pays for its conversion. The learning rate is
+small, so that after any number of rounds the weights are still those of a young network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import minibn
+from experiments.vgg_cifar import VARIANTS
+from minibn import nn, ops, optim
+from minibn.profiling import part
+from minibn.tape import value
+from reference_models.vgg import vgg
+
+LEARNING_RATE = 1e-3
+AGREEMENT = 1e-4  # of the first loss, relative; of a layer's outputs, of the largest of them
+SEED = 0
+
+
+class Disagreement(Exception):
+    """Contenders compute different things, so that their times mean nothing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and a batch size."""
+
+    model: str
+    variant: str = "batchnorm"
+    batch: int = 128
+    width: float = 1.0
+
+    def __str__(self) -> str:
+        width = "" if self.width == 1 else f", width {self.width:g}"
+        return f"{self.model} {self.variant}, batch {self.batch}{width}"
+
+    def network(self) -> nn.Sequential:
+        norm, noise = VARIANTS[self.variant]
+        return vgg(self.model, width=self.width, norm=norm, noise=noise).initialize(SEED)
+
+    def data(self) -> tuple[np.ndarray, np.ndarray]:
+        """(images (N, 32, 32, 3), labels (N,)), always the same."""
+        draws = np.random.default_rng(SEED)
+        images = draws.standard_normal((self.batch, 32, 32, 3), np.float32)
+        return images, draws.integers(0, 10, self.batch)
+
+
+class Step:
+    """Our training step."""
+
+    def __init__(self, case: Case, kernels: str = "fast", network: Any = None) -> None:
+        self.kernels = kernels
+        self.network = case.network() if network is None else network
+        self.optimizer = optim.SGD(self.network.parameters(), LEARNING_RATE)
+        self.images, self.labels = case.data()
+
+    def __call__(self) -> float:
+        """One step. Returns the loss before the update."""
+        with minibn.kernels(self.kernels):
+            self.optimizer.zero_grad()
+            loss = self._loss()
+            loss.backward()
+            with part("SGD.step"):
+                self.optimizer.step()
+            return float(loss.item())
+
+    def _loss(self) -> Any:
+        return ops.softmax_cross_entropy(self.network(self.images), self.labels)
+
+    def quiet_loss(self) -> float:
+        """The loss without noise, which no two libraries draw alike. Nothing is updated."""
+        noises = [m for _, m in self.network.named_modules() if isinstance(m, nn.Noise)]
+        with minibn.kernels(self.kernels), minibn.no_grad():
+            for noise in noises:
+                noise.eval()
+            loss = float(self._loss().item())
+            for noise in noises:
+                noise.train()
+        return loss
+
+
+def stages(network: nn.Sequential) -> Iterator[tuple[str, nn.Sequential]]:
+    """("conv3", the convolution with what follows it up to the next) for each convolution."""
+    parts: dict[str, nn.Module] = {}
+    for name, module in [*network.children(), ("flatten", nn.Flatten())]:
+        if name == "flatten" or (name.startswith("conv") and parts):
+            yield next(iter(parts)), nn.Sequential(**parts)
+            if name == "flatten":
+                return
+            parts = {}
+        parts[name] = module
+
+
+class Stage:
+    """One of our convolutions with its norm, ReLU and pooling, alone: forward, then backward."""
+
+    def __init__(self, network: nn.Sequential, x: np.ndarray, input_gradient: bool) -> None:
+        self.network = network
+        self.x = minibn.Tensor(x, requires_grad=input_gradient)
+        self.g: np.ndarray | None = None  # the cotangent, which needs the output's shape
+
+    def output(self) -> np.ndarray:
+        with minibn.no_grad():
+            return value(self.network(self.x))
+
+    def __call__(self) -> dict[str, float]:
+        self.x.grad = None
+        self.network.zero_grad()
+        began = time.perf_counter()
+        y = self.network(self.x)
+        middle = time.perf_counter()
+        if self.g is None:
+            self.g = cotangent(y.shape)
+        start = time.perf_counter()
+        y.backward(self.g)
+        return {"forward": middle - began, "backward": time.perf_counter() - start}
+
+
+def cotangent(shape: tuple[int, ...]) -> np.ndarray:
+    """(N, H, W, F), random and fixed."""
+    return np.random.default_rng(SEED + 1).standard_normal(shape, np.float32)

@@ -1,0 +1,117 @@
+"""Timing several contenders in one process: in turn, so that what else the machine does hits all.
+
+A round runs every contender once, every other round in reverse. Before each turn garbage is
+collected and the process sleeps: OpenMP's and OpenBLAS's threads spin for up to 30 ms after their
+last piece of work, and would take the cores from whoever comes next. Waiting is what gives each its
+best. Forbidding PyTorch's threads to spin (OMP_WAIT_POLICY=passive) would need a variable set
+before it is loaded, and slows its own small layers.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PAUSE = 0.05  # seconds before each turn
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Somebody who does the work: `run` returns the seconds of its phases, as {phase: seconds}."""
+
+    name: str
+    run: Callable[[], Mapping[str, float]]
+
+
+def clocked(phase: str, work: Callable[[], Any]) -> Callable[[], dict[str, float]]:
+    """`work` as a contender's run of a single phase."""
+
+    def run() -> dict[str, float]:
+        began = time.perf_counter()
+        work()
+        return {phase: time.perf_counter() - began}
+
+    return run
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of one contender's rounds."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        if len(self.seconds) < 2:
+            return self.seconds[0], self.seconds[0]
+        low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return low, high
+
+    def __str__(self) -> str:
+        """The median and quartiles in ms: "12.3 (12.1-12.9)"."""
+        low, high = self.quartiles
+        digits = 0 if self.median > 0.1 else 1 if self.median > 0.005 else 2
+        return " ".join(
+            [f"{1000 * self.median:.{digits}f}", f"({1000 * low:.{digits}f}-{1000 * high:.{digits}f})"]
+        )
+
+    def record(self) -> dict[str, Any]:
+        low, high = self.quartiles
+        milliseconds = [round(1000 * s, 4) for s in self.seconds]
+        return {
+            "median_ms": 1000 * self.median,
+            "quartiles_ms": [1000 * low, 1000 * high],
+            "rounds_ms": milliseconds,
+        }
+
+
+Found = dict[str, dict[str, Times]]  # {contender: {phase: its times}}
+
+
+def in_turn(contenders: Sequence[Contender], rounds: int, warm_up: int = 1) -> Found:
+    """Time all contenders over so many rounds, after some that are not counted.
+
+    Each contender's phases get a "total", their sum round by round, where they are several.
+    """
+    seconds: dict[str, dict[str, list[float]]] = {c.name: {} for c in contenders}
+    for turn in range(warm_up + rounds):
+        for contender in contenders if turn % 2 == 0 else reversed(contenders):
+            gc.collect()
+            time.sleep(PAUSE)
+            phases = dict(contender.run())
+            if len(phases) > 1:
+                phases["total"] = sum(phases.values())
+            if turn >= warm_up:
+                for phase, spent in phases.items():
+                    seconds[contender.name].setdefault(phase, []).append(spent)
+    return {
+        name: {phase: Times(tuple(spent)) for phase, spent in phases.items()}
+        for name, phases in seconds.items()
+    }
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ours over theirs: of the medians, and the median of the rounds' own ratios."""
+
+    rival: str
+    medians: float
+    paired: float
+
+    @classmethod
+    def to_best(cls, ours: Times, rivals: Mapping[str, Times]) -> Ratio | None:
+        """Against the rival with the smallest median; None without rivals."""
+        if not rivals:
+            return None
+        best = min(rivals, key=lambda name: rivals[name].median)
+        theirs = rivals[best]
+        paired = [a / b for a, b in zip(ours.seconds, theirs.seconds, strict=True)]
+        return cls(best, ours.median / theirs.median, statistics.median(paired))
