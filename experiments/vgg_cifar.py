@@ -111,8 +111,8 @@ class Settings:
     force: bool = setting(False, "with --resume: accept other threads, kernels or data")
 
 
-# Products this small gain nothing from a second thread (41 and 43 steps/s), and lose eightfold when
-# the other core is busy.
+# Products this small gain next to nothing from a second thread (a step of "standard" takes 16 and
+# 15 ms), and lose eightfold when the other core is busy.
 QUICK = {
     "data": "shapes", "train_size": 6000, "test_size": 1000, "model": "vgg11", "width": 0.125,
     "batch_size": 32, "steps": 500, "eval_every": 100, "record_every": 10, "checkpoint_every": 250,

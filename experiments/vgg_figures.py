@@ -31,6 +31,7 @@ from experiments.vgg_tables import (
     first_units,
     make_table,
     make_verdict,
+    require_alike,
     successive,
     summary,
 )
@@ -50,13 +51,7 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     if not runs:
         raise DataError(f"{studies[0].folder} has no run with results yet.")
     settings = studies[0].settings
-    for study in studies[1:]:
-        for key in ("model", "width", "head", "data", "batch_size", "steps"):
-            if study.settings[key] != settings[key]:
-                raise DataError(
-                    f"{study.folder} has {key} {study.settings[key]}, {studies[0].folder} "
-                    f"{settings[key]}: figures compare like with like. Draw them apart."
-                )
+    require_alike(studies)
     order = list(COLOURS)
     runs.sort(key=lambda r: (r.config["lr"], r.config["seed"], order.index(r.config["variant"])))
     window = max(1, settings["steps"] // 50)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments import paper
 from experiments.figures import COLOURS, smooth
-from experiments.study import Run
+from experiments.study import Run, Study
+from minibn.errors import DataError
 
 LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
+
+
+def require_alike(studies: Sequence[Study]) -> None:
+    """Raise DataError unless the studies are of one network, data set and length."""
+    first = studies[0]
+    for study in studies[1:]:
+        for key in ("model", "width", "head", "data", "batch_size", "steps"):
+            if study.settings[key] != first.settings[key]:
+                raise DataError(
+                    f"{study.folder} has {key} {study.settings[key]}, {first.folder} "
+                    f"{first.settings[key]}: figures compare like with like. Draw them apart."
+                )
 
 
 def final_train(run: Run) -> float:

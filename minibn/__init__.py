@@ -17,10 +17,12 @@ from minibn.anomaly import detect_anomaly
 from minibn.backend import array_module, get_backend, to_numpy, use
 from minibn.backend.kernels import kernels
 from minibn.backward import grad, hvp, jacobian
+from minibn.profiling import profile
 from minibn.tape import Op, apply, no_grad
 
 __version__ = "0.1.0"
 __all__ = [
     "Op", "Tensor", "apply", "array_module", "detect_anomaly", "errors", "get_backend", "grad",
-    "hvp", "jacobian", "kernels", "no_grad", "ops", "to_numpy", "use",
+    "hvp", "jacobian", "kernels", "no_grad", "ops", "profile", "to_numpy",
+    "use",
 ]  # fmt: skip

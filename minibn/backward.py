@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn import anomaly
+from minibn import anomaly, profiling
 from minibn.backend import array_module, backend_of
 from minibn.errors import GraphError, ShapeError
 from minibn.tape import Node, Op, recording, unbroadcast, value
@@ -84,7 +84,8 @@ def _walk(
             parent is not None and (targets is None or parent in active) for parent in node.parents
         )
         out, *inputs = node.recall(create_graph)
-        grads = run.vjp(g, out, *inputs)
+        vjp = profiling.timed(op, run, "backward") if profiling.active() else run.vjp
+        grads = vjp(g, out, *inputs)
         grads = grads if isinstance(grads, tuple) else (grads,)
         if len(grads) != len(inputs):
             raise GraphError(
@@ -220,6 +221,28 @@ def grad(
                 g = array_module(x.data).zeros_like(x.data)
             results.append(_own(g, owned))
     return results[0] if single else tuple(results)
+
+
+def pull_back(f: Callable, inputs: Sequence[Any], g: Any, wants: Sequence[bool]) -> tuple:
+    """The vjp of an op that is a composition f of others: f runs again, recorded.
+
+    inputs, g: what the tape hands to a vjp, arrays or Tensors. Returns a gradient for each input
+    that is wanted, of the same kind (None for the others).
+    """
+    recorded = any(isinstance(x, Tensor) for x in (g, *inputs))
+    with recording(True):
+        # A node of its own for each input: one Tensor may stand in two places.
+        own = [
+            x.reshape(x.shape)
+            if isinstance(x, Tensor) and x.requires_grad
+            else Tensor(value(x), requires_grad=wanted)
+            for x, wanted in zip(inputs, wants, strict=True)
+        ]
+        y = f(*own)
+        wanted = [x for x, w in zip(own, wants, strict=True) if w]
+        grads = iter(grad(y, wanted, g, create_graph=recorded, unused="zeros"))
+        found = (next(grads) if wanted else None for wanted in wants)
+        return tuple(x if x is None or recorded else x.data for x in found)
 
 
 def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn import anomaly
+from minibn import anomaly, profiling
 from minibn.backend import array_module, kernels
 from minibn.backend.kernels import Kernel, find
 from minibn.errors import GraphError, ShapeError
@@ -179,12 +179,12 @@ def apply(op: Op, *inputs: Any) -> Any:
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     recorded = _recording.on and any(x.requires_grad for x in tensors)
     kernel = find(op, values)
-    if kernel is None:
-        array = op.forward(*values)
-    else:
+    if kernel is not None:
         kernel.wants = tuple(recorded and getattr(x, "requires_grad", False) for x in inputs)
         kernel.keep = recorded and kernels.mode() != "lean"
-        array = kernel.forward(*values)
+    run = op if kernel is None else kernel
+    forward = profiling.timed(op, run, "forward") if profiling.active() else run.forward
+    array = forward(*values)
     if anomaly.active():
         anomaly.check_forward(op, values, array)
     if not tensors:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import minibn
+from experiments.benchmarking.timing import Contender, clocked
 from experiments.vgg_cifar import VARIANTS
 from minibn import nn, ops, optim
 from minibn.profiling import part
@@ -24,6 +25,7 @@ from reference_models.vgg import vgg
 LEARNING_RATE = 1e-3
 AGREEMENT = 1e-4  # of the first loss, relative; of a layer's outputs, of the largest of them
 SEED = 0
+OURS = "minibn"
 
 
 class Disagreement(Exception):
@@ -88,6 +90,28 @@ class Step:
         return loss
 
 
+def contend(case: Case, pytorch: Any, lean: bool = False) -> tuple[list[Contender], dict[str, Any]]:
+    """(contenders, their steps by name) for a training step: ours, with `lean` also in that mode,
+    and PyTorch's layouts (pytorch: its side, or None). Raises Disagreement."""
+    steps: dict[str, Any] = {OURS: Step(case)}
+    if lean:
+        steps[f"{OURS} lean"] = Step(case, "lean")
+    if pytorch:
+        for layout in pytorch.LAYOUTS:
+            steps[f"PyTorch {layout}"] = pytorch.Step(case, layout, case.network())
+    losses = {name: step.quiet_loss() for name, step in steps.items()}
+    if apart(losses) > AGREEMENT:
+        raise Disagreement(f"{case}: the first losses differ, so nothing is timed: {losses}")
+    return [Contender(name, clocked("total", step)) for name, step in steps.items()], steps
+
+
+def apart(losses: dict[str, float]) -> float:
+    """The largest distance of a loss from ours, relative to ours; infinite if one isn't finite."""
+    ours = losses[OURS]
+    worst = max(abs(loss - ours) for loss in losses.values()) / abs(ours)
+    return worst if worst < float("inf") else float("inf")  # NaN compares as False
+
+
 def stages(network: nn.Sequential) -> Iterator[tuple[str, nn.Sequential]]:
     """("conv3", the convolution with what follows it up to the next) for each convolution."""
     parts: dict[str, nn.Module] = {}
@@ -123,6 +147,26 @@ class Stage:
         start = time.perf_counter()
         y.backward(self.g)
         return {"forward": middle - began, "backward": time.perf_counter() - start}
+
+
+def contend_in_stages(case: Case, pytorch: Any) -> Iterator[tuple[str, list[Contender]]]:
+    """(name with sizes, contenders) for each convolution of the network with what follows it, on
+    random input and a random cotangent. Raises Disagreement if outputs differ."""
+    network, shape = case.network(), (case.batch, 32, 32, 3)
+    for name, stage in stages(network):
+        first = name == "conv1"
+        x = np.random.default_rng(SEED).standard_normal(shape, np.float32)
+        ours = Stage(stage, x, input_gradient=not first)
+        contenders = [Contender(OURS, ours)]
+        y = ours.output()
+        for layout in pytorch.LAYOUTS if pytorch else ():
+            theirs = pytorch.Stage(stage, x, layout, input_gradient=not first)
+            if np.abs(theirs.output() - y).max() > AGREEMENT * np.abs(y).max():
+                raise Disagreement(f"{case}: {name} gives another output in PyTorch {layout}.")
+            contenders.append(Contender(f"PyTorch {layout}", theirs))
+        pooled = "" if y.shape[1] == shape[1] else ", pool"
+        yield f"{name} ({shape[1]} px, {shape[3]}->{y.shape[3]}{pooled})", contenders
+        shape = y.shape
 
 
 def cotangent(shape: tuple[int, ...]) -> np.ndarray:

@@ -290,8 +290,10 @@ class Sequential(Module):
             setattr(self, key, module)
 
     def forward(self, x: Any) -> Any:
-        for _, module in self.children():
-            x = module(x)
+        from minibn.nn.fusion import steps  # it knows the layers, which are Modules
+
+        for step in steps([module for _, module in self.children()]):
+            x = step(x)
         return x
 
     def __len__(self) -> int:

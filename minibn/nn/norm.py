@@ -50,22 +50,31 @@ class BatchNorm(Module):
         self.running_var = Buffer((channels,), ones)
         self.batches = Counter()
 
+    def scale_and_shift(self) -> tuple[Any, Any]:
+        """What evaluation does, as y = x · scale + shift: (C,) each."""
+        scale = self.gamma * (1 / ops.sqrt(value(self.running_var) + self.eps))
+        return scale, self.beta - value(self.running_mean) * scale
+
     def forward(self, x: Any) -> Any:
         if not self.training:
             return ops.batch_norm_inference(
                 x, self.gamma, self.beta, self.running_mean, self.running_var, eps=self.eps
             )
         y, mean, var = ops.batch_norm(x, self.gamma, self.beta, eps=self.eps, return_moments=True)
-        if self.tracking:
-            M = x.size // x.shape[-1]
-            self._track(mean, var * (M / (M - 1)))
+        self.track(mean, var, x.size // x.shape[-1])
         return y
 
-    def _track(self, mean: Any, unbiased_var: Any) -> None:
-        """running = (1 - weight) · running + weight · new: the momentum, or 1 / batches."""
+    def track(self, mean: Any, var: Any, M: int) -> None:
+        """Take in the moments of a batch with M values a channel, `var` the biased variance:
+
+        running = (1 - weight) · running + weight · new, where weight is the momentum, or 1 / batches.
+        """
+        if not self.tracking:
+            return
         seen = self.batches.advance()
         weight = 1 / (seen + 1) if self.momentum is None else self.momentum
-        for running, new in ((self.running_mean, mean), (self.running_var, unbiased_var)):
+        unbiased = var * (M / (M - 1))
+        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
             running.data *= 1 - weight
             running.data += weight * value(new)
             running.touch()

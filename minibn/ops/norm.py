@@ -81,6 +81,16 @@ def check_channels(name: str, x, **vectors) -> None:
             )
 
 
+def check_batch(x, gamma, beta) -> None:
+    """Raise ShapeError unless x (..., C) can be normalised: two values a channel or more."""
+    check_channels("batch_norm", x, gamma=gamma, beta=beta)
+    if math.prod(x.shape[:-1]) < 2:
+        raise ShapeError(
+            f"batch_norm: each channel of x {tuple(x.shape)} has fewer than two values, so it has "
+            "no variance. Use a larger batch, or eval mode."
+        )
+
+
 def batch_norm(x, gamma, beta, *, eps: float = 1e-5, return_moments: bool = False) -> Any:
     """Normalise each channel of x to zero mean and unit variance, then scale and shift.
 
@@ -89,12 +99,7 @@ def batch_norm(x, gamma, beta, *, eps: float = 1e-5, return_moments: bool = Fals
     Law: batch_norm(a·x + b) == batch_norm(x) for a > 0, up to eps.
     Raises ShapeError if a channel has a single value: its variance is undefined.
     """
-    check_channels("batch_norm", x, gamma=gamma, beta=beta)
-    if math.prod(x.shape[:-1]) < 2:
-        raise ShapeError(
-            f"batch_norm: each channel of x {tuple(x.shape)} has fewer than two values, so it has "
-            "no variance. Use a larger batch, or eval mode."
-        )
+    check_batch(x, gamma, beta)
     op = BatchNorm(eps)
     y = apply(op, x, gamma, beta)
     return (y, op.mean, op.var) if return_moments else y

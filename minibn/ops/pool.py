@@ -11,7 +11,7 @@ from minibn.errors import ShapeError
 from minibn.ops.conv import pair
 from minibn.ops.elementwise import real
 from minibn.ops.reduce import mean
-from minibn.ops.shape import gather, pad
+from minibn.ops.shape import Pad, scatter
 from minibn.tape import Op, apply, value
 
 
@@ -44,6 +44,41 @@ def window_argmax(x, size, stride):
     row = xp.arange(Ho).reshape(Ho, 1, 1) * stride[0]
     column = xp.arange(Wo).reshape(Wo, 1) * stride[1]
     return offset + (((image + row) * W + column) * C + xp.arange(C))
+
+
+def _padded_with_losers(x, padding, size):
+    """x with zeros around it, and an array of its values in which the padding loses to anything."""
+    if not any(padding):
+        return x, x
+    (ph, pw), (_, H, W, _) = padding, x.shape
+    x = Pad(((0, 0), (ph, ph), (pw, pw), (0, 0))).forward(x)
+    xp = array_module(x)
+    seen = xp.maximum(real(x), xp.finfo(x.dtype).min)  # the padding loses to a -inf, too
+    seen[:, :ph] = seen[:, ph + H :] = seen[:, :, :pw] = seen[:, :, pw + W :] = -xp.inf
+    return x, seen
+
+
+class MaxPool2d(Op):
+    """y = the largest value of each window: a gather.    x̄ = ȳ, scattered to the same places
+
+    Padding is never among them. The places are found again for x̄, so that x alone is kept.
+    """
+
+    needs = (0,)
+
+    def __init__(self, size, stride, padding) -> None:
+        self.size, self.stride, self.padding = size, stride, padding
+
+    def forward(self, x):
+        x, seen = _padded_with_losers(x, self.padding, self.size)
+        return x.reshape(-1)[window_argmax(seen, self.size, self.stride)]
+
+    def vjp(self, g, out, x):
+        padded, seen = _padded_with_losers(value(x), self.padding, self.size)
+        places = window_argmax(seen, self.size, self.stride)
+        apart = all(step >= size for step, size in zip(self.stride, self.size, strict=True))
+        (ph, pw), (_, H, W, _) = self.padding, x.shape
+        return scatter(g, places, padded.shape, unique=apart)[:, ph : ph + H, pw : pw + W]
 
 
 class AvgPool2d(Op):
@@ -81,14 +116,14 @@ class AvgPool2dAdjoint(Op):
         return apply(AvgPool2d(self.size, self.stride), g)
 
 
-def _settings(name: str, x, size: Any, stride: Any) -> tuple:
+def _settings(name: str, x, size: Any, stride: Any, padding: Any = (0, 0)) -> tuple:
     size = pair(size, f"{name}: size", 1)
     stride = size if stride is None else pair(stride, f"{name}: stride", 1)
     if x.ndim != 4:
         raise ShapeError(f"{name}: x has shape {x.shape}; images are (N, H, W, C).")
     if x.dtype.kind not in "fc":
         raise TypeError(f"{name}: x has dtype {x.dtype}. Scale bytes first: normalize(images).")
-    if x.shape[1] < size[0] or x.shape[2] < size[1]:
+    if x.shape[1] + 2 * padding[0] < size[0] or x.shape[2] + 2 * padding[1] < size[1]:
         raise ShapeError(
             f"{name}: windows of {size} do not fit into images of {x.shape[1:3]}. "
             "Use smaller windows, fewer poolings or larger images."
@@ -96,33 +131,18 @@ def _settings(name: str, x, size: Any, stride: Any) -> tuple:
     return size, stride
 
 
-def _padded_with_losers(x, padding, size):
-    """x with zeros around it, and an array of its values in which the padding loses to anything."""
-    if any(2 * p > s for p, s in zip(padding, size, strict=True)):
-        raise ShapeError(f"max_pool2d: padding {padding} is more than half of the window {size}.")
-    if not any(padding):
-        return x, x
-    _settings("max_pool2d", x, 1, 1)
-    (ph, pw), (_, H, W, _) = padding, x.shape
-    x = pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
-    xp = array_module(value(x))
-    seen = xp.maximum(real(x), xp.finfo(x.dtype).min)  # the padding loses to a -inf, too
-    seen[:, :ph] = seen[:, ph + H :] = seen[:, :, :pw] = seen[:, :, pw + W :] = -xp.inf
-    return x, seen
-
-
 def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
-    """The largest value of each window. A gather: its vjp is the scatter at the same index.
+    """The largest value of each window.
 
     x (N, H, W, C) -> (N, Ho, Wo, C), Ho = (H + 2·padding - size) // stride + 1; stride is size by
     default.
     The first of tied values gets the gradient (as in PyTorch). Padding is never returned.
     """
     padding = pair(padding, "max_pool2d: padding", 0)
-    x, inside = _padded_with_losers(x, padding, pair(size, "max_pool2d: size", 1))
-    size, stride = _settings("max_pool2d", x, size, stride)
-    apart = stride[0] >= size[0] and stride[1] >= size[1]
-    return gather(x, window_argmax(value(inside), size, stride), unique=apart)
+    size, stride = _settings("max_pool2d", x, size, stride, padding)
+    if any(2 * p > s for p, s in zip(padding, size, strict=True)):
+        raise ShapeError(f"max_pool2d: padding {padding} is more than half of the window {size}.")
+    return apply(MaxPool2d(size, stride, padding), x)
 
 
 def avg_pool2d(x, size: Any = 2, stride: Any = None):

@@ -61,6 +61,8 @@ REFUSED = {
     "--variants standard,batchnorm": "There are: standard, batchnorm, noisy-batchnorm",
     "--data shape": "Did you mean 'shapes'?",
     "--backend cuppy": "Did you mean 'cupy'?",
+    "--kernels fats": "Did you mean 'fast'?",
+    "--kernels always": "There are: fast, lean, reference",
     "--width 0.01": "< 1 channels in layer 1. Use at least 0.0156",
     "--width 0": "--width 0.0 must be above 0",
     "--width -1": "--width -1.0 must be above 0",
@@ -191,6 +193,7 @@ DIFFERING = {
     "--quick": ["--quick True (the study: False)"],
     "--steps 7": [f"--steps 7 (the study: {STEPS})", "only --steps may be raised"],
     "--threads 2": ["--threads 2 (the study: 1)", "--force"],
+    "--kernels lean": ["--kernels lean (the study: fast)", "--force"],
     "--steps 0": ["--steps 0"],
 }
 
@@ -218,6 +221,66 @@ def test_other_threads_are_accepted_by_force_alone(here: Path, refused: Callable
     assert "--threads 2 (the study: 1)" in line and "--force" in line
     assert main("--resume", "study", "--steps", 4, "--threads", 2, "--force") == 0
     assert runs(here / "study")[0].config["environment"]["threads"] == 2
+
+
+def test_other_kernels_are_accepted_by_force_alone(here: Path, refused: Callable[..., str]) -> None:
+    assert main(*ONE, "--steps", 2, "--out", "study") == 0
+    more = ("--resume", "study", "--steps", 4, "--kernels", "reference")
+    assert "--kernels reference (the study: fast)" in refused(*more)
+    assert main(*more, "--force") == 0
+    (run,) = runs(here / "study")
+    assert run.config["settings"]["kernels"] == "reference"
+    assert main("--resume", "study", "--steps", 5) == 0, "what was forced is the study's now"
+
+
+def test_a_run_that_began_with_other_kernels_than_its_study_is_refused(
+    here: Path, refused: Callable[..., str]
+) -> None:
+    assert main(*ONE, "--steps", 2, "--out", "study") == 0
+    (run,) = runs(here / "study")
+    config = run.config
+    config["settings"]["kernels"] = "lean"
+    (run.folder / "config.json").write_text(json.dumps(config))
+    line = refused("--resume", "study", "--steps", 4)
+    assert "kernels (lean then, fast now)" in line and "--force" in line
+
+
+def without_kernels(path: Path) -> None:
+    content = json.loads(path.read_text())
+    del content["settings"]["kernels"]
+    path.write_text(json.dumps(content))
+
+
+def test_a_study_from_before_there_were_kernels_goes_on_without_bit_for_bit(
+    here: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture
+) -> None:
+    assert main(*ONE, "--steps", STEPS, "--kernels", "reference", "--out", "new") == 0
+    assert main(*ONE, "--steps", 2, "--kernels", "reference", "--out", "old") == 0
+    without_kernels(here / "old" / "study.json")
+    without_kernels(runs(here / "old")[0].folder / "config.json")
+    shutil.copytree(here / "old", here / "forced")
+    line = refused("--resume", "old", "--kernels", "fast")
+    assert "--kernels fast (the study: reference)" in line
+    capsys.readouterr()
+    assert main("--resume", "old", "--steps", STEPS) == 0
+    assert "before there were kernels" in capsys.readouterr().out
+    assert_same_study(here / "old", here / "new")
+    assert main("--resume", "old", "--steps", STEPS) == 0
+    assert "before there were" not in capsys.readouterr().out, "the study names its kernels now"
+    assert main("--resume", "forced", "--steps", 4, "--kernels", "fast", "--force") == 0
+    assert runs(here / "forced")[0].config["settings"]["kernels"] == "fast"
+
+
+def test_a_number_of_threads_that_is_none_is_one_line_and_writes_nothing(
+    here: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = ONE.index("--threads")
+    default = [*ONE[:at], *ONE[at + 2 :]]
+    for bad in ("0", "two", "-1", "1.5"):
+        monkeypatch.setenv("MINIBN_NUM_THREADS", bad)
+        assert f"MINIBN_NUM_THREADS={bad!r}" in refused(*default, "--out", "study")
+        assert os.listdir(here) == []
+    assert main(*ONE, "--steps", 1, "--out", "given") == 0, "--threads stands in its place"
 
 
 def test_other_data_are_refused_unless_forced(here: Path, refused: Callable[..., str]) -> None:

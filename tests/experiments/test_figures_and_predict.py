@@ -228,3 +228,19 @@ def test_the_drift_table_has_a_row_for_each_layer_and_the_norms_input_where_ther
     cells = {row.split("|")[1].strip(): row.split("|")[4].strip() for row in rows}
     assert cells["standard"] == ""
     assert float(cells["noisy-batchnorm"]) > 0
+
+
+def test_each_file_of_a_figure_that_was_laid_out_is_drawn_once(tmp_path):
+    plt = figures.pyplot()
+    figure, axes = plt.subplots()
+    axes.set_title("drawn")
+    figure.tight_layout()
+    real, drawn = figure.draw, []
+
+    def draw(renderer):
+        drawn.append(renderer)
+        return real(renderer)
+
+    figure.draw = draw
+    assert figures.save(figure, tmp_path, "one").stat().st_size > 1000
+    assert len(drawn) == 2, "once for the PNG, once for the SVG"

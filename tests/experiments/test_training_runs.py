@@ -22,12 +22,15 @@ from studies import (
     settings,
 )
 from support.backends import DEVICES, chosen
+from threadpoolctl import threadpool_info
 
 from experiments import training, vgg_cifar
 from experiments.study import Run, Study, environment, write_json
 from experiments.training import Progress, clock, one_step, train
 from experiments.vgg_cifar import VARIANTS, Plan, load_data, network, plans, sgd
 from minibn.backend import get_backend, use
+from minibn.backend.cpu import threads
+from minibn.backend.kernels import mode
 from minibn.backend.strict import count_transfers
 from minibn.data import Batches
 
@@ -161,6 +164,45 @@ def test_config_says_what_a_result_depends_on(whole: Path) -> None:
     assert {"device", "platform"} <= set(found)
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", found["commit"])
     assert Study(whole).settings == config["settings"]
+
+
+def test_a_run_that_names_no_threads_takes_and_keeps_minibns_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = ONE.index("--threads")
+    default = [*ONE[:at], *ONE[at + 2 :]]
+    monkeypatch.setenv("MINIBN_NUM_THREADS", "1")
+    assert main(*default, "--steps", 1, "--out", tmp_path / "study") == 0
+    (run,) = runs(tmp_path / "study")
+    assert run.config["environment"]["threads"] == run.config["settings"]["threads"] == 1
+    monkeypatch.setenv("MINIBN_NUM_THREADS", "2")
+    assert main("--resume", tmp_path / "study", "--steps", 2) == 0
+    assert run.config["environment"]["threads"] == 1, "the study's number, not this process's"
+
+
+@pytest.mark.parametrize("kernels", ["fast", "lean", "reference"])
+def test_a_step_runs_with_the_threads_and_kernels_of_its_settings(
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = [], training.one_step
+
+    def one_step(*arguments: Any) -> Any:
+        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        seen.append((mode(), threads.count(), *blas))
+        return real(*arguments)
+
+    before = mode(), threads.count(), threadpool_info()
+    monkeypatch.setattr(training, "one_step", one_step)
+    arguments = [*ONE, "--steps", 1, "--kernels", kernels, "--threads", 3]
+    assert main(*arguments, "--out", tmp_path / "study") == 0
+    assert set(seen) == {(kernels, 3, 3)}
+    assert (mode(), threads.count(), threadpool_info()) == before
+    (run,) = runs(tmp_path / "study")
+    assert (
+        run.config["settings"]["kernels"]
+        == kernels
+        == Study(tmp_path / "study").settings["kernels"]
+    )
 
 
 def test_the_commit_is_unknown_outside_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:

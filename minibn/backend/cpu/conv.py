@@ -392,7 +392,7 @@ class WinogradConv2d(_Winograd):
 
     def vjp(self, g: np.ndarray, out: Any, x: np.ndarray, w: np.ndarray) -> Any:
         if g.dtype != self.dtype:
-            return self.op.vjp_by_definition(g, out, x, w)
+            return self.by_definition(g, out, x, w)
         return gradients(
             self.plan, g, x if self.wants[1] else None, w if self.wants[0] else None, self.kept
         )
@@ -406,8 +406,7 @@ class WinogradInputGrad(_Winograd):
         return gradients(self.plan, c, None, w, [])[0]
 
     def vjp(self, g, out, c, w):
-        self.op.wants = self.wants
-        return self.op.vjp(g, out, c, w)  # a Conv2d and a Conv2dWeightGrad, with their own kernels
+        return self.by_definition(g, out, c, w)  # two convolutions, with kernels of their own
 
 
 class WinogradWeightGrad(_Winograd):
@@ -418,5 +417,4 @@ class WinogradWeightGrad(_Winograd):
         return gradients(self.plan, c, x, None, [])[1]
 
     def vjp(self, g, out, x, c):
-        self.op.wants = self.wants
-        return self.op.vjp(g, out, x, c)
+        return self.by_definition(g, out, x, c)

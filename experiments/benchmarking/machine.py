@@ -1,0 +1,128 @@
+"""What the machine can do, measured beside everything else, and what a step costs by count.
+
+The counts are those of the direct method, so that they belong to the problem and not to a kernel:
+a step with Winograd's convolution does less arithmetic, and may reach more than the machine's rate.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarking.cases import OURS, Case
+from experiments.study import environment
+from minibn import nn
+from minibn.backend import get_backend
+from minibn.backend.cpu.threads import in_shares
+
+
+def header(threads: int, torch: Any) -> dict[str, Any]:
+    """Machine, date, versions, threads and commit. torch: PyTorch's side, or None."""
+    import threadpoolctl
+
+    blas = [
+        f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
+        for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
+    ]
+    return {
+        **environment(get_backend("numpy"), threads),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        "system": platform.platform(),
+        "blas": ", ".join(dict.fromkeys(blas)) or "unknown",
+        "torch": torch.version() if torch else None,
+        "memory_gb": _memory_gb(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # of others: 0 is best
+    }
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def product_rate(n: int, repeats: int) -> float:
+    """FLOP/s of a float32 product of two n×n matrices in NumPy, on all threads; the best."""
+    a, b = np.random.default_rng(0).standard_normal((2, n, n), np.float32)
+    out = np.empty_like(a)
+    return 2 * n**3 / min(_seconds(lambda: np.matmul(a, b, out=out)) for _ in range(repeats))
+
+
+def copy_bandwidth(megabytes: int, repeats: int) -> float:
+    """Bytes/s of copying between two large arrays on all threads, read and written bytes both
+    counted; the best."""
+    source = np.ones(megabytes * 250_000, np.float32)
+    target = np.zeros_like(source)
+
+    def copy(some: slice) -> None:
+        np.copyto(target[some], source[some])
+
+    times = [_seconds(lambda: in_shares(copy, source.size)) for _ in range(repeats)]
+    return 2 * source.nbytes / min(times)
+
+
+def _seconds(work: Any) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training step takes at least if done directly.
+
+    flop   of the products: 2·N·H·W·Kh·Kw·C·F per convolution, three times (forward and both
+           gradients), twice for the first layer, which needs no gradient of its input
+    bytes  to and from memory for the activations between convolutions, each pass from memory once.
+           Per convolution's output y, with a = relu(norm(y)):
+             forward    write y, read it for norm, write a, read a
+             backward   read ȳ's cause and y for norm's sums, both again for ȳ, write ȳ; read ȳ
+                        and the layer's input, write the input's gradient
+           that is 4 + 8 passes. Without norm: write and read a; read its gradient and a, read the
+           layer's input, write the input's gradient: 2 + 4. Noise writes and reads its draws: + 2
+    """
+
+    flop: float
+    bytes: float
+
+
+def cost(case: Case) -> Cost:
+    flop, activations, pixels = 0.0, 0, 32 * 32
+    for _, module in case.network().children():
+        if isinstance(module, nn.MaxPool2d):
+            pixels //= 4
+        elif isinstance(module, nn.Conv2d):
+            products = 3 if activations else 2
+            flop += products * 2 * case.batch * pixels * module.weight.size
+            activations += case.batch * pixels * module.weight.shape[-1]
+        elif isinstance(module, nn.Linear):
+            flop += 3 * 2 * case.batch * module.weight.size
+    passes = 6 if case.variant.endswith("standard") else 12
+    passes += 2 if case.variant.startswith("noisy") else 0
+    return Cost(flop, 4.0 * activations * passes)
+
+
+def shares(record: dict[str, Any]) -> list[list[str]]:
+    """Lines for a table: each step's rates by these counts, and their shares of the machine's. The
+    record's steps get the numbers too."""
+    rates, lines = record["machine"], []
+    for step in record["steps"]:
+        case = Case(**step["case"])
+        least, seconds = cost(case), step["times"][OURS]["median_ms"] / 1000
+        flops, bandwidth = least.flop / seconds, least.bytes / seconds
+        of_product = flops / rates["product_flops"]
+        of_copy = bandwidth / rates["copy_bytes_per_second"]
+        step["direct_flop"], step["direct_bytes"] = least.flop, least.bytes
+        step["share_of_product_rate"], step["share_of_copy_bandwidth"] = of_product, of_copy
+        lines.append(
+            [str(case), f"{least.flop / 1e9:.1f}", f"{flops / 1e9:.0f}", f"{of_product:.0%}",
+             f"{least.bytes / 1e9:.2f}", f"{bandwidth / 1e9:.1f}", f"{of_copy:.0%}"]
+        )  # fmt: skip
+    return lines

@@ -1,0 +1,258 @@
+"""The parts of the benchmark: each measures one thing, prints its table and returns its record."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.benchmarking import machine as machine_
+from experiments.benchmarking.cases import (
+    OURS,
+    Case,
+    Step,
+    apart,
+    contend,
+    contend_in_stages,
+)
+from experiments.benchmarking.memory import peak
+from experiments.benchmarking.others import Convolution
+from experiments.benchmarking.report import say, table
+from experiments.benchmarking.startup import start_up
+from experiments.benchmarking.timing import Found, Ratio, in_turn
+from minibn.backend.cpu import memory as memory_
+from minibn.backend.cpu import threads as threads_
+from minibn.profiling import profile as profile_
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the parts share. pytorch: the module of PyTorch's side, None if it isn't installed."""
+
+    pytorch: Any
+    threads: int
+    rounds: int
+    models: tuple[str, ...]
+    variants: tuple[str, ...]
+    batches: tuple[int, ...]
+    width: float
+    scaling_batches: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    scaling_widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    product: int = 4096  # the size of the large product
+    megabytes: int = 256  # of the large copy
+
+    @property
+    def main_case(self) -> Case:
+        """The network that the parts about one network look at."""
+        return Case(self.models[0], "batchnorm", self.batches[0], self.width)
+
+    @contextmanager
+    def on_threads(self, threads: int) -> Iterator[None]:
+        """Inside, both libraries use so many threads."""
+        with threads_.limited(threads):
+            if self.pytorch:
+                self.pytorch.set_threads(threads)
+            try:
+                yield
+            finally:
+                if self.pytorch:
+                    self.pytorch.set_threads(self.threads)
+
+
+def _compared(found: Found, phase: str = "total") -> tuple[list[str], Ratio | None]:
+    """(cells for a table, the ratio to PyTorch's best)."""
+    times = {name: phases[phase] for name, phases in found.items()}
+    rivals = {name: t for name, t in times.items() if name.startswith("PyTorch")}
+    ratio = Ratio.to_best(times[OURS], rivals)
+    cells = [str(t) for t in times.values()]
+    return [*cells, *([f"{ratio.medians:.2f}", f"{ratio.paired:.2f}"] if ratio else [])], ratio
+
+
+def _head(first: str, found: Found) -> list[str]:
+    rivals = any(name.startswith("PyTorch") for name in found)
+    return [first, *(f"{name}, ms" for name in found), *(["ratio", "paired"] if rivals else [])]
+
+
+def _record(found: Found, ratio: Ratio | None) -> dict[str, Any]:
+    times = {
+        name: phases["total"].record() | {p: t.record() for p, t in phases.items() if p != "total"}
+        for name, phases in found.items()
+    }
+    return {"times": times, "ratio": dataclasses.asdict(ratio) if ratio else None}
+
+
+def _time(bench: Bench, case: Case, lean: bool = False) -> tuple[Found, float, float]:
+    """(times, how far the losses are apart before the first and after the last step)."""
+    contenders, steps = contend(case, bench.pytorch, lean)
+    before = apart({name: step.quiet_loss() for name, step in steps.items()})
+    found = in_turn(contenders, bench.rounds)
+    after = apart({name: step.quiet_loss() for name, step in steps.items()})
+    del contenders, steps
+    _tidy()
+    return found, before, after
+
+
+def _tidy() -> None:
+    gc.collect()
+    memory_.release()
+
+
+def machine(bench: Bench) -> dict[str, float]:
+    rates = {"minibn": machine_.product_rate(bench.product, 5)}
+    if bench.pytorch:
+        rates["PyTorch"] = bench.pytorch.product_rate(bench.product, 5)
+    bandwidth = machine_.copy_bandwidth(bench.megabytes, 7)
+    say(
+        f"float32 product of size {bench.product}: "
+        + ", ".join(f"{rate / 1e9:.0f} GFLOP/s ({name})" for name, rate in rates.items())
+        + f"; copy: {bandwidth / 1e9:.1f} GB/s, read and written bytes"
+    )
+    return {"product_flops": max(rates.values()), "copy_bytes_per_second": bandwidth}
+
+
+def steps(bench: Bench) -> list[dict[str, Any]]:
+    results, lines, head = [], [], []
+    for batch in bench.batches:
+        for model in bench.models:
+            for variant in bench.variants:
+                case = Case(model, variant, batch, bench.width)
+                found, before, after = _time(bench, case)
+                cells, ratio = _compared(found)
+                head = _head("step", found)
+                lines.append([str(case), *cells])
+                pairs = zip(head[1:], cells, strict=True)
+                say(f"  {case}: " + ", ".join(map(" ".join, pairs)))
+                results.append(
+                    {
+                        "case": vars(case),
+                        **_record(found, ratio),
+                        "losses_apart": {"first": before, "last": after},
+                    }
+                )
+    say(f"\nMedians (quartiles) of {bench.rounds} rounds.\n\n{table(head, lines)}")
+    if bench.pytorch:
+        first = max(result["losses_apart"]["first"] for result in results)
+        say(f"\nFirst losses, without noise, differ by at most {first:.0e} of ours.")
+        quiet = [r for r in results if not r["case"]["variant"].startswith("noisy")]
+        if quiet:
+            last = max(result["losses_apart"]["last"] for result in quiet)
+            say(f"Where nothing is drawn, those after {bench.rounds + 1} steps by {last:.0e}.")
+    return results
+
+
+def layers(bench: Bench) -> list[dict[str, Any]]:
+    results, lines, head = [], [], []
+    case = bench.main_case
+    for name, contenders in contend_in_stages(case, bench.pytorch):
+        found = in_turn(contenders, bench.rounds)
+        head = _head("layer", found)
+        for phase in ("forward", "backward"):
+            cells, _ = _compared(found, phase)
+            lines.append([f"{name} {phase}", *cells])
+        _, ratio = _compared(found)
+        results.append({"layer": name, **_record(found, ratio)})
+        say(f"  {name}: {found[OURS]['total']} ms" + (f", {ratio.medians:.2f}" if ratio else ""))
+        del contenders
+        _tidy()
+    sums = {
+        name: sum(r["times"][name]["median_ms"] for r in results) for name in results[0]["times"]
+    }
+    lines.append(
+        ["all", *(f"{ms:.0f}" for ms in sums.values()), *[""] * (len(head) - len(sums) - 1)]
+    )
+    say(f"\nLayers of {case}, alone.\n\n{table(head, lines)}")
+    return results
+
+
+def profile(bench: Bench) -> dict[str, Any]:
+    step = Step(bench.main_case)
+    step()
+    with profile_() as found:
+        step()
+    say(f"One step of {bench.main_case}:\n\n{found}")
+    rows = [dataclasses.asdict(row) for row in found.rows]
+    return {"case": vars(bench.main_case), "elapsed_ms": found.elapsed_ms, "rows": rows}
+
+
+def memory(bench: Bench) -> list[dict[str, Any]]:
+    layouts = {f"PyTorch {name}": name for name in bench.pytorch.LAYOUTS} if bench.pytorch else {}
+    contenders = {f"{OURS} fast": "fast", f"{OURS} lean": "lean", **layouts}
+    results, lines = [], []
+    for model in bench.models:
+        case = dataclasses.replace(bench.main_case, model=model)
+        peaks = {name: peak(case, which, bench.threads) for name, which in contenders.items()}
+        lines.append([str(case), *(f"{p['step'] / 1e6:.0f}" for p in peaks.values())])
+        results.append({"case": vars(case), "bytes": peaks})
+    head = ["peak memory of a step", *(f"{name}, MB" for name in contenders)]
+    say(f"Above the process with model and batch loaded.\n\n{table(head, lines)}")
+    return results
+
+
+def scaling(bench: Bench) -> dict[str, list[dict[str, Any]]]:
+    main = bench.main_case
+    threads = sorted({n for n in (1, 2, bench.threads) if n <= bench.threads})
+    runs = {
+        "batch": [
+            (dataclasses.replace(main, batch=n), bench.threads) for n in bench.scaling_batches
+        ],
+        "width": [
+            (dataclasses.replace(main, width=w), bench.threads) for w in bench.scaling_widths
+        ],
+        "threads": [(main, n) for n in threads],
+    }
+    results: dict[str, list[dict[str, Any]]] = {}
+    for axis, cases in runs.items():
+        lines, head = [], []
+        for case, n in cases:
+            with bench.on_threads(n):
+                found, _, _ = _time(bench, case)
+            cells, ratio = _compared(found)
+            per_image = 1000 * found[OURS]["total"].median / case.batch
+            value = n if axis == "threads" else getattr(case, axis)
+            head = [*_head(axis, found), "minibn, ms/image"]
+            lines.append([value, *cells, f"{per_image:.2f}"])
+            results.setdefault(axis, []).append(
+                {"case": vars(case), "threads": n, **_record(found, ratio)}
+            )
+            say(f"  {axis} {value}: {found[OURS]['total']} ms")
+        say(f"\n{main.model} {main.variant} by {axis}.\n\n{table(head, lines)}\n")
+    return results
+
+
+def others(bench: Bench) -> dict[str, Any]:
+    batch = bench.main_case.batch
+    contenders = list(Convolution(batch).contenders(bench.pytorch))
+    found = in_turn(contenders, min(bench.rounds, 3))
+    least = min(phases["total"].median for phases in found.values())
+    lines = [
+        [name, str(phases["total"]), f"{phases['total'].median / least:.1f}"]
+        for name, phases in found.items()
+    ]
+    head = ["convolution 3×3, 64->64, 32 px", "ms", "times the fastest"]
+    say(f"Batch {batch}, forward and backward.\n\n{table(head, lines)}")
+    missing = [name for name in ("mygrad", "pydynet") if name not in found]
+    if missing:
+        say(f"\nNot installed: {', '.join(missing)}.")
+    return {"batch": batch, **_record(found, None)}
+
+
+def startup(bench: Bench) -> dict[str, Any]:
+    found = start_up(min(bench.rounds, 7))
+    say(table(["start-up", "ms"], [[name, str(times)] for name, times in found.items()]))
+    return {name: times.record() for name, times in found.items()}
+
+
+# A part's name -> its title, and what measures it
+PARTS: dict[str, tuple[str, Callable[[Bench], Any]]] = {
+    "machine": ("The machine", machine),
+    "startup": ("Start-up", startup),
+    "steps": ("Training steps", steps),
+    "profile": ("Profile by op", profile),
+    "layers": ("Layers", layers),
+    "memory": ("Memory", memory),
+    "scaling": ("Scaling", scaling),
+    "others": ("Other libraries in NumPy", others),
+}

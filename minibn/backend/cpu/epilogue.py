@@ -1,0 +1,278 @@
+"""BatchNorm, noise, ReLU and max-pooling in passes over blocks that stay in the cache, on threads.
+
+An activation of VGG's first layers is 32 MB; a pass over it costs its way through the memory, and
+the separate ops make a dozen. Here are four: the moments, the forward map, the cotangent with its
+two sums, and the gradient.
+
+**Forward.** Normalising is affine in x once the moments are known:
+
+    y = x · scale + shift,   scale = gamma / √(var + eps),   shift = beta - mean · scale
+
+The moments of blocks are joined by the formula of Chan, Golub & LeVeque 1983, so that neither many
+values nor a large mean costs digits: with n_b values, mean_b and M2_b = Σ (x - mean_b)² per block,
+
+    mean = Σ n_b mean_b / M,   M · var = Σ M2_b + Σ n_b (mean_b - mean)²
+
+**Backward.** With ȳ the cotangent before ReLU and pooling (0 where they let nothing through):
+
+    beta̅ = Σ ȳ,   gamma̅ = Σ ȳ x̂,   x̄ = scale · (ȳ - (beta̅ + x̂ gamma̅) / M) = scale · ȳ + k x + c
+
+with k and c per channel, since x̂ is affine in x. So ȳ and its sums come first; they need all
+blocks, therefore x̄ is a second pass.
+
+Nothing is kept but one byte for each pooled value, which says where it came from, and the noise's
+factors (they are drawn again instead if memory must be saved).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minibn.backend.cpu import memory
+from minibn.backend.cpu.threads import blocks, in_shares
+from minibn.backend.kernels import Kernel
+
+BLOCK = 1 << 18  # elements a call works on: 1 MB in float32, what a core's cache holds
+ROW = 1 << 14  # elements of a tiled vector: shorter inner loops cost more than their arithmetic
+NOTHING = 4  # where a pooled value came from if the ReLU let nothing through
+
+
+class Rows:
+    """How an activation (N, ..., C) is cut: blocks of images, and rows with several pixels each."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.N, self.C = shape[0], shape[-1]
+        self.pixels = math.prod(shape[1:-1])
+        self.images = max(1, BLOCK // (self.pixels * self.C))
+        # A row holds `repeat` pixels: a divisor of a block's pixels, also of the last block's.
+        pixels = math.gcd(self.images * self.pixels, self.N % self.images * self.pixels)
+        most = max(1, ROW // self.C)
+        self.repeat = next(r for r in range(min(most, pixels), 0, -1) if pixels % r == 0)
+
+    def tiled(self, v: np.ndarray, dtype: Any) -> np.ndarray:
+        """A vector over channels, repeated for each pixel of a row."""
+        return np.tile(v.astype(dtype), self.repeat)
+
+    def rows(self, x: np.ndarray) -> np.ndarray:
+        """A block (b, ..., C) as (rows, repeat·C), a view."""
+        return x.reshape(-1, self.repeat * self.C)
+
+    def per_channel(self, x: np.ndarray) -> np.ndarray:
+        """A block as (values, C), a view."""
+        return x.reshape(-1, self.C)
+
+    def all_blocks(self, work: Any) -> list[Any]:
+        """`work(images, number)` for every block, on threads; its results in the blocks' order."""
+        every = list(blocks(self.N, self.images))
+        parts = in_shares(lambda some: [work(b) for b in every[some]], len(every))
+        return [result for part in parts for result in part]
+
+
+def moments(rows: Rows, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel, (C,) in float64, of a contiguous x (N, ..., C)."""
+
+    def of_block(images: slice) -> tuple[int, np.ndarray, np.ndarray]:
+        values = rows.per_channel(x[images])
+        n = len(values)
+        ones = np.ones(n, x.dtype)
+        mean = (ones @ values) / n
+        centred = memory.empty(x[images].shape, x.dtype)
+        np.subtract(rows.rows(x[images]), rows.tiled(mean, x.dtype), out=rows.rows(centred))
+        centred = rows.per_channel(centred)
+        rest = (ones @ centred) / n  # what rounding left in the mean
+        squares = np.einsum("nc,nc->c", centred, centred) - n * rest * rest
+        return n, mean + rest.astype(np.float64), squares.astype(np.float64)
+
+    counts, means, squares = zip(*rows.all_blocks(of_block), strict=True)
+    n, means = np.array(counts, np.float64)[:, None], np.array(means)
+    M = n.sum()
+    mean = (n * means).sum(0) / M
+    return mean, (np.sum(squares, axis=0) + (n * (means - mean) ** 2).sum(0)) / M
+
+
+def corners(x: np.ndarray, size: int) -> list[np.ndarray]:
+    """For each place in a window, row by row: the pixels that lie there. Views."""
+    return [x[:, k::size, m::size] for k in range(size) for m in range(size)]
+
+
+class FusedEpilogue(Kernel):
+    """ops.epilogue: see above. Pooling by 2, behind a ReLU, of images with even sides."""
+
+    @classmethod
+    def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
+        pools = not op.pool or (
+            op.pool == 2 and op.relu and x.ndim == 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0
+        )
+        return (
+            pools
+            and x.ndim >= 2
+            and x.size > 0
+            and x.dtype.char in "fd"
+            and all(a.dtype == x.dtype and a.shape == x.shape[-1:] for a in affine)
+        )
+
+    @classmethod
+    def pays(cls, op: Any, x: Any, *affine: Any) -> bool:
+        return x.size >= 1 << 16
+
+    def forward(self, x, *affine):
+        op, dtype = self.op, x.dtype
+        x = np.ascontiguousarray(x)
+        self.rows = rows = Rows(x.shape)
+        self._settle(x, *affine)
+        N, C = x.shape[0], x.shape[-1]
+        shape = (N, x.shape[1] // 2, x.shape[2] // 2, C) if op.pool else x.shape
+        out = memory.empty(shape, dtype)
+        self.source = np.empty(shape, np.uint8) if op.pool and any(self.wants) else None
+        s, m = op.noise(x) if op.noise else (None, None)
+        self.s = s if self.keep else None
+        scale = None if self.scale is None else rows.tiled(self.scale, dtype)
+        shift = None if self.shift is None else rows.tiled(self.shift, dtype)
+        zeros = np.zeros(rows.repeat * C, dtype)
+
+        def of_block(images: slice) -> None:
+            block = rows.rows(x[images])
+            y = memory.empty(x[images].shape, dtype) if op.pool else out[images]
+            z = rows.rows(y)
+            if scale is not None:
+                block = np.multiply(block, scale, out=z)
+            if shift is not None:
+                block = np.add(block, shift, out=z)
+            if s is not None:
+                np.multiply(block, rows.rows(s[images]), out=z)
+                block = np.add(z, rows.rows(m[images]), out=z)
+            if op.pool:
+                if block is not z:
+                    np.copyto(z, block)
+                source = None if self.source is None else self.source[images]
+                self._pool(y, out[images], source, zeros)
+            elif op.relu:
+                np.maximum(block, zeros, out=z)
+            elif block is not z:
+                np.copyto(z, block)
+
+        rows.all_blocks(of_block)
+        return out
+
+    def _settle(self, x: np.ndarray, *affine: np.ndarray) -> None:
+        """scale and shift (C,) in float64, or None; the moments for the op and for the vjp."""
+        self.mean = self.inv_std = self.scale = self.shift = None
+        if self.op.eps is not None:
+            gamma, beta = (v.astype(np.float64) for v in affine)
+            self.mean, var = moments(self.rows, x)
+            self.inv_std = 1 / np.sqrt(var + self.op.eps)
+            self.scale = gamma * self.inv_std
+            self.shift = beta - self.mean * self.scale
+            self.op.mean, self.op.var = self.mean.astype(x.dtype), var.astype(x.dtype)
+        elif affine:
+            self.shift = affine[-1]
+            self.scale = affine[0] if len(affine) == 2 else None
+
+    def _pool(self, y: np.ndarray, out: np.ndarray, source: Any, zeros: np.ndarray) -> None:
+        """out = the largest of each window of y, or 0; source = its place, the first of equals.
+
+        A window's place is the number of pixels, in order, that are less than the largest: while
+        all before were less, one more is counted.
+        """
+        a, b, c, d = corners(y, 2)
+        np.maximum(a, b, out=out)
+        np.maximum(out, c, out=out)
+        np.maximum(out, d, out=out)
+        if source is not None:
+            before = np.empty(out.shape, bool)
+            less = np.empty(out.shape, bool)
+            place = source.view(np.uint8)
+            np.not_equal(a, out, out=before)
+            np.copyto(place, before)
+            for corner in (b, c):
+                np.not_equal(corner, out, out=less)
+                np.logical_and(before, less, out=before)
+                np.add(place, before.view(np.uint8), out=place)
+            np.greater(out, 0, out=less)  # also False for NaN, which a ReLU lets nothing through
+            np.logical_not(less, out=less)
+            np.multiply(less.view(np.uint8), np.uint8(NOTHING), out=before.view(np.uint8))
+            np.bitwise_or(place, before.view(np.uint8), out=place)
+        np.maximum(out, 0, out=out)
+
+    def vjp(self, g, out, x, *affine):
+        op, rows, dtype = self.op, self.rows, x.dtype
+        if g.dtype != dtype:
+            return self.by_definition(g, out, x, *affine)
+        x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
+        dx = memory.empty(x.shape, dtype)
+        s = self.s
+        if op.noise and s is None:
+            s, _ = op.noise(x)
+        centre = None if self.mean is None else rows.tiled(self.mean, dtype)
+        count = len(affine)
+
+        def cotangent(images: slice) -> tuple[np.ndarray, ...]:
+            """ȳ of a block into dx, and its sums for the vectors of `affine`."""
+            y_bar = dx[images]
+            self._through(g[images], out[images], images, y_bar)
+            flat = rows.rows(y_bar)
+            if s is not None:
+                np.multiply(flat, rows.rows(s[images]), out=flat)
+            if not count:
+                return ()
+            values = rows.per_channel(y_bar)
+            sums = (np.ones(len(values), dtype) @ values,)
+            if count == 2:
+                factor = x[images]
+                if centre is not None:
+                    factor = memory.empty(factor.shape, dtype)
+                    np.subtract(rows.rows(x[images]), centre, out=rows.rows(factor))
+                dot = np.einsum("nc,nc->c", values, rows.per_channel(factor))
+                sums = (dot, *sums)
+            return sums
+
+        sums = rows.all_blocks(cotangent)
+        total = [np.sum(part, axis=0, dtype=np.float64) for part in zip(*sums, strict=True)]
+        if self.inv_std is not None:
+            total[0] *= self.inv_std  # Σ ȳ (x - mean) so far
+        vectors = [t.astype(dtype) for t in total]
+        if self.wants[0] and self.scale is not None:
+            self._input_grad(x, dx, total)
+        return (dx if self.wants[0] else None), *vectors
+
+    def _through(self, g: np.ndarray, out: np.ndarray, images: slice, y_bar: np.ndarray) -> None:
+        """ȳ of a block: g where the ReLU and the pooling let it through."""
+        if self.op.pool:
+            source = self.source[images]
+            here = np.empty(source.shape, bool)
+            for place, corner in enumerate(corners(y_bar, 2)):
+                np.equal(source, np.uint8(place), out=here)
+                np.multiply(g, here, out=corner)
+        elif self.op.relu:
+            open_ = np.greater(out, 0)
+            np.multiply(g, open_, out=y_bar)
+        else:
+            np.copyto(y_bar, g)
+
+    def _input_grad(self, x: np.ndarray, dx: np.ndarray, total: list[np.ndarray]) -> None:
+        """dx, which holds ȳ, becomes scale · ȳ + k x + c."""
+        rows, dtype = self.rows, x.dtype
+        scale = rows.tiled(self.scale, dtype)
+        if self.inv_std is None:
+            rows.all_blocks(
+                lambda b: np.multiply(rows.rows(dx[b]), scale, out=rows.rows(dx[b])) is None
+            )
+            return
+        d_gamma, d_beta = total
+        M = x.size // x.shape[-1]
+        k = -self.scale * self.inv_std * d_gamma / M
+        c = -self.scale * d_beta / M - k * self.mean
+        slope, offset = rows.tiled(k, dtype), rows.tiled(c, dtype)
+
+        def of_block(images: slice) -> None:
+            block = rows.rows(dx[images])
+            t = memory.empty(block.shape, dtype)
+            np.multiply(rows.rows(x[images]), slope, out=t)
+            np.add(t, offset, out=t)
+            np.multiply(block, scale, out=block)
+            np.add(block, t, out=block)
+
+        rows.all_blocks(of_block)

@@ -1,0 +1,96 @@
+"""What follows a convolution, as one op: norm (or bias), noise, ReLU and max-pooling.
+
+Each of them is an op of its own, and `compose` below, which calls them one after another, is the
+definition. A kernel can run the four in one pass while a block of the image is in the cache, where
+the separate ops read and write the whole activation each time; so where no kernel runs, nothing is
+gained, and `epilogue` calls the ops themselves. A law says that both agree.
+
+The name is that of the libraries of matrix products (cuDNN, CUTLASS), which know the same seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minibn.backend.kernels import find
+from minibn.errors import ShapeError
+from minibn.ops.elementwise import relu
+from minibn.ops.norm import batch_norm, check_batch, check_channels
+from minibn.ops.pool import max_pool2d
+from minibn.tape import Op, apply, value
+
+# noise(x) -> (s, m), arrays of x's shape; the same ones each time it is called
+Draw = Callable[[Any], tuple[Any, Any]]
+
+
+class Epilogue(Op):
+    """pool(relu(s · norm(x) + m)), each part optional.
+
+    The inputs are x, (x, shift) or (x, scale, shift): with `eps` the last are gamma and beta of a
+    BatchNorm, without it y = x · scale + shift. `noise` gives s and m, constants of differentiation.
+    """
+
+    needs_output = True
+
+    def __init__(self, eps: float | None, noise: Draw | None, relu: bool, pool: int) -> None:
+        self.eps, self.noise, self.relu, self.pool = eps, noise, relu, pool
+        self.mean: Any = None  # of the batch, (C,): for the layer that tracks them
+        self.var: Any = None
+
+    def compose(self, x, *affine):
+        """The definition: on Tensors and on arrays."""
+        y = x
+        if self.eps is not None:
+            y, self.mean, self.var = batch_norm(x, *affine, eps=self.eps, return_moments=True)
+        elif affine:
+            *scale, shift = affine
+            y = (x * scale[0] if scale else x) + shift
+        if self.noise is not None:
+            s, m = self.noise(value(x))
+            y = y * s + m
+        if self.relu:
+            y = relu(y)
+        return max_pool2d(y, self.pool) if self.pool else y
+
+    def forward(self, *inputs):
+        return self.compose(*inputs)
+
+    def vjp(self, g, out, *inputs):
+        """The ops again, recorded, and g pulled back through them."""
+        from minibn.backward import pull_back
+
+        return pull_back(self.compose, inputs, g, self.wants)
+
+
+def epilogue(
+    x,
+    *affine,
+    eps: float | None = None,
+    noise: Draw | None = None,
+    relu: bool = False,
+    pool: int = 0,
+    return_moments: bool = False,
+) -> Any:
+    """norm or bias, then noise, ReLU and max-pooling of `pool` × `pool` pixels.
+
+    x (..., C); affine: nothing, `shift` (C,) or `scale, shift` (C,) each; with `eps` they are
+    BatchNorm's gamma and beta, and `return_moments` gives the batch's mean and biased variance as
+    well. noise(x) -> (s, m): y becomes s · y + m; it is called again where the definition is
+    differentiated, and must give the same arrays.
+    Law: equal to batch_norm (or x · scale + shift), · s + m, relu, max_pool2d one after another.
+    Raises ShapeError as they do.
+    """
+    if len(affine) > 2 or (eps is not None and len(affine) != 2):
+        raise ShapeError(
+            f"epilogue: {len(affine)} vectors beside x; it takes shift, or scale and shift, and "
+            "with eps exactly gamma and beta."
+        )
+    op = Epilogue(eps, noise, relu, pool)
+    if eps is not None:
+        check_batch(x, *affine)
+    elif affine:
+        check_channels("epilogue", x, **dict(zip(("shift", "scale"), affine[::-1], strict=False)))
+    fast = find(op, [value(a) for a in (x, *affine)]) is not None
+    y = apply(op, x, *affine) if fast else op.compose(x, *affine)
+    return (y, op.mean, op.var) if return_moments else y
