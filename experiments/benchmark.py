@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarking.cases import Disagreement
-from experiments.benchmarking.machine import header, shares
+from experiments.benchmarking.machine import Bystanders, header, shares
 from experiments.benchmarking.memory import ChildFailed
 from experiments.benchmarking.parts import PARTS, Bench
 from experiments.benchmarking.report import say, table
@@ -34,6 +34,7 @@ from experiments.vgg_cifar import VARIANTS
 from reference_models.vgg import VGG, vgg
 
 PROGRAM = "python -m experiments.benchmark"
+DISTURBED = 0.03  # of the cores, taken by other processes: more, and times mean little
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def benchmark(options: Options) -> dict[str, Any]:
         options.width, **sizes,
     )  # fmt: skip
     record: dict[str, Any] = {"header": header(threads, pytorch), "rounds": options.rounds}
+    record["bystanders"] = {}
     for key, value in record["header"].items():
         if value is not None:
             say(f"{key:<12} {value}")
@@ -111,7 +113,11 @@ def benchmark(options: Options) -> dict[str, Any]:
         for name, (title, measure) in PARTS.items():
             if name in options.parts:
                 say(f"\n## {title}  [{clock(time.perf_counter() - began)}]\n")
+                bystanders = Bystanders()
                 record[name] = measure(bench)
+                record["bystanders"][name] = taken = bystanders.share()
+                if taken is not None and taken > DISTURBED:
+                    say(f"\nDISTURBED: meanwhile other processes took {taken:.0%} of the cores.")
                 _write(options, record)
     if "machine" in record and "steps" in record:
         say("\n## Shares of the machine\n\n" + table(SHARES, shares(record)))
@@ -132,6 +138,10 @@ def _judge(options: Options, record: dict[str, Any]) -> None:
         say("\n## Targets\n\n" + table(["target", "found", "at most", "aim", "verdict"], rows))
         if options.rounds < ROUNDS:
             say(f"\n{options.rounds} rounds decide nothing: --rounds {ROUNDS} or more.")
+        if any(taken is not None and taken > DISTURBED for taken in record["bystanders"].values()):
+            say(
+                "\nSome parts were disturbed by other processes. Repeat them when those have ended."
+            )
 
 
 def _write(options: Options, record: dict[str, Any]) -> None:

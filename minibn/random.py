@@ -48,26 +48,63 @@ def working(dtype: Any) -> np.dtype:
     return np.promote_types(dtype, np.float32)
 
 
+# From here on a backend may draw by a faster way.
+MANY = 1 << 17
+
+Affine = tuple[float, Any]  # (scale, shift (C,)): draw i becomes scale · draw + shift[i % C]
+
+
 def uniforms(backend: Backend, key: int, step: int, count: int, dtype: Any, stream: int = 0) -> Any:
     """`count` uniforms in [0, 1) for this (key, step, stream): multiples of 2⁻²⁴."""
-    raw = backend.philox(key, (stream << 192) + (step << 128), count)
+    counter = (stream << 192) + (step << 128)
+    if count >= MANY:
+        drawn = backend.draws(key, counter, count, dtype, normals=False)
+        if drawn is not None:
+            return drawn
+    raw = backend.philox(key, counter, count)
     return ((raw >> 40).astype(working(dtype)) * FRACTION).astype(dtype, copy=False)
 
 
 def uniforms_and_normals(
-    backend: Backend, key: int, step: int, count: int, dtype: Any, stream: int = 0
+    backend: Backend,
+    key: int,
+    step: int,
+    count: int,
+    dtype: Any,
+    stream: int = 0,
+    *,
+    uniform: Affine | None = None,
+    normal: Affine | None = None,
 ) -> tuple[Any, Any]:
     """`count` uniforms in [0, 1) and as many standard normals, independent, one integer for both.
 
     The uniforms are those of `uniforms`. The normals come by Box & Muller (1958) from the other
-    half of each integer: they reach ±5.8.
+    half of each integer: they reach ±5.8. `uniform` and `normal` ask for a scale and, for each of C
+    channels, a shift: the draws are then those of activations (..., C), one after another.
     """
+    counter = (stream << 192) + (step << 128)
+    if count >= MANY:
+        drawn = backend.draws(
+            key, counter, count, dtype, normals=True, uniform=uniform, normal=normal
+        )
+        if drawn is not None:
+            return drawn
     half = -(-count // 2)
-    raw = backend.philox(key, (stream << 192) + (step << 128), 2 * half)
-    uniform = (raw >> 40).astype(working(dtype))[:count] * FRACTION
+    raw = backend.philox(key, counter, 2 * half)
+    u = (raw >> 40).astype(working(dtype))[:count] * FRACTION
     low = ((raw & 0xFFFFFFFF) >> 8).astype(working(dtype))
     xp = array_module(low)
     radius = xp.sqrt(-2 * xp.log((low[:half] + 1) * FRACTION))  # the logarithm of (0, 1]
     angle = low[half:] * (2 * math.pi * FRACTION)
-    normal = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]
-    return uniform.astype(dtype, copy=False), normal.astype(dtype, copy=False)
+    z = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]
+    return (
+        _moved(u.astype(dtype, copy=False), uniform),
+        _moved(z.astype(dtype, copy=False), normal),
+    )
+
+
+def _moved(draws: Any, affine: Affine | None) -> Any:
+    if affine is None or not draws.size:
+        return draws
+    scale, shift = affine
+    return (draws.reshape(-1, len(shift)) * scale + shift).reshape(-1)

@@ -7,6 +7,7 @@ small, so that after any number of rounds the weights are still those of a young
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,8 +109,9 @@ def contend(case: Case, pytorch: Any, lean: bool = False) -> tuple[list[Contende
 def apart(losses: dict[str, float]) -> float:
     """The largest distance of a loss from ours, relative to ours; infinite if one isn't finite."""
     ours = losses[OURS]
-    worst = max(abs(loss - ours) for loss in losses.values()) / abs(ours)
-    return worst if worst < float("inf") else float("inf")  # NaN compares as False
+    if not all(map(math.isfinite, losses.values())):
+        return math.inf
+    return max(abs(loss - ours) for loss in losses.values()) / abs(ours)
 
 
 def stages(network: nn.Sequential) -> Iterator[tuple[str, nn.Sequential]]:

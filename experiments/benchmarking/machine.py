@@ -37,7 +37,6 @@ def header(threads: int, torch: Any) -> dict[str, Any]:
         "blas": ", ".join(dict.fromkeys(blas)) or "unknown",
         "torch": torch.version() if torch else None,
         "memory_gb": _memory_gb(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,  # of others: 0 is best
     }
 
 
@@ -46,6 +45,36 @@ def _memory_gb() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
     except (AttributeError, ValueError, OSError):
         return None
+
+
+class Bystanders:
+    """How busy other processes kept the cores since this was made. A contender whose threads wait
+    for each other loses much more than the share that was taken: PyTorch's step took seven times
+    as long while others used one core of two."""
+
+    def __init__(self) -> None:
+        self._start = _cpu_seconds()
+
+    def share(self) -> float | None:
+        """Of all cores' time, 0 to 1; None where the system does not tell (it is Linux's)."""
+        now = _cpu_seconds()
+        if self._start is None or now is None:
+            return None
+        total, busy, own = (b - a for a, b in zip(self._start, now, strict=True))
+        return max(0.0, busy - own) / total if total > 0 else 0.0
+
+
+def _cpu_seconds() -> tuple[float, float, float] | None:
+    """Seconds of all cores together: passed, busy or taken by the host, and spent by this process
+    and those that it waited for."""
+    try:
+        with open("/proc/stat", encoding="ascii") as lines:
+            ticks = [int(number) for number in lines.readline().split()[1:9]]
+    except OSError:
+        return None
+    idle, own = ticks[3] + ticks[4], os.times()
+    a_second = os.sysconf("SC_CLK_TCK")
+    return sum(ticks) / a_second, (sum(ticks) - idle) / a_second, sum(own[:4])
 
 
 def product_rate(n: int, repeats: int) -> float:

@@ -84,6 +84,10 @@ def _record(found: Found, ratio: Ratio | None) -> dict[str, Any]:
     return {"times": times, "ratio": dataclasses.asdict(ratio) if ratio else None}
 
 
+def _progress(name: Any, found: Found, ratio: Ratio | None) -> None:
+    say(f"  {name}: {found[OURS]['total']} ms" + (f", ratio {ratio.medians:.2f}" if ratio else ""))
+
+
 def _time(bench: Bench, case: Case, lean: bool = False) -> tuple[Found, float, float]:
     """(times, how far the losses are apart before the first and after the last step)."""
     contenders, steps = contend(case, bench.pytorch, lean)
@@ -123,8 +127,7 @@ def steps(bench: Bench) -> list[dict[str, Any]]:
                 cells, ratio = _compared(found)
                 head = _head("step", found)
                 lines.append([str(case), *cells])
-                pairs = zip(head[1:], cells, strict=True)
-                say(f"  {case}: " + ", ".join(map(" ".join, pairs)))
+                _progress(case, found, ratio)
                 results.append(
                     {
                         "case": vars(case),
@@ -134,8 +137,10 @@ def steps(bench: Bench) -> list[dict[str, Any]]:
                 )
     say(f"\nMedians (quartiles) of {bench.rounds} rounds.\n\n{table(head, lines)}")
     if bench.pytorch:
+        say("\nratio: our median over that of PyTorch's better layout; paired: the median of the")
+        say("rounds' own ratios.")
         first = max(result["losses_apart"]["first"] for result in results)
-        say(f"\nFirst losses, without noise, differ by at most {first:.0e} of ours.")
+        say(f"First losses, without noise, differ by at most {first:.0e} of ours.")
         quiet = [r for r in results if not r["case"]["variant"].startswith("noisy")]
         if quiet:
             last = max(result["losses_apart"]["last"] for result in quiet)
@@ -154,7 +159,7 @@ def layers(bench: Bench) -> list[dict[str, Any]]:
             lines.append([f"{name} {phase}", *cells])
         _, ratio = _compared(found)
         results.append({"layer": name, **_record(found, ratio)})
-        say(f"  {name}: {found[OURS]['total']} ms" + (f", {ratio.medians:.2f}" if ratio else ""))
+        _progress(name, found, ratio)
         del contenders
         _tidy()
     sums = {
@@ -184,10 +189,18 @@ def memory(bench: Bench) -> list[dict[str, Any]]:
     for model in bench.models:
         case = dataclasses.replace(bench.main_case, model=model)
         peaks = {name: peak(case, which, bench.threads) for name, which in contenders.items()}
-        lines.append([str(case), *(f"{p['step'] / 1e6:.0f}" for p in peaks.values())])
-        results.append({"case": vars(case), "bytes": peaks})
-    head = ["peak memory of a step", *(f"{name}, MB" for name in contenders)]
+        found, _, _ = _time(dataclasses.replace(bench, pytorch=None), case, lean=True)
+        times = [str(phases["total"]) for phases in found.values()]
+        lines.append([str(case), *(f"{p['step'] / 1e6:.0f}" for p in peaks.values()), *times])
+        results.append({"case": vars(case), "bytes": peaks, **_record(found, None)})
+    head = [
+        "peak memory of a step",
+        *(f"{name}, MB" for name in contenders),
+        "fast, ms",
+        "lean, ms",
+    ]
     say(f"Above the process with model and batch loaded.\n\n{table(head, lines)}")
+    say('\nlean: minibn.kernels("lean"), which recomputes what "fast" keeps for the backward pass.')
     return results
 
 
@@ -217,7 +230,7 @@ def scaling(bench: Bench) -> dict[str, list[dict[str, Any]]]:
             results.setdefault(axis, []).append(
                 {"case": vars(case), "threads": n, **_record(found, ratio)}
             )
-            say(f"  {axis} {value}: {found[OURS]['total']} ms")
+            _progress(f"{axis} {value}", found, ratio)
         say(f"\n{main.model} {main.variant} by {axis}.\n\n{table(head, lines)}\n")
     return results
 

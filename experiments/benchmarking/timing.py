@@ -58,22 +58,15 @@ class Times:
 
     def __str__(self) -> str:
         """The median and quartiles in ms: "12.3 (12.1-12.9)"."""
-        low, high = self.quartiles
         digits = 0 if self.median > 0.1 else 1 if self.median > 0.005 else 2
-        return " ".join(
-            [
-                f"{1000 * self.median:.{digits}f}",
-                f"({1000 * low:.{digits}f}-{1000 * high:.{digits}f})",
-            ]
-        )
+        median, low, high = (f"{1000 * s:.{digits}f}" for s in (self.median, *self.quartiles))
+        return f"{median} ({low}-{high})"
 
     def record(self) -> dict[str, Any]:
-        low, high = self.quartiles
-        milliseconds = [round(1000 * s, 4) for s in self.seconds]
         return {
             "median_ms": 1000 * self.median,
-            "quartiles_ms": [1000 * low, 1000 * high],
-            "rounds_ms": milliseconds,
+            "quartiles_ms": [1000 * s for s in self.quartiles],
+            "rounds_ms": [1000 * s for s in self.seconds],
         }
 
 

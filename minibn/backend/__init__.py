@@ -109,6 +109,15 @@ class Backend:
         """`count` raw integers of Philox4x64-10, the same on every backend."""
         return philox(self.xp, key, counter, count)
 
+    def draws(self, key: int, counter: int, count: int, dtype: Any, **what: Any) -> Any:
+        """What `minibn.random` draws, bit for bit, by a faster way; None if there is none here."""
+        return None
+
+    def piecewise(self, update: Callable[..., None], *arrays: Any) -> None:
+        """update(*arrays), which changes arrays of one shape in place and treats each element
+        alike; perhaps a piece of them at a time."""
+        update(*arrays)
+
     def synchronize(self) -> None:
         """Wait until everything asked for is computed. Needed around a clock, nowhere else."""
 
@@ -152,12 +161,22 @@ class NumpyBackend(Backend):
 
     @property
     def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
-        from minibn.backend.cpu import KERNELS  # at the first op: they know the ops
+        from minibn.backend.cpu.table import KERNELS  # at the first op: they know the ops
 
         return KERNELS
 
     def philox(self, key: int, counter: int, count: int) -> Any:
         return np.random.Philox(key=key, counter=counter).random_raw(count)
+
+    def draws(self, key: int, counter: int, count: int, dtype: Any, **what: Any) -> Any:
+        from minibn.backend.cpu.draws import draw  # at the first noise: they know the threads
+
+        return draw(key, counter, count, dtype, **what)
+
+    def piecewise(self, update: Callable[..., None], *arrays: Any) -> None:
+        from minibn.backend.cpu.elementwise import piecewise
+
+        piecewise(update, *arrays)
 
 
 class DeviceBackend(Backend):

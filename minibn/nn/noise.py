@@ -78,10 +78,11 @@ class Noise(Drawing):
         mu = self.n_mu * (2 * per_unit[:C] - 1)  # (C,)
         sigma = 1 + (self.n_sigma - 1) * per_unit[C:]  # (C,)
         spread = self.r_sigma**0.5 if self.r_is_variance else self.r_sigma
-        u, normal = uniforms_and_normals(backend, self.key, step, x.size, dtype)
-        m = u.reshape(x.shape) * (2 * self.r_mu) + (mu - self.r_mu)
-        s = normal.reshape(x.shape) * spread + sigma
-        return s, m
+        m, s = uniforms_and_normals(
+            backend, self.key, step, x.size, dtype,
+            uniform=(2 * self.r_mu, mu - self.r_mu), normal=(spread, sigma),
+        )  # fmt: skip
+        return s.reshape(x.shape), m.reshape(x.shape)
 
     def forward(self, x: Any) -> Any:
         if not self.active:

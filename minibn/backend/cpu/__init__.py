@@ -1,18 +1,1 @@
-"""Kernels for NumPy arrays: the ops of a training step, on all cores. See README.md.
-
-KERNELS maps an op's class to what may stand in for it; the first that fits wins.
-"""
-
-from minibn.backend.cpu.conv import WinogradConv2d, WinogradInputGrad, WinogradWeightGrad
-from minibn.backend.cpu.epilogue import FusedEpilogue
-from minibn.backend.cpu.im2col import Im2colConv2d, Im2colInputGrad, Im2colWeightGrad
-from minibn.backend.kernels import Kernel
-from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
-from minibn.ops.epilogue import Epilogue
-
-KERNELS: dict[type, tuple[type[Kernel], ...]] = {
-    Conv2d: (WinogradConv2d, Im2colConv2d),
-    Conv2dInputGrad: (WinogradInputGrad, Im2colInputGrad),
-    Conv2dWeightGrad: (WinogradWeightGrad, Im2colWeightGrad),
-    Epilogue: (FusedEpilogue,),
-}
+"""Kernels for NumPy arrays: the ops of a training step, on all cores. See README.md."""

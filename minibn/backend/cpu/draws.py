@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from minibn.backend import kernels
 from minibn.backend.cpu import memory, threads
 
 BLOCK = 1 << 16  # integers at a time: 512 KB
 FRACTION = 2.0**-24  # as in minibn.random: 24 bits to a draw
-Affine = tuple[float, Any]  # (scale, shift (C,)): a draw at place i becomes scale · draw + shift[i % C]
+Affine = tuple[float, Any]  # (scale, shift (C,)): draw i becomes scale · draw + shift[i % C]
 
 
 class _Stream:
@@ -37,7 +38,7 @@ class _Stream:
         self.uniform = memory.empty((count,), dtype)
 
     def block(self, start: int, stop: int) -> np.ndarray:
-        """Write the uniforms of places start to stop. Returns the integers that they are made of."""
+        """Write the uniforms of places start to stop. Returns their integers."""
         ahead = start % 4  # the generator starts at a multiple of four
         philox = np.random.Philox(key=self.key, counter=self.counter + start // 4)
         raw = philox.random_raw(stop - start + ahead)[ahead:]
@@ -49,7 +50,7 @@ class _Stream:
 
 
 class _Shift:
-    """The shift of each channel, repeated over a block and a bit, so that any block adds a slice."""
+    """The shifts of the channels, repeated over a block and more: each block adds a slice."""
 
     def __init__(self, affine: Affine | None, dtype: Any) -> None:
         self.repeated = None
@@ -61,6 +62,24 @@ class _Shift:
         if self.repeated is not None:
             phase = start % self.C
             draws += self.repeated[phase : phase + len(draws)]
+
+
+def draw(
+    key: int,
+    counter: int,
+    count: int,
+    dtype: Any,
+    *,
+    normals: bool,
+    uniform: Affine | None = None,
+    normal: Affine | None = None,
+) -> Any:
+    """`minibn.random.uniforms`, or with `normals` `uniforms_and_normals`: None if not for here."""
+    if kernels.mode() == "reference" or dtype not in (np.float32, np.float64):
+        return None
+    if not normals:
+        return uniforms(key, counter, count, dtype)
+    return uniforms_and_normals(key, counter, count, dtype, uniform, normal)
 
 
 def uniforms(key: int, counter: int, count: int, dtype: Any) -> np.ndarray:

@@ -16,9 +16,11 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 SETTING = "MINIBN_NUM_THREADS"
 _limit: contextvars.ContextVar[int] = contextvars.ContextVar("minibn_threads", default=0)
@@ -59,6 +61,8 @@ def limited(threads: int) -> Iterator[None]:
 
 @functools.cache
 def _pool(workers: int) -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # brings logging with it: not at start-up
+
     return ThreadPoolExecutor(workers, thread_name_prefix="minibn")
 
 
@@ -76,7 +80,7 @@ def _blas() -> Any:
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Inside, every BLAS uses one thread; afterwards as many as before."""
-    if hasattr(_inside, "part"):
+    if hasattr(_inside, "part") or _limit.get() == 1:  # seen to already
         yield
         return
     with _blas().limit(limits=1, user_api="blas"):
