@@ -53,7 +53,7 @@ class Options:
     threads: int | None = setting(None, "threads of all contenders (default: all cores)", kind=int)
 
 
-QUICK: dict[str, Any] = {"models": ("vgg11",), "batch": (8,), "width": 0.125, "rounds": 2}
+QUICK: dict[str, Any] = {"models": ("vgg11",), "batch": (8,), "width": 0.125, "rounds": 1}
 QUICK_SIZES: dict[str, Any] = {
     "scaling_batches": (4, 8), "scaling_widths": (0.0625, 0.125), "product": 256, "megabytes": 8
 }  # fmt: skip
@@ -121,7 +121,8 @@ def benchmark(options: Options) -> dict[str, Any]:
                 _write(options, record)
     if "machine" in record and "steps" in record:
         say("\n## Shares of the machine\n\n" + table(SHARES, shares(record)))
-        say("\nBy the direct method's counts: Winograd's does less, and may exceed 100%.")
+        say("\nBy the direct method's counts (`benchmarking.machine.Cost` lists them): Winograd's")
+        say("convolution does less, and may exceed 100%.")
     _judge(options, record)
     _write(options, record)
     say(f"\nDone in {clock(time.perf_counter() - began)}.")

@@ -146,17 +146,21 @@ class SGD(Optimizer):
         super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
 
     def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * w
-        if group["momentum"]:
-            if "velocity" in state:
-                state["velocity"] *= group["momentum"]
-                state["velocity"] += g
-            else:
-                state["velocity"] = g.copy()
-            v = state["velocity"]
-            g = g + group["momentum"] * v if group["nesterov"] else v
-        w -= self.lr * group["lr_scale"] * g
+        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
+        momentum, nesterov = group["momentum"], group["nesterov"]
+        if momentum and not state:
+            state["velocity"] = array_module(w).zeros_like(w)
+
+        def rule(w: Any, g: Any, v: Any = None) -> None:
+            if decay:
+                g = g + decay * w
+            if v is not None:
+                v *= momentum
+                v += g
+                g = g + momentum * v if nesterov else v
+            w -= lr * g
+
+        backend_of(w).piecewise(rule, w, g, *(state.values() if momentum else ()))
 
 
 class Adam(Optimizer):
@@ -182,19 +186,23 @@ class Adam(Optimizer):
 
     def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
         xp = array_module(w)
-        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
-        if decay and group["decoupled"]:
-            w *= 1 - lr * decay
-        elif decay:
-            g = g + decay * w
+        lr, decay, eps = self.lr * group["lr_scale"], group["weight_decay"], group["eps"]
+        (beta1, beta2), decoupled = group["betas"], group["decoupled"]
         if not state:
             state["first"], state["second"] = xp.zeros_like(w), xp.zeros_like(w)
-        beta1, beta2 = group["betas"]
-        state["first"] += (1 - beta1) * (g - state["first"])
-        state["second"] += (1 - beta2) * (g * g - state["second"])
-        mean = state["first"] / (1 - beta1**self.steps)
-        scale = xp.sqrt(state["second"] / (1 - beta2**self.steps)) + group["eps"]
-        w -= lr * mean / scale
+
+        def rule(w: Any, g: Any, first: Any, second: Any) -> None:
+            if decay and decoupled:
+                w *= 1 - lr * decay
+            elif decay:
+                g = g + decay * w
+            first += (1 - beta1) * (g - first)
+            second += (1 - beta2) * (g * g - second)
+            mean = first / (1 - beta1**self.steps)
+            scale = xp.sqrt(second / (1 - beta2**self.steps)) + eps
+            w -= lr * mean / scale
+
+        backend_of(w).piecewise(rule, w, g, state["first"], state["second"])
 
 
 def AdamW(

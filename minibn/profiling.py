@@ -11,7 +11,7 @@ once, and the rows add up to the time in ops. `inclusive_ms` has the ops inside 
 
 A device computes on after a call has returned, so the clock waits for it before and after each op.
 That makes the parts right and the whole slower than without a profile; on NumPy an op costs some
-2 µs more. Where no profile is active, an op costs one look at a thread's variable.
+4 µs more. Where no profile is active, an op costs one look at a thread's variable.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import minibn
-from experiments.benchmarking.timing import Contender, clocked
+from experiments.benchmarking.timing import Contender
 from experiments.vgg_cifar import VARIANTS
 from minibn import nn, ops, optim
 from minibn.profiling import part
@@ -91,26 +91,28 @@ class Step:
         return loss
 
 
-def contend(case: Case, pytorch: Any, lean: bool = False) -> tuple[list[Contender], dict[str, Any]]:
-    """(contenders, their steps by name) for a training step: ours, with `lean` also in that mode,
-    and PyTorch's layouts (pytorch: its side, or None). Raises Disagreement."""
+def contend(case: Case, pytorch: Any, lean: bool = False) -> tuple[dict[str, Any], float]:
+    """(training steps by contender, how far their first losses are apart): ours, with `lean` also
+    in that mode, and PyTorch's layouts (pytorch: its side, or None). Raises Disagreement."""
     steps: dict[str, Any] = {OURS: Step(case)}
     if lean:
         steps[f"{OURS} lean"] = Step(case, "lean")
     if pytorch:
         for layout in pytorch.LAYOUTS:
             steps[f"PyTorch {layout}"] = pytorch.Step(case, layout, case.network())
-    losses = {name: step.quiet_loss() for name, step in steps.items()}
-    if apart(losses) > AGREEMENT:
-        raise Disagreement(f"{case}: the first losses differ, so nothing is timed: {losses}")
-    return [Contender(name, clocked("total", step)) for name, step in steps.items()], steps
+    distance = apart(steps)
+    if distance > AGREEMENT:
+        losses = ", ".join(f"{step.quiet_loss():.7g} ({name})" for name, step in steps.items())
+        raise Disagreement(f"{case}: the first losses differ, so nothing is timed: {losses}.")
+    return steps, distance
 
 
-def apart(losses: dict[str, float]) -> float:
+def apart(steps: dict[str, Any]) -> float:
     """The largest distance of a loss from ours, relative to ours; infinite if one isn't finite."""
-    ours = losses[OURS]
+    losses = {name: step.quiet_loss() for name, step in steps.items()}
     if not all(map(math.isfinite, losses.values())):
         return math.inf
+    ours = losses[OURS]
     return max(abs(loss - ours) for loss in losses.values()) / abs(ours)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from experiments.benchmarking.memory import peak
 from experiments.benchmarking.others import Convolution
 from experiments.benchmarking.report import say, table
 from experiments.benchmarking.startup import start_up
-from experiments.benchmarking.timing import Found, Ratio, in_turn
+from experiments.benchmarking.timing import Contender, Found, Ratio, clocked, in_turn
 from minibn.backend.cpu import memory as memory_
 from minibn.backend.cpu import threads as threads_
 from minibn.profiling import profile as profile_
@@ -90,10 +91,10 @@ def _progress(name: Any, found: Found, ratio: Ratio | None) -> None:
 
 def _time(bench: Bench, case: Case, lean: bool = False) -> tuple[Found, float, float]:
     """(times, how far the losses are apart before the first and after the last step)."""
-    contenders, steps = contend(case, bench.pytorch, lean)
-    before = apart({name: step.quiet_loss() for name, step in steps.items()})
+    steps, before = contend(case, bench.pytorch, lean)
+    contenders = [Contender(name, clocked("total", step)) for name, step in steps.items()]
     found = in_turn(contenders, bench.rounds)
-    after = apart({name: step.quiet_loss() for name, step in steps.items()})
+    after = apart(steps)
     del contenders, steps
     _tidy()
     return found, before, after
@@ -183,6 +184,9 @@ def profile(bench: Bench) -> dict[str, Any]:
 
 
 def memory(bench: Bench) -> list[dict[str, Any]]:
+    if sys.platform == "win32":
+        say("Not measured: Windows tells a process's peak in no way that Python knows.")
+        return []
     layouts = {f"PyTorch {name}": name for name in bench.pytorch.LAYOUTS} if bench.pytorch else {}
     contenders = {f"{OURS} fast": "fast", f"{OURS} lean": "lean", **layouts}
     results, lines = [], []

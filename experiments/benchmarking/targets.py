@@ -49,12 +49,13 @@ def verdicts(record: dict[str, Any]) -> Iterator[Verdict]:
             what = f"step of {case['model']} {case['variant']}, batch {case['batch']}"
             yield Verdict(f"{what}, over PyTorch's best", step["ratio"]["medians"], *limits)
     for peaks in record.get("memory", []):
-        theirs = [peaks["bytes"][name] for name in peaks["bytes"] if name.startswith("PyTorch")]
+        case, found = peaks["case"], {name: p["step"] for name, p in peaks["bytes"].items()}
+        theirs = [found[name] for name in found if name.startswith("PyTorch")]
         for mode in ("fast", "lean"):
             if theirs:
-                what = f"peak memory of {peaks['case']['model']} ({mode}), over PyTorch's lower"
-                ratio = peaks["bytes"][f"minibn {mode}"]["step"] / min(t["step"] for t in theirs)
-                yield Verdict(what, ratio, MEMORY)
+                what = f"peak memory of {case['model']}, batch {case['batch']} ({mode})"
+                ratio = found[f"minibn {mode}"] / min(theirs)
+                yield Verdict(f"{what}, over PyTorch's lower", ratio, MEMORY)
     per_image = {
         row["case"]["batch"]: row["times"]["minibn"]["median_ms"] / row["case"]["batch"]
         for row in record.get("scaling", {}).get("batch", [])

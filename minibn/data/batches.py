@@ -91,7 +91,10 @@ def normalize(images: Any, dtype: Any = np.float32) -> Any:
     >>> normalize(np.array([0, 255], np.uint8)).tolist()
     [-2.0, 2.0]
     """
-    return images.astype(dtype) * (4 / 255) - 2
+    x = images.astype(dtype)
+    x *= 4 / 255
+    x -= 2
+    return x
 
 
 def _check(images: np.ndarray, labels: np.ndarray, batch_size: int) -> None:

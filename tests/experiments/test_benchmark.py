@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
         patch.setattr(benchmark, "pytorch_side", lambda: None)
         patch.setattr(others, "installed", dict)
         patch.setattr(timing, "PAUSE", 0.0)
-        assert main("--quick", "--rounds", 1, "--threads", 1, "--json", path) == 0
+        assert main("--quick", "--threads", 1, "--json", path) == 0
     return json.loads(path.read_text()), out.getvalue()
 
 
@@ -101,7 +101,7 @@ def test_pytorchs_steps_start_from_our_loss_and_stay_near_it() -> None:
     pytorch = pytorch_side()
     for variant in ("batchnorm", "standard"):
         case = dataclasses.replace(SMALL, variant=variant)
-        _, steps = contend(case, pytorch)
+        steps, _ = contend(case, pytorch)
         for _ in range(2):
             losses = [step() for step in steps.values()]
             assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
@@ -271,7 +271,7 @@ def test_memory_start_up_and_the_time_per_image_are_judged() -> None:
     peaks = {"minibn fast": 110, "minibn lean": 90, "PyTorch nchw": 100, "PyTorch x": 80}
     record = {
         "memory": [
-            {"case": {"model": "vgg16"}, "bytes": {k: {"step": v} for k, v in peaks.items()}}
+            {"case": vars(Case("vgg16")), "bytes": {k: {"step": v} for k, v in peaks.items()}}
         ],
         "scaling": {
             "batch": [

@@ -3,20 +3,29 @@
 That each law can fail is shown in `test_laws_can_fail.py`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from support.backends import DEVICES, chosen
 
+import minibn.ops.epilogue
+import minibn.tape
 import minibn.testing
 from minibn import Tensor, grad, ops
+from minibn.backend.kernels import find, kernels
 from minibn.errors import GraphError
 from minibn.testing import Problem
 from minibn.testing.commands.profiles import share
 from minibn.testing.laws import LAWS, check_laws, recorded, table
 from minibn.testing.laws import law as register
-from minibn.testing.laws.law import EVERY_LAYER, EVERY_OP, GROUPS
+from minibn.testing.laws.kernels import FAST, fast_points
+from minibn.testing.laws.law import EVERY_LAYER, EVERY_OP, GROUPS, points_of
+from minibn.testing.mutants.problems import drawn
+from minibn.testing.strategies import conv2d_problems
+from minibn.testing.tensors import check_problem
 
 PAIRS = [(law, case) for law in LAWS.values() for case in law.over]
 ON_DEVICES = [law for law in LAWS.values() if law.devices]
@@ -37,6 +46,51 @@ def test_law_on_devices(law, name):
             except AssertionError as error:
                 error.add_note(f"about {case}, on {name}")
                 raise
+
+
+# -- with kernels in the ops' places
+
+BESIDE = [(law, case) for law, case in PAIRS if case in FAST and law.group != "kernels"]
+THREE_BY_THREE = conv2d_problems("beyond", most=5, kernel=3, stride=1)
+
+
+@pytest.mark.parametrize("law, case", BESIDE, ids=[f"{law.name}-{case}" for law, case in BESIDE])
+def test_law_with_kernels(law, case):
+    if law.draw is points_of:
+        law = replace(law, draw=fast_points)
+    elif law.group == "convolution" and law.name != "unseen_pixels_do_nothing":  # needs strides
+        law = replace(law, draw=lambda case: THREE_BY_THREE | LAWS[law.name].draw(case))
+    with kernels("always"):
+        law.run(case, examples=share(4))
+
+
+@pytest.mark.parametrize("case", FAST)
+def test_the_gradient_is_right_with_kernels(case):
+    @settings(max_examples=share(12))
+    @given(fast_points(case))
+    def check(problem):
+        check_problem(problem)
+
+    with kernels("always"):
+        check()
+
+
+def test_the_law_of_kernels_is_about_every_row_in_which_one_runs(monkeypatch):
+    ran = set()
+
+    def spy(op, inputs):
+        kernel = find(op, inputs)
+        if kernel is not None:
+            ran.add(case)
+        return kernel
+
+    monkeypatch.setattr(minibn.tape, "find", spy)
+    monkeypatch.setattr(minibn.ops.epilogue, "find", spy)
+    for case in EVERY_OP + EVERY_LAYER:
+        with kernels("always"):
+            for problem in drawn(points_of(case), 6):
+                problem.f(*problem.inputs)
+    assert ran == set(FAST), "name the row in laws/kernels.py, beside its op"
 
 
 def test_the_table_in_the_docs_is_the_one_that_the_laws_make():

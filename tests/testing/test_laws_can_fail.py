@@ -12,6 +12,7 @@ import pytest
 
 from minibn import Op, Tensor, apply, backward, nn, ops, optim, tape
 from minibn.backend import get_backend
+from minibn.backend.cpu.epilogue import FusedEpilogue
 from minibn.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.elementwise import Abs, Add, Exp, Subtract
 from minibn.ops.loss import SoftmaxCrossEntropy
@@ -179,8 +180,8 @@ class Forgets(optim.SGD):
 
 
 class Biased(nn.BatchNorm):
-    def _track(self, mean, var):
-        super()._track(mean, var * 0.9)
+    def track(self, mean, var, M):
+        super().track(mean, var * 0.9, M)
 
 
 class AlwaysTracks(nn.BatchNorm):
@@ -360,6 +361,9 @@ PATCHED = {
     "the_difference_to_one_hot": (SOFT, SoftmaxCrossEntropy, "vjp", sum_for_mean),
     "no_layer_writes_in_evaluation": ("nn.Linear", nn.Linear, "forward", counts_in_evaluation),
     "the_state_is_all_there_is": ("nn.Conv2d", nn.Conv2d, "load_state_dict", lambda self, s: None),
+    "kernels_agree_with_definitions": (
+        "epilogue", FusedEpilogue, "forward", scaled(FusedEpilogue.forward, 1.0001),
+    ),
     "no_grad_is_not_evaluation": ("nn.ReLU", nn.ReLU, "forward", only_recorded),
 }  # fmt: skip
 

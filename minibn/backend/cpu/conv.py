@@ -9,9 +9,10 @@ The mathematics is in `winograd.py`. Here the work is cut, in one of two ways:
   thread's cache. Then the whole batch goes through in three stages, and for the products each
   thread takes its own of the n² matrices, so that no thread reads what another one does.
 
-The forward pass keeps the transformed tiles V for the gradient of the filters (2.25 times the
-memory of x), unless it must save memory: then V is computed again. The filters' transform U is
-always computed again: it is up to four times as large as the filters.
+The gradient of the filters reads the tiles V again. In stages the forward pass keeps them (2.25
+times the memory of x), unless memory is to be saved; of large images they are computed again, which
+takes no longer than fetching them from memory. So is the filters' transform U, which is up to four
+times as large as the filters.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from minibn.backend.cpu.winograd import (
 from minibn.backend.kernels import Kernel
 
 TILES = 256  # tiles in a block: 64 channels make 2.4 MB of V, and products of a good size
+GROUP = 256  # tiles that are transformed at a time
 FILTERS = 3 << 20  # bytes of U up to which a thread works through blocks on its own
 LOADING = 100  # how many tiles' products take as long as bringing a filter's transform from memory
 
@@ -76,18 +78,14 @@ class Plan:
     def border(self) -> int:
         return int(self.s.overlap)
 
-    def images(self) -> list[slice]:
-        return list(blocks(self.N, self.block))
-
-    def tile_array(self, images: int, channels: int) -> np.ndarray:
+    def tile_array(self, images: int, channels: int, make: Any = memory.scratch) -> np.ndarray:
         """For V or M of so many images: (n, n, images, th, tw, channels)."""
-        shape = (self.s.n, self.s.n, images, self.th, self.tw, channels)
-        return memory.empty(shape, self.dtype)
+        return make((self.s.n, self.s.n, images, self.th, self.tw, channels), self.dtype)
 
     def rows_array(self, images: int, channels: int, border: int = 0) -> np.ndarray:
         """Scratch between the two axes: (images, rows, n, tw, channels)."""
         rows = self.s.m * self.th + 2 * border
-        return memory.empty((images, rows, self.s.n, self.tw, channels), self.dtype)
+        return memory.scratch((images, rows, self.s.n, self.tw, channels), self.dtype)
 
     def matrices(self, V: np.ndarray) -> np.ndarray:
         """(n, n, images, th, tw, C) as (n², images·tiles, C)."""
@@ -108,7 +106,7 @@ class Frame:
 
     def _inside(self, x: np.ndarray) -> np.ndarray:
         if self.scratch is None:
-            self.scratch = memory.empty(self.shape, self.dtype)
+            self.scratch = memory.scratch(self.shape, self.dtype)
             self.scratch.fill(0)
         return self.scratch[: len(x), self.top :, self.left :][:, : x.shape[1], : x.shape[2]]
 
@@ -136,14 +134,13 @@ def transformed(plan: Plan, w: np.ndarray, transpose: bool = False) -> np.ndarra
     if transpose:
         w = w.transpose(0, 1, 3, 2)
     rows, columns = w.shape[2:]
-    U = memory.empty((plan.products, rows, columns), plan.dtype)
+    U = memory.scratch((plan.products, rows, columns), plan.dtype)
     step = max(1, 2048 // columns)
 
-    def some(part: slice) -> None:
-        for r in blocks(part.stop - part.start, step):
-            r = slice(part.start + r.start, part.start + r.stop)
+    def some(mine: slice) -> None:
+        for r in blocks(mine, step):
             g = w[:, :, r].reshape(9, -1)
-            np.matmul(plan.s.GG, g, out=_flat(U[:, r]))
+            np.matmul(plan.s.GG, g, out=U[:, r].reshape(plan.products, -1))
 
     in_shares(some, rows, least=-(-50_000 // columns))
     return U
@@ -155,32 +152,30 @@ def gathered(plan: Plan, dU: np.ndarray) -> np.ndarray:
     dw = memory.empty((3, 3, C, F), plan.dtype)
     step = max(1, 2048 // F)
 
-    def some(part: slice) -> None:
-        for r in blocks(part.stop - part.start, step):
-            r = slice(part.start + r.start, part.start + r.stop)
-            np.matmul(plan.s.GG.T, _flat(dU[:, r]), out=_flat(dw.reshape(9, C, F)[:, r]))
+    def some(mine: slice) -> None:
+        for r in blocks(mine, step):
+            part = dU[:, r].reshape(plan.products, -1)
+            np.matmul(plan.s.GG.T, part, out=dw.reshape(9, C, F)[:, r].reshape(9, -1))
 
     in_shares(some, C, least=-(-50_000 // F))
     return dw
 
 
-def _flat(A: np.ndarray) -> np.ndarray:
-    """(n, r, c) with contiguous r·c as (n, r·c), a view."""
-    n, r, c = A.shape
-    return np.lib.stride_tricks.as_strided(A, (n, r * c), (A.strides[0], A.strides[2]))
+def my_products(i: int, threads: int, products: int, columns: int) -> list[tuple[int, slice]]:
+    """Which products thread i computes, and which columns of each: all, but of the last ones, which
+    do not go round, its share.
 
-
-def my_products(i: int, threads: int, products: int) -> list[tuple[int, bool]]:
-    """Which of the products thread i computes: (product, whether only its share of columns)."""
+    >>> my_products(0, 2, 3, 10), my_products(1, 2, 3, 10)
+    ([(0, slice(0, 10, None)), (2, slice(0, 5, None))], [(1, slice(0, 10, None)), (2, slice(5, 10, None))])
+    """
     whole = products // threads * threads
-    return [(t, False) for t in range(i, whole, threads)] + [
-        (t, True) for t in range(whole, products)
-    ]
+    mine = [(t, slice(0, columns)) for t in range(i, whole, threads)]
+    return mine + [(t, share(columns, i, threads)) for t in range(whole, products)]
 
 
 def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:
     """V = the transformed tiles of images x (b, H, W, C), a cache-sized group at a time."""
-    group = max(1, TILES // plan.tiles // 2)
+    group = max(1, GROUP // plan.tiles)
     frame = Frame(plan, min(group, len(x)), plan.C, plan.x_at, plan.border)
     P = plan.rows_array(min(group, len(x)), plan.C, plan.border)
     for b in blocks(len(x), group):
@@ -190,7 +185,7 @@ def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:
 
 def store_tiles(plan: Plan, M: np.ndarray, y: np.ndarray) -> None:
     """The images y (b, Ho, Wo, F) from their products."""
-    group = max(1, TILES // plan.tiles // 2)
+    group = max(1, GROUP // plan.tiles)
     frame = Frame(plan, min(group, len(y)), plan.F, plan.y_at, 0)
     Q = plan.rows_array(min(group, len(y)), plan.F)
     for b in blocks(len(y), group):
@@ -201,7 +196,7 @@ def store_tiles(plan: Plan, M: np.ndarray, y: np.ndarray) -> None:
 
 def load_cotangents(plan: Plan, dy: np.ndarray, dM: np.ndarray) -> None:
     """dM = A Ȳ Aᵀ of the cotangents dy (b, Ho, Wo, F)."""
-    group = max(1, TILES // plan.tiles // 2)
+    group = max(1, GROUP // plan.tiles)
     frame = Frame(plan, min(group, len(dy)), plan.F, plan.y_at, 0)
     Q = plan.rows_array(min(group, len(dy)), plan.F)
     for b in blocks(len(dy), group):
@@ -211,7 +206,7 @@ def load_cotangents(plan: Plan, dy: np.ndarray, dM: np.ndarray) -> None:
 
 def store_input_grad(plan: Plan, dV: np.ndarray, dx: np.ndarray) -> None:
     """The gradient dx (b, H, W, C) from that of its tiles."""
-    group = max(1, TILES // plan.tiles // 2)
+    group = max(1, GROUP // plan.tiles)
     frame = Frame(plan, min(group, len(dx)), plan.C, plan.x_at, 0)
     Q = plan.rows_array(min(group, len(dx)), plan.C)
     for b in blocks(len(dx), group):
@@ -220,46 +215,47 @@ def store_input_grad(plan: Plan, dV: np.ndarray, dx: np.ndarray) -> None:
         frame.finish(dx[b])
 
 
-def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, keep: bool) -> tuple[np.ndarray, list]:
-    """y (N, Ho, Wo, F), and the tiles V of every block if they are kept (else an empty list)."""
+def convolve(
+    plan: Plan, x: np.ndarray, w: np.ndarray, keep: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """y (N, Ho, Wo, F), and the tiles V if they are to be kept and were made all at once."""
     U = transformed(plan, w)
     y = memory.empty((plan.N, plan.Ho, plan.Wo, plan.F), plan.dtype)
-    images = plan.images()
-    if not plan.by_blocks:
-        V, M = plan.tile_array(plan.N, plan.C), plan.tile_array(plan.N, plan.F)
-        VV, MM = plan.matrices(V), plan.matrices(M)
+    if plan.by_blocks:
+        _convolve_by_blocks(plan, x, U, y)
+        return y, None
+    V = plan.tile_array(plan.N, plan.C, memory.empty if keep else memory.scratch)
+    M = plan.tile_array(plan.N, plan.F)
+    VV, MM = plan.matrices(V), plan.matrices(M)
+    threads = count()
 
-        def product(i: int) -> None:
-            for t, shared in my_products(i, threads, plan.products):
-                f = share(plan.F, i, threads) if shared else slice(None)
-                np.matmul(VV[t], U[t][:, f], out=MM[t][:, f])
+    def products(i: int) -> None:
+        for t, f in my_products(i, threads, plan.products, plan.F):
+            np.matmul(VV[t], U[t][:, f], out=MM[t][:, f])
 
-        threads = count()
-        in_shares(lambda b: load_tiles(plan, x[b], V[:, :, b]), plan.N)
-        parallel(product, threads)
-        in_shares(lambda b: store_tiles(plan, M[:, :, b], y[b]), plan.N)
-        return y, [V] if keep else []
-    kept = [plan.tile_array(b.stop - b.start, plan.C) for b in images] if keep else []
+    in_shares(lambda b: load_tiles(plan, x[b], V[:, :, b]), plan.N)
+    parallel(products, threads)
+    in_shares(lambda b: store_tiles(plan, M[:, :, b], y[b]), plan.N)
+    return y, V if keep else None
+
+
+def _convolve_by_blocks(plan: Plan, x: np.ndarray, U: np.ndarray, y: np.ndarray) -> None:
+    images = list(blocks(plan.N, plan.block))
     threads = min(count(), len(images))
 
     def work(i: int) -> None:
-        M, V = plan.tile_array(plan.block, plan.F), None
-        if not keep:
-            V = plan.tile_array(plan.block, plan.C)
-        for k in range(i, len(images), threads):
-            b = images[k]
+        V, M = plan.tile_array(plan.block, plan.C), plan.tile_array(plan.block, plan.F)
+        for b in images[i::threads]:
             n = b.stop - b.start
-            tiles = kept[k] if keep else _front(V, n)
-            products = _front(M, n)
+            tiles, products = _front(V, n), _front(M, n)
             load_tiles(plan, x[b], tiles)
             multiply(plan.matrices(tiles), U, plan.matrices(products))
             store_tiles(plan, products, y[b])
 
     parallel(work, threads)
-    return y, kept
 
 
-def _front(V: Any, images: int) -> np.ndarray:
+def _front(V: np.ndarray, images: int) -> np.ndarray:
     """The same memory for fewer images: (n, n, images, th, tw, C), contiguous."""
     n, _, most, th, tw, C = V.shape
     if images == most:
@@ -269,50 +265,46 @@ def _front(V: Any, images: int) -> np.ndarray:
 
 
 def gradients(
-    plan: Plan,
-    g: np.ndarray,
-    x: np.ndarray | None,
-    w: np.ndarray | None,
-    kept: list[np.ndarray],
+    plan: Plan, g: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, V: np.ndarray | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(dx, dw) for the cotangent g (N, Ho, Wo, F): dx if there is w, dw if there is x."""
+    """(dx, dw) for the cotangent g (N, Ho, Wo, F): dx if there is w, dw if there is x.
+
+    V: the tiles of x, if they were kept.
+    """
     U = None if w is None else transformed(plan, w, transpose=plan.by_blocks)
     dx = None if w is None else memory.empty((plan.N, plan.H, plan.W, plan.C), plan.dtype)
     work = _gradients_by_blocks if plan.by_blocks else _gradients_by_stages
-    dU = work(plan, g, x, U, dx, kept)
+    dU = work(plan, g, x, U, dx, V)
     return dx, None if dU is None else gathered(plan, dU)
 
 
-def _gradients_by_stages(plan: Plan, g: Any, x: Any, U: Any, dx: Any, kept: list) -> Any:
+def _gradients_by_stages(plan: Plan, g: Any, x: Any, U: Any, dx: Any, kept: Any) -> Any:
     dM = plan.tile_array(plan.N, plan.F)
-    V = dV = dU = None
+    V = dV = dU = kept
     if x is not None:
-        V = kept[0] if kept else plan.tile_array(plan.N, plan.C)
-        dU = memory.empty((plan.products, plan.C, plan.F), plan.dtype)
-        VV = plan.matrices(V)
+        V = plan.tile_array(plan.N, plan.C) if kept is None else kept
+        dU = memory.scratch((plan.products, plan.C, plan.F), plan.dtype)
     if dx is not None:  # V's memory again, once the product that read it is done
-        dV = plan.tile_array(plan.N, plan.C) if kept or V is None else V
-        dVV = plan.matrices(dV)
-    dMM = plan.matrices(dM)
+        dV = plan.tile_array(plan.N, plan.C) if V is kept else V
     threads = count()
 
     def load(b: slice) -> None:
         load_cotangents(plan, g[b], dM[:, :, b])
-        if V is not None and not kept:
+        if V is not kept:
             load_tiles(plan, x[b], V[:, :, b])
 
     def filters(i: int) -> None:
-        for t, shared in my_products(i, threads, plan.products):
-            f = share(plan.F, i, threads) if shared else slice(None)
+        VV, dMM = plan.matrices(V), plan.matrices(dM)
+        for t, f in my_products(i, threads, plan.products, plan.F):
             np.matmul(VV[t].T, dMM[t][:, f], out=dU[t][:, f])
 
     def inputs(i: int) -> None:
-        for t, shared in my_products(i, threads, plan.products):
-            c = share(plan.C, i, threads) if shared else slice(None)
+        dMM, dVV = plan.matrices(dM), plan.matrices(dV)
+        for t, c in my_products(i, threads, plan.products, plan.C):
             np.matmul(dMM[t], U[t][c].T, out=dVV[t][:, c])
 
     in_shares(load, plan.N)
-    if dU is not None:
+    if x is not None:
         parallel(filters, threads)
     if dx is not None:
         parallel(inputs, threads)
@@ -320,39 +312,33 @@ def _gradients_by_stages(plan: Plan, g: Any, x: Any, U: Any, dx: Any, kept: list
     return dU
 
 
-def _gradients_by_blocks(plan: Plan, g: Any, x: Any, UT: Any, dx: Any, kept: list) -> Any:
-    images = plan.images()
+def _gradients_by_blocks(plan: Plan, g: Any, x: Any, UT: Any, dx: Any, kept: None) -> Any:
+    images = list(blocks(plan.N, plan.block))
     threads = min(count(), len(images))
+    shape = (plan.products, plan.C, plan.F)
 
     def work(i: int) -> Any:
-        dM = plan.tile_array(plan.block, plan.F)
-        tiles = plan.tile_array(plan.block, plan.C)  # V if it is not kept, then dV
-        total, one = (memory.empty((plan.products, plan.C, plan.F), plan.dtype) for _ in range(2))
-        for k in range(i, len(images), threads):
-            b = images[k]
+        M, tiles = plan.tile_array(plan.block, plan.F), plan.tile_array(plan.block, plan.C)
+        dU, one = memory.scratch(shape, plan.dtype), memory.scratch(shape, plan.dtype)
+        for b in images[i::threads]:
             n = b.stop - b.start
-            products = _front(dM, n)
-            load_cotangents(plan, g[b], products)
+            dM, V = _front(M, n), _front(tiles, n)
+            load_cotangents(plan, g[b], dM)
             if x is not None:
-                V = kept[k] if kept else _front(tiles, n)
-                if not kept:
-                    load_tiles(plan, x[b], V)
-                into = total if k == i else one
-                multiply_transposed(plan.matrices(V), plan.matrices(products), into)
-                if k != i:
-                    np.add(total, one, out=total)
+                load_tiles(plan, x[b], V)
+                first = b is images[i]
+                multiply_transposed(plan.matrices(V), plan.matrices(dM), dU if first else one)
+                if not first:
+                    np.add(dU, one, out=dU)
             if dx is not None:
-                dV = _front(tiles, n)
-                multiply(plan.matrices(products), UT, plan.matrices(dV))
-                store_input_grad(plan, dV, dx[b])
-        return total
+                multiply(plan.matrices(dM), UT, plan.matrices(V))  # V becomes dV
+                store_input_grad(plan, V, dx[b])
+        return dU
 
     sums = parallel(work, threads)
-    if x is None:
-        return None
     for other in sums[1:]:
         np.add(sums[0], other, out=sums[0])
-    return sums[0]
+    return None if x is None else sums[0]
 
 
 def _suits(op: Any, *arrays: Any) -> bool:
@@ -387,14 +373,14 @@ class WinogradConv2d(_Winograd):
 
     def forward(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         self.dtype = x.dtype
-        y, self.kept = convolve(self.plan, x, w, self.keep and self.wants[1])
+        y, self.V = convolve(self.plan, x, w, self.keep and self.wants[1])
         return y
 
     def vjp(self, g: np.ndarray, out: Any, x: np.ndarray, w: np.ndarray) -> Any:
         if g.dtype != self.dtype:
             return self.by_definition(g, out, x, w)
         return gradients(
-            self.plan, g, x if self.wants[1] else None, w if self.wants[0] else None, self.kept
+            self.plan, g, x if self.wants[1] else None, w if self.wants[0] else None, self.V
         )
 
 
@@ -403,7 +389,7 @@ class WinogradInputGrad(_Winograd):
 
     def forward(self, c: np.ndarray, w: np.ndarray) -> np.ndarray:
         self.dtype = c.dtype
-        return gradients(self.plan, c, None, w, [])[0]
+        return gradients(self.plan, c, None, w, None)[0]
 
     def vjp(self, g, out, c, w):
         return self.by_definition(g, out, c, w)  # two convolutions, with kernels of their own
@@ -414,7 +400,7 @@ class WinogradWeightGrad(_Winograd):
 
     def forward(self, x: np.ndarray, c: np.ndarray) -> np.ndarray:
         self.dtype = x.dtype
-        return gradients(self.plan, c, x, None, [])[1]
+        return gradients(self.plan, c, x, None, None)[1]
 
     def vjp(self, g, out, x, c):
         return self.by_definition(g, out, x, c)

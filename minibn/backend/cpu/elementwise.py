@@ -18,8 +18,8 @@ import numpy as np
 from minibn.backend import kernels
 from minibn.backend.cpu import threads
 
-PIECE = 1 << 16  # elements
-LARGE = 1 << 18  # elements, 1 MB in float32: from here on pieces are shared out to threads
+PIECE = 1 << 18  # elements: 1 MB in float32
+LARGE = 1 << 18  # elements; from here on pieces are shared out to threads
 
 
 def piecewise(update: Callable[..., None], *arrays: Any) -> None:

@@ -64,6 +64,14 @@ class Rows:
         """A block as (values, C), a view."""
         return x.reshape(-1, self.C)
 
+    def dot(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Σ x y over the values of each channel of two blocks, (C,)."""
+        some = self.repeat
+        while some * self.C > 1024 and some % 2 == 0:  # the length at which einsum is fastest
+            some //= 2
+        x, y = x.reshape(-1, some * self.C), y.reshape(-1, some * self.C)
+        return np.einsum("rc,rc->c", x, y).reshape(some, self.C).sum(0)
+
     def all_blocks(self, work: Any) -> list[Any]:
         """`work(images, number)` for every block, on threads; its results in the blocks' order."""
         every = list(blocks(self.N, self.images))
@@ -79,11 +87,11 @@ def moments(rows: Rows, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         n = len(values)
         ones = np.ones(n, x.dtype)
         mean = (ones @ values) / n
-        centred = memory.empty(x[images].shape, x.dtype)
+        centred = memory.scratch(x[images].shape, x.dtype)
         np.subtract(rows.rows(x[images]), rows.tiled(mean, x.dtype), out=rows.rows(centred))
         centred = rows.per_channel(centred)
         rest = (ones @ centred) / n  # what rounding left in the mean
-        squares = np.einsum("nc,nc->c", centred, centred) - n * rest * rest
+        squares = rows.dot(centred, centred) - n * rest * rest
         return n, mean + rest.astype(np.float64), squares.astype(np.float64)
 
     counts, means, squares = zip(*rows.all_blocks(of_block), strict=True)
@@ -135,7 +143,7 @@ class FusedEpilogue(Kernel):
 
         def of_block(images: slice) -> None:
             block = rows.rows(x[images])
-            y = memory.empty(x[images].shape, dtype) if op.pool else out[images]
+            y = memory.scratch(x[images].shape, dtype) if op.pool else out[images]
             z = rows.rows(y)
             if scale is not None:
                 block = np.multiply(block, scale, out=z)
@@ -223,10 +231,9 @@ class FusedEpilogue(Kernel):
             if count == 2:
                 factor = x[images]
                 if centre is not None:
-                    factor = memory.empty(factor.shape, dtype)
+                    factor = memory.scratch(factor.shape, dtype)
                     np.subtract(rows.rows(x[images]), centre, out=rows.rows(factor))
-                dot = np.einsum("nc,nc->c", values, rows.per_channel(factor))
-                sums = (dot, *sums)
+                sums = (rows.dot(y_bar, factor), *sums)
             return sums
 
         sums = rows.all_blocks(cotangent)
@@ -269,7 +276,7 @@ class FusedEpilogue(Kernel):
 
         def of_block(images: slice) -> None:
             block = rows.rows(dx[images])
-            t = memory.empty(block.shape, dtype)
+            t = memory.scratch(block.shape, dtype)
             np.multiply(rows.rows(x[images]), slope, out=t)
             np.add(t, offset, out=t)
             np.multiply(block, scale, out=block)

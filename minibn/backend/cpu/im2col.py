@@ -30,7 +30,7 @@ import numpy as np
 from minibn.backend.cpu import memory, threads
 from minibn.backend.cpu.products import UNPACKED
 from minibn.backend.kernels import Kernel
-from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad, windows
+from minibn.ops.conv import windows
 
 BLOCK = 1 << 18  # numbers in a block's columns or results
 
@@ -214,10 +214,3 @@ class Im2colWeightGrad(_Im2col):
             input_grad(self.op, c, g) if self.wants[0] else None,
             convolve(self.op, x, g) if self.wants[1] else None,
         )
-
-
-KERNELS = {
-    Conv2d: Im2colConv2d,
-    Conv2dInputGrad: Im2colInputGrad,
-    Conv2dWeightGrad: Im2colWeightGrad,
-}

@@ -41,31 +41,40 @@ _calls = 0
 _lock = threading.Lock()
 
 
-def _take(size: int) -> np.ndarray:
-    """A buffer of at least `size` bytes: the smallest free one that wastes under a quarter."""
+def _take(size: int, most: int) -> np.ndarray:
+    """A buffer of at least `size` bytes: the smallest free one of at most `most`, or a new one."""
     global _calls
     with _lock:
         _calls += 1
         while _returned:
             buffer = _returned.popleft()
             _free.append((buffer.nbytes, _calls, buffer))
-        fitting = [i for i, (n, _, _) in enumerate(_free) if size <= n <= size + size // 4]
+        fitting = [i for i, (n, _, _) in enumerate(_free) if size <= n <= most]
         found = _free.pop(min(fitting, key=lambda i: _free[i][0]))[2] if fitting else None
         if _calls % 64 == 0:
             _free[:] = [entry for entry in _free if entry[1] > _calls - PATIENCE]
     return np.empty(size, np.uint8) if found is None else found
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array of this shape with any values in it, as `np.empty`; large ones from used memory."""
+def empty(shape: tuple[int, ...], dtype: Any, waste: float = 0.25) -> np.ndarray:
+    """An array of this shape with any values in it, as `np.empty`; large ones from used memory.
+
+    waste: what share of its size the buffer may have beyond it.
+    """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < SMALL:
         return np.empty(shape, dtype)
-    buffer = _take(size + LINE)
+    size += LINE
+    buffer = _take(size, int(size * (1 + waste)))
     start = -buffer.ctypes.data % LINE + buffer.ctypes.data
     interface = {"version": 3, "shape": shape, "typestr": dtype.str, "data": (start, False)}
     return np.asarray(_Lease(buffer, interface))
+
+
+def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """`empty` for what is given back soon: it may take a buffer of up to four times its size."""
+    return empty(shape, dtype, waste=3)
 
 
 def release() -> None:

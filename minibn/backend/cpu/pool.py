@@ -13,7 +13,8 @@ is left for the next, and the last takes the rest:
 
 The product and the difference are those of the bits read as integers, times 0 or 1 and minus itself
 or 0: exact for every value, also for an infinite one, and as fast as with floats. A masked copy
-(`np.copyto(where=)`, `np.where`) takes four times as long. Nothing is kept but x and y.
+(`np.copyto(where=)`, `np.where`) takes four times as long. Nothing is kept but x: y is made again in
+the cache, which costs less than reading it.
 
 Measured for (128, 32, 32, 64) in float32 on two cores: forward 3 ms, backward 7 to 8; the
 definition takes 75 and 70.
@@ -29,13 +30,49 @@ import numpy as np
 from minibn.backend.cpu import memory, threads
 from minibn.backend.kernels import Kernel
 
-BLOCK = 1 << 18  # pixels, times channels, of the images in a block: 1 MB in float32
+BLOCK = 1 << 18  # numbers in a block of images: 1 MB in float32
 
 
-def _blocks(x: np.ndarray, images: slice) -> Iterator[slice]:
-    size = max(1, BLOCK // max(x[0].size, 1))
-    for block in threads.blocks(images.stop - images.start, size):
-        yield slice(images.start + block.start, images.start + block.stop)
+def largest(parts: list[np.ndarray], out: np.ndarray) -> None:
+    """out = the maximum of the parts, place by place; a NaN stays."""
+    first, *others = parts
+    if not others:
+        np.copyto(out, first)
+    for other in others:
+        first = np.maximum(first, other, out=out)
+
+
+class Tiles:
+    """One thread's way through some images, a block at a time, with scratch for one block."""
+
+    def __init__(self, x: np.ndarray, size: tuple[int, int], images: slice) -> None:
+        (_, H, W, C), (sh, sw) = x.shape, size
+        Ho, Wo = H // sh, W // sw
+        self.images, self.rows, self.columns = images, sh, sw
+        self.covered = (slice(sh * Ho), slice(sw * Wo))
+        self.size = max(1, min(images.stop - images.start, BLOCK // (H * W * C)))
+        self.down = np.empty((self.size, Ho, sw * Wo, C), x.dtype)
+        self.y = np.empty((self.size, Ho, Wo, C), x.dtype)
+
+    def __iter__(self) -> Iterator[slice]:
+        first = self.images.start
+        for block in threads.blocks(self.images.stop - first, self.size):
+            yield slice(first + block.start, first + block.stop)
+
+    def pool(self, x: np.ndarray, y: np.ndarray) -> None:
+        """y = the largest value of each window of a block x."""
+        x, down = x[:, *self.covered], self.down[: len(x)]
+        largest([x[:, k :: self.rows] for k in range(self.rows)], down)  # (n, Ho, sw·Wo, C)
+        largest([down[:, :, m :: self.columns] for m in range(self.columns)], y)
+
+    def corners(self, x: np.ndarray) -> list[np.ndarray]:
+        """The corners of a block, in row-major order: views (n, Ho, Wo, C)."""
+        x = x[:, *self.covered]
+        return [
+            x[:, k :: self.rows, m :: self.columns]
+            for k in range(self.rows)
+            for m in range(self.columns)
+        ]
 
 
 class TiledMaxPool2d(Kernel):
@@ -44,7 +81,7 @@ class TiledMaxPool2d(Kernel):
     @classmethod
     def fits(cls, op: Any, x: Any) -> bool:
         return (
-            tuple(op.size) == tuple(op.stride)
+            op.size == op.stride
             and not any(op.padding)
             and x.dtype in (np.float32, np.float64)
             and x.size > 0
@@ -56,50 +93,44 @@ class TiledMaxPool2d(Kernel):
 
     def forward(self, x):
         (N, H, W, C), (sh, sw) = x.shape, self.op.size
-        Ho, Wo = H // sh, W // sw
-        y = memory.empty((N, Ho, Wo, C), x.dtype)
+        y = memory.empty((N, H // sh, W // sw, C), x.dtype)
 
         def work(images: slice) -> None:
-            for block in _blocks(x, images):
-                rows = x[block, 0 : sh * Ho : sh, : sw * Wo]  # (n, Ho, sw·Wo, C)
-                down = np.empty(rows.shape, x.dtype)
-                np.copyto(down, rows)
-                for k in range(1, sh):
-                    np.maximum(down, x[block, k : sh * Ho : sh, : sw * Wo], out=down)
-                np.copyto(y[block], down[:, :, ::sw])
-                for m in range(1, sw):
-                    np.maximum(y[block], down[:, :, m::sw], out=y[block])
+            tiles = Tiles(x, self.op.size, images)
+            for block in tiles:
+                tiles.pool(x[block], y[block])
 
         threads.in_shares(work, N)
         return y
 
     def vjp(self, g, out, x):
         (N, H, W, _), (sh, sw) = x.shape, self.op.size
-        Ho, Wo = H // sh, W // sw
         x_grad = memory.empty(x.shape, x.dtype)
-        x_grad[:, sh * Ho :] = 0  # pixels in no window
-        x_grad[:, :, sw * Wo :] = 0
-        places = [
-            (slice(k, sh * Ho, sh), slice(m, sw * Wo, sw)) for k in range(sh) for m in range(sw)
-        ]
+        x_grad[:, H // sh * sh :] = 0  # pixels in no window
+        x_grad[:, :, W // sw * sw :] = 0
         bits = np.dtype(f"u{x.itemsize}")
 
         def work(images: slice) -> None:
-            for block in _blocks(x, images):
-                y = out[block]
-                is_nan = np.isnan(y).any()
-                left = g[block].astype(g.dtype, order="C").view(bits)
-                wins, taken = np.empty(y.shape, bool), np.empty(y.shape, bits)
-                for place in places[:-1]:
-                    corner = x[block, *place]
+            tiles = Tiles(x, self.op.size, images)
+            some_left, some_taken = np.empty(tiles.y.shape, bits), np.empty(tiles.y.shape, bits)
+            some_wins = np.empty(tiles.y.shape, bool)
+            for block in tiles:
+                n = block.stop - block.start
+                y, left, taken, wins = (a[:n] for a in (tiles.y, some_left, some_taken, some_wins))
+                tiles.pool(x[block], y)
+                has_nan = np.isnan(y).any()
+                np.copyto(left.view(x.dtype), g[block])
+                *corners, _ = tiles.corners(x[block])
+                *grads, last_grad = tiles.corners(x_grad[block])
+                for corner, corner_grad in zip(corners, grads, strict=True):
                     np.equal(corner, y, out=wins)
-                    if is_nan:
+                    if has_nan:  # the first NaN wins
                         wins |= np.isnan(corner)
                     np.copyto(taken, wins)
                     np.multiply(left, taken, out=taken)
-                    np.copyto(x_grad[block, *place], taken.view(x.dtype))
+                    np.copyto(corner_grad, taken.view(x.dtype))
                     np.subtract(left, taken, out=left)
-                np.copyto(x_grad[block, *places[-1]], left.view(x.dtype))
+                np.copyto(last_grad, left.view(x.dtype))
 
         threads.in_shares(work, N)
         return x_grad

@@ -51,15 +51,9 @@ def multiply_transposed(A: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
 
 def _cut_rows(A: np.ndarray, rows: int) -> np.ndarray:
     """(t, R, C) -> (t, R / rows, rows, C), a view."""
-    t, R, C = A.shape
-    a, r, c = A.strides
-    return np.lib.stride_tricks.as_strided(A, (t, R // rows, rows, C), (a, rows * r, r, c))
+    return A.reshape(len(A), -1, rows, A.shape[-1])
 
 
 def _cut_columns(A: np.ndarray) -> np.ndarray:
     """(..., R, F) -> (..., F / 64, R, 64), a view."""
-    *lead, R, F = A.shape
-    *strides, r, f = A.strides
-    return np.lib.stride_tricks.as_strided(
-        A, (*lead, F // COLUMNS, R, COLUMNS), (*strides, COLUMNS * f, r, f)
-    )
+    return A.reshape(*A.shape[:-1], -1, COLUMNS).swapaxes(-3, -2)

@@ -15,7 +15,7 @@ import contextvars
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -133,10 +133,11 @@ def in_shares(work: Callable[[slice], Any], n: int, least: int = 1) -> list[Any]
     return parallel(lambda i: work(share(n, i, threads)), threads)
 
 
-def blocks(n: int, size: int) -> Iterable[slice]:
-    """The n things in order, `size` at a time.
+def blocks(things: int | slice, size: int) -> Iterator[slice]:
+    """So many things, or those of a share, in order, `size` at a time.
 
     >>> list(blocks(5, 2))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+    start, stop = (0, things) if isinstance(things, int) else (things.start, things.stop)
+    return (slice(first, min(first + size, stop)) for first in range(start, stop, size))

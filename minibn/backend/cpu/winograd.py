@@ -108,6 +108,8 @@ def schemes(dtype: np.dtype) -> dict[str, Scheme]:
 
 def _rows(x: np.ndarray, tiles: int, size: int, step: int) -> np.ndarray:
     """Axis 1 of x as (overlapping) tiles: (b, h, ...) -> (b, tiles, size, ...), a view."""
+    if size == step:
+        return x.reshape(len(x), tiles, size, *x.shape[2:])
     b, h = x.strides[:2]
     shape = (len(x), tiles, size, *x.shape[2:])
     return as_strided(x, shape, (b, step * h, h, *x.strides[2:]))
@@ -128,14 +130,9 @@ def input_tiles(s: Scheme, x: np.ndarray, V: np.ndarray, P: np.ndarray) -> None:
 
 
 def _by_rows(V: np.ndarray) -> np.ndarray:
-    """(n, n, b, th, tw, C) as (b, th, n of the width, n of the height, tw·C)."""
+    """(n, n, b, th, tw, C) as (b, th, n of the width, n of the height, tw·C), a view."""
     n, _, b, th, tw, C = V.shape
-    return _merged(V, (n, n, b, th, tw * C)).transpose(2, 3, 1, 0, 4)
-
-
-def _merged(V: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The last two axes as one; they are contiguous, and no copy is made."""
-    return as_strided(V, shape, (*V.strides[:4], V.strides[5]))
+    return V.reshape(n, n, b, th, tw * C).transpose(2, 3, 1, 0, 4)
 
 
 def output_tiles(s: Scheme, M: np.ndarray, y: np.ndarray, Q: np.ndarray) -> None:
@@ -147,19 +144,13 @@ def output_tiles(s: Scheme, M: np.ndarray, y: np.ndarray, Q: np.ndarray) -> None
     rows = Q.reshape(b, th, s.m, s.n, tw * F)
     np.matmul(s.At, _by_rows(M), out=rows.transpose(0, 1, 3, 2, 4))
     columns = Q.transpose(0, 1, 3, 2, 4)  # (b, m·th, tw, n, F)
-    np.matmul(s.At, columns, out=_split(y, (b, s.m * th, tw, s.m, F)))
-
-
-def _split(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(b, h, w, F) as (b, h, tw, m, F), a view."""
-    b, h, w, f = y.strides
-    return as_strided(y, shape, (b, h, shape[3] * w, w, f))
+    np.matmul(s.At, columns, out=y.reshape(b, s.m * th, tw, s.m, F))
 
 
 def output_tiles_adjoint(s: Scheme, dy: np.ndarray, dM: np.ndarray, Q: np.ndarray) -> None:
     """M̄ = A Ȳ Aᵀ for each tile. Shapes as in `output_tiles`."""
     _, _, b, th, tw, F = dM.shape
-    columns = _split(dy, (b, s.m * th, tw, s.m, F))
+    columns = dy.reshape(b, s.m * th, tw, s.m, F)
     np.matmul(s.At.T, columns, out=Q.transpose(0, 1, 3, 2, 4))
     rows = Q.reshape(b, th, s.m, s.n, tw * F).transpose(0, 1, 3, 2, 4)
     np.matmul(s.At.T, rows, out=_by_rows(dM))
@@ -175,12 +166,12 @@ def input_tiles_adjoint(s: Scheme, dV: np.ndarray, dx: np.ndarray, Q: np.ndarray
     np.matmul(s.inner, _by_rows(dV), out=rows.transpose(0, 1, 3, 2, 4))
     if s.overlap and th > 1:
         first, last = (
-            _merged(dV, (s.n, s.n, b, th, tw * C))[i].transpose(1, 2, 0, 3) for i in (0, -1)
+            dV[i].reshape(s.n, b, th, tw * C).transpose(1, 2, 0, 3) for i in (0, -1)
         )
         rows[:, :-1, -1] += first[:, 1:]  # a tile's first row is the last of the tile above
         rows[:, 1:, 0] += last[:, :-1]
     columns = Q.transpose(0, 1, 3, 2, 4)  # (b, m·th, tw, n, C)
-    own = _split(dx, (b, s.m * th, tw, s.m, C))
+    own = dx.reshape(b, s.m * th, tw, s.m, C)
     np.matmul(s.inner, columns, out=own)
     if s.overlap and tw > 1:
         own[:, :, :-1, -1] += columns[:, :, 1:, 0]

@@ -55,6 +55,10 @@ def of_constant_image(x: Tensor) -> Tensor:
     return ops.max_pool2d(x.reshape(1, 2, 2, 1))
 
 
+def relu_and_pool(x: Tensor) -> Tensor:
+    return ops.epilogue(x.reshape(1, 2, 2, 1), relu=True, pool=2)
+
+
 def kept_by_dropout(x: Tensor) -> Tensor:
     return ops.dropout(x, 0.5, np.array([0.5, 0.4]))
 
@@ -74,6 +78,18 @@ SUBGRADIENTS = (
         lambda: slopes(of_constant_image, [1, 1, 1, 1]),
         [1, 0, 0, 0],
         "the same: the first",
+    ),
+    Convention(
+        "epilogue, relu and pool, of 1, 1, 1, 1",
+        lambda: slopes(relu_and_pool, [1, 1, 1, 1]),
+        [1, 0, 0, 0],
+        "the same: the first",
+    ),
+    Convention(
+        "epilogue, relu and pool, of 0, 0, 0, 0",
+        lambda: slopes(relu_and_pool, [0, 0, 0, 0]),
+        [0, 0, 0, 0],
+        "the same",
     ),
     Convention(
         "l1 norm at 0, 0", lambda: slopes(lambda x: ops.norm(x, 1), [0, 0]), [0, 0], "the same"

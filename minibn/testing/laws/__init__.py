@@ -10,6 +10,7 @@ from minibn.testing.laws import (  # noqa: F401  each registers its laws
     batch_norm,
     convolution,
     graph,
+    kernels,
     layers,
     losses,
     optimizers,

@@ -18,7 +18,7 @@ from minibn.testing.laws.law import law
 from minibn.testing.laws.tools import agree, each, leaves_of, pull, value
 from minibn.testing.strategies import Point, conv2d_problems, norm_problems
 
-TRAINING = ("batch_norm", "batch_norm_composed")
+TRAINING = ("batch_norm", "batch_norm_composed", "epilogue")  # the last with its norm alone
 
 
 def named(name: str) -> Any:

@@ -131,7 +131,7 @@ GROUPS = (
     "algebra of the vjp", "aliasing", "broadcasting", "linearity and homogeneity", "purity",
     "memory layout", "dtype", "determinism", "graph", "backends", "second order", "batch_norm",
     "BatchNorm layer", "convolution, then batch_norm", "l_p norms", "convolution", "pooling",
-    "softmax and cross-entropy", "layers", "optimizers",
+    "softmax and cross-entropy", "layers", "optimizers", "kernels",
 )  # fmt: skip
 
 

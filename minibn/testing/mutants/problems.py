@@ -82,6 +82,14 @@ def fresh(op: Callable[..., Any]):
     return make
 
 
+def biased(rng: Rng):
+    """What follows a convolution in a network without norms: bias, ReLU, pooling."""
+    return (
+        lambda x, b: ops.epilogue(x, b, relu=True, pool=2),
+        (rng.standard_normal((2, 4, 4, 3)), rng.standard_normal(3)),
+    )
+
+
 def inference(x, gamma, beta):
     return ops.batch_norm_inference(x, gamma, beta, here(x, np.zeros(5)), here(x, np.ones(5)))
 
@@ -101,6 +109,7 @@ PLAIN: dict[str, Callable[[Rng], Any]] = {
     "conv2d": of(lambda x, w, b: ops.conv2d(x, w, b, padding=1), (2, 5, 5, 2), (3, 3, 2, 3), (3,)),
     "divide": of(ops.divide, (3, 4), (3, 4)),
     "dropout": dropped,
+    "epilogue": biased,
     "exp": of(ops.exp, (3, 4)),
     "gather": of(lambda x: ops.gather(x, here(x, THREE)), (2, 3)),
     "getitem": indexed,

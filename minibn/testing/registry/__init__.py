@@ -8,6 +8,7 @@ import numpy as np
 
 from minibn import ops
 from minibn.testing.registry import elementwise as e
+from minibn.testing.registry import epilogues
 from minibn.testing.registry import reductions as r
 from minibn.testing.registry import shaping as s
 from minibn.testing.registry import ties
@@ -59,6 +60,13 @@ CASES: dict[str, Case] = {
     "conv2d": Case(s.convolutions(), linear=((0, 2), (1, 2))),
     "divide": Case(e.binary(ops.divide, nonzero, nonzero), linear=IN_X),
     "dropout": Case(e.dropouts(), linear=IN_X),
+    "epilogue": Case(
+        epilogues.epilogues(),
+        digits=3,
+        half_digits=None,
+        kinks=epilogues.tied_epilogues(),
+        convention="after a ReLU the first of tied pixels gets the gradient, and none where all are 0",
+    ),
     "exp": Case(e.unary(ops.exp, within(8), STURDY)),
     "gather": Case(s.gathers(), linear=IN_X),
     "getitem": Case(s.indexed(), linear=IN_X),

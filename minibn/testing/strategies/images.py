@@ -59,33 +59,47 @@ class Geometry(NamedTuple):
 
 
 @st.composite
-def geometries(draw: Any, most_padding: str = "beyond", most: int = 3) -> Geometry:
-    """Geometries of at most `most` outputs, kernel and stride a side, in each direction its own.
+def geometries(
+    draw: Any,
+    most_padding: str = "beyond",
+    most: int = 3,
+    kernel: int | None = None,
+    stride: int | None = None,
+) -> Geometry:
+    """Geometries of at most `most` outputs, kernel and stride a side, in each direction its own
+    (or of the given kernel and stride, the same in both).
 
     most_padding: "inside" keeps it below the kernel, so that each border window sees a pixel;
     "half" up to half of it (pooling); "none"; "beyond" up to the kernel's size, which convolution
     allows. C and F differ always, Kh and Kw, H and W often: a swapped pair has no place to hide.
     Shrinks to one pixel, one channel, two filters.
     """
-    sides, kernel, stride, padding = [], [], [], []
+    sides, kernels, strides, padding = [], [], [], []
     for _ in range(2):
-        out, k, s = (draw(st.integers(1, most)) for _ in range(3))
+        free = (st.integers(1, most) if n is None else st.just(n) for n in (None, kernel, stride))
+        out, k, s = map(draw, free)
         largest = {"none": 0, "half": k // 2, "inside": k - 1, "beyond": k}[most_padding]
         p, rest = draw(st.integers(0, largest)), draw(st.integers(0, s - 1))
         side = (out - 1) * s + k - 2 * p + rest
         while side < 1:  # all padding: one window more
             side += s
         sides.append(side)
-        kernel.append(k)
-        stride.append(s)
+        kernels.append(k)
+        strides.append(s)
         padding.append(p)
     N, C, more = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(0, 1))
     F = (2, 3, 1, 3, 1, 2)[(C - 1) * 2 + more]  # one of the other two
-    return Geometry((N, *sides, C), (*kernel, C, F), (*stride,), (*padding,))  # type: ignore[arg-type]
+    return Geometry((N, *sides, C), (*kernels, C, F), (*strides,), (*padding,))  # type: ignore[arg-type]
 
 
 @st.composite
-def conv2d_problems(draw: Any, most_padding: str = "inside", most: int = 3) -> Point:
+def conv2d_problems(
+    draw: Any,
+    most_padding: str = "inside",
+    most: int = 3,
+    kernel: int | None = None,
+    stride: int | None = None,
+) -> Point:
     """Points of a convolution f(x, w, b, stride=..., padding=...); the bias b is there or not.
 
     x (N, H, W, C), w (Kh, Kw, C, F), b (F,); stride and padding are pairs. Filters have no zeros,
@@ -96,7 +110,7 @@ def conv2d_problems(draw: Any, most_padding: str = "inside", most: int = 3) -> P
     >>> [x.shape for x in point.inputs], point.settings
     ([(1, 1, 1, 1), (1, 1, 1, 2)], {'stride': (1, 1), 'padding': (0, 0)})
     """
-    geometry = draw(geometries(most_padding, most))
+    geometry = draw(geometries(most_padding, most, kernel, stride))
     rng = np.random.default_rng(seed := draw(seeds))
     texture = draw(textures)
     x, w = nonzero(rng, geometry.x, texture), nonzero(rng, geometry.w, texture)

@@ -1,0 +1,105 @@
+"""The law of kernels: what runs in an op's place computes what the op's definition says.
+
+How exactly, is measured by the definition itself: with `size` the change of its results where each
+number that goes in moves by one part in itself, up or down by chance, kernels stay within 1e-12 of
+`size` in float64 and 2e-5 in float32. (For a convolution that is about conv(|x|, |w|).)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from minibn import grad, ops
+from minibn.backend import Backend, get_backend, to_numpy
+from minibn.backend.kernels import kernels
+from minibn.ops.conv import Conv2d
+from minibn.ops.epilogue import Epilogue
+from minibn.ops.loss import SoftmaxCrossEntropy
+from minibn.ops.norm import BatchNorm
+from minibn.ops.pool import MaxPool2d
+from minibn.testing.laws.law import law, points_of
+from minibn.testing.laws.tools import leaves_of
+from minibn.testing.problem import Problem
+from minibn.testing.strategies import conv2d_problems
+
+# The rows of the registry in which an op runs that may have a kernel.
+ROWS: dict[type, tuple[str, ...]] = {
+    BatchNorm: ("batch_norm", "nn.BatchNorm", "nn.NoisyBatchNorm", "nn.Sequential"),
+    Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential"),
+    Epilogue: ("epilogue",),
+    MaxPool2d: ("max_pool2d", "nn.MaxPool2d"),
+    SoftmaxCrossEntropy: ("softmax_cross_entropy",),
+}
+FAST = tuple(
+    sorted({row for op in get_backend("numpy").kernels for row in ROWS.get(op, ())})
+)  # those in which one has
+ALLOWED = {np.float64: 1e-12, np.float32: 2e-5}
+STEP = 1e-6
+
+
+def fast_points(case: str) -> st.SearchStrategy[Problem]:
+    """The row's problems; of convolutions as many of the kind that networks have, 3×3 at stride 1."""
+    if case != "conv2d":
+        return points_of(case)
+    usual = conv2d_problems("beyond", most=6, kernel=3, stride=1)
+    return points_of(case) | usual.map(lambda point: point.problem(ops.conv2d))
+
+
+def results(
+    problem: Problem, inputs: Sequence[np.ndarray], along: Sequence[np.ndarray], backend: Backend
+) -> list[np.ndarray]:
+    """Value, gradients, and the gradients of ⟨gradients, along⟩; the last input is the cotangent."""
+    *leaves, c = leaves_of(inputs, backend)
+    y = problem.f(*leaves)
+    first = grad(y, leaves, c.data, unused="zeros")
+    slopes = grad((problem.f(*leaves) * c).sum(), leaves, create_graph=True, unused="zeros")
+    total = sum((g * backend.asarray(v)).sum() for g, v in zip(slopes, along, strict=True))
+    second = grad(total, [*leaves, c], unused="zeros")
+    return [to_numpy(r) for r in (y, *first, *second)]
+
+
+@law(
+    "kernels",
+    "A kernel gives what its op's definition gives, in value and two derivatives, up to rounding.",
+    over=FAST,
+    draw=fast_points,
+    devices=False,
+)
+def kernels_agree_with_definitions(problem: Problem, backend: Backend) -> None:
+    rng, c = problem.rng(), problem.cotangent()
+    along = [rng.standard_normal(x.shape).astype(np.float32) for x in problem.inputs]
+    for dtype, allowed in ALLOWED.items():
+        given = [x.astype(dtype) for x in (*problem.inputs, c)]
+        wide = [x.astype(np.float64) for x in given]
+        with kernels("reference"):
+            expected = results(problem, wide, along, backend)
+            moved = [
+                results(
+                    problem,
+                    [x * (1 + STEP * rng.choice([-1.0, 1.0], x.shape)) for x in wide],
+                    along,
+                    backend,
+                )
+                for _ in range(3)
+            ]
+        with kernels("always"):
+            found = results(problem, given, along, backend)
+        for i, (ours, exact, *others) in enumerate(zip(found, expected, *moved, strict=True)):
+            changes = [np.abs(other - exact).max(initial=0) / STEP for other in others]
+            size = max(np.abs(exact).max(initial=0), *changes)
+            error = np.abs(ours - exact).max(initial=0)
+            assert ours.dtype == dtype, f"result {i} is {ours.dtype}, not {np.dtype(dtype).name}"
+            assert error <= allowed * size, (
+                f"{np.dtype(dtype).name}, {told(i, len(along))}: off by {error:.1e} of {size:.1e}"
+            )
+
+
+def told(i: int, inputs: int) -> str:
+    if i == 0:
+        return "the value"
+    order, position = ("first", i - 1) if i <= inputs else ("second", i - 1 - inputs)
+    return f"the {order} derivative, input {position}"
