@@ -61,7 +61,7 @@ class Bystanders:
         if self._start is None or now is None:
             return None
         total, busy, own = (b - a for a, b in zip(self._start, now, strict=True))
-        return max(0.0, busy - own) / total if total > 0 else 0.0
+        return min(1.0, max(0.0, (busy - own) / total)) if total > 0 else 0.0
 
 
 def _cpu_seconds() -> tuple[float, float, float] | None:

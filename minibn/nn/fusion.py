@@ -9,7 +9,6 @@ switched off, each layer is called by itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from minibn import anomaly, ops
@@ -23,40 +22,48 @@ from minibn.nn.norm import BatchNorm
 ORDER: tuple[type[Module], ...] = (Conv2d, BatchNorm, Noise, ReLU, MaxPool2d)
 
 
-@dataclass
 class Run:
-    """Layers that follow each other in ORDER, each kind at most once."""
+    """Layers that follow each other in ORDER, each kind at most once, called as one."""
 
-    conv: Conv2d | None = None
-    norm: BatchNorm | None = None
-    noise: Noise | None = None
-    relu: ReLU | None = None
-    pool: MaxPool2d | None = None
+    def __init__(self, layers: Sequence[Module]) -> None:
+        self.layers = layers
+        kinds: dict[type, Any] = {type(layer): layer for layer in layers}
+        self.conv: Conv2d | None = kinds.get(Conv2d)
+        self.norm: BatchNorm | None = kinds.get(BatchNorm)
+        self.noise: Noise | None = kinds.get(Noise)
+        self.relu, self.pool = ReLU in kinds, 2 if MaxPool2d in kinds else 0
 
     def __call__(self, x: Any) -> Any:
         try:
             return self.forward(x)
         except ShapeError:
-            for layer in vars(self).values():  # one by one: the layer that raises names itself
-                x = x if layer is None else layer(x)
+            for layer in self.layers:  # one by one: the layer that raises names itself
+                x = layer(x)
             raise
 
     def forward(self, x: Any) -> Any:
-        norm, noise, affine = self.norm, None, []
+        bias = []
         if self.conv is not None:
             x = self.conv.without_bias(x)
-            affine = [] if self.conv.bias is None else [self.conv.bias]
-        if self.noise is not None and self.noise.active:
-            noise = _draw(self.noise)
-        settings = {"noise": noise, "relu": self.relu is not None, "pool": 2 if self.pool else 0}
+            bias = [self.conv.bias]
+        noise = None if self.noise is None or not self.noise.active else _draw(self.noise)
+        norm = self.norm
         if norm is None:
-            return ops.epilogue(x, *affine, **settings)
-        if affine:  # a bias before a norm
-            x = x + affine[0]
+            return ops.epilogue(x, *bias, noise=noise, relu=self.relu, pool=self.pool)
+        for b in bias:
+            x = x + b
         if not norm.training:
-            return ops.epilogue(x, *norm.scale_and_shift(), **settings)
+            affine = norm.scale_and_shift()
+            return ops.epilogue(x, *affine, noise=noise, relu=self.relu, pool=self.pool)
         y, mean, var = ops.epilogue(
-            x, norm.gamma, norm.beta, eps=norm.eps, return_moments=True, **settings
+            x,
+            norm.gamma,
+            norm.beta,
+            eps=norm.eps,
+            noise=noise,
+            relu=self.relu,
+            pool=self.pool,
+            return_moments=True,
         )
         norm.track(mean, var, x.size // x.shape[-1])
         return y
@@ -73,29 +80,31 @@ def _fits(layer: Module) -> bool:
     if type(layer) not in ORDER or vars(layer).get("_watchers"):
         return False
     return not isinstance(layer, MaxPool2d) or (
-        layer.size in (2, (2, 2)) and layer.stride in (None, 2, (2, 2)) and layer.padding in (0, (0, 0))
+        layer.size in (2, (2, 2))
+        and layer.stride in (None, 2, (2, 2))
+        and layer.padding in (0, (0, 0))
     )
 
 
 def steps(layers: Sequence[Module]) -> Iterator[Any]:
-    """The layers to call one after another, runs in the place of their layers."""
+    """What to call one after another: the layers, and runs in the place of theirs."""
     if kernels.mode() == "reference" or anomaly.active():
         yield from layers
         return
-    start = 0
-    while start < len(layers):
-        end, place = start, -1
-        while end < len(layers) and _fits(layers[end]) and ORDER.index(type(layers[end])) > place:
-            place = ORDER.index(type(layers[end]))
-            end += 1
-        run = list(layers[start:end])
-        if run and isinstance(run[0], Conv2d) and (run[0].bias is None or len(run) == 1):
-            yield run.pop(0)
-        if len(run) > 1:
-            names = {Conv2d: "conv", BatchNorm: "norm", Noise: "noise", ReLU: "relu"}
-            yield Run(**{names.get(type(layer), "pool"): layer for layer in run})
+    run: list[Module] = []
+
+    def finished() -> Iterator[Any]:
+        if run and isinstance(run[0], Conv2d) and run[0].bias is None:
+            yield run.pop(0)  # there is nothing to add behind it
+        yield from run if len(run) < 2 else [Run(tuple(run))]
+        run.clear()
+
+    for layer in layers:
+        fits = _fits(layer)
+        if run and not (fits and ORDER.index(type(run[-1])) < ORDER.index(type(layer))):
+            yield from finished()
+        if fits:
+            run.append(layer)
         else:
-            yield from run
-        if end == start:
-            yield layers[start]
-        start = max(end, start + 1)
+            yield layer
+    yield from finished()

@@ -65,9 +65,9 @@ class BatchNorm(Module):
         return y
 
     def track(self, mean: Any, var: Any, M: int) -> None:
-        """Take in the moments of a batch with M values a channel, `var` the biased variance:
+        """Take in the moments of a batch with M values a channel, `var` being biased:
 
-        running = (1 - weight) · running + weight · new, where weight is the momentum, or 1 / batches.
+        running = (1 - weight) · running + weight · new,   weight = the momentum, or 1 / batches.
         """
         if not self.tracking:
             return

@@ -45,8 +45,8 @@ from minibn.ops.shape import (
 __all__ = [
     "abs", "add", "avg_pool2d", "batch_norm", "batch_norm_composed", "batch_norm_inference",
     "broadcast_to", "cast", "concatenate", "conv2d", "divide", "dropout", "epilogue", "exp",
-    "gather", "getitem", "global_avg_pool2d", "log", "logsumexp", "matmul", "max", "max_pool2d", "maximum",
-    "mean", "moments", "mse", "multiply", "negative", "norm", "one_hot", "pad", "power", "relu",
-    "reshape", "scatter", "sigmoid", "sign", "softmax", "softmax_cross_entropy", "sqrt",
-    "subtract", "sum", "tanh", "transpose", "var", "where",
+    "gather", "getitem", "global_avg_pool2d", "log", "logsumexp", "matmul", "max", "max_pool2d",
+    "maximum", "mean", "moments", "mse", "multiply", "negative", "norm", "one_hot", "pad",
+    "power", "relu", "reshape", "scatter", "sigmoid", "sign", "softmax",
+    "softmax_cross_entropy", "sqrt", "subtract", "sum", "tanh", "transpose", "var", "where",
 ]  # fmt: skip

@@ -28,7 +28,8 @@ class Epilogue(Op):
     """pool(relu(s · norm(x) + m)), each part optional.
 
     The inputs are x, (x, shift) or (x, scale, shift): with `eps` the last are gamma and beta of a
-    BatchNorm, without it y = x · scale + shift. `noise` gives s and m, constants of differentiation.
+    BatchNorm, without it y = x · scale + shift. `noise` gives s and m, which are constants of
+    differentiation.
     """
 
     needs_output = True

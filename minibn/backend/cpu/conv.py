@@ -1,6 +1,7 @@
 """Convolution by Winograd's algorithm on threads: 3×3 filters, stride 1, any padding.
 
-The mathematics is in `winograd.py`. Here the work is cut, in one of two ways:
+The mathematics is in `winograd.py`, the steps in `tiling.py`. Here threads take them, in one of two
+ways:
 
 * **Blocks**: where images are large and filters small, each thread takes blocks of images from
   end to end (tiles, products, outputs), so that a block never leaves the cache. Each has its own
@@ -26,193 +27,30 @@ import numpy as np
 from minibn.backend.cpu import memory
 from minibn.backend.cpu.products import multiply, multiply_transposed
 from minibn.backend.cpu.threads import blocks, count, in_shares, parallel, share
-from minibn.backend.cpu.winograd import (
-    Scheme,
-    input_tiles,
-    input_tiles_adjoint,
-    output_tiles,
-    output_tiles_adjoint,
-    schemes,
+from minibn.backend.cpu.tiling import (
+    Plan,
+    gathered,
+    load_cotangents,
+    load_tiles,
+    store_input_grad,
+    store_tiles,
+    transformed,
 )
 from minibn.backend.kernels import Kernel
-
-TILES = 256  # tiles in a block: 64 channels make 2.4 MB of V, and products of a good size
-GROUP = 256  # tiles that are transformed at a time
-FILTERS = 3 << 20  # bytes of U up to which a thread works through blocks on its own
-LOADING = 100  # how many tiles' products take as long as bringing a filter's transform from memory
-
-
-class Plan:
-    """How one convolution is cut into tiles and blocks.
-
-    The frame is the image that a convolution with padding 1 would see: for padding 2 one pixel
-    larger on each side, for padding 0 the image itself, whose outermost outputs are dropped.
-    """
-
-    def __init__(self, op: Any, dtype: np.dtype) -> None:
-        self.N, self.H, self.W, self.C = op.x_shape
-        _, self.Ho, self.Wo, self.F = op.y_shape
-        ph, pw = op.padding
-        self.x_at = max(ph - 1, 0), max(pw - 1, 0)  # where x begins in the frame
-        self.y_at = max(1 - ph, 0), max(1 - pw, 0)  # where y begins
-        frame = self.H + 2 * self.x_at[0], self.W + 2 * self.x_at[1]
-        self.dtype = dtype
-        every = schemes(dtype)
-        if max(frame) <= 2:
-            self.s = every["pair"]
-        else:
-            self.s = min(every["4x4"], every["2x2"], key=lambda s: self._cost(s, frame))
-        self.th, self.tw = (-(-side // self.s.m) for side in frame)
-        self.products = self.s.n**2
-        self.tiles = self.th * self.tw
-        size = self.products * self.C * self.F * dtype.itemsize
-        self.by_blocks = size <= FILTERS and self.N * self.tiles > TILES
-        per_thread = -(-self.N // count())
-        self.block = max(1, min(TILES // self.tiles, per_thread)) if self.by_blocks else self.N
-
-    def _cost(self, s: Scheme, frame: tuple[int, int]) -> int:
-        tiles = self.N * math.prod(-(-side // s.m) for side in frame)
-        return s.n**2 * (tiles + LOADING)
-
-    @property
-    def border(self) -> int:
-        return int(self.s.overlap)
-
-    def tile_array(self, images: int, channels: int, make: Any = memory.scratch) -> np.ndarray:
-        """For V or M of so many images: (n, n, images, th, tw, channels)."""
-        return make((self.s.n, self.s.n, images, self.th, self.tw, channels), self.dtype)
-
-    def rows_array(self, images: int, channels: int, border: int = 0) -> np.ndarray:
-        """Scratch between the two axes: (images, rows, n, tw, channels)."""
-        rows = self.s.m * self.th + 2 * border
-        return memory.scratch((images, rows, self.s.n, self.tw, channels), self.dtype)
-
-    def matrices(self, V: np.ndarray) -> np.ndarray:
-        """(n, n, images, th, tw, C) as (n², images·tiles, C)."""
-        return V.reshape(self.products, -1, V.shape[-1])
-
-
-class Frame:
-    """Images inside whole tiles: copied between zeros where they do not fill them exactly."""
-
-    def __init__(
-        self, plan: Plan, images: int, channels: int, at: tuple[int, int], border: int
-    ) -> None:
-        h, w = plan.s.m * plan.th + 2 * border, plan.s.m * plan.tw + 2 * border
-        self.top, self.left = at[0] + border, at[1] + border
-        self.shape = (images, h, w, channels)
-        self.dtype = plan.dtype
-        self.scratch: np.ndarray | None = None
-
-    def _inside(self, x: np.ndarray) -> np.ndarray:
-        if self.scratch is None:
-            self.scratch = memory.scratch(self.shape, self.dtype)
-            self.scratch.fill(0)
-        return self.scratch[: len(x), self.top :, self.left :][:, : x.shape[1], : x.shape[2]]
-
-    def around(self, x: np.ndarray) -> np.ndarray:
-        """x (b, H, W, C) between zeros; x itself if there is nothing around it."""
-        if x.shape[1:] == self.shape[1:]:
-            return x
-        np.copyto(self._inside(x), x)
-        return self.scratch[: len(x)]  # type: ignore[index]  # made by _inside
-
-    def target(self, x: np.ndarray) -> np.ndarray:
-        """Where to write whole tiles for x: x itself, or scratch to `finish` from."""
-        if x.shape[1:] == self.shape[1:]:
-            return x
-        self._inside(x)
-        return self.scratch[: len(x)]  # type: ignore[index]  # made by _inside
-
-    def finish(self, x: np.ndarray) -> None:
-        if x.shape[1:] != self.shape[1:]:
-            np.copyto(x, self._inside(x))
-
-
-def transformed(plan: Plan, w: np.ndarray, transpose: bool = False) -> np.ndarray:
-    """U = G g Gᵀ of every filter: (3, 3, C, F) -> (n², C, F), or (n², F, C)."""
-    if transpose:
-        w = w.transpose(0, 1, 3, 2)
-    rows, columns = w.shape[2:]
-    U = memory.scratch((plan.products, rows, columns), plan.dtype)
-    step = max(1, 2048 // columns)
-
-    def some(mine: slice) -> None:
-        for r in blocks(mine, step):
-            g = w[:, :, r].reshape(9, -1)
-            np.matmul(plan.s.GG, g, out=U[:, r].reshape(plan.products, -1))
-
-    in_shares(some, rows, least=-(-50_000 // columns))
-    return U
-
-
-def gathered(plan: Plan, dU: np.ndarray) -> np.ndarray:
-    """ḡ = Gᵀ Ū G of every filter: (n², C, F) -> (3, 3, C, F)."""
-    _, C, F = dU.shape
-    dw = memory.empty((3, 3, C, F), plan.dtype)
-    step = max(1, 2048 // F)
-
-    def some(mine: slice) -> None:
-        for r in blocks(mine, step):
-            part = dU[:, r].reshape(plan.products, -1)
-            np.matmul(plan.s.GG.T, part, out=dw.reshape(9, C, F)[:, r].reshape(9, -1))
-
-    in_shares(some, C, least=-(-50_000 // F))
-    return dw
 
 
 def my_products(i: int, threads: int, products: int, columns: int) -> list[tuple[int, slice]]:
     """Which products thread i computes, and which columns of each: all, but of the last ones, which
     do not go round, its share.
 
-    >>> my_products(0, 2, 3, 10), my_products(1, 2, 3, 10)
-    ([(0, slice(0, 10, None)), (2, slice(0, 5, None))], [(1, slice(0, 10, None)), (2, slice(5, 10, None))])
+    >>> my_products(0, 2, 3, 10)
+    [(0, slice(0, 10, None)), (2, slice(0, 5, None))]
+    >>> my_products(1, 2, 3, 10)
+    [(1, slice(0, 10, None)), (2, slice(5, 10, None))]
     """
     whole = products // threads * threads
     mine = [(t, slice(0, columns)) for t in range(i, whole, threads)]
     return mine + [(t, share(columns, i, threads)) for t in range(whole, products)]
-
-
-def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:
-    """V = the transformed tiles of images x (b, H, W, C), a cache-sized group at a time."""
-    group = max(1, GROUP // plan.tiles)
-    frame = Frame(plan, min(group, len(x)), plan.C, plan.x_at, plan.border)
-    P = plan.rows_array(min(group, len(x)), plan.C, plan.border)
-    for b in blocks(len(x), group):
-        part = x[b]
-        input_tiles(plan.s, frame.around(part), V[:, :, b], P[: len(part)])
-
-
-def store_tiles(plan: Plan, M: np.ndarray, y: np.ndarray) -> None:
-    """The images y (b, Ho, Wo, F) from their products."""
-    group = max(1, GROUP // plan.tiles)
-    frame = Frame(plan, min(group, len(y)), plan.F, plan.y_at, 0)
-    Q = plan.rows_array(min(group, len(y)), plan.F)
-    for b in blocks(len(y), group):
-        target = frame.target(y[b])
-        output_tiles(plan.s, M[:, :, b], target, Q[: len(target)])
-        frame.finish(y[b])
-
-
-def load_cotangents(plan: Plan, dy: np.ndarray, dM: np.ndarray) -> None:
-    """dM = A Ȳ Aᵀ of the cotangents dy (b, Ho, Wo, F)."""
-    group = max(1, GROUP // plan.tiles)
-    frame = Frame(plan, min(group, len(dy)), plan.F, plan.y_at, 0)
-    Q = plan.rows_array(min(group, len(dy)), plan.F)
-    for b in blocks(len(dy), group):
-        part = dy[b]
-        output_tiles_adjoint(plan.s, frame.around(part), dM[:, :, b], Q[: len(part)])
-
-
-def store_input_grad(plan: Plan, dV: np.ndarray, dx: np.ndarray) -> None:
-    """The gradient dx (b, H, W, C) from that of its tiles."""
-    group = max(1, GROUP // plan.tiles)
-    frame = Frame(plan, min(group, len(dx)), plan.C, plan.x_at, 0)
-    Q = plan.rows_array(min(group, len(dx)), plan.C)
-    for b in blocks(len(dx), group):
-        target = frame.target(dx[b])
-        input_tiles_adjoint(plan.s, dV[:, :, b], target, Q[: len(target)])
-        frame.finish(dx[b])
 
 
 def convolve(
@@ -275,7 +113,7 @@ def gradients(
     dx = None if w is None else memory.empty((plan.N, plan.H, plan.W, plan.C), plan.dtype)
     work = _gradients_by_blocks if plan.by_blocks else _gradients_by_stages
     dU = work(plan, g, x, U, dx, V)
-    return dx, None if dU is None else gathered(plan, dU)
+    return dx, None if x is None else gathered(plan, dU)
 
 
 def _gradients_by_stages(plan: Plan, g: Any, x: Any, U: Any, dx: Any, kept: Any) -> Any:
@@ -312,7 +150,7 @@ def _gradients_by_stages(plan: Plan, g: Any, x: Any, U: Any, dx: Any, kept: Any)
     return dU
 
 
-def _gradients_by_blocks(plan: Plan, g: Any, x: Any, UT: Any, dx: Any, kept: None) -> Any:
+def _gradients_by_blocks(plan: Plan, g: Any, x: Any, UT: Any, dx: Any, kept: Any) -> Any:
     images = list(blocks(plan.N, plan.block))
     threads = min(count(), len(images))
     shape = (plan.products, plan.C, plan.F)
@@ -354,6 +192,8 @@ def _suits(op: Any, *arrays: Any) -> bool:
 
 
 class _Winograd(Kernel):
+    dtype: np.dtype
+
     @classmethod
     def fits(cls, op: Any, *inputs: Any) -> bool:
         return _suits(op, *inputs)
@@ -387,7 +227,7 @@ class WinogradConv2d(_Winograd):
 class WinogradInputGrad(_Winograd):
     """Conv2dInputGrad of a cotangent c and filters w."""
 
-    def forward(self, c: np.ndarray, w: np.ndarray) -> np.ndarray:
+    def forward(self, c: np.ndarray, w: np.ndarray) -> Any:
         self.dtype = c.dtype
         return gradients(self.plan, c, None, w, None)[0]
 
@@ -398,7 +238,7 @@ class WinogradInputGrad(_Winograd):
 class WinogradWeightGrad(_Winograd):
     """Conv2dWeightGrad of images x and a cotangent c."""
 
-    def forward(self, x: np.ndarray, c: np.ndarray) -> np.ndarray:
+    def forward(self, x: np.ndarray, c: np.ndarray) -> Any:
         self.dtype = x.dtype
         return gradients(self.plan, c, x, None, None)[1]
 

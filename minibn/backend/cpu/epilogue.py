@@ -27,6 +27,7 @@ factors (they are drawn again instead if memory must be saved).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,20 +61,21 @@ class Rows:
         """A block (b, ..., C) as (rows, repeat·C), a view."""
         return x.reshape(-1, self.repeat * self.C)
 
-    def per_channel(self, x: np.ndarray) -> np.ndarray:
-        """A block as (values, C), a view."""
-        return x.reshape(-1, self.C)
-
     def dot(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Σ x y over the values of each channel of two blocks, (C,)."""
+        """Σ x y over the values of each channel of two blocks: (C,)."""
         some = self.repeat
         while some * self.C > 1024 and some % 2 == 0:  # the length at which einsum is fastest
             some //= 2
         x, y = x.reshape(-1, some * self.C), y.reshape(-1, some * self.C)
         return np.einsum("rc,rc->c", x, y).reshape(some, self.C).sum(0)
 
-    def all_blocks(self, work: Any) -> list[Any]:
-        """`work(images, number)` for every block, on threads; its results in the blocks' order."""
+    def sum(self, x: np.ndarray) -> np.ndarray:
+        """Σ x over the values of each channel of a block: (C,). A product with ones is fastest."""
+        values = x.reshape(-1, self.C)
+        return np.ones(len(values), x.dtype) @ values
+
+    def each(self, work: Callable[[slice], Any]) -> list[Any]:
+        """`work(images)` for every block, on threads; its results in the blocks' order."""
         every = list(blocks(self.N, self.images))
         parts = in_shares(lambda some: [work(b) for b in every[some]], len(every))
         return [result for part in parts for result in part]
@@ -83,22 +85,20 @@ def moments(rows: Rows, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of each channel, (C,) in float64, of a contiguous x (N, ..., C)."""
 
     def of_block(images: slice) -> tuple[int, np.ndarray, np.ndarray]:
-        values = rows.per_channel(x[images])
-        n = len(values)
-        ones = np.ones(n, x.dtype)
-        mean = (ones @ values) / n
-        centred = memory.scratch(x[images].shape, x.dtype)
-        np.subtract(rows.rows(x[images]), rows.tiled(mean, x.dtype), out=rows.rows(centred))
-        centred = rows.per_channel(centred)
-        rest = (ones @ centred) / n  # what rounding left in the mean
+        block = x[images]
+        n = block.size // rows.C
+        mean = rows.sum(block) / n
+        centred = memory.scratch(block.shape, x.dtype)
+        np.subtract(rows.rows(block), rows.tiled(mean, x.dtype), out=rows.rows(centred))
+        rest = rows.sum(centred) / n  # what rounding left in the mean
         squares = rows.dot(centred, centred) - n * rest * rest
         return n, mean + rest.astype(np.float64), squares.astype(np.float64)
 
-    counts, means, squares = zip(*rows.all_blocks(of_block), strict=True)
-    n, means = np.array(counts, np.float64)[:, None], np.array(means)
+    counts, means, squares = zip(*rows.each(of_block), strict=True)
+    n, centres = np.array(counts, np.float64)[:, None], np.array(means)
     M = n.sum()
-    mean = (n * means).sum(0) / M
-    return mean, (np.sum(squares, axis=0) + (n * (means - mean) ** 2).sum(0)) / M
+    mean = (n * centres).sum(0) / M
+    return mean, (np.sum(squares, axis=0) + (n * (centres - mean) ** 2).sum(0)) / M
 
 
 def corners(x: np.ndarray, size: int) -> list[np.ndarray]:
@@ -130,16 +130,13 @@ class FusedEpilogue(Kernel):
         op, dtype = self.op, x.dtype
         x = np.ascontiguousarray(x)
         self.rows = rows = Rows(x.shape)
-        self._settle(x, *affine)
-        N, C = x.shape[0], x.shape[-1]
-        shape = (N, x.shape[1] // 2, x.shape[2] // 2, C) if op.pool else x.shape
+        scale, shift = self._settle(x, *affine)
+        shape = (len(x), x.shape[1] // 2, x.shape[2] // 2, x.shape[3]) if op.pool else x.shape
         out = memory.empty(shape, dtype)
         self.source = np.empty(shape, np.uint8) if op.pool and any(self.wants) else None
         s, m = op.noise(x) if op.noise else (None, None)
         self.s = s if self.keep else None
-        scale = None if self.scale is None else rows.tiled(self.scale, dtype)
-        shift = None if self.shift is None else rows.tiled(self.shift, dtype)
-        zeros = np.zeros(rows.repeat * C, dtype)
+        zeros = np.zeros(rows.repeat * rows.C, dtype)  # twice as fast as the number 0
 
         def of_block(images: slice) -> None:
             block = rows.rows(x[images])
@@ -150,60 +147,32 @@ class FusedEpilogue(Kernel):
             if shift is not None:
                 block = np.add(block, shift, out=z)
             if s is not None:
-                np.multiply(block, rows.rows(s[images]), out=z)
-                block = np.add(z, rows.rows(m[images]), out=z)
-            if op.pool:
-                if block is not z:
-                    np.copyto(z, block)
-                source = None if self.source is None else self.source[images]
-                self._pool(y, out[images], source, zeros)
-            elif op.relu:
-                np.maximum(block, zeros, out=z)
-            elif block is not z:
+                block = np.multiply(block, rows.rows(s[images]), out=z)
+                block = np.add(block, rows.rows(m[images]), out=z)
+            if block is not z:
                 np.copyto(z, block)
+            if op.pool:
+                source = None if self.source is None else self.source[images]
+                pool_and_relu(y, out[images], source)
+            elif op.relu:
+                np.maximum(z, zeros, out=z)
 
-        rows.all_blocks(of_block)
+        rows.each(of_block)
         return out
 
-    def _settle(self, x: np.ndarray, *affine: np.ndarray) -> None:
-        """scale and shift (C,) in float64, or None; the moments for the op and for the vjp."""
-        self.mean = self.inv_std = self.scale = self.shift = None
+    def _settle(self, x: np.ndarray, *affine: np.ndarray) -> tuple[Any, Any]:
+        """scale and shift, tiled, or None. Keeps them, and the moments, for the vjp."""
+        rows, shift = self.rows, affine[-1] if affine else None
+        self.scale = affine[0] if len(affine) == 2 else None
+        self.mean = self.inv_std = None
         if self.op.eps is not None:
             gamma, beta = (v.astype(np.float64) for v in affine)
-            self.mean, var = moments(self.rows, x)
+            self.mean, var = moments(rows, x)
             self.inv_std = 1 / np.sqrt(var + self.op.eps)
             self.scale = gamma * self.inv_std
-            self.shift = beta - self.mean * self.scale
+            shift = beta - self.mean * self.scale
             self.op.mean, self.op.var = self.mean.astype(x.dtype), var.astype(x.dtype)
-        elif affine:
-            self.shift = affine[-1]
-            self.scale = affine[0] if len(affine) == 2 else None
-
-    def _pool(self, y: np.ndarray, out: np.ndarray, source: Any, zeros: np.ndarray) -> None:
-        """out = the largest of each window of y, or 0; source = its place, the first of equals.
-
-        A window's place is the number of pixels, in order, that are less than the largest: while
-        all before were less, one more is counted.
-        """
-        a, b, c, d = corners(y, 2)
-        np.maximum(a, b, out=out)
-        np.maximum(out, c, out=out)
-        np.maximum(out, d, out=out)
-        if source is not None:
-            before = np.empty(out.shape, bool)
-            less = np.empty(out.shape, bool)
-            place = source.view(np.uint8)
-            np.not_equal(a, out, out=before)
-            np.copyto(place, before)
-            for corner in (b, c):
-                np.not_equal(corner, out, out=less)
-                np.logical_and(before, less, out=before)
-                np.add(place, before.view(np.uint8), out=place)
-            np.greater(out, 0, out=less)  # also False for NaN, which a ReLU lets nothing through
-            np.logical_not(less, out=less)
-            np.multiply(less.view(np.uint8), np.uint8(NOTHING), out=before.view(np.uint8))
-            np.bitwise_or(place, before.view(np.uint8), out=place)
-        np.maximum(out, 0, out=out)
+        return tuple(None if v is None else rows.tiled(v, x.dtype) for v in (self.scale, shift))
 
     def vjp(self, g, out, x, *affine):
         op, rows, dtype = self.op, self.rows, x.dtype
@@ -211,75 +180,89 @@ class FusedEpilogue(Kernel):
             return self.by_definition(g, out, x, *affine)
         x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
         dx = memory.empty(x.shape, dtype)
-        s = self.s
-        if op.noise and s is None:
-            s, _ = op.noise(x)
+        s = op.noise(x)[0] if op.noise and self.s is None else self.s
         centre = None if self.mean is None else rows.tiled(self.mean, dtype)
-        count = len(affine)
 
-        def cotangent(images: slice) -> tuple[np.ndarray, ...]:
-            """ȳ of a block into dx, and its sums for the vectors of `affine`."""
+        def cotangent(images: slice) -> list[np.ndarray]:
+            """ȳ of a block, into dx, and its sums: Σ ȳ x (or Σ ȳ (x - mean)) and Σ ȳ."""
             y_bar = dx[images]
-            self._through(g[images], out[images], images, y_bar)
-            flat = rows.rows(y_bar)
+            self._let_through(g[images], out[images], images, y_bar)
             if s is not None:
-                np.multiply(flat, rows.rows(s[images]), out=flat)
-            if not count:
-                return ()
-            values = rows.per_channel(y_bar)
-            sums = (np.ones(len(values), dtype) @ values,)
-            if count == 2:
+                np.multiply(rows.rows(y_bar), rows.rows(s[images]), out=rows.rows(y_bar))
+            sums = [rows.sum(y_bar)] if affine else []
+            if len(affine) == 2:
                 factor = x[images]
                 if centre is not None:
                     factor = memory.scratch(factor.shape, dtype)
                     np.subtract(rows.rows(x[images]), centre, out=rows.rows(factor))
-                sums = (rows.dot(y_bar, factor), *sums)
+                sums.insert(0, rows.dot(y_bar, factor))
             return sums
 
-        sums = rows.all_blocks(cotangent)
-        total = [np.sum(part, axis=0, dtype=np.float64) for part in zip(*sums, strict=True)]
+        sums = rows.each(cotangent)
+        total = [np.sum(np.array(part, np.float64), axis=0) for part in zip(*sums, strict=True)]
         if self.inv_std is not None:
-            total[0] *= self.inv_std  # Σ ȳ (x - mean) so far
-        vectors = [t.astype(dtype) for t in total]
+            total[0] *= self.inv_std
         if self.wants[0] and self.scale is not None:
             self._input_grad(x, dx, total)
-        return (dx if self.wants[0] else None), *vectors
+        return (dx if self.wants[0] else None), *(t.astype(dtype) for t in total)
 
-    def _through(self, g: np.ndarray, out: np.ndarray, images: slice, y_bar: np.ndarray) -> None:
-        """ȳ of a block: g where the ReLU and the pooling let it through."""
-        if self.op.pool:
-            source = self.source[images]
-            here = np.empty(source.shape, bool)
-            for place, corner in enumerate(corners(y_bar, 2)):
-                np.equal(source, np.uint8(place), out=here)
-                np.multiply(g, here, out=corner)
+    def _let_through(self, g: Any, out: Any, images: slice, y_bar: Any) -> None:
+        """ȳ of a block, before the noise: g where the ReLU and the pooling let it through."""
+        if self.source is not None:
+            unpool(g, self.source[images], y_bar)
         elif self.op.relu:
-            open_ = np.greater(out, 0)
-            np.multiply(g, open_, out=y_bar)
+            np.multiply(g, np.greater(out, 0), out=y_bar)
         else:
             np.copyto(y_bar, g)
 
     def _input_grad(self, x: np.ndarray, dx: np.ndarray, total: list[np.ndarray]) -> None:
-        """dx, which holds ȳ, becomes scale · ȳ + k x + c."""
+        """dx, which holds ȳ, becomes scale · ȳ + k x + c (k and c only with the batch's moments)."""
         rows, dtype = self.rows, x.dtype
-        scale = rows.tiled(self.scale, dtype)
-        if self.inv_std is None:
-            rows.all_blocks(
-                lambda b: np.multiply(rows.rows(dx[b]), scale, out=rows.rows(dx[b])) is None
-            )
-            return
-        d_gamma, d_beta = total
-        M = x.size // x.shape[-1]
-        k = -self.scale * self.inv_std * d_gamma / M
-        c = -self.scale * d_beta / M - k * self.mean
-        slope, offset = rows.tiled(k, dtype), rows.tiled(c, dtype)
+        scale, slope, offset = rows.tiled(self.scale, dtype), None, None
+        if self.inv_std is not None:
+            M = x.size // rows.C
+            k = -self.scale * self.inv_std * total[0] / M
+            slope = rows.tiled(k, dtype)
+            offset = rows.tiled(-self.scale * total[1] / M - k * self.mean, dtype)
 
         def of_block(images: slice) -> None:
-            block = rows.rows(dx[images])
-            t = memory.scratch(block.shape, dtype)
-            np.multiply(rows.rows(x[images]), slope, out=t)
-            np.add(t, offset, out=t)
-            np.multiply(block, scale, out=block)
-            np.add(block, t, out=block)
+            y_bar = rows.rows(dx[images])
+            np.multiply(y_bar, scale, out=y_bar)
+            if slope is not None:
+                t = memory.scratch(y_bar.shape, dtype)
+                np.multiply(rows.rows(x[images]), slope, out=t)
+                np.add(t, offset, out=t)
+                np.add(y_bar, t, out=y_bar)
 
-        rows.all_blocks(of_block)
+        rows.each(of_block)
+
+
+def pool_and_relu(y: np.ndarray, out: np.ndarray, source: np.ndarray | None) -> None:
+    """out = the largest of each 2×2 window of y, or 0; source = its place, the first of equals.
+
+    y (b, H, W, C), out and source (b, H/2, W/2, C). The place is counted: it goes up by one as long
+    as no pixel so far, row by row, was the largest.
+    """
+    a, b, c, d = corners(y, 2)
+    np.maximum(a, b, out=out)
+    np.maximum(out, c, out=out)
+    np.maximum(out, d, out=out)
+    if source is not None:
+        none_yet, less = np.empty(out.shape, bool), np.empty(out.shape, bool)
+        np.not_equal(a, out, out=none_yet)
+        np.copyto(source, none_yet)
+        for corner in (b, c):
+            np.not_equal(corner, out, out=less)
+            np.logical_and(none_yet, less, out=none_yet)
+            np.add(source, none_yet.view(np.uint8), out=source)
+        closed = np.logical_not(np.greater(out, 0, out=less), out=less)  # also for NaN, as in relu
+        np.maximum(source, closed.view(np.uint8) * np.uint8(NOTHING), out=source)
+    np.maximum(out, 0, out=out)
+
+
+def unpool(g: np.ndarray, source: np.ndarray, y_bar: np.ndarray) -> None:
+    """Each g at the place that its value came from, zeros elsewhere. Shapes as above."""
+    here = np.empty(source.shape, bool)
+    for place, corner in enumerate(corners(y_bar, 2)):
+        np.equal(source, np.uint8(place), out=here)
+        np.multiply(g, here, out=corner)

@@ -13,11 +13,10 @@ is left for the next, and the last takes the rest:
 
 The product and the difference are those of the bits read as integers, times 0 or 1 and minus itself
 or 0: exact for every value, also for an infinite one, and as fast as with floats. A masked copy
-(`np.copyto(where=)`, `np.where`) takes four times as long. Nothing is kept but x: y is made again in
-the cache, which costs less than reading it.
+(`np.copyto(where=)`, `np.where`) takes three times as long.
 
-Measured for (128, 32, 32, 64) in float32 on two cores: forward 3 ms, backward 7 to 8; the
-definition takes 75 and 70.
+Measured for (128, 32, 32, 64) in float32 on two cores: forward 3.3 ms, backward 11, where the
+definition takes 58 and 62. Nothing is kept but x: of those 11 ms 3 go into making y again.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ COLUMNS = 64
 
 def multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
     """out[t] = A[t] @ B[t]. A (t, R, C), B (t, C, F), out (t, R, F); any strides."""
-    t, R, C = A.shape
+    _, R, C = A.shape
     F = B.shape[2]
     if R * C * F <= UNPACKED or C > 128 or F % COLUMNS:
         np.matmul(A, B, out=out)
@@ -34,7 +34,7 @@ def multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
 
 def multiply_transposed(A: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
     """out[t] = A[t]ᵀ @ B[t]. A (t, R, C), B (t, R, F), out (t, C, F); any strides."""
-    t, R, C = A.shape
+    _, R, C = A.shape
     F = B.shape[2]
     if R * C * F <= UNPACKED or C > 128 or F % COLUMNS or C % COLUMNS:
         np.matmul(A.transpose(0, 2, 1), B, out=out)

@@ -118,8 +118,9 @@ def _rows(x: np.ndarray, tiles: int, size: int, step: int) -> np.ndarray:
 def input_tiles(s: Scheme, x: np.ndarray, V: np.ndarray, P: np.ndarray) -> None:
     """V = Bᵀ d B for each tile d of x.
 
-    x (b, m·th + 2, m·tw + 2, C) with its border (without overlap: no border), V (n, n, b, th, tw, C),
-    P scratch (b, rows of x, n, tw, C): first along the width, where rows are shared by tiles.
+    x (b, m·th + 2, m·tw + 2, C) with its border (none where tiles don't overlap),
+    V (n, n, b, th, tw, C), P scratch (b, rows of x, n, tw, C): first along the width, since a row
+    is shared by tiles.
     """
     _, _, b, th, tw, C = V.shape
     k = s.Bt.shape[1]
@@ -165,9 +166,7 @@ def input_tiles_adjoint(s: Scheme, dV: np.ndarray, dx: np.ndarray, Q: np.ndarray
     rows = Q.reshape(b, th, s.m, s.n, tw * C)
     np.matmul(s.inner, _by_rows(dV), out=rows.transpose(0, 1, 3, 2, 4))
     if s.overlap and th > 1:
-        first, last = (
-            dV[i].reshape(s.n, b, th, tw * C).transpose(1, 2, 0, 3) for i in (0, -1)
-        )
+        first, last = (dV[i].reshape(s.n, b, th, tw * C).transpose(1, 2, 0, 3) for i in (0, -1))
         rows[:, :-1, -1] += first[:, 1:]  # a tile's first row is the last of the tile above
         rows[:, 1:, 0] += last[:, :-1]
     columns = Q.transpose(0, 1, 3, 2, 4)  # (b, m·th, tw, n, C)

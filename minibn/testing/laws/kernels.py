@@ -8,7 +8,6 @@ number that goes in moves by one part in itself, up or down by chance, kernels s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -42,7 +41,7 @@ STEP = 1e-6
 
 
 def fast_points(case: str) -> st.SearchStrategy[Problem]:
-    """The row's problems; of convolutions as many of the kind that networks have, 3×3 at stride 1."""
+    """The row's problems; of convolutions, every other one as networks have it: 3×3, stride 1."""
     if case != "conv2d":
         return points_of(case)
     usual = conv2d_problems("beyond", most=6, kernel=3, stride=1)
@@ -52,7 +51,7 @@ def fast_points(case: str) -> st.SearchStrategy[Problem]:
 def results(
     problem: Problem, inputs: Sequence[np.ndarray], along: Sequence[np.ndarray], backend: Backend
 ) -> list[np.ndarray]:
-    """Value, gradients, and the gradients of ⟨gradients, along⟩; the last input is the cotangent."""
+    """Value, gradients, gradients of ⟨gradients, along⟩. The last input is the cotangent."""
     *leaves, c = leaves_of(inputs, backend)
     y = problem.f(*leaves)
     first = grad(y, leaves, c.data, unused="zeros")

@@ -8,10 +8,9 @@ import numpy as np
 
 from minibn import ops
 from minibn.testing.registry import elementwise as e
-from minibn.testing.registry import epilogues
+from minibn.testing.registry import epilogues, ties
 from minibn.testing.registry import reductions as r
 from minibn.testing.registry import shaping as s
-from minibn.testing.registry import ties
 from minibn.testing.registry.case import Case, Tied, here
 from minibn.testing.registry.layers import LAYERS, NOT_DRAWN, LayerCase, LayerProblem
 from minibn.testing.registry.reductions import normalisations, reductions
@@ -65,7 +64,7 @@ CASES: dict[str, Case] = {
         digits=3,
         half_digits=None,
         kinks=epilogues.tied_epilogues(),
-        convention="after a ReLU the first of tied pixels gets the gradient, and none where all are 0",
+        convention="behind a ReLU the first of tied pixels gets the gradient, none if all are 0",
     ),
     "exp": Case(e.unary(ops.exp, within(8), STURDY)),
     "gather": Case(s.gathers(), linear=IN_X),
