@@ -1,7 +1,7 @@
 """Timing several contenders in one process: in turn, so that what else the machine does hits all.
 
-A round runs every contender once, every other round in reverse. Before each turn garbage is
-collected and the process sleeps: OpenMP's and OpenBLAS's threads spin for up to 30 ms after their
+A round runs every contender once, every other round in reverse. Garbage is collected before each
+round, and before each turn the process sleeps: OpenMP's and OpenBLAS's threads spin for up to 30 ms after their
 last piece of work, and would take the cores from whoever comes next. Measured on two cores (VGG-11
 at half width, batch 16, best of seven): ours takes 60 ms alone, 68 right after PyTorch, 61 after
 the pause. Forbidding the spinning (OMP_WAIT_POLICY=passive) does as much for ours, but PyTorch's
@@ -80,8 +80,8 @@ def in_turn(contenders: Sequence[Contender], rounds: int, warm_up: int = 1) -> F
     """
     seconds: dict[str, dict[str, list[float]]] = {c.name: {} for c in contenders}
     for turn in range(warm_up + rounds):
+        gc.collect()
         for contender in contenders if turn % 2 == 0 else reversed(contenders):
-            gc.collect()
             time.sleep(PAUSE)
             phases = dict(contender.run())
             if len(phases) > 1:

@@ -37,16 +37,19 @@ class _Stream:
         self.shift = _Shift(uniform, dtype)
         self.uniform = memory.empty((count,), dtype)
 
-    def block(self, start: int, stop: int) -> np.ndarray:
-        """Write the uniforms of places start to stop. Returns their integers."""
+    def block(self, start: int, stop: int, low: np.ndarray | None = None) -> None:
+        """Write the uniforms of places start to stop, and the 24 bits of their normals to `low`."""
         ahead = start % 4  # the generator starts at a multiple of four
         philox = np.random.Philox(key=self.key, counter=self.counter + start // 4)
         raw = philox.random_raw(stop - start + ahead)[ahead:]
+        if low is not None:
+            np.copyto(low, raw, casting="unsafe")  # the lower half of each integer
+            low >>= 8
+        raw >>= 40
         u = self.uniform[start:stop]  # shorter than raw, at the end of an odd number of draws
-        np.copyto(u, raw[: len(u)] >> 40, casting="unsafe")
+        np.copyto(u, raw[: len(u)], casting="unsafe")
         u *= self.scale
         self.shift.add(u, start)
-        return raw
 
 
 class _Shift:
@@ -115,8 +118,7 @@ def uniforms_and_normals(
             start, stop = i * BLOCK, min((i + 1) * BLOCK, half)
             radius, angle, low = (a[: stop - start] for a in (radii, angles, bits))
 
-            np.copyto(low, stream.block(start, stop), casting="unsafe")  # the lower 32 bits
-            low >>= 8
+            stream.block(start, stop, low)
             np.copyto(radius, low, casting="unsafe")
             radius += 1  # the logarithm of (0, 1]
             radius *= FRACTION
@@ -124,8 +126,7 @@ def uniforms_and_normals(
             radius *= -2
             np.sqrt(radius, out=radius)
 
-            np.copyto(low, stream.block(half + start, half + stop), casting="unsafe")
-            low >>= 8
+            stream.block(half + start, half + stop, low)
             np.copyto(angle, low, casting="unsafe")
             angle *= 2 * math.pi * FRACTION
 

@@ -109,6 +109,10 @@ def corners(x: np.ndarray, size: int) -> list[np.ndarray]:
 class FusedEpilogue(Kernel):
     """ops.epilogue: see above. Pooling by 2, behind a ReLU, of images with even sides."""
 
+    scale: Any  # (C,) or None
+    mean: Any  # of the batch, with inv_std, or None
+    inv_std: Any
+
     @classmethod
     def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
         pools = not op.pool or (
@@ -134,7 +138,9 @@ class FusedEpilogue(Kernel):
         shape = (len(x), x.shape[1] // 2, x.shape[2] // 2, x.shape[3]) if op.pool else x.shape
         out = memory.empty(shape, dtype)
         self.source = np.empty(shape, np.uint8) if op.pool and any(self.wants) else None
-        s, m = op.noise(x) if op.noise else (None, None)
+        s: Any = None
+        if op.noise is not None:
+            s, m = op.noise(x)
         self.s = s if self.keep else None
         zeros = np.zeros(rows.repeat * rows.C, dtype)  # twice as fast as the number 0
 
@@ -172,7 +178,8 @@ class FusedEpilogue(Kernel):
             self.scale = gamma * self.inv_std
             shift = beta - self.mean * self.scale
             self.op.mean, self.op.var = self.mean.astype(x.dtype), var.astype(x.dtype)
-        return tuple(None if v is None else rows.tiled(v, x.dtype) for v in (self.scale, shift))
+        scale, shift = (None if v is None else rows.tiled(v, x.dtype) for v in (self.scale, shift))
+        return scale, shift
 
     def vjp(self, g, out, x, *affine):
         op, rows, dtype = self.op, self.rows, x.dtype
@@ -216,9 +223,11 @@ class FusedEpilogue(Kernel):
             np.copyto(y_bar, g)
 
     def _input_grad(self, x: np.ndarray, dx: np.ndarray, total: list[np.ndarray]) -> None:
-        """dx, which holds ȳ, becomes scale · ȳ + k x + c (k and c only with the batch's moments)."""
+        """dx, which holds ȳ, becomes scale · ȳ + k x + c (k and c belong to the moments)."""
         rows, dtype = self.rows, x.dtype
-        scale, slope, offset = rows.tiled(self.scale, dtype), None, None
+        scale = rows.tiled(self.scale, dtype)
+        slope: Any = None
+        offset: Any = None
         if self.inv_std is not None:
             M = x.size // rows.C
             k = -self.scale * self.inv_std * total[0] / M
