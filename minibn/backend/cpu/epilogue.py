@@ -122,7 +122,7 @@ class FusedEpilogue(Kernel):
             pools
             and x.ndim >= 2
             and x.size > 0
-            and x.dtype.char in "fd"
+            and x.dtype in (np.float32, np.float64)
             and all(a.dtype == x.dtype and a.shape == x.shape[-1:] for a in affine)
         )
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend.cpu import memory
-from minibn.backend.cpu.threads import blocks, count, in_shares
+from minibn.backend.cpu.threads import blocks, count
 from minibn.backend.cpu.winograd import (
     Scheme,
     input_tiles,
@@ -68,6 +68,10 @@ class Plan:
         """For V or M of so many images: (n, n, images, th, tw, channels)."""
         return make((self.s.n, self.s.n, images, self.th, self.tw, channels), self.dtype)
 
+    def filters_array(self, rows: int, columns: int) -> np.ndarray:
+        """For U or its gradient: (n², rows, columns)."""
+        return memory.scratch((self.products, rows, columns), self.dtype)
+
     def rows_array(self, images: int, channels: int, border: int = 0) -> np.ndarray:
         """Scratch between the two axes: (images, rows, n, tw, channels)."""
         rows = self.s.m * self.th + 2 * border
@@ -115,36 +119,17 @@ class Frame:
             np.copyto(x, self._inside(x))
 
 
-def transformed(plan: Plan, w: np.ndarray, transpose: bool = False) -> np.ndarray:
-    """U = G g Gᵀ of every filter: (3, 3, C, F) -> (n², C, F), or (n², F, C)."""
-    if transpose:
-        w = w.transpose(0, 1, 3, 2)
-    rows, columns = w.shape[2:]
-    U = memory.scratch((plan.products, rows, columns), plan.dtype)
-    step = max(1, 2048 // columns)
-
-    def some(mine: slice) -> None:
-        for r in blocks(mine, step):
-            g = w[:, :, r].reshape(9, -1)
-            np.matmul(plan.s.GG, g, out=U[:, r].reshape(plan.products, -1))
-
-    in_shares(some, rows, least=-(-50_000 // columns))
-    return U
+def transform_filters(plan: Plan, w: np.ndarray, U: np.ndarray, rows: slice) -> None:
+    """U = G g Gᵀ of the filters in some rows of (3, 3, rows, columns), into (n², rows, columns)."""
+    for r in blocks(rows, max(1, 2048 // w.shape[3])):
+        np.matmul(plan.s.GG, w[:, :, r].reshape(9, -1), out=U[:, r].reshape(plan.products, -1))
 
 
-def gathered(plan: Plan, dU: np.ndarray) -> np.ndarray:
-    """ḡ = Gᵀ Ū G of every filter: (n², C, F) -> (3, 3, C, F)."""
-    _, C, F = dU.shape
-    dw = memory.empty((3, 3, C, F), plan.dtype)
-    step = max(1, 2048 // F)
-
-    def some(mine: slice) -> None:
-        for r in blocks(mine, step):
-            part = dU[:, r].reshape(plan.products, -1)
-            np.matmul(plan.s.GG.T, part, out=dw.reshape(9, C, F)[:, r].reshape(9, -1))
-
-    in_shares(some, C, least=-(-50_000 // F))
-    return dw
+def gather_filters(plan: Plan, dU: np.ndarray, dw: np.ndarray, rows: slice) -> None:
+    """ḡ = Gᵀ Ū G of the filters in some rows: the adjoint, from (n², rows, columns) to (9, ...)."""
+    for r in blocks(rows, max(1, 2048 // dU.shape[2])):
+        part = dU[:, r].reshape(plan.products, -1)
+        np.matmul(plan.s.GG.T, part, out=dw[:, r].reshape(9, -1))
 
 
 def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:

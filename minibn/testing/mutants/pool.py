@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
-from minibn.ops import pool, reduce, shape
-from minibn.ops.pool import AvgPool2d, AvgPool2dAdjoint, _corners, window_argmax
-from minibn.ops.shape import gather, scatter
+from minibn import ops
+from minibn.ops import pool, reduce
+from minibn.ops.pool import AvgPool2d, AvgPool2dAdjoint, MaxPool2d, _corners, window_argmax
+from minibn.ops.shape import scatter
 from minibn.tape import apply
 from minibn.testing.mutants.mutant import wrong
 from minibn.testing.mutants.reduce import spread
@@ -19,23 +20,29 @@ def max_pool2d_gives_a_tie_to_the_last(x, size, stride):
     return window_argmax(x + 1e-9 * ramp, size, stride)
 
 
-@wrong("minibn.ops.pool", "max_pool2d", "gather")
-def max_pool2d_overwrites_overlaps(x, index, unique=False):
+@wrong("minibn.ops.pool", "max_pool2d", "scatter")
+def max_pool2d_overwrites_overlaps(x, index, shape, unique=False):
     """A pixel that wins in two windows gets the gradient of one. Windows that tile hide it."""
-    return gather(x, index, unique=True)
+    return scatter(x, index, shape, unique=True)
 
 
-@wrong(shape.Pad, "max_pool2d")
+right_max_pool2d = MaxPool2d.vjp
+
+
+@wrong(MaxPool2d, "max_pool2d")
 def max_pool2d_counts_from_the_padding(self, g, out, x):
     """The winners' places are those in the padded image."""
-    return g[tuple(slice(0, n) for n in x.shape)]
+    g_x = right_max_pool2d(self, g, out, x)
+    ph, pw = self.padding
+    g_padded = ops.pad(g_x, ((0, 0), (ph, ph), (pw, pw), (0, 0)))
+    return g_padded[tuple(slice(0, n) for n in x.shape)]
 
 
-@wrong(shape.Gather, "max_pool2d")
+@wrong(MaxPool2d, "max_pool2d")
 def max_pool2d_drops_the_last_row(self, g, out, x):
     """The loop over windows stops one row too early."""
     last = np.arange(g.shape[1]).reshape(-1, 1, 1) == g.shape[1] - 1
-    return scatter(g * ~last, self.index, x.shape)
+    return right_max_pool2d(self, g * ~last, out, x)
 
 
 @wrong(AvgPool2d, "avg_pool2d")
