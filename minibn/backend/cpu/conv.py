@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend.cpu import memory
-from minibn.backend.cpu.products import multiply, multiply_transposed
+from minibn.backend.cpu.products import multiply, multiply_by_transposed, multiply_transposed
 from minibn.backend.cpu.threads import blocks, count, parallel, share
 from minibn.backend.cpu.tiling import (
     Plan,
@@ -149,7 +149,7 @@ def _gradients_by_stages(
                 np.matmul(VV[t].T, dMM[t][:, f], out=dU[t][:, f])
         if dx is not None:
             for t, c in my_products(i, threads, plan.products, C):
-                np.matmul(dMM[t], U[t][c].T, out=dVV[t][:, c])
+                multiply_by_transposed(dMM[t], U[t][c], dVV[t][:, c])
 
     def store(i: int) -> None:
         if dw is not None:

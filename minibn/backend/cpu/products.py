@@ -49,6 +49,22 @@ def multiply_transposed(A: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
     )
 
 
+def multiply_by_transposed(A: np.ndarray, B: np.ndarray, out: np.ndarray) -> None:
+    """out = A @ Bᵀ, one product: A (R, F), B (C, F), out (R, C); cut where it has few rows.
+
+    (16 rows, 512, 512: 86 instead of 34 GFLOP/s. 128 rows: no gain.)
+    """
+    (R, F), C = A.shape, len(B)
+    columns = 32
+    while R * columns * F > UNPACKED and columns > 16:
+        columns //= 2
+    if R * columns * F > UNPACKED or C % columns:
+        np.matmul(A, B.T, out=out)
+    else:
+        cut = B.reshape(-1, columns, F).swapaxes(1, 2)
+        np.matmul(A, cut, out=out.reshape(R, -1, columns).swapaxes(0, 1))
+
+
 def _cut_rows(A: np.ndarray, rows: int) -> np.ndarray:
     """(t, R, C) -> (t, R / rows, rows, C), a view."""
     return A.reshape(len(A), -1, rows, A.shape[-1])

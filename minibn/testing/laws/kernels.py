@@ -17,6 +17,7 @@ from minibn.backend import Backend, get_backend, to_numpy
 from minibn.backend.kernels import kernels
 from minibn.ops.conv import Conv2d
 from minibn.ops.epilogue import Epilogue
+from minibn.ops.linalg import MatMul
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.ops.norm import BatchNorm
 from minibn.ops.pool import MaxPool2d
@@ -30,6 +31,7 @@ ROWS: dict[type, tuple[str, ...]] = {
     BatchNorm: ("batch_norm", "nn.BatchNorm", "nn.NoisyBatchNorm", "nn.Sequential"),
     Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential"),
     Epilogue: ("epilogue",),
+    MatMul: ("matmul", "nn.Linear", "nn.Sequential"),
     MaxPool2d: ("max_pool2d", "nn.MaxPool2d"),
     SoftmaxCrossEntropy: ("softmax_cross_entropy",),
 }
