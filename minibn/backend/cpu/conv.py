@@ -13,7 +13,8 @@ ways:
 The gradient of the filters reads the tiles V again. In stages the forward pass keeps them (2.25
 times the memory of x), unless memory is to be saved; of large images they are computed again, which
 takes no longer than fetching them from memory. So is the filters' transform U, which is up to four
-times as large as the filters.
+times as large as the filters; it is kept where there are so few tiles that making it takes as long
+as the products.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from minibn.backend.cpu.tiling import (
 )
 from minibn.backend.kernels import Kernel
 
+Kept = dict[str, np.ndarray]  # what the gradients read again: V, U, or nothing
+
 
 def my_products(i: int, threads: int, products: int, columns: int) -> list[tuple[int, slice]]:
     """Which products thread i computes, and which columns of each: all, but of the last ones, which
@@ -53,15 +56,13 @@ def my_products(i: int, threads: int, products: int, columns: int) -> list[tuple
     return mine + [(t, share(columns, i, threads)) for t in range(whole, products)]
 
 
-def convolve(
-    plan: Plan, x: np.ndarray, w: np.ndarray, keep: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """y (N, Ho, Wo, F), and the tiles V if they are to be kept and were made all at once."""
+def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept]:
+    """y (N, Ho, Wo, F), and what to keep for the gradients."""
     y = memory.empty((plan.N, plan.Ho, plan.Wo, plan.F), plan.dtype)
     U = plan.filters_array(plan.C, plan.F)
     if plan.by_blocks:
         _convolve_by_blocks(plan, x, w, U, y)
-        return y, None
+        return y, {}
     V = plan.tile_array(plan.N, plan.C, memory.empty if keep else memory.scratch)
     M = plan.tile_array(plan.N, plan.F)
     VV, MM = plan.matrices(V), plan.matrices(M)
@@ -82,7 +83,7 @@ def convolve(
 
     for stage in (load, multiplied, store):
         parallel(stage, threads)
-    return y, V if keep else None
+    return y, ({"V": V, "U": U} if plan.few_tiles else {"V": V}) if keep else {}
 
 
 def _convolve_by_blocks(plan: Plan, x: Any, w: Any, U: np.ndarray, y: np.ndarray) -> None:
@@ -112,35 +113,30 @@ def _front(V: np.ndarray, images: int) -> np.ndarray:
 
 
 def gradients(
-    plan: Plan, g: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, V: np.ndarray | None
+    plan: Plan, g: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, kept: Kept
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(dx, dw) for the cotangent g (N, Ho, Wo, F): dx if there is w, dw if there is x.
-
-    V: the tiles of x, if they were kept.
-    """
+    """(dx, dw) for the cotangent g (N, Ho, Wo, F): dx if there is w, dw if there is x."""
     dx = None if w is None else memory.empty((plan.N, plan.H, plan.W, plan.C), plan.dtype)
     dw = None if x is None else memory.empty((9, plan.C, plan.F), plan.dtype)
     work = _gradients_by_blocks if plan.by_blocks else _gradients_by_stages
-    work(plan, g, x, w, dx, dw, V)
+    work(plan, g, x, w, dx, dw, kept)
     return dx, None if dw is None else dw.reshape(3, 3, plan.C, plan.F)
 
 
-def _gradients_by_stages(
-    plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: np.ndarray | None
-) -> None:
+def _gradients_by_stages(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: Kept) -> None:
     N, C, F = plan.N, plan.C, plan.F
-    dM = plan.tile_array(N, F)
-    V = plan.tile_array(N, C) if kept is None else kept
-    dV, U, dU = plan.tile_array(N, C), plan.filters_array(C, F), plan.filters_array(C, F)
+    dM, dV, dU = plan.tile_array(N, F), plan.tile_array(N, C), plan.filters_array(C, F)
+    V = kept["V"] if "V" in kept else plan.tile_array(N, C)
+    U = kept["U"] if "U" in kept else plan.filters_array(C, F)
     VV, dVV, dMM = (plan.matrices(tiles) for tiles in (V, dV, dM))
     threads = count()
 
     def load(i: int) -> None:
         b = share(N, i, threads)
         load_cotangents(plan, g[b], dM[:, :, b])
-        if dw is not None and kept is None:
+        if dw is not None and V is not kept.get("V"):
             load_tiles(plan, x[b], V[:, :, b])
-        if dx is not None:
+        if dx is not None and U is not kept.get("U"):
             transform_filters(plan, w, U, share(C, i, threads))
 
     def multiplied(i: int) -> None:
@@ -162,7 +158,7 @@ def _gradients_by_stages(
         parallel(stage, threads)
 
 
-def _gradients_by_blocks(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: Any) -> None:
+def _gradients_by_blocks(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: Kept) -> None:
     C, F = plan.C, plan.F
     images = list(blocks(plan.N, plan.block))
     threads = min(count(), len(images))
@@ -229,14 +225,14 @@ class WinogradConv2d(_Winograd):
 
     def forward(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         self.dtype = x.dtype
-        y, self.V = convolve(self.plan, x, w, self.keep and self.wants[1])
+        y, self.kept = convolve(self.plan, x, w, self.keep and self.wants[1])
         return y
 
     def vjp(self, g: np.ndarray, out: Any, x: np.ndarray, w: np.ndarray) -> Any:
         if g.dtype != self.dtype:
             return self.by_definition(g, out, x, w)
         return gradients(
-            self.plan, g, x if self.wants[1] else None, w if self.wants[0] else None, self.V
+            self.plan, g, x if self.wants[1] else None, w if self.wants[0] else None, self.kept
         )
 
 
@@ -245,7 +241,7 @@ class WinogradInputGrad(_Winograd):
 
     def forward(self, c: np.ndarray, w: np.ndarray) -> Any:
         self.dtype = c.dtype
-        return gradients(self.plan, c, None, w, None)[0]
+        return gradients(self.plan, c, None, w, {})[0]
 
     def vjp(self, g, out, c, w):
         return self.by_definition(g, out, c, w)  # two convolutions, with kernels of their own
@@ -256,7 +252,7 @@ class WinogradWeightGrad(_Winograd):
 
     def forward(self, x: np.ndarray, c: np.ndarray) -> Any:
         self.dtype = x.dtype
-        return gradients(self.plan, c, x, None, None)[1]
+        return gradients(self.plan, c, x, None, {})[1]
 
     def vjp(self, g, out, x, c):
         return self.by_definition(g, out, x, c)

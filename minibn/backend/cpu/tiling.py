@@ -61,6 +61,11 @@ class Plan:
         return s.n**2 * (tiles + LOADING)
 
     @property
+    def few_tiles(self) -> bool:
+        """Whether the transform of the filters costs as much as the products."""
+        return self.N * self.tiles <= LOADING
+
+    @property
     def border(self) -> int:
         return int(self.s.overlap)
 

@@ -24,7 +24,7 @@ from minibn.ops.pool import MaxPool2d
 from minibn.testing.laws.law import law, points_of
 from minibn.testing.laws.tools import leaves_of
 from minibn.testing.problem import Problem
-from minibn.testing.strategies import conv2d_problems
+from minibn.testing.strategies import conv2d_problems, pool_problems
 
 # The rows of the registry in which an op runs that may have a kernel.
 ROWS: dict[type, tuple[str, ...]] = {
@@ -43,11 +43,14 @@ STEP = 1e-6
 
 
 def fast_points(case: str) -> st.SearchStrategy[Problem]:
-    """The row's problems; of convolutions, every other one as networks have it: 3×3, stride 1."""
-    if case != "conv2d":
+    """The row's problems; of convolution and pooling, every other one as networks have it."""
+    usual = {
+        "conv2d": conv2d_problems("beyond", most=6, kernel=3, stride=1),
+        "max_pool2d": pool_problems(padding=False, size=2, stride=2),
+    }
+    if case not in usual:
         return points_of(case)
-    usual = conv2d_problems("beyond", most=6, kernel=3, stride=1)
-    return points_of(case) | usual.map(lambda point: point.problem(ops.conv2d))
+    return points_of(case) | usual[case].map(lambda point: point.problem(getattr(ops, case)))
 
 
 def results(

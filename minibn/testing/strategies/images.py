@@ -121,7 +121,12 @@ def conv2d_problems(
 
 @st.composite
 def pool_problems(
-    draw: Any, ties: bool | None = False, padding: bool = True, most: int = 3
+    draw: Any,
+    ties: bool | None = False,
+    padding: bool = True,
+    most: int = 3,
+    size: int | None = None,
+    stride: int | None = None,
 ) -> Point:
     """Points of a pooling f(x, size=..., stride=..., padding=...).
 
@@ -132,7 +137,7 @@ def pool_problems(
     >>> tied = pool_problems(ties=True)
     >>> unpadded = pool_problems(padding=False)  # f(x, size=..., stride=...)
     """
-    geometry = draw(geometries("half" if padding else "none", most))
+    geometry = draw(geometries("half" if padding else "none", most, size, stride))
     rng = np.random.default_rng(seed := draw(seeds))
     tied = draw(st.booleans()) if ties is None else ties
     domain = with_ties if tied else gap_separated()
