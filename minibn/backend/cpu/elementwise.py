@@ -36,9 +36,8 @@ def piecewise(update: Callable[..., None], *arrays: Any) -> None:
     runs = [a.reshape(-1) for a in arrays]
 
     def work(elements: slice) -> None:
-        for piece in threads.blocks(elements.stop - elements.start, PIECE):
-            start, stop = elements.start + piece.start, elements.start + piece.stop
-            update(*(run[start:stop] for run in runs))
+        for piece in threads.blocks(elements, PIECE):
+            update(*(run[piece] for run in runs))
 
     if size >= LARGE:
         threads.in_shares(work, size)

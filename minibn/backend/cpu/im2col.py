@@ -82,9 +82,7 @@ class Blocks:
         self.inside = self.padded[:, ph : ph + H, pw : pw + W]
 
     def __iter__(self) -> Iterator[slice]:
-        first = self.images.start
-        for block in threads.blocks(self.images.stop - first, self.size):
-            yield slice(first + block.start, first + block.stop)
+        return threads.blocks(self.images, self.size)
 
     def columns(self, x: np.ndarray) -> Callable[[slice], np.ndarray]:
         """A function that fills the columns of a block of x: slice -> (pixels, K)."""

@@ -54,9 +54,7 @@ class Tiles:
         self.y = np.empty((self.size, Ho, Wo, C), x.dtype)
 
     def __iter__(self) -> Iterator[slice]:
-        first = self.images.start
-        for block in threads.blocks(self.images.stop - first, self.size):
-            yield slice(first + block.start, first + block.stop)
+        return threads.blocks(self.images, self.size)
 
     def pool(self, x: np.ndarray, y: np.ndarray) -> None:
         """y = the largest value of each window of a block x."""

@@ -23,7 +23,7 @@ from minibn.backend.cpu.winograd import (
 )
 
 TILES = 256  # tiles in a block: 64 channels make 2.4 MB of V, and products of a good size
-GROUP = 256  # tiles that are transformed at a time
+GROUP = 1 << 14  # tiles times channels that are transformed at a time: scratch of 1.5 MB
 FILTERS = 3 << 20  # bytes of U up to which a thread works through blocks on its own
 LOADING = 100  # how many tiles' products take as long as bringing a filter's transform from memory
 
@@ -139,7 +139,7 @@ def gather_filters(plan: Plan, dU: np.ndarray, dw: np.ndarray, rows: slice) -> N
 
 def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:
     """V = the transformed tiles of images x (b, H, W, C), a cache-sized group at a time."""
-    group = max(1, GROUP // plan.tiles)
+    group = max(1, GROUP // (plan.tiles * plan.C))
     frame = Frame(plan, min(group, len(x)), plan.C, plan.x_at, plan.border)
     P = plan.rows_array(min(group, len(x)), plan.C, plan.border)
     for b in blocks(len(x), group):
@@ -149,7 +149,7 @@ def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:
 
 def store_tiles(plan: Plan, M: np.ndarray, y: np.ndarray) -> None:
     """The images y (b, Ho, Wo, F) from their products."""
-    group = max(1, GROUP // plan.tiles)
+    group = max(1, GROUP // (plan.tiles * plan.F))
     frame = Frame(plan, min(group, len(y)), plan.F, plan.y_at, 0)
     Q = plan.rows_array(min(group, len(y)), plan.F)
     for b in blocks(len(y), group):
@@ -160,7 +160,7 @@ def store_tiles(plan: Plan, M: np.ndarray, y: np.ndarray) -> None:
 
 def load_cotangents(plan: Plan, dy: np.ndarray, dM: np.ndarray) -> None:
     """dM = A Ȳ Aᵀ of the cotangents dy (b, Ho, Wo, F)."""
-    group = max(1, GROUP // plan.tiles)
+    group = max(1, GROUP // (plan.tiles * plan.F))
     frame = Frame(plan, min(group, len(dy)), plan.F, plan.y_at, 0)
     Q = plan.rows_array(min(group, len(dy)), plan.F)
     for b in blocks(len(dy), group):
@@ -170,7 +170,7 @@ def load_cotangents(plan: Plan, dy: np.ndarray, dM: np.ndarray) -> None:
 
 def store_input_grad(plan: Plan, dV: np.ndarray, dx: np.ndarray) -> None:
     """The gradient dx (b, H, W, C) from that of its tiles."""
-    group = max(1, GROUP // plan.tiles)
+    group = max(1, GROUP // (plan.tiles * plan.C))
     frame = Frame(plan, min(group, len(dx)), plan.C, plan.x_at, 0)
     Q = plan.rows_array(min(group, len(dx)), plan.C)
     for b in blocks(len(dx), group):
