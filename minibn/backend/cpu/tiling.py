@@ -7,6 +7,7 @@ the steps to threads. The mathematics is in `winograd.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ TILES = 256  # tiles in a block: 64 channels make 2.4 MB of V, and products of a
 GROUP = 1 << 14  # tiles times channels that are transformed at a time: scratch of 1.5 MB
 FILTERS = 3 << 20  # bytes of U up to which a thread works through blocks on its own
 LOADING = 100  # how many tiles' products take as long as bringing a filter's transform from memory
+
+
+Transform = Callable[[Scheme, np.ndarray, np.ndarray, np.ndarray], None]
 
 
 class Plan:
@@ -138,42 +142,41 @@ def gather_filters(plan: Plan, dU: np.ndarray, dw: np.ndarray, rows: slice) -> N
 
 
 def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:
-    """V = the transformed tiles of images x (b, H, W, C), a cache-sized group at a time."""
-    group = max(1, GROUP // (plan.tiles * plan.C))
-    frame = Frame(plan, min(group, len(x)), plan.C, plan.x_at, plan.border)
-    P = plan.rows_array(min(group, len(x)), plan.C, plan.border)
-    for b in blocks(len(x), group):
-        part = x[b]
-        input_tiles(plan.s, frame.around(part), V[:, :, b], P[: len(part)])
+    """V = Bᵀ d B: the tiles of images x (b, H, W, C)."""
+    _load(plan, input_tiles, x, V, plan.x_at, plan.border)
 
 
 def store_tiles(plan: Plan, M: np.ndarray, y: np.ndarray) -> None:
-    """The images y (b, Ho, Wo, F) from their products."""
-    group = max(1, GROUP // (plan.tiles * plan.F))
-    frame = Frame(plan, min(group, len(y)), plan.F, plan.y_at, 0)
-    Q = plan.rows_array(min(group, len(y)), plan.F)
-    for b in blocks(len(y), group):
-        target = frame.target(y[b])
-        output_tiles(plan.s, M[:, :, b], target, Q[: len(target)])
-        frame.finish(y[b])
+    """Y = Aᵀ M A: the images y (b, Ho, Wo, F) from their products."""
+    _store(plan, output_tiles, M, y, plan.y_at)
 
 
 def load_cotangents(plan: Plan, dy: np.ndarray, dM: np.ndarray) -> None:
-    """dM = A Ȳ Aᵀ of the cotangents dy (b, Ho, Wo, F)."""
-    group = max(1, GROUP // (plan.tiles * plan.F))
-    frame = Frame(plan, min(group, len(dy)), plan.F, plan.y_at, 0)
-    Q = plan.rows_array(min(group, len(dy)), plan.F)
-    for b in blocks(len(dy), group):
-        part = dy[b]
-        output_tiles_adjoint(plan.s, frame.around(part), dM[:, :, b], Q[: len(part)])
+    """M̄ = A Ȳ Aᵀ: the products' cotangents from those of the images, dy (b, Ho, Wo, F)."""
+    _load(plan, output_tiles_adjoint, dy, dM, plan.y_at, 0)
 
 
 def store_input_grad(plan: Plan, dV: np.ndarray, dx: np.ndarray) -> None:
-    """The gradient dx (b, H, W, C) from that of its tiles."""
-    group = max(1, GROUP // (plan.tiles * plan.C))
-    frame = Frame(plan, min(group, len(dx)), plan.C, plan.x_at, 0)
-    Q = plan.rows_array(min(group, len(dx)), plan.C)
-    for b in blocks(len(dx), group):
-        target = frame.target(dx[b])
-        input_tiles_adjoint(plan.s, dV[:, :, b], target, Q[: len(target)])
-        frame.finish(dx[b])
+    """d̄ = B V̄ Bᵀ: the gradient dx (b, H, W, C) from that of its tiles."""
+    _store(plan, input_tiles_adjoint, dV, dx, plan.x_at)
+
+
+def _load(plan: Plan, transform: Transform, x: Any, V: Any, at: Any, border: int) -> None:
+    """`transform` from images to tiles, a group at a time."""
+    group = min(len(x), max(1, GROUP // (plan.tiles * x.shape[3])))
+    frame = Frame(plan, group, x.shape[3], at, border)
+    scratch = plan.rows_array(group, x.shape[3], border)
+    for b in blocks(len(x), group):
+        part = x[b]
+        transform(plan.s, frame.around(part), V[:, :, b], scratch[: len(part)])
+
+
+def _store(plan: Plan, transform: Transform, V: Any, y: Any, at: Any) -> None:
+    """`transform` from tiles to images, a group at a time."""
+    group = min(len(y), max(1, GROUP // (plan.tiles * y.shape[3])))
+    frame = Frame(plan, group, y.shape[3], at, 0)
+    scratch = plan.rows_array(group, y.shape[3])
+    for b in blocks(len(y), group):
+        target = frame.target(y[b])
+        transform(plan.s, V[:, :, b], target, scratch[: len(target)])
+        frame.finish(y[b])
