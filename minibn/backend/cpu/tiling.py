@@ -28,7 +28,6 @@ GROUP = 1 << 14  # tiles times channels that are transformed at a time: scratch 
 FILTERS = 3 << 20  # bytes of U up to which a thread works through blocks on its own
 LOADING = 100  # how many tiles' products take as long as bringing a filter's transform from memory
 
-
 Transform = Callable[[Scheme, np.ndarray, np.ndarray, np.ndarray], None]
 
 
@@ -163,7 +162,7 @@ def store_input_grad(plan: Plan, dV: np.ndarray, dx: np.ndarray) -> None:
 
 def _load(plan: Plan, transform: Transform, x: Any, V: Any, at: Any, border: int) -> None:
     """`transform` from images to tiles, a group at a time."""
-    group = min(len(x), max(1, GROUP // (plan.tiles * x.shape[3])))
+    group = max(1, min(len(x), GROUP // (plan.tiles * x.shape[3])))
     frame = Frame(plan, group, x.shape[3], at, border)
     scratch = plan.rows_array(group, x.shape[3], border)
     for b in blocks(len(x), group):
@@ -173,7 +172,7 @@ def _load(plan: Plan, transform: Transform, x: Any, V: Any, at: Any, border: int
 
 def _store(plan: Plan, transform: Transform, V: Any, y: Any, at: Any) -> None:
     """`transform` from tiles to images, a group at a time."""
-    group = min(len(y), max(1, GROUP // (plan.tiles * y.shape[3])))
+    group = max(1, min(len(y), GROUP // (plan.tiles * y.shape[3])))
     frame = Frame(plan, group, y.shape[3], at, 0)
     scratch = plan.rows_array(group, y.shape[3])
     for b in blocks(len(y), group):
