@@ -6,6 +6,7 @@ the steps to threads. The mathematics is in `winograd.py`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -100,30 +101,32 @@ class Frame:
         self.top, self.left = at[0] + border, at[1] + border
         self.shape = (images, h, w, channels)
         self.dtype = plan.dtype
-        self.scratch: np.ndarray | None = None
+
+    @functools.cached_property
+    def scratch(self) -> np.ndarray:
+        scratch = memory.scratch(self.shape, self.dtype)
+        scratch.fill(0)
+        return scratch
+
+    def _filled_by(self, x: np.ndarray) -> bool:
+        return x.shape[1:] == self.shape[1:]
 
     def _inside(self, x: np.ndarray) -> np.ndarray:
-        if self.scratch is None:
-            self.scratch = memory.scratch(self.shape, self.dtype)
-            self.scratch.fill(0)
         return self.scratch[: len(x), self.top :, self.left :][:, : x.shape[1], : x.shape[2]]
 
     def around(self, x: np.ndarray) -> np.ndarray:
         """x (b, H, W, C) between zeros; x itself if there is nothing around it."""
-        if x.shape[1:] == self.shape[1:]:
+        if self._filled_by(x):
             return x
         np.copyto(self._inside(x), x)
-        return self.scratch[: len(x)]  # type: ignore[index]  # made by _inside
+        return self.scratch[: len(x)]
 
     def target(self, x: np.ndarray) -> np.ndarray:
         """Where to write whole tiles for x: x itself, or scratch to `finish` from."""
-        if x.shape[1:] == self.shape[1:]:
-            return x
-        self._inside(x)
-        return self.scratch[: len(x)]  # type: ignore[index]  # made by _inside
+        return x if self._filled_by(x) else self.scratch[: len(x)]
 
     def finish(self, x: np.ndarray) -> None:
-        if x.shape[1:] != self.shape[1:]:
+        if not self._filled_by(x):
             np.copyto(x, self._inside(x))
 
 
