@@ -157,9 +157,16 @@ def _start(output: Tensor, cotangent: Any, what: str, create_graph: bool) -> Any
     return value(g)
 
 
+def _is_whole(array: Array) -> bool:
+    """Whether the array is no view: it owns its memory, or a buffer was lent to it alone (see
+    `backend.cpu.memory`)."""
+    base = getattr(array, "base", array)
+    return base is None or hasattr(base, "lent_whole")
+
+
 def _owner(array: Array) -> Array:
     """The array that owns the memory of a view."""
-    while getattr(array, "base", None) is not None:
+    while hasattr(array, "base") and not _is_whole(array):
         array = array.base
     return array
 
@@ -168,7 +175,7 @@ def _own(g: Any, owned: set[int]) -> Tensor:
     """The gradient as a Tensor: itself, or a copy where its memory is a view (or may be one) or
     belongs to another gradient. A recorded one stays recorded."""
     array = value(g)
-    if getattr(array, "base", array) is not None or id(array) in owned:
+    if not _is_whole(array) or id(array) in owned:
         g = g * 1 if isinstance(g, Tensor) else array.copy()
     owned.add(id(value(g)))
     return g if isinstance(g, Tensor) else Tensor.made_by(None, g)

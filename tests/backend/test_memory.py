@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minibn import Tensor, grad
 from minibn.backend.cpu import memory
 from minibn.backend.cpu.memory import LINE, SMALL, empty, release, scratch, waiting
 from minibn.testing.commands.profiles import share
@@ -142,16 +143,19 @@ def test_release_gives_all_that_waits_back_and_nothing_that_is_in_use():
     assert (kept == 2).all()
 
 
-def test_a_buffer_that_nobody_takes_is_given_back_after_a_while(monkeypatch):
+@pytest.mark.parametrize("held", [0, 1])  # so that an even and an odd number came and went before
+def test_a_buffer_that_nobody_takes_is_given_back_after_a_while(held, monkeypatch):
     monkeypatch.setattr(memory, "PATIENCE", 100)
+    held = [empty((LARGE,), np.float32) for _ in range(held)]
     watch = weakref.ref(owner(empty((9 * LARGE,), np.float32)))
-    for _ in range(64):
+    for _ in range(20):
         empty((LARGE,), np.float32)
     assert watch() is not None
-    for _ in range(128):
+    for _ in range(200):
         empty((LARGE,), np.float32)
     assert watch() is None
     assert waiting() < 2 * SMALL  # the one that is used all the time
+    del held
 
 
 @settings(max_examples=share(40))
@@ -230,6 +234,16 @@ def test_arrays_in_cycles_come_back_by_garbage_collection_even_inside_a_call():
         gc.set_threshold(*before)
     gc.collect()
     assert waiting() > 0
+
+
+def test_a_gradient_shares_no_memory_with_a_cotangent_that_a_kernel_has_made():
+    c = empty((LARGE,), np.float32)
+    c[:] = 1
+    x, y = (Tensor(np.ones(LARGE, np.float32), requires_grad=True) for _ in range(2))
+    (x + y).backward(c)
+    for g in (x.grad, y.grad, *grad(x + y, [x, y], c), grad(x + y, x, c[:])):
+        assert not np.shares_memory(g.data, c)
+    assert not np.shares_memory(x.grad.data, y.grad.data)
 
 
 def test_copies_and_pickles_are_arrays_of_their_own():

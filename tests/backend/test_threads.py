@@ -1,11 +1,13 @@
 """Work in parts: the setting, order, exceptions, nesting, and BLAS put back as it was."""
 
 import contextvars
+import functools
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -119,6 +121,24 @@ def test_an_exception_of_any_part_is_raised_when_all_have_ended(bad):
     assert sorted(ended) == sorted({0, 1, 2} - bad)
     assert parallel(lambda i: i, 3) == [0, 1, 2]
     assert threads._inside.part is None
+
+
+def test_parts_and_results_are_let_go_when_all_is_done():
+    class Kept(np.ndarray):  # can be watched
+        pass
+
+    def watched():
+        array = np.ones(3).view(Kept)
+        seen.append(weakref.ref(array))
+        return array
+
+    def part(i, shared):
+        return shared, watched()
+
+    seen = []
+    parallel(functools.partial(part, shared=watched()), 3)
+    assert len(seen) == 4
+    assert not any(ref() is not None for ref in seen)
 
 
 here = contextvars.ContextVar("here", default="nowhere")

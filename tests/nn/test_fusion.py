@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import minibn
 from minibn import Tensor, grad, nn, no_grad
 from minibn.anomaly import AnomalyError
+from minibn.backend.cpu.epilogue import FusedEpilogue
 from minibn.backend.kernels import kernels
 from minibn.errors import ShapeError
 from minibn.nn.fusion import Run, steps
@@ -131,7 +132,11 @@ def kinds(net):
 @pytest.mark.parametrize("mode", ["always", "fast", "lean"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", NETS)
-def test_values_gradients_statistics_and_counters_are_those_of_layer_by_layer(name, training, mode):
+def test_values_gradients_statistics_and_counters_are_those_of_layer_by_layer(
+    name, training, mode, monkeypatch
+):
+    if mode == "lean":  # noise is drawn again for the gradient, also of small arrays
+        monkeypatch.setattr(FusedEpilogue, "pays", lambda *_: True)
     net, x = NETS[name], images()
     agree(run(net, mode, x, training), run(net, "reference", x, training))
 

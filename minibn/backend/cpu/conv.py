@@ -117,10 +117,10 @@ def gradients(
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(dx, dw) for the cotangent g (N, Ho, Wo, F): dx if there is w, dw if there is x."""
     dx = None if w is None else memory.empty((plan.N, plan.H, plan.W, plan.C), plan.dtype)
-    dw = None if x is None else memory.empty((9, plan.C, plan.F), plan.dtype)
+    dw = None if x is None else memory.empty((3, 3, plan.C, plan.F), plan.dtype)
     work = _gradients_by_blocks if plan.by_blocks else _gradients_by_stages
     work(plan, g, x, w, dx, dw, kept)
-    return dx, None if dw is None else dw.reshape(3, 3, plan.C, plan.F)
+    return dx, dw
 
 
 def _gradients_by_stages(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: Kept) -> None:

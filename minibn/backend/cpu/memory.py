@@ -11,6 +11,7 @@ Arrays begin on a cache line (64 bytes), so that no vector load straddles two.
 
 from __future__ import annotations
 
+import bisect
 import math
 import threading
 from collections import deque
@@ -20,13 +21,14 @@ import numpy as np
 
 SMALL = 1 << 20  # bytes: below it, malloc has the memory at hand
 LINE = 64  # bytes of a cache line
-PATIENCE = 600  # a buffer that this many calls passed over is given back
+PATIENCE = 1200  # a buffer is given back that so many buffers came and went beside
 
 
 class _Lease:
     """The owner of an array's memory: NumPy keeps it alive as long as any view of the array."""
 
     __slots__ = ("__array_interface__", "buffer")
+    lent_whole = True  # to one array: what has this as its base is no view of another array
 
     def __init__(self, buffer: np.ndarray, interface: dict[str, Any]) -> None:
         self.buffer, self.__array_interface__ = buffer, interface
@@ -36,24 +38,27 @@ class _Lease:
 
 
 _returned: deque[np.ndarray] = deque()
-_free: list[tuple[int, int, np.ndarray]] = []  # (bytes, when it came back, the buffer)
-_calls = 0
+_free: list[tuple[int, int, np.ndarray]] = []  # (bytes, when it came back, the buffer), by size
+_calls = _swept = 0  # calls, and how many there were when _free was last gone through
 _lock = threading.Lock()
 
 
 def _take(size: int, most: int) -> np.ndarray:
     """A buffer of at least `size` bytes: the smallest free one of at most `most`, or a new one."""
-    global _calls
+    global _calls, _swept
     with _lock:
-        _calls += 1
         while _returned:
             buffer = _returned.popleft()
-            _free.append((buffer.nbytes, _calls, buffer))
-        fitting = [i for i, (n, _, _) in enumerate(_free) if size <= n <= most]
-        found = _free.pop(min(fitting, key=lambda i: _free[i][0]))[2] if fitting else None
-        if _calls % 64 == 0:
+            _calls += 1  # so that no two entries are alike, and buffers are never compared
+            bisect.insort(_free, (buffer.nbytes, _calls, buffer))
+        _calls += 1
+        if _calls >= _swept + 64:
+            _swept = _calls
             _free[:] = [entry for entry in _free if entry[1] > _calls - PATIENCE]
-    return np.empty(size, np.uint8) if found is None else found
+        place = bisect.bisect_left(_free, (size,))
+        if place < len(_free) and _free[place][0] <= most:
+            return _free.pop(place)[2]
+    return np.empty(size, np.uint8)
 
 
 def empty(shape: tuple[int, ...], dtype: Any, waste: float = 0.25) -> np.ndarray:

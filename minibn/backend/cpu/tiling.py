@@ -137,10 +137,10 @@ def transform_filters(plan: Plan, w: np.ndarray, U: np.ndarray, rows: slice) -> 
 
 
 def gather_filters(plan: Plan, dU: np.ndarray, dw: np.ndarray, rows: slice) -> None:
-    """ḡ = Gᵀ Ū G of the filters in some rows: the adjoint, from (n², rows, columns) to (9, ...)."""
+    """ḡ = Gᵀ Ū G of the filters in some rows: the adjoint. Shapes as above."""
     for r in blocks(rows, max(1, 2048 // dU.shape[2])):
         part = dU[:, r].reshape(plan.products, -1)
-        np.matmul(plan.s.GG.T, part, out=dw[:, r].reshape(9, -1))
+        np.matmul(plan.s.GG.T, part, out=dw[:, :, r].reshape(9, -1))
 
 
 def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:

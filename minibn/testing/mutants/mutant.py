@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from minibn.backend.kernels import kernels
 from minibn.tape import Op
 
 MUTANTS: dict[str, Mutant] = {}
@@ -37,12 +38,14 @@ class Mutant:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the mistake is made. Afterwards all is as before, whatever was left behind."""
+        """Inside, the mistake is made, and no kernel runs in its place. Afterwards all is as
+        before, whatever was left behind."""
         before = dict(vars(self.target))
         try:
             for name, wrong in self.changes.items():
                 setattr(self.target, name, wrong)
-            yield
+            with kernels("reference"):
+                yield
         finally:
             for name in set(vars(self.target)) - set(before):  # say, a saved array
                 delattr(self.target, name)
