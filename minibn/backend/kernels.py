@@ -113,7 +113,7 @@ class kernels:
         _mode.set(name)
 
     def __enter__(self) -> kernels:
-        if self._entered:
+        if self._entered or _mode.get() != self.name:  # again, or after another choice
             self._before.append(_mode.get())
         self._entered = True
         _mode.set(self.name)

@@ -18,6 +18,7 @@ from minibn.nn.layers import Conv2d, MaxPool2d, ReLU
 from minibn.nn.module import Module
 from minibn.nn.noise import Noise
 from minibn.nn.norm import BatchNorm
+from minibn.ops.conv import conv2d_op
 
 ORDER: tuple[type[Module], ...] = (Conv2d, BatchNorm, Noise, ReLU, MaxPool2d)
 
@@ -45,31 +46,31 @@ class Run:
             raise
 
     def forward(self, x: Any) -> Any:
-        bias = []
-        if self.conv is not None:
-            x = self.conv.without_bias(x)
-            bias = [self.conv.bias]
         noise = None if self.noise is None or not self.noise.active else _draw(self.noise)
-        norm = self.norm
+        settings: dict[str, Any] = {"noise": noise, "relu": self.relu, "pool": self.pool}
+        conv, norm = self.conv, self.norm
+        bias: list[Any] = []
+        if conv is not None and norm is not None and conv.bias is not None:
+            x, conv = conv(x), None  # a bias before a norm
+        if conv is not None:
+            settings |= {"filters": conv.weight, "stride": conv.stride, "padding": conv.padding}
+            bias += [conv.bias] if conv.bias is not None else []
         if norm is None:
-            return ops.epilogue(x, *bias, noise=noise, relu=self.relu, pool=self.pool)
-        for b in bias:
-            x = x + b
+            return ops.epilogue(x, *bias, **settings)
         if not norm.training:
-            affine = norm.scale_and_shift()
-            return ops.epilogue(x, *affine, noise=noise, relu=self.relu, pool=self.pool)
+            return ops.epilogue(x, *norm.scale_and_shift(), **settings)
         y, mean, var = ops.epilogue(
-            x,
-            norm.gamma,
-            norm.beta,
-            eps=norm.eps,
-            noise=noise,
-            relu=self.relu,
-            pool=self.pool,
-            return_moments=True,
+            x, norm.gamma, norm.beta, eps=norm.eps, return_moments=True, **settings
         )
-        norm.track(mean, var, x.size // x.shape[-1])
+        norm.track(mean, var, self._values(x, conv))
         return y
+
+    @staticmethod
+    def _values(x: Any, conv: Conv2d | None) -> int:
+        """How many values a channel has where the norm sees them."""
+        if conv is None:
+            return x.size // x.shape[-1]
+        return conv2d_op(x, conv.weight, conv.stride, conv.padding).rows
 
 
 def _draw(noise: Noise) -> Any:
@@ -97,8 +98,6 @@ def steps(layers: Sequence[Module]) -> Iterator[Any]:
     run: list[Module] = []
 
     def finished() -> Iterator[Any]:
-        if run and isinstance(run[0], Conv2d) and run[0].bias is None:
-            yield run.pop(0)  # there is nothing to add behind it
         yield from run if len(run) < 2 else [Run(tuple(run))]
         run.clear()
 

@@ -68,10 +68,6 @@ class Conv2d(Module):
     def forward(self, x: Any) -> Any:
         return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
-    def without_bias(self, x: Any) -> Any:
-        """The products alone, for a run of layers that adds the bias with what follows."""
-        return ops.conv2d(x, self.weight, stride=self.stride, padding=self.padding)
-
 
 class ReLU(Module):
     """max(x, 0)."""

@@ -125,14 +125,8 @@ def pair(setting: Any, name: str, least: int) -> Pair:
     return int(both[0]), int(both[1])
 
 
-def conv2d(x, w, bias=None, *, stride: Any = 1, padding: Any = 0):
-    """The convolution of images x with filters w.
-
-    x (N, H, W, C), w (Kh, Kw, C, F), bias (F,) or None -> (N, Ho, Wo, F)
-    stride, padding: an integer, or a pair for the two directions; padding is with zeros.
-    Laws: linear in x and in w; commutes with translations away from the border.
-    Raises ShapeError for channels that differ, or a kernel larger than the padded image.
-    """
+def conv2d_op(x, w, stride: Any, padding: Any) -> Conv2d:
+    """The op for these arrays. Raises ShapeError unless they fit together."""
     if x.ndim != 4 or w.ndim != 4:
         raise ShapeError(
             f"conv2d: x (N, H, W, C) and w (Kh, Kw, C, F) have four axes; x has shape {x.shape}, "
@@ -150,7 +144,18 @@ def conv2d(x, w, bias=None, *, stride: Any = 1, padding: Any = 0):
                 f"conv2d: a kernel of {w.shape[:2]} does not fit into images of {x.shape[1:3]} "
                 f"with padding {padding}. Use a smaller kernel, fewer poolings or more padding."
             )
-    y = apply(Conv2d(stride, padding, tuple(x.shape), tuple(w.shape)), x, w)
+    return Conv2d(stride, padding, tuple(x.shape), tuple(w.shape))
+
+
+def conv2d(x, w, bias=None, *, stride: Any = 1, padding: Any = 0):
+    """The convolution of images x with filters w.
+
+    x (N, H, W, C), w (Kh, Kw, C, F), bias (F,) or None -> (N, Ho, Wo, F)
+    stride, padding: an integer, or a pair for the two directions; padding is with zeros.
+    Laws: linear in x and in w; commutes with translations away from the border.
+    Raises ShapeError for channels that differ, or a kernel larger than the padded image.
+    """
+    y = apply(conv2d_op(x, w, stride, padding), x, w)
     if bias is None:
         return y
     if bias.shape != (w.shape[3],):

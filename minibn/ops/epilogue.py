@@ -15,6 +15,7 @@ from typing import Any
 
 from minibn.backend.kernels import find
 from minibn.errors import ShapeError
+from minibn.ops.conv import Conv2d, conv2d, conv2d_op
 from minibn.ops.elementwise import relu
 from minibn.ops.norm import batch_norm, check_batch, check_channels
 from minibn.ops.pool import max_pool2d
@@ -64,9 +65,24 @@ class Epilogue(Op):
         return pull_back(self.compose, inputs, g, self.wants)
 
 
+class ConvEpilogue(Epilogue):
+    """The same behind a convolution: pool(relu(s · norm(conv2d(x, w)) + m)). Inputs x, w, ..."""
+
+    def __init__(self, conv: Conv2d, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.conv = conv
+
+    def compose(self, x, w, *affine):
+        y = conv2d(x, w, stride=self.conv.stride, padding=self.conv.padding)
+        return super().compose(y, *affine)
+
+
 def epilogue(
     x,
     *affine,
+    filters: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
     eps: float | None = None,
     noise: Draw | None = None,
     relu: bool = False,
@@ -78,20 +94,35 @@ def epilogue(
     x (..., C); affine: nothing, `shift` (C,) or `scale, shift` (C,) each; with `eps` they are
     BatchNorm's gamma and beta, and `return_moments` gives the batch's mean and biased variance as
     well. noise(x) -> (s, m): y becomes s · y + m; it is called again where the definition is
-    differentiated, and must give the same arrays.
-    Law: equal to batch_norm (or x · scale + shift), · s + m, relu, max_pool2d one after another.
-    Raises ShapeError as they do.
+    differentiated, and must give the same arrays. With `filters` (Kh, Kw, C, F) all this is done to
+    conv2d(x, filters, stride=stride, padding=padding), and the vectors are (F,).
+    Law: equal to conv2d, batch_norm (or x · scale + shift), · s + m, relu, max_pool2d one after
+    another. Raises ShapeError as they do.
     """
     if len(affine) > 2 or (eps is not None and len(affine) != 2):
         raise ShapeError(
             f"epilogue: {len(affine)} vectors beside x; it takes shift, or scale and shift, and "
             "with eps exactly gamma and beta."
         )
-    op = Epilogue(eps, noise, relu, pool)
-    if eps is not None:
-        check_batch(x, *affine)
-    elif affine:
-        check_channels("epilogue", x, **dict(zip(("shift", "scale"), affine[::-1], strict=False)))
+    settings = (eps, noise, relu, pool)
+    if filters is not None:
+        conv = conv2d_op(x, filters, stride, padding)
+        layer = ConvEpilogue(conv, *settings)
+        _check(conv.y_shape, affine, eps)
+        if find(layer, [value(a) for a in (x, filters, *affine)]) is not None:
+            y = apply(layer, x, filters, *affine)
+            return (y, layer.mean, layer.var) if return_moments else y
+        x = apply(conv, x, filters)
+    op = Epilogue(*settings)
+    _check(x.shape, affine, eps)
     fast = find(op, [value(a) for a in (x, *affine)]) is not None
     y = apply(op, x, *affine) if fast else op.compose(x, *affine)
     return (y, op.mean, op.var) if return_moments else y
+
+
+def _check(shape: tuple[int, ...], affine: tuple[Any, ...], eps: float | None) -> None:
+    if eps is not None:
+        check_batch(shape, *affine)
+    elif affine:
+        names = ("shift", "scale")
+        check_channels("epilogue", shape, **dict(zip(names, affine[::-1], strict=False)))

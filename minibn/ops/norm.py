@@ -69,24 +69,24 @@ class BatchNorm(Op):
         return g_x, g_gamma, g_beta
 
 
-def check_channels(name: str, x, **vectors) -> None:
-    """Raise ShapeError unless x is (..., C) and each of the vectors (C,)."""
-    if x.ndim < 2:
-        raise ShapeError(f"{name}: x has shape {x.shape}; it must be (..., C) with a batch axis.")
+def check_channels(name: str, shape: tuple[int, ...], **vectors) -> None:
+    """Raise ShapeError unless x of this shape is (..., C) and each of the vectors (C,)."""
+    if len(shape) < 2:
+        raise ShapeError(f"{name}: x has shape {shape}; it must be (..., C) with a batch axis.")
     for which, v in vectors.items():
-        if v.shape != (x.shape[-1],):
+        if v.shape != (shape[-1],):
             raise ShapeError(
-                f"{name}: {which} has shape {v.shape}, x has {x.shape[-1]} channels "
-                f"(x.shape={tuple(x.shape)}; channels are the last axis)."
+                f"{name}: {which} has shape {v.shape}, x has {shape[-1]} channels "
+                f"(x.shape={tuple(shape)}; channels are the last axis)."
             )
 
 
-def check_batch(x, gamma, beta) -> None:
-    """Raise ShapeError unless x (..., C) can be normalised: two values a channel or more."""
-    check_channels("batch_norm", x, gamma=gamma, beta=beta)
-    if math.prod(x.shape[:-1]) < 2:
+def check_batch(shape: tuple[int, ...], gamma, beta) -> None:
+    """Raise ShapeError unless x of this shape can be normalised: two values a channel or more."""
+    check_channels("batch_norm", shape, gamma=gamma, beta=beta)
+    if math.prod(shape[:-1]) < 2:
         raise ShapeError(
-            f"batch_norm: each channel of x {tuple(x.shape)} has fewer than two values, so it has "
+            f"batch_norm: each channel of x {tuple(shape)} has fewer than two values, so it has "
             "no variance. Use a larger batch, or eval mode."
         )
 
@@ -99,7 +99,7 @@ def batch_norm(x, gamma, beta, *, eps: float = 1e-5, return_moments: bool = Fals
     Law: batch_norm(a·x + b) == batch_norm(x) for a > 0, up to eps.
     Raises ShapeError if a channel has a single value: its variance is undefined.
     """
-    check_batch(x, gamma, beta)
+    check_batch(x.shape, gamma, beta)
     op = BatchNorm(eps)
     y = apply(op, x, gamma, beta)
     return (y, op.mean, op.var) if return_moments else y
@@ -118,7 +118,7 @@ def batch_norm_inference(x, gamma, beta, running_mean, running_var, *, eps: floa
     x (..., C), the rest (C,) -> (..., C). Law: x̄ = ȳ · gamma / √(running_var + eps).
     """
     check_channels(
-        "batch_norm_inference", x, gamma=gamma, beta=beta, mean=running_mean, var=running_var
+        "batch_norm_inference", x.shape, gamma=gamma, beta=beta, mean=running_mean, var=running_var
     )
     inv_std = 1 / sqrt(value(running_var) + eps)
     scale = gamma * inv_std

@@ -30,6 +30,8 @@ from minibn.backend.cpu.products import multiply, multiply_by_transposed, multip
 from minibn.backend.cpu.threads import blocks, count, parallel, share
 from minibn.backend.cpu.tiling import (
     Plan,
+    Source,
+    Target,
     gather_filters,
     load_cotangents,
     load_tiles,
@@ -56,13 +58,12 @@ def my_products(i: int, threads: int, products: int, columns: int) -> list[tuple
     return mine + [(t, share(columns, i, threads)) for t in range(whole, products)]
 
 
-def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, keep: bool) -> tuple[np.ndarray, Kept]:
-    """y (N, Ho, Wo, F), and what to keep for the gradients."""
-    y = memory.empty((plan.N, plan.Ho, plan.Wo, plan.F), plan.dtype)
+def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, y: Target, keep: bool = False) -> Kept:
+    """y (N, Ho, Wo, F), into its target. Returns what to keep for the gradients."""
     U = plan.filters_array(plan.C, plan.F)
     if plan.by_blocks:
         _convolve_by_blocks(plan, x, w, U, y)
-        return y, {}
+        return {}
     V = plan.tile_array(plan.N, plan.C, memory.empty if keep else memory.scratch)
     M = plan.tile_array(plan.N, plan.F)
     VV, MM = plan.matrices(V), plan.matrices(M)
@@ -70,35 +71,35 @@ def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, keep: bool) -> tuple[np.n
 
     def load(i: int) -> None:
         transform_filters(plan, w, U, share(plan.C, i, threads))
-        b = share(plan.N, i, threads)
-        load_tiles(plan, x[b], V[:, :, b])
+        images = share(plan.N, i, threads)
+        load_tiles(plan, x.__getitem__, images, V[:, :, images])
 
     def multiplied(i: int) -> None:
         for t, f in my_products(i, threads, plan.products, plan.F):
             np.matmul(VV[t], U[t][:, f], out=MM[t][:, f])
 
     def store(i: int) -> None:
-        b = share(plan.N, i, threads)
-        store_tiles(plan, M[:, :, b], y[b])
+        images = share(plan.N, i, threads)
+        store_tiles(plan, M[:, :, images], images, y)
 
     for stage in (load, multiplied, store):
         parallel(stage, threads)
-    return y, ({"V": V, "U": U} if plan.few_tiles else {"V": V}) if keep else {}
+    return ({"V": V, "U": U} if plan.few_tiles else {"V": V}) if keep else {}
 
 
-def _convolve_by_blocks(plan: Plan, x: Any, w: Any, U: np.ndarray, y: np.ndarray) -> None:
-    images = list(blocks(plan.N, plan.block))
-    threads = min(count(), len(images))
+def _convolve_by_blocks(plan: Plan, x: Any, w: Any, U: np.ndarray, y: Target) -> None:
+    every = list(blocks(plan.N, plan.block))
+    threads = min(count(), len(every))
     transform_filters(plan, w, U, slice(0, plan.C))
 
     def work(i: int) -> None:
         V, M = plan.tile_array(plan.block, plan.C), plan.tile_array(plan.block, plan.F)
-        for b in images[i::threads]:
-            n = b.stop - b.start
+        for images in every[i::threads]:
+            n = images.stop - images.start
             tiles, products = _front(V, n), _front(M, n)
-            load_tiles(plan, x[b], tiles)
+            load_tiles(plan, x.__getitem__, images, tiles)
             multiply(plan.matrices(tiles), U, plan.matrices(products))
-            store_tiles(plan, products, y[b])
+            store_tiles(plan, products, images, y)
 
     parallel(work, threads)
 
@@ -113,17 +114,19 @@ def _front(V: np.ndarray, images: int) -> np.ndarray:
 
 
 def gradients(
-    plan: Plan, g: np.ndarray, x: np.ndarray | None, w: np.ndarray | None, kept: Kept
+    plan: Plan, dy: Source, x: np.ndarray | None, w: np.ndarray | None, kept: Kept
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """(dx, dw) for the cotangent g (N, Ho, Wo, F): dx if there is w, dw if there is x."""
+    """(dx, dw) for the cotangents dy (N, Ho, Wo, F): dx if there is w, dw if there is x."""
     dx = None if w is None else memory.empty((plan.N, plan.H, plan.W, plan.C), plan.dtype)
     dw = None if x is None else memory.empty((3, 3, plan.C, plan.F), plan.dtype)
     work = _gradients_by_blocks if plan.by_blocks else _gradients_by_stages
-    work(plan, g, x, w, dx, dw, kept)
+    work(plan, dy, x, w, None if dx is None else Target(dx), dw, kept)
     return dx, dw
 
 
-def _gradients_by_stages(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: Kept) -> None:
+def _gradients_by_stages(
+    plan: Plan, dy: Source, x: Any, w: Any, dx: Target | None, dw: Any, kept: Kept
+) -> None:
     N, C, F = plan.N, plan.C, plan.F
     dM, dV, dU = plan.tile_array(N, F), plan.tile_array(N, C), plan.filters_array(C, F)
     V = kept["V"] if "V" in kept else plan.tile_array(N, C)
@@ -132,10 +135,10 @@ def _gradients_by_stages(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, k
     threads = count()
 
     def load(i: int) -> None:
-        b = share(N, i, threads)
-        load_cotangents(plan, g[b], dM[:, :, b])
+        images = share(N, i, threads)
+        load_cotangents(plan, dy, images, dM[:, :, images])
         if dw is not None and V is not kept.get("V"):
-            load_tiles(plan, x[b], V[:, :, b])
+            load_tiles(plan, x.__getitem__, images, V[:, :, images])
         if dx is not None and U is not kept.get("U"):
             transform_filters(plan, w, U, share(C, i, threads))
 
@@ -151,17 +154,19 @@ def _gradients_by_stages(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, k
         if dw is not None:
             gather_filters(plan, dU, dw, share(C, i, threads))
         if dx is not None:
-            b = share(N, i, threads)
-            store_input_grad(plan, dV[:, :, b], dx[b])
+            images = share(N, i, threads)
+            store_input_grad(plan, dV[:, :, images], images, dx)
 
     for stage in (load, multiplied, store):
         parallel(stage, threads)
 
 
-def _gradients_by_blocks(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, kept: Kept) -> None:
+def _gradients_by_blocks(
+    plan: Plan, dy: Source, x: Any, w: Any, dx: Target | None, dw: Any, kept: Kept
+) -> None:
     C, F = plan.C, plan.F
-    images = list(blocks(plan.N, plan.block))
-    threads = min(count(), len(images))
+    every = list(blocks(plan.N, plan.block))
+    threads = min(count(), len(every))
     UT = plan.filters_array(F, C)
     if dx is not None:
         transform_filters(plan, w.transpose(0, 1, 3, 2), UT, slice(0, F))
@@ -169,19 +174,19 @@ def _gradients_by_blocks(plan: Plan, g: Any, x: Any, w: Any, dx: Any, dw: Any, k
     def work(i: int) -> np.ndarray:
         M, tiles = plan.tile_array(plan.block, F), plan.tile_array(plan.block, C)
         dU, one = plan.filters_array(C, F), plan.filters_array(C, F)
-        for b in images[i::threads]:
-            n = b.stop - b.start
+        for images in every[i::threads]:
+            n = images.stop - images.start
             dM, V = _front(M, n), _front(tiles, n)
-            load_cotangents(plan, g[b], dM)
+            load_cotangents(plan, dy, images, dM)
             if dw is not None:
-                load_tiles(plan, x[b], V)
-                first = b is images[i]
+                load_tiles(plan, x.__getitem__, images, V)
+                first = images is every[i]
                 multiply_transposed(plan.matrices(V), plan.matrices(dM), dU if first else one)
                 if not first:
                     np.add(dU, one, out=dU)
             if dx is not None:
                 multiply(plan.matrices(dM), UT, plan.matrices(V))  # V becomes dV
-                store_input_grad(plan, V, dx[b])
+                store_input_grad(plan, V, images, dx)
         return dU
 
     dU, *others = parallel(work, threads)
@@ -225,15 +230,16 @@ class WinogradConv2d(_Winograd):
 
     def forward(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         self.dtype = x.dtype
-        y, self.kept = convolve(self.plan, x, w, self.keep and self.wants[1])
+        y = memory.empty(self.op.y_shape, self.dtype)
+        self.kept = convolve(self.plan, x, w, Target(y), self.keep and self.wants[1])
         return y
 
     def vjp(self, g: np.ndarray, out: Any, x: np.ndarray, w: np.ndarray) -> Any:
         if g.dtype != self.dtype:
             return self.by_definition(g, out, x, w)
-        return gradients(
-            self.plan, g, x if self.wants[1] else None, w if self.wants[0] else None, self.kept
-        )
+        wants_x, wants_w = self.wants
+        given = x if wants_w else None, w if wants_x else None
+        return gradients(self.plan, g.__getitem__, *given, self.kept)
 
 
 class WinogradInputGrad(_Winograd):
@@ -241,7 +247,7 @@ class WinogradInputGrad(_Winograd):
 
     def forward(self, c: np.ndarray, w: np.ndarray) -> Any:
         self.dtype = c.dtype
-        return gradients(self.plan, c, None, w, {})[0]
+        return gradients(self.plan, c.__getitem__, None, w, {})[0]
 
     def vjp(self, g, out, c, w):
         return self.by_definition(g, out, c, w)  # two convolutions, with kernels of their own
@@ -252,7 +258,7 @@ class WinogradWeightGrad(_Winograd):
 
     def forward(self, x: np.ndarray, c: np.ndarray) -> Any:
         self.dtype = x.dtype
-        return gradients(self.plan, c, x, None, {})[1]
+        return gradients(self.plan, c.__getitem__, x, None, {})[1]
 
     def vjp(self, g, out, x, c):
         return self.by_definition(g, out, x, c)

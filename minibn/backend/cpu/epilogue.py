@@ -27,7 +27,7 @@ factors (they are drawn again instead if memory must be saved).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,11 @@ class Rows:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.N, self.C = shape[0], shape[-1]
-        self.pixels = math.prod(shape[1:-1])
-        self.images = max(1, BLOCK // (self.pixels * self.C))
-        # A row holds `repeat` pixels: a divisor of a block's pixels, also of the last block's.
-        pixels = math.gcd(self.images * self.pixels, self.N % self.images * self.pixels)
-        most = max(1, ROW // self.C)
-        self.repeat = next(r for r in range(min(most, pixels), 0, -1) if pixels % r == 0)
+        pixels = math.prod(shape[1:-1])
+        self.images = max(1, BLOCK // (pixels * self.C))
+        # A row holds `repeat` pixels of an image, as many as divide it.
+        most = max(1, min(ROW // self.C, pixels))
+        self.repeat = next(r for r in range(most, 0, -1) if pixels % r == 0)
 
     def tiled(self, v: np.ndarray, dtype: Any) -> np.ndarray:
         """A vector over channels, repeated for each pixel of a row."""
@@ -80,170 +79,211 @@ class Rows:
         parts = in_shares(lambda some: [work(b) for b in every[some]], len(every))
         return [result for part in parts for result in part]
 
-
-def moments(rows: Rows, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and biased variance of each channel, (C,) in float64, of a contiguous x (N, ..., C)."""
-
-    def of_block(images: slice) -> tuple[int, np.ndarray, np.ndarray]:
-        block = x[images]
-        n = block.size // rows.C
-        mean = rows.sum(block) / n
-        centred = memory.scratch(block.shape, x.dtype)
-        np.subtract(rows.rows(block), rows.tiled(mean, x.dtype), out=rows.rows(centred))
-        rest = rows.sum(centred) / n  # what rounding left in the mean
-        squares = rows.dot(centred, centred) - n * rest * rest
+    def moments(self, block: np.ndarray) -> Moments:
+        """Of one block, around its own mean."""
+        n = block.size // self.C
+        mean = self.sum(block) / n
+        centred = memory.scratch(block.shape, block.dtype)
+        np.subtract(self.rows(block), self.tiled(mean, block.dtype), out=self.rows(centred))
+        rest = self.sum(centred) / n  # what rounding left in the mean
+        squares = self.dot(centred, centred) - n * rest * rest
         return n, mean + rest.astype(np.float64), squares.astype(np.float64)
 
-    counts, means, squares = zip(*rows.each(of_block), strict=True)
+
+# Of some values per channel: how many, their mean, and Σ (x - mean)²: (C,) each, in float64.
+Moments = tuple[int, np.ndarray, np.ndarray]
+
+
+def joined(parts: Iterable[Moments]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of all values, (C,) in float64."""
+    counts, means, squares = zip(*parts, strict=True)
     n, centres = np.array(counts, np.float64)[:, None], np.array(means)
     M = n.sum()
     mean = (n * centres).sum(0) / M
     return mean, (np.sum(squares, axis=0) + (n * (centres - mean) ** 2).sum(0)) / M
 
 
-def corners(x: np.ndarray, size: int) -> list[np.ndarray]:
-    """For each place in a window, row by row: the pixels that lie there. Views."""
-    return [x[:, k::size, m::size] for k in range(size) for m in range(size)]
+def moments(rows: Rows, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel of a contiguous x (N, ..., C): (C,) in float64."""
+    return joined(rows.each(lambda images: rows.moments(x[images])))
 
 
-class FusedEpilogue(Kernel):
-    """ops.epilogue: see above. Pooling by 2, behind a ReLU, of images with even sides."""
+class Passes:
+    """What is done to a block of y, the array (N, ..., C) that the epilogue follows.
 
-    scale: Any  # (C,) or None
-    mean: Any  # of the batch, with inv_std, or None
-    inv_std: Any
+    op: the settings; out: the result; source: for each pooled value where it came from.
+    """
 
-    @classmethod
-    def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
+    mean: Any = None  # of the batch, with inv_std: (C,) in float64
+    inv_std: Any = None
+    scale: Any = None  # (C,)
+    tiles: tuple[Any, Any] = (None, None)  # scale and shift, repeated along a row
+
+    def __init__(self, op: Any, shape: tuple[int, ...], dtype: Any, wanted: bool) -> None:
+        self.op, self.shape, self.dtype = op, shape, dtype
+        self.rows = Rows(shape)
+        if op.pool:
+            shape = (shape[0], shape[1] // 2, shape[2] // 2, shape[3])
+        self.out = memory.empty(shape, dtype)
+        self.source = memory.empty(shape, np.uint8) if op.pool and wanted else None
+        self.zeros = np.zeros(self.rows.repeat * self.rows.C, dtype)  # twice as fast as 0
+
+    @staticmethod
+    def fit(op: Any, shape: tuple[int, ...], dtype: Any, affine: tuple[Any, ...]) -> bool:
+        """Pooling by 2, behind a ReLU, of images with even sides; one float dtype."""
         pools = not op.pool or (
-            op.pool == 2 and op.relu and x.ndim == 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0
+            op.pool == 2 and op.relu and len(shape) == 4 and shape[1] % 2 == shape[2] % 2 == 0
         )
         return (
             pools
-            and x.ndim >= 2
-            and x.size > 0
-            and x.dtype in (np.float32, np.float64)
-            and all(a.dtype == x.dtype and a.shape == x.shape[-1:] for a in affine)
+            and len(shape) >= 2
+            and math.prod(shape) > 0
+            and dtype in (np.float32, np.float64)
+            and all(a.dtype == dtype and a.shape == shape[-1:] for a in affine)
         )
+
+    def draw(self) -> Any:
+        """The noise (s, m), or (None, None)."""
+        if self.op.noise is None:
+            return None, None
+        return self.op.noise(np.broadcast_to(np.zeros((), self.dtype), self.shape))
+
+    def settle(self, affine: tuple[np.ndarray, ...], moments: Any = None) -> None:
+        """Fix scale and shift: those of `affine`, or of a BatchNorm with these moments."""
+        shift = affine[-1] if affine else None
+        self.scale = affine[0] if len(affine) == 2 else None
+        if moments is not None:
+            gamma, beta = (v.astype(np.float64) for v in affine)
+            self.mean, var = moments
+            self.inv_std = 1 / np.sqrt(var + self.op.eps)
+            self.scale = gamma * self.inv_std
+            shift = beta - self.mean * self.scale
+            self.op.mean, self.op.var = self.mean.astype(self.dtype), var.astype(self.dtype)
+        scale = self._tiled(self.scale)
+        self.tiles = scale, self._tiled(shift)
+
+    def _tiled(self, v: Any) -> Any:
+        return None if v is None else self.rows.tiled(v, self.dtype)
+
+    def forward(self, images: slice, y: np.ndarray, s: Any, m: Any) -> None:
+        """`out` of some images, from their y (which may lie in `out` already)."""
+        (scale, shift), rows = self.tiles, self.rows
+        block = rows.rows(y)
+        goal = memory.scratch(y.shape, self.dtype) if self.op.pool else self.out[images]
+        z = rows.rows(goal)
+        if scale is not None:
+            block = np.multiply(block, scale, out=z)
+        if shift is not None:
+            block = np.add(block, shift, out=z)
+        if s is not None:
+            block = np.multiply(block, rows.rows(s[images]), out=z)
+            block = np.add(block, rows.rows(m[images]), out=z)
+        if self.op.pool:
+            source = None if self.source is None else self.source[images]
+            pool_and_relu(block.reshape(y.shape), self.out[images], source)
+        elif self.op.relu:
+            np.maximum(block, self.zeros, out=z)
+        elif block is not z:
+            np.copyto(z, block)
+
+    def cotangent(self, g: np.ndarray, out: Any, images: slice, s: Any, y_bar: np.ndarray) -> None:
+        """ȳ of some images: g where ReLU and pooling let it through, times the noise."""
+        if self.source is not None:
+            unpool(g[images], self.source[images], y_bar)
+        elif self.op.relu:
+            np.multiply(g[images], np.greater(out[images], 0), out=y_bar)
+        else:
+            np.copyto(y_bar, g[images])
+        if s is not None:
+            np.multiply(y_bar, s[images], out=y_bar)
+
+    def sums(self, y_bar: np.ndarray, y: Any, count: int) -> list[np.ndarray]:
+        """For `count` vectors: Σ ȳ y (of a BatchNorm Σ ȳ (y - mean)), Σ ȳ of a block."""
+        sums = [self.rows.sum(y_bar)] if count else []
+        if count == 2:
+            if self.mean is not None:
+                centred = memory.scratch(y.shape, self.dtype)
+                np.subtract(self.rows.rows(y), self._tiled(self.mean), out=self.rows.rows(centred))
+                y = centred
+            sums.insert(0, self.rows.dot(y_bar, y))
+        return sums
+
+    def total(self, sums: list[list[np.ndarray]]) -> list[np.ndarray]:
+        """The gradients of the vectors, in float64, from the sums of all blocks."""
+        total = [np.sum(np.array(part, np.float64), axis=0) for part in zip(*sums, strict=True)]
+        if self.inv_std is not None:
+            total[0] *= self.inv_std
+        return total
+
+    def input_grad(self, total: list[np.ndarray]) -> Callable[[np.ndarray, Any], None]:
+        """A function of a block (ȳ, y) that makes scale · ȳ + k y + c of ȳ, in place."""
+        rows, scale = self.rows, self.tiles[0]
+        slope: Any = None
+        offset: Any = None
+        if self.inv_std is not None:
+            M = math.prod(self.shape[:-1])
+            k = -self.scale * self.inv_std * total[0] / M
+            slope, offset = self._tiled(k), self._tiled(-self.scale * total[1] / M - k * self.mean)
+
+        def of_block(y_bar: np.ndarray, y: Any) -> None:
+            if scale is None:
+                return
+            flat = rows.rows(y_bar)
+            np.multiply(flat, scale, out=flat)
+            if slope is not None:
+                t = memory.scratch(flat.shape, self.dtype)
+                np.multiply(rows.rows(y), slope, out=t)
+                np.add(t, offset, out=t)
+                np.add(flat, t, out=flat)
+
+        return of_block
+
+
+class FusedEpilogue(Kernel):
+    """ops.epilogue of an array: see above."""
+
+    @classmethod
+    def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
+        return Passes.fit(op, x.shape, x.dtype, affine)
 
     @classmethod
     def pays(cls, op: Any, x: Any, *affine: Any) -> bool:
         return x.size >= 1 << 16
 
     def forward(self, x, *affine):
-        op, dtype = self.op, x.dtype
         x = np.ascontiguousarray(x)
-        self.rows = rows = Rows(x.shape)
-        scale, shift = self._settle(x, *affine)
-        shape = (len(x), x.shape[1] // 2, x.shape[2] // 2, x.shape[3]) if op.pool else x.shape
-        out = memory.empty(shape, dtype)
-        self.source = np.empty(shape, np.uint8) if op.pool and any(self.wants) else None
-        s: Any = None
-        if op.noise is not None:
-            s, m = op.noise(x)
-        self.s = s if self.keep else None
-        zeros = np.zeros(rows.repeat * rows.C, dtype)  # twice as fast as the number 0
-
-        def of_block(images: slice) -> None:
-            block = rows.rows(x[images])
-            y = memory.scratch(x[images].shape, dtype) if op.pool else out[images]
-            z = rows.rows(y)
-            if scale is not None:
-                block = np.multiply(block, scale, out=z)
-            if shift is not None:
-                block = np.add(block, shift, out=z)
-            if s is not None:
-                block = np.multiply(block, rows.rows(s[images]), out=z)
-                block = np.add(block, rows.rows(m[images]), out=z)
-            if block is not z:
-                np.copyto(z, block)
-            if op.pool:
-                source = None if self.source is None else self.source[images]
-                pool_and_relu(y, out[images], source)
-            elif op.relu:
-                np.maximum(z, zeros, out=z)
-
-        rows.each(of_block)
-        return out
-
-    def _settle(self, x: np.ndarray, *affine: np.ndarray) -> tuple[Any, Any]:
-        """scale and shift, tiled, or None. Keeps them, and the moments, for the vjp."""
-        rows, shift = self.rows, affine[-1] if affine else None
-        self.scale = affine[0] if len(affine) == 2 else None
-        self.mean = self.inv_std = None
+        self.passes = p = Passes(self.op, x.shape, x.dtype, any(self.wants))
+        found = None
         if self.op.eps is not None:
-            gamma, beta = (v.astype(np.float64) for v in affine)
-            self.mean, var = moments(rows, x)
-            self.inv_std = 1 / np.sqrt(var + self.op.eps)
-            self.scale = gamma * self.inv_std
-            shift = beta - self.mean * self.scale
-            self.op.mean, self.op.var = self.mean.astype(x.dtype), var.astype(x.dtype)
-        scale, shift = (None if v is None else rows.tiled(v, x.dtype) for v in (self.scale, shift))
-        return scale, shift
+            found = moments(p.rows, x)
+        p.settle(affine, found)
+        s, m = p.draw()
+        p.rows.each(lambda b: p.forward(b, x[b], s, m))
+        self.s = s if self.keep else None
+        return p.out
 
     def vjp(self, g, out, x, *affine):
-        op, rows, dtype = self.op, self.rows, x.dtype
-        if g.dtype != dtype:
+        p = self.passes
+        if g.dtype != x.dtype:
             return self.by_definition(g, out, x, *affine)
         x, g = np.ascontiguousarray(x), np.ascontiguousarray(g)
-        dx = memory.empty(x.shape, dtype)
-        s = op.noise(x)[0] if op.noise and self.s is None else self.s
-        centre = None if self.mean is None else rows.tiled(self.mean, dtype)
+        dx = memory.empty(x.shape, x.dtype)
+        s = p.draw()[0] if self.s is None else self.s
 
-        def cotangent(images: slice) -> list[np.ndarray]:
-            """ȳ of a block, into dx, and its sums: Σ ȳ x (or Σ ȳ (x - mean)) and Σ ȳ."""
-            y_bar = dx[images]
-            self._let_through(g[images], out[images], images, y_bar)
-            if s is not None:
-                np.multiply(rows.rows(y_bar), rows.rows(s[images]), out=rows.rows(y_bar))
-            sums = [rows.sum(y_bar)] if affine else []
-            if len(affine) == 2:
-                factor = x[images]
-                if centre is not None:
-                    factor = memory.scratch(factor.shape, dtype)
-                    np.subtract(rows.rows(x[images]), centre, out=rows.rows(factor))
-                sums.insert(0, rows.dot(y_bar, factor))
-            return sums
+        def first(images: slice) -> list[np.ndarray]:
+            p.cotangent(g, out, images, s, dx[images])
+            return p.sums(dx[images], x[images], len(affine))
 
-        sums = rows.each(cotangent)
-        total = [np.sum(np.array(part, np.float64), axis=0) for part in zip(*sums, strict=True)]
-        if self.inv_std is not None:
-            total[0] *= self.inv_std
-        if self.wants[0] and self.scale is not None:
-            self._input_grad(x, dx, total)
-        return (dx if self.wants[0] else None), *(t.astype(dtype) for t in total)
+        total = p.total(p.rows.each(first))
+        if self.wants[0] and p.scale is not None:
+            finish = p.input_grad(total)
+            p.rows.each(lambda b: finish(dx[b], x[b]))
+        return (dx if self.wants[0] else None), *(t.astype(x.dtype) for t in total)
 
-    def _let_through(self, g: Any, out: Any, images: slice, y_bar: Any) -> None:
-        """ȳ of a block, before the noise: g where the ReLU and the pooling let it through."""
-        if self.source is not None:
-            unpool(g, self.source[images], y_bar)
-        elif self.op.relu:
-            np.multiply(g, np.greater(out, 0), out=y_bar)
-        else:
-            np.copyto(y_bar, g)
 
-    def _input_grad(self, x: np.ndarray, dx: np.ndarray, total: list[np.ndarray]) -> None:
-        """dx, which holds ȳ, becomes scale · ȳ + k x + c (k and c belong to the moments)."""
-        rows, dtype = self.rows, x.dtype
-        scale = rows.tiled(self.scale, dtype)
-        slope: Any = None
-        offset: Any = None
-        if self.inv_std is not None:
-            M = x.size // rows.C
-            k = -self.scale * self.inv_std * total[0] / M
-            slope = rows.tiled(k, dtype)
-            offset = rows.tiled(-self.scale * total[1] / M - k * self.mean, dtype)
-
-        def of_block(images: slice) -> None:
-            y_bar = rows.rows(dx[images])
-            np.multiply(y_bar, scale, out=y_bar)
-            if slope is not None:
-                t = memory.scratch(y_bar.shape, dtype)
-                np.multiply(rows.rows(x[images]), slope, out=t)
-                np.add(t, offset, out=t)
-                np.add(y_bar, t, out=y_bar)
-
-        rows.each(of_block)
+def corners(x: np.ndarray, size: int) -> list[np.ndarray]:
+    """For each place in a window, row by row: the pixels that lie there. Views."""
+    return [x[:, k::size, m::size] for k in range(size) for m in range(size)]
 
 
 def pool_and_relu(y: np.ndarray, out: np.ndarray, source: np.ndarray | None) -> None:

@@ -29,6 +29,7 @@ import numpy as np
 
 from minibn.backend.cpu import memory, threads
 from minibn.backend.cpu.products import UNPACKED
+from minibn.backend.cpu.tiling import Source, Target
 from minibn.backend.kernels import Kernel
 from minibn.ops.conv import windows
 
@@ -104,22 +105,22 @@ class Blocks:
         return fill
 
 
-def convolve(op: Any, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-    """y = conv2d(x, w) for the settings of `op`."""
-    y = memory.empty(op.y_shape, x.dtype)
+def convolve(op: Any, x: np.ndarray, w: np.ndarray, y: Target) -> None:
+    """y = conv2d(x, w) for the settings of `op`, into its target."""
     w = w.reshape(-1, op.w_shape[3])  # (K, F)
 
     def work(images: slice) -> None:
         blocks = Blocks(op, images, x.dtype)
         columns = blocks.columns(x)
         for block in blocks:
-            product(columns(block), w, y[block].reshape(-1, blocks.F))
+            results = y.open(block)
+            product(columns(block), w, results.reshape(-1, blocks.F))
+            y.close(block, results)
 
     threads.in_shares(work, len(x))
-    return y
 
 
-def weight_grad(op: Any, x: np.ndarray, c: np.ndarray) -> np.ndarray:
+def weight_grad(op: Any, x: np.ndarray, c: Source) -> np.ndarray:
     """w̄ = weight_grad(x, c) for the settings of `op`."""
 
     def work(images: slice) -> np.ndarray:
@@ -127,7 +128,7 @@ def weight_grad(op: Any, x: np.ndarray, c: np.ndarray) -> np.ndarray:
         columns = blocks.columns(x)
         w_grad = np.zeros((blocks.K, blocks.F), x.dtype)
         for block in blocks:
-            w_grad += transposed_product(columns(block), c[block].reshape(-1, blocks.F))
+            w_grad += transposed_product(columns(block), c(block).reshape(-1, blocks.F))
         return w_grad
 
     first, *others = threads.in_shares(work, len(x))
@@ -136,17 +137,17 @@ def weight_grad(op: Any, x: np.ndarray, c: np.ndarray) -> np.ndarray:
     return first.reshape(op.w_shape)
 
 
-def input_grad(op: Any, c: np.ndarray, w: np.ndarray) -> np.ndarray:
+def input_grad(op: Any, c: Source, w: np.ndarray) -> np.ndarray:
     """x̄ = input_grad(c, w) for the settings of `op`."""
     (Kh, Kw, C, F), (sh, sw), (_, Ho, Wo, _) = op.w_shape, op.stride, op.y_shape
-    x_grad = memory.empty(op.x_shape, c.dtype)
+    x_grad = memory.empty(op.x_shape, w.dtype)
     taps = [(k, m, np.ascontiguousarray(w[k, m].T)) for k in range(Kh) for m in range(Kw)]
 
     def work(images: slice) -> None:
-        blocks = Blocks(op, images, c.dtype)
-        scratch = np.empty((blocks.size * blocks.pixels, C), c.dtype)
+        blocks = Blocks(op, images, w.dtype)
+        scratch = np.empty((blocks.size * blocks.pixels, C), w.dtype)
         for block in blocks:
-            rows = c[block].reshape(-1, F)
+            rows = c(block).reshape(-1, F)
             if blocks.plain:
                 product(rows, taps[0][2], x_grad[block].reshape(-1, C))
                 continue
@@ -159,7 +160,7 @@ def input_grad(op: Any, c: np.ndarray, w: np.ndarray) -> np.ndarray:
                 lay += part.reshape(lay.shape)
             x_grad[block] = blocks.inside[:n]
 
-    threads.in_shares(work, len(c))
+    threads.in_shares(work, op.x_shape[0])
     return x_grad
 
 
@@ -175,40 +176,42 @@ class _Im2col(Kernel):
         return op.y_shape[0] > 1 and op.rows * K * F > 5 * 10**6
 
 
+def gradients(op: Any, c: Source, x: Any, w: Any) -> tuple[Any, Any]:
+    """(x̄, w̄) for the cotangents c: x̄ if there is w, w̄ if there is x."""
+    return (
+        None if w is None else input_grad(op, c, w),
+        None if x is None else weight_grad(op, x, c),
+    )
+
+
 class Im2colConv2d(_Im2col):
     """y = conv2d(x, w).    x̄ = input_grad(ȳ, w),   w̄ = weight_grad(x, ȳ)"""
 
     def forward(self, x, w):
-        return convolve(self.op, x, w)
+        y = memory.empty(self.op.y_shape, x.dtype)
+        convolve(self.op, x, w, Target(y))
+        return y
 
     def vjp(self, g, out, x, w):
-        return (
-            input_grad(self.op, g, w) if self.wants[0] else None,
-            weight_grad(self.op, x, g) if self.wants[1] else None,
-        )
+        wants_x, wants_w = self.wants
+        return gradients(self.op, g.__getitem__, x if wants_w else None, w if wants_x else None)
 
 
 class Im2colInputGrad(_Im2col):
-    """x̄ = input_grad(c, w).    c̄ = conv2d(g, w),   w̄ = weight_grad(g, c)"""
+    """x̄ = input_grad(c, w)."""
 
     def forward(self, c, w):
-        return input_grad(self.op, c, w)
+        return input_grad(self.op, c.__getitem__, w)
 
     def vjp(self, g, out, c, w):
-        return (
-            convolve(self.op, g, w) if self.wants[0] else None,
-            weight_grad(self.op, g, c) if self.wants[1] else None,
-        )
+        return self.by_definition(g, out, c, w)  # two convolutions, with kernels of their own
 
 
 class Im2colWeightGrad(_Im2col):
-    """w̄ = weight_grad(x, c).    x̄ = input_grad(c, g),   c̄ = conv2d(x, g)"""
+    """w̄ = weight_grad(x, c)."""
 
     def forward(self, x, c):
-        return weight_grad(self.op, x, c)
+        return weight_grad(self.op, x, c.__getitem__)
 
     def vjp(self, g, out, x, c):
-        return (
-            input_grad(self.op, c, g) if self.wants[0] else None,
-            convolve(self.op, x, g) if self.wants[1] else None,
-        )
+        return self.by_definition(g, out, x, c)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import os
 import threading
 from collections import deque
 from typing import Any
@@ -41,6 +42,15 @@ _returned: deque[np.ndarray] = deque()
 _free: list[tuple[int, int, np.ndarray]] = []  # (bytes, when it came back, the buffer), by size
 _calls = _swept = 0  # calls, and how many there were when _free was last gone through
 _lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # another thread may hold it while this one forks
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def _take(size: int, most: int) -> np.ndarray:

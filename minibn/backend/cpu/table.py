@@ -3,12 +3,13 @@
 from minibn.backend.cpu.conv import WinogradConv2d, WinogradInputGrad, WinogradWeightGrad
 from minibn.backend.cpu.epilogue import FusedEpilogue
 from minibn.backend.cpu.im2col import Im2colConv2d, Im2colInputGrad, Im2colWeightGrad
+from minibn.backend.cpu.layer import FusedLayer
 from minibn.backend.cpu.loss import RowwiseCrossEntropy
 from minibn.backend.cpu.matmul import ThreadedMatMul
 from minibn.backend.cpu.pool import TiledMaxPool2d
 from minibn.backend.kernels import Kernel
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
-from minibn.ops.epilogue import Epilogue
+from minibn.ops.epilogue import ConvEpilogue, Epilogue
 from minibn.ops.linalg import MatMul
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.ops.pool import MaxPool2d
@@ -17,6 +18,7 @@ KERNELS: dict[type, tuple[type[Kernel], ...]] = {
     Conv2d: (WinogradConv2d, Im2colConv2d),
     Conv2dInputGrad: (WinogradInputGrad, Im2colInputGrad),
     Conv2dWeightGrad: (WinogradWeightGrad, Im2colWeightGrad),
+    ConvEpilogue: (FusedLayer,),
     Epilogue: (FusedEpilogue,),
     MatMul: (ThreadedMatMul,),
     MaxPool2d: (TiledMaxPool2d,),

@@ -30,6 +30,21 @@ FILTERS = 3 << 20  # bytes of U up to which a thread works through blocks on its
 LOADING = 100  # how many tiles' products take as long as bringing a filter's transform from memory
 
 Transform = Callable[[Scheme, np.ndarray, np.ndarray, np.ndarray], None]
+Source = Callable[[slice], np.ndarray]  # some images -> their array: `array.__getitem__`, say
+
+
+class Target:
+    """Where results go, some images at a time: into an array, or through whoever overrides this."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def open(self, images: slice) -> np.ndarray:
+        """Memory for the results of these images."""
+        return self.array[images]
+
+    def close(self, images: slice, block: np.ndarray) -> None:
+        """They are there, and still in the cache."""
 
 
 class Plan:
@@ -63,6 +78,10 @@ class Plan:
     def _cost(self, s: Scheme, frame: tuple[int, int]) -> int:
         tiles = self.N * math.prod(-(-side // s.m) for side in frame)
         return s.n**2 * (tiles + LOADING)
+
+    def group(self, channels: int, images: slice) -> int:
+        """How many images to transform at a time."""
+        return max(1, min(images.stop - images.start, GROUP // (self.tiles * channels)))
 
     @property
     def few_tiles(self) -> bool:
@@ -143,42 +162,50 @@ def gather_filters(plan: Plan, dU: np.ndarray, dw: np.ndarray, rows: slice) -> N
         np.matmul(plan.s.GG.T, part, out=dw[:, :, r].reshape(9, -1))
 
 
-def load_tiles(plan: Plan, x: np.ndarray, V: np.ndarray) -> None:
-    """V = Bᵀ d B: the tiles of images x (b, H, W, C)."""
-    _load(plan, input_tiles, x, V, plan.x_at, plan.border)
+def load_tiles(plan: Plan, x: Source, images: slice, V: np.ndarray) -> None:
+    """V = Bᵀ d B: the tiles of some images of x (N, H, W, C)."""
+    _load(plan, input_tiles, x, images, V, plan.x_at, plan.border)
 
 
-def store_tiles(plan: Plan, M: np.ndarray, y: np.ndarray) -> None:
-    """Y = Aᵀ M A: the images y (b, Ho, Wo, F) from their products."""
-    _store(plan, output_tiles, M, y, plan.y_at)
+def store_tiles(plan: Plan, M: np.ndarray, images: slice, y: Target) -> None:
+    """Y = Aᵀ M A: some images of y (N, Ho, Wo, F) from their products."""
+    _store(plan, output_tiles, M, images, y, plan.y_at)
 
 
-def load_cotangents(plan: Plan, dy: np.ndarray, dM: np.ndarray) -> None:
-    """M̄ = A Ȳ Aᵀ: the products' cotangents from those of the images, dy (b, Ho, Wo, F)."""
-    _load(plan, output_tiles_adjoint, dy, dM, plan.y_at, 0)
+def load_cotangents(plan: Plan, dy: Source, images: slice, dM: np.ndarray) -> None:
+    """M̄ = A Ȳ Aᵀ: the products' cotangents from those of the images, dy (N, Ho, Wo, F)."""
+    _load(plan, output_tiles_adjoint, dy, images, dM, plan.y_at, 0)
 
 
-def store_input_grad(plan: Plan, dV: np.ndarray, dx: np.ndarray) -> None:
-    """d̄ = B V̄ Bᵀ: the gradient dx (b, H, W, C) from that of its tiles."""
-    _store(plan, input_tiles_adjoint, dV, dx, plan.x_at)
+def store_input_grad(plan: Plan, dV: np.ndarray, images: slice, dx: Target) -> None:
+    """d̄ = B V̄ Bᵀ: the gradient dx (N, H, W, C) of some images from that of their tiles."""
+    _store(plan, input_tiles_adjoint, dV, images, dx, plan.x_at)
 
 
-def _load(plan: Plan, transform: Transform, x: Any, V: Any, at: Any, border: int) -> None:
+def _load(
+    plan: Plan, transform: Transform, x: Source, images: slice, V: Any, at: Any, border: int
+) -> None:
     """`transform` from images to tiles, a group at a time."""
-    group = max(1, min(len(x), GROUP // (plan.tiles * x.shape[3])))
-    frame = Frame(plan, group, x.shape[3], at, border)
-    scratch = plan.rows_array(group, x.shape[3], border)
-    for b in blocks(len(x), group):
-        part = x[b]
-        transform(plan.s, frame.around(part), V[:, :, b], scratch[: len(part)])
+    channels = V.shape[-1]
+    group = plan.group(channels, images)
+    frame = Frame(plan, group, channels, at, border)
+    scratch = plan.rows_array(group, channels, border)
+    for b in blocks(images, group):
+        part = frame.around(x(b))
+        mine = slice(b.start - images.start, b.stop - images.start)
+        transform(plan.s, part, V[:, :, mine], scratch[: len(part)])
 
 
-def _store(plan: Plan, transform: Transform, V: Any, y: Any, at: Any) -> None:
+def _store(plan: Plan, transform: Transform, V: Any, images: slice, y: Target, at: Any) -> None:
     """`transform` from tiles to images, a group at a time."""
-    group = max(1, min(len(y), GROUP // (plan.tiles * y.shape[3])))
-    frame = Frame(plan, group, y.shape[3], at, 0)
-    scratch = plan.rows_array(group, y.shape[3])
-    for b in blocks(len(y), group):
-        target = frame.target(y[b])
-        transform(plan.s, V[:, :, b], target, scratch[: len(target)])
-        frame.finish(y[b])
+    channels = V.shape[-1]
+    group = plan.group(channels, images)
+    frame = Frame(plan, group, channels, at, 0)
+    scratch = plan.rows_array(group, channels)
+    for b in blocks(images, group):
+        block = y.open(b)
+        whole = frame.target(block)
+        mine = slice(b.start - images.start, b.stop - images.start)
+        transform(plan.s, V[:, :, mine], whole, scratch[: len(whole)])
+        frame.finish(block)
+        y.close(b, block)
