@@ -10,11 +10,9 @@ ways:
   thread's cache. Then the whole batch goes through in three stages, and for the products each
   thread takes its own of the n² matrices, so that no thread reads what another one does.
 
-The gradient of the filters reads the tiles V again. In stages the forward pass keeps them (2.25
-times the memory of x), unless memory is to be saved; of large images they are computed again, which
-takes no longer than fetching them from memory. So is the filters' transform U, which is up to four
-times as large as the filters; it is kept where there are so few tiles that making it takes as long
-as the products.
+The gradients read the tiles V and the filters' transform U again. In stages the forward pass keeps
+both, 2.25 times the memory of x and up to four times that of the filters, unless memory is to be
+saved. Of large images they are computed again, which takes no longer than fetching V from memory.
 """
 
 from __future__ import annotations
@@ -84,7 +82,7 @@ def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, y: Target, keep: bool = F
 
     for stage in (load, multiplied, store):
         parallel(stage, threads)
-    return ({"V": V, "U": U} if plan.few_tiles else {"V": V}) if keep else {}
+    return {"V": V, "U": U} if keep else {}
 
 
 def _convolve_by_blocks(plan: Plan, x: Any, w: Any, U: np.ndarray, y: Target) -> None:

@@ -46,6 +46,7 @@ class Rows:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.N, self.C = shape[0], shape[-1]
+        self._ones: dict[tuple[int, Any], np.ndarray] = {}
         pixels = math.prod(shape[1:-1])
         self.images = max(1, BLOCK // (pixels * self.C))
         # A row holds `repeat` pixels of an image, as many as divide it.
@@ -71,7 +72,9 @@ class Rows:
     def sum(self, x: np.ndarray) -> np.ndarray:
         """Σ x over the values of each channel of a block: (C,). A product with ones is fastest."""
         values = x.reshape(-1, self.C)
-        return np.ones(len(values), x.dtype) @ values
+        if (len(values), x.dtype) not in self._ones:
+            self._ones[len(values), x.dtype] = np.ones(len(values), x.dtype)
+        return self._ones[len(values), x.dtype] @ values
 
     def each(self, work: Callable[[slice], Any]) -> list[Any]:
         """`work(images)` for every block, on threads; its results in the blocks' order."""
@@ -106,6 +109,11 @@ def joined(parts: Iterable[Moments]) -> tuple[np.ndarray, np.ndarray]:
 def moments(rows: Rows, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of each channel of a contiguous x (N, ..., C): (C,) in float64."""
     return joined(rows.each(lambda images: rows.moments(x[images])))
+
+
+def added(sums: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """The sums of all blocks, in float64."""
+    return [np.sum(np.array(part, np.float64), axis=0) for part in zip(*sums, strict=True)]
 
 
 class Passes:
@@ -210,10 +218,32 @@ class Passes:
 
     def total(self, sums: list[list[np.ndarray]]) -> list[np.ndarray]:
         """The gradients of the vectors, in float64, from the sums of all blocks."""
-        total = [np.sum(np.array(part, np.float64), axis=0) for part in zip(*sums, strict=True)]
+        total = added(sums)
         if self.inv_std is not None:
             total[0] *= self.inv_std
         return total
+
+    def from_output(self, g: np.ndarray, out: np.ndarray, affine: Any) -> list[np.ndarray] | None:
+        """The gradients of gamma and beta without y, which is larger than a pooled output.
+
+        Where the ReLU is open, out = gamma x̂ + beta; where it is not, ȳ = 0 and out = 0. So
+
+            beta̅ = Σ ȳ,   gamma̅ = Σ ȳ x̂ = (Σ g out - beta beta̅) / gamma
+
+        None if this is not so (there is noise, or no ReLU), or would lose digits.
+        """
+        gamma, beta = (v.astype(np.float64) for v in affine)
+        if self.op.noise or not self.op.relu or (np.abs(beta) >= 8 * np.abs(gamma)).any():
+            return None
+        rows = Rows(out.shape)
+
+        def of_block(images: slice) -> list[np.ndarray]:
+            part = memory.scratch(g[images].shape, self.dtype)
+            np.multiply(g[images], np.greater(out[images], 0), out=part)
+            return [rows.dot(g[images], out[images]), rows.sum(part)]
+
+        product, d_beta = added(rows.each(of_block))
+        return [(product - beta * d_beta) / gamma, d_beta]
 
     def input_grad(self, total: list[np.ndarray]) -> Callable[[np.ndarray, Any], None]:
         """A function of a block (ȳ, y) that makes scale · ȳ + k y + c of ȳ, in place."""

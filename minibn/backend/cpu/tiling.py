@@ -84,11 +84,6 @@ class Plan:
         return max(1, min(images.stop - images.start, GROUP // (self.tiles * channels)))
 
     @property
-    def few_tiles(self) -> bool:
-        """Whether the transform of the filters costs as much as the products."""
-        return self.N * self.tiles <= LOADING
-
-    @property
     def border(self) -> int:
         return int(self.s.overlap)
 
