@@ -9,6 +9,7 @@ import minibn
 from minibn import Tensor, grad, nn, no_grad
 from minibn.anomaly import AnomalyError
 from minibn.backend.cpu.epilogue import FusedEpilogue
+from minibn.backend.cpu.layer import FusedLayer
 from minibn.backend.kernels import kernels
 from minibn.errors import ShapeError
 from minibn.nn.fusion import Run, steps
@@ -137,6 +138,7 @@ def test_values_gradients_statistics_and_counters_are_those_of_layer_by_layer(
 ):
     if mode == "lean":  # noise is drawn again for the gradient, also of small arrays
         monkeypatch.setattr(FusedEpilogue, "pays", lambda *_: True)
+        monkeypatch.setattr(FusedLayer, "pays", lambda *_: True)
     net, x = NETS[name], images()
     agree(run(net, mode, x, training), run(net, "reference", x, training))
 
@@ -213,11 +215,15 @@ def test_a_network_of_one_dtype_on_images_of_another_is_promoted_as_layer_by_lay
 # -- what is fused
 
 
-def test_runs_begin_behind_a_convolution_without_bias_and_with_one_that_has_one():
-    assert kinds(vgg(last=False)) == [
-        "Conv2d", "BatchNorm+Noise+ReLU+MaxPool2d", "Conv2d", "BatchNorm+Noise+ReLU",
+def test_runs_begin_with_a_convolution_or_with_what_follows_one():
+    for bias in (False, True):
+        assert kinds(vgg(bias, last=False)) == [
+            "Conv2d+BatchNorm+Noise+ReLU+MaxPool2d", "Conv2d+BatchNorm+Noise+ReLU",
+        ]  # fmt: skip
+        assert kinds(vgg(bias, norm=False, noise=False)) == 2 * ["Conv2d+ReLU+MaxPool2d"]
+    assert kinds(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 3), nn.Noise())) == [
+        "Conv2d", "Conv2d+Noise",
     ]  # fmt: skip
-    assert kinds(vgg(bias=True, norm=False, noise=False)) == 2 * ["Conv2d+ReLU+MaxPool2d"]
     assert kinds(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten())) == ["Conv2d", "Flatten"]
     assert kinds(nn.Sequential(nn.ReLU(), nn.BatchNorm(2), nn.ReLU(), nn.ReLU())) == [
         "ReLU", "BatchNorm+ReLU", "ReLU",
@@ -317,16 +323,17 @@ def test_watching_one_layer_opens_its_run_only():
     net = vgg()
     with net.relu1.watch(lambda *_: None):
         assert kinds(net) == [
-            "Conv2d", "BatchNorm+Noise", "ReLU", "MaxPool2d",
-            "Conv2d", "BatchNorm+Noise+ReLU+MaxPool2d",
+            "Conv2d+BatchNorm+Noise", "ReLU", "MaxPool2d", "Conv2d+BatchNorm+Noise+ReLU+MaxPool2d",
         ]  # fmt: skip
-    assert kinds(net)[1] == "BatchNorm+Noise+ReLU+MaxPool2d"
+    with net.conv1.watch(lambda *_: None):
+        assert kinds(net)[:2] == ["Conv2d", "BatchNorm+Noise+ReLU+MaxPool2d"]
+    assert kinds(net) == 2 * ["Conv2d+BatchNorm+Noise+ReLU+MaxPool2d"]
 
 
 def test_a_watcher_of_the_whole_network_opens_nothing():
     net, seen = drawn(vgg()), []
     with kernels("always"), net.watch(lambda module, inputs, output: seen.append(output.shape)):
-        assert kinds(net)[1] == "BatchNorm+Noise+ReLU+MaxPool2d"
+        assert kinds(net) == 2 * ["Conv2d+BatchNorm+Noise+ReLU+MaxPool2d"]
         net(images())
     assert seen == [(3, 1, 2, 4)]
 

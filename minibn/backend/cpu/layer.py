@@ -11,6 +11,7 @@ The convolution hands over its results a block of images at a time, while the bl
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class FusedLayer(Kernel):
 
     @classmethod
     def pays(cls, op: Any, x: Any, w: Any, *affine: Any) -> bool:
-        return conv.WinogradConv2d.pays(op.conv, x, w) or im2col.Im2colConv2d.pays(op.conv, x, w)
+        return math.prod(op.conv.y_shape) >= 1 << 14  # below it, calls cost more than passes
 
     def forward(self, x, w, *affine):
         op = self.op

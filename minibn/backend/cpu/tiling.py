@@ -27,7 +27,7 @@ from minibn.backend.cpu.winograd import (
 TILES = 256  # tiles in a block: 64 channels make 2.4 MB of V, and products of a good size
 GROUP = 1 << 14  # tiles times channels that are transformed at a time: scratch of 1.5 MB
 FILTERS = 3 << 20  # bytes of U up to which a thread works through blocks on its own
-LOADING = 100  # how many tiles' products take as long as bringing a filter's transform from memory
+LOADING = 60  # how many tiles' products take as long as bringing a filter's transform from memory
 
 Transform = Callable[[Scheme, np.ndarray, np.ndarray, np.ndarray], None]
 Source = Callable[[slice], np.ndarray]  # some images -> their array: `array.__getitem__`, say
