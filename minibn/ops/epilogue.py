@@ -1,9 +1,9 @@
 """What follows a convolution, as one op: norm (or bias), noise, ReLU and max-pooling.
 
 Each of them is an op of its own, and `compose` below, which calls them one after another, is the
-definition. A kernel can run the four in one pass while a block of the image is in the cache, where
-the separate ops read and write the whole activation each time; so where no kernel runs, nothing is
-gained, and `epilogue` calls the ops themselves. A law says that both agree.
+definition. A kernel can do the four, and the convolution, while a block of the image is in the
+cache, where the separate ops read and write the whole activation each time; so where no kernel
+runs, nothing is gained, and `epilogue` calls the ops themselves. A law says that both agree.
 
 The name is that of the libraries of matrix products (cuDNN, CUTLASS), which know the same seam.
 """

@@ -2,7 +2,8 @@
 
 An activation of VGG's first layers is 32 MB; a pass over it costs its way through the memory, and
 the separate ops make a dozen. Here are four: the moments, the forward map, the cotangent with its
-two sums, and the gradient.
+two sums, and the gradient. (Behind a convolution only two of them are passes of their own: see
+`layer.py`.)
 
 **Forward.** Normalising is affine in x once the moments are known:
 
