@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import minibn
 from minibn import Tensor, grad, nn, ops
-from minibn.backend.cpu import epilogue as kernel_module
-from minibn.backend.cpu import memory, threads
-from minibn.backend.cpu.epilogue import FusedEpilogue, Rows, moments
+from minibn.backend.cpu import memory, rows, threads
+from minibn.backend.cpu.epilogue import FusedEpilogue
+from minibn.backend.cpu.rows import Rows, moments
 from minibn.backend.kernels import find, kernels
 from minibn.ops.epilogue import Epilogue
 from minibn.testing.commands.profiles import share
@@ -94,8 +94,8 @@ def problems(draw, **fixed):
 @contextmanager
 def cut(block=1 << 18, row=1 << 14, count=1):
     with ExitStack() as stack:
-        stack.enter_context(patch.object(kernel_module, "BLOCK", block))
-        stack.enter_context(patch.object(kernel_module, "ROW", row))
+        stack.enter_context(patch.object(rows, "BLOCK", block))
+        stack.enter_context(patch.object(rows, "ROW", row))
         stack.enter_context(threads.limited(count))
         yield
 

@@ -27,6 +27,7 @@ from parity.torch_moves import (
 
 from minibn import ops
 from minibn.testing.registry import CASES
+from minibn.testing.registry.epilogues import epilogue, epilogue_points
 
 F, vector_norm = torch.nn.functional, torch.linalg.vector_norm
 
@@ -202,6 +203,31 @@ def classifications(draw):
     )
 
 
+def epilogues():
+    """The registry's points: convolution, norm or bias, noise, ReLU, pooling, or some of them."""
+
+    def pair(point):
+        eps, noise, relu, pool = (point.settings[k] for k in ("eps", "noise", "relu", "pool"))
+
+        def theirs(y, *affine):
+            if point.settings["convolved"]:
+                w, *affine = affine
+                y = channels_first(F.conv2d)(y, filters_first(w), None, 1, w.shape[0] // 2)
+            *scale, shift = affine or (0.0,)
+            if eps is None:
+                y = y * scale[0] + shift if scale else y + shift
+            else:
+                y = channels_first(lambda y: F.batch_norm(y, None, None, *affine, True, 0, eps))(y)
+            if noise is not None:
+                y = y * tensor(noise[0]) + tensor(noise[1])
+            y = torch.relu(y) if relu else y
+            return channels_first(lambda y: F.max_pool2d(y, pool))(y) if pool else y
+
+        return Pair(point.bind(epilogue), theirs, point.inputs, point.seed)
+
+    return epilogue_points().map(pair)
+
+
 PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     "abs": same("abs", torch.abs),
     "add": same("add", torch.add),
@@ -215,6 +241,7 @@ PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     "conv2d": convolutions(),
     "divide": same("divide", torch.divide),
     "dropout": dropouts(),
+    "epilogue": epilogues(),
     "exp": same("exp", torch.exp),
     "gather": moves(gathered),
     "getitem": moves(indexed),

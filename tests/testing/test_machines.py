@@ -238,26 +238,26 @@ def evaluation_moves_statistics(patch: pytest.MonkeyPatch) -> None:
 
     def eager(self: Any, x: Any) -> Any:
         if not self.training:
-            self._track(x.data.reshape(-1, x.shape[-1]).mean(axis=0), 1.0)
+            self.track(x.data.reshape(-1, x.shape[-1]).mean(axis=0), 1.0, 2)
         return forward(self, x)
 
     patch.setattr(norm.BatchNorm, "forward", eager)
 
 
 def running_variance_is_biased(patch: pytest.MonkeyPatch) -> None:
-    track = norm.BatchNorm._track
-    patch.setattr(norm.BatchNorm, "_track", lambda self, m, v: track(self, m, v * 0.9))
+    track = norm.BatchNorm.track
+    patch.setattr(norm.BatchNorm, "track", lambda self, m, v, M: track(self, m, v * (M - 1) / M, M))
 
 
 def momentum_weighs_the_old(patch: pytest.MonkeyPatch) -> None:
-    track = norm.BatchNorm._track
+    track = norm.BatchNorm.track
 
-    def other_way(self: Any, mean: Any, unbiased_var: Any) -> None:
+    def other_way(self: Any, mean: Any, var: Any, M: int) -> None:
         patched, self.momentum = self.momentum, self.momentum and 1 - self.momentum
-        track(self, mean, unbiased_var)
+        track(self, mean, var, M)
         self.momentum = patched
 
-    patch.setattr(norm.BatchNorm, "_track", other_way)
+    patch.setattr(norm.BatchNorm, "track", other_way)
 
 
 def momentum_lost_on_load(patch: pytest.MonkeyPatch) -> None:

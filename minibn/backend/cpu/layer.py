@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from minibn.backend.cpu import conv, im2col, memory
-from minibn.backend.cpu.epilogue import Moments, Passes, joined
+from minibn.backend.cpu.epilogue import Passes
+from minibn.backend.cpu.rows import Moments, joined
 from minibn.backend.cpu.tiling import Plan, Target
 from minibn.backend.kernels import Kernel, mode
 

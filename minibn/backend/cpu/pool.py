@@ -131,3 +131,43 @@ class TiledMaxPool2d(Kernel):
 
         threads.in_shares(work, N)
         return x_grad
+
+
+def corners(x: np.ndarray, size: int) -> list[np.ndarray]:
+    """For each place in a window, row by row: the pixels that lie there. Views."""
+    return [x[:, k::size, m::size] for k in range(size) for m in range(size)]
+
+
+# For `epilogue.py`: 2×2 windows behind a ReLU, with their source kept in a byte.
+NOTHING = 4  # where a pooled value came from if the ReLU let nothing through
+
+
+def pool_and_relu(y: np.ndarray, out: np.ndarray, source: np.ndarray | None) -> None:
+    """out = the largest of each 2×2 window of y, or 0; source = its place, the first of equals.
+
+    y (b, H, W, C), out and source (b, H/2, W/2, C). The place is counted: it goes up by one as long
+    as no pixel so far, row by row, was the largest.
+    """
+    a, b, c, d = corners(y, 2)
+    np.maximum(a, b, out=out)
+    np.maximum(out, c, out=out)
+    np.maximum(out, d, out=out)
+    if source is not None:
+        none_yet, less = np.empty(out.shape, bool), np.empty(out.shape, bool)
+        np.not_equal(a, out, out=none_yet)
+        np.copyto(source, none_yet)
+        for corner in (b, c):
+            np.not_equal(corner, out, out=less)
+            np.logical_and(none_yet, less, out=none_yet)
+            np.add(source, none_yet.view(np.uint8), out=source)
+        closed = np.logical_not(np.greater(out, 0, out=less), out=less)  # also for NaN, as in relu
+        np.maximum(source, closed.view(np.uint8) * np.uint8(NOTHING), out=source)
+    np.maximum(out, 0, out=out)
+
+
+def unpool(g: np.ndarray, source: np.ndarray, y_bar: np.ndarray) -> None:
+    """Each g at the place that its value came from, zeros elsewhere. Shapes as above."""
+    here = np.empty(source.shape, bool)
+    for place, corner in enumerate(corners(y_bar, 2)):
+        np.equal(source, np.uint8(place), out=here)
+        np.multiply(g, here, out=corner)

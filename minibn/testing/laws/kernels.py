@@ -16,7 +16,7 @@ from minibn import grad, ops
 from minibn.backend import Backend, get_backend, to_numpy
 from minibn.backend.kernels import kernels
 from minibn.ops.conv import Conv2d
-from minibn.ops.epilogue import Epilogue
+from minibn.ops.epilogue import ConvEpilogue, Epilogue
 from minibn.ops.linalg import MatMul
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.ops.norm import BatchNorm
@@ -30,6 +30,7 @@ from minibn.testing.strategies import conv2d_problems, pool_problems
 ROWS: dict[type, tuple[str, ...]] = {
     BatchNorm: ("batch_norm", "nn.BatchNorm", "nn.NoisyBatchNorm", "nn.Sequential"),
     Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential"),
+    ConvEpilogue: ("epilogue",),
     Epilogue: ("epilogue",),
     MatMul: ("matmul", "nn.Linear", "nn.Sequential"),
     MaxPool2d: ("max_pool2d", "nn.MaxPool2d"),

@@ -1,10 +1,12 @@
-"""Problems of `ops.epilogue`: norm or bias, noise, ReLU and pooling, each there or not.
+"""Problems of `ops.epilogue`: convolution, norm or bias, noise, ReLU and pooling, or some of them.
 
 They are built from the end: what reaches the ReLU is drawn, apart from 0 and from each other (or
 tied, on purpose), and x follows by undoing the noise and the affine. A norm can be undone, too: for
 x = a·u + b with any a and b
 
     gamma · x̂ + beta = u   where   gamma = √(a² var(u) + eps) / a,   beta = mean(u)
+
+So can a convolution that keeps the images' shape: it is a square matrix, and x a solution.
 """
 
 from typing import Any
@@ -32,10 +34,16 @@ FLAT = ((3,), (2, 3), (2, 2, 2))
 apart = gap_separated(0.25)
 
 
-def epilogue(x: Any, *affine: Any, noise: Any = None, **settings: Any) -> Any:
-    """`ops.epilogue`; noise: the arrays (s, m), or None."""
+def epilogue(
+    x: Any, *rest: Any, convolved: bool = False, noise: Any = None, **settings: Any
+) -> Any:
+    """`ops.epilogue`; noise: the arrays (s, m), or None. Convolved, the filters come next to x."""
     draw = None if noise is None else lambda x: (here(x, noise[0]), here(x, noise[1]))
-    return ops.epilogue(x, *affine, noise=draw, **settings)
+    if not convolved:
+        return ops.epilogue(x, *rest, noise=draw, **settings)
+    w, *affine = rest
+    padding = w.shape[0] // 2
+    return ops.epilogue(x, *affine, filters=w, padding=padding, noise=draw, **settings)
 
 
 def undone(z: np.ndarray, rng: np.random.Generator, kind: str, noise: Any, eps: float) -> Any:
@@ -55,6 +63,20 @@ def undone(z: np.ndarray, rng: np.random.Generator, kind: str, noise: Any, eps: 
     return a * u + real(rng, C), np.sqrt(a * a * rows.var(0) + eps) / a, rows.mean(0)
 
 
+def deconvolved(y: np.ndarray, rng: np.random.Generator, side: int) -> tuple[Any, Any]:
+    """(x, w) for which y (N, H, W, C) = conv2d(x, w, padding=side // 2).
+
+    w (side, side, C, C) is near enough to the convolution that changes nothing to be inverted.
+    """
+    C = y.shape[3]
+    w = rng.uniform(-1, 1, (side, side, C, C))
+    w /= 2 * np.abs(w).sum()
+    w[side // 2, side // 2] += np.eye(C)
+    ones = np.eye(y[0].size).reshape(-1, *y.shape[1:])  # images of a single 1
+    matrix = ops.conv2d(ones, w, padding=side // 2).reshape(len(ones), -1)
+    return np.linalg.solve(matrix.T, y.reshape(len(y), -1).T).T.reshape(y.shape), w
+
+
 @st.composite
 def epilogue_points(draw: Any) -> Point:
     """Points of `epilogue` above, away from every kink."""
@@ -68,6 +90,8 @@ def epilogue_points(draw: Any) -> Point:
     eps = draw(st.sampled_from((1e-1, 1e-5))) if kind == "norm" else None
     inputs = undone(z, rng, kind, noise, eps or 0)
     settings = {"eps": eps, "noise": noise, "relu": relu, "pool": pool}
+    if settings.setdefault("convolved", len(lead) == 3 and draw(st.booleans())):
+        inputs = *deconvolved(inputs[0], rng, draw(st.sampled_from((3, 1)))), *inputs[1:]
     shut = relu and not epilogue(*inputs, **settings).any()
     return Point(inputs, settings, seed, frozenset(range(len(inputs)) if shut else ()))
 
