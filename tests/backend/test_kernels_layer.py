@@ -13,8 +13,8 @@ import minibn
 from minibn import Tensor, grad, nn, ops
 from minibn.backend.cpu import im2col, memory, rows, threads, tiling
 from minibn.backend.cpu.epilogue import Passes
-from minibn.backend.cpu.pool import corners
 from minibn.backend.cpu.layer import FusedLayer
+from minibn.backend.cpu.pool import corners
 from minibn.backend.kernels import find, kernels
 from minibn.ops.epilogue import ConvEpilogue
 from minibn.testing.commands.profiles import share
