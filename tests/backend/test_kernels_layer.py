@@ -294,10 +294,11 @@ def test_the_output_serves_for_the_sums_where_it_keeps_the_digits():
     assert not summed_from(Layer(relu=False))
 
 
+@pytest.mark.parametrize("filters", [0.0, 1e-7])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_filters_next_to_zero_have_gradients_with_all_digits(dtype):
+def test_filters_next_to_zero_have_gradients_with_all_digits(filters, dtype):
     """Where eps is much larger than the variance, nearly all of a norm's output is beta."""
-    layer = Layer("3x3 in stages", gamma=[1, -1], beta=[1, 2], filters=1e-7)
+    layer = Layer("3x3 in stages", gamma=[1, -1], beta=[1, 2], filters=filters)
     assert not summed_from(layer)
     check(layer.by_kernel(dtype), layer, dtype)
 

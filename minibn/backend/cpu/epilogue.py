@@ -151,8 +151,8 @@ class Passes:
         None if this is not so (there is noise, or no ReLU), or would lose digits.
         """
         gamma, beta = (v.astype(np.float64) for v in affine)
-        spread = np.abs(gamma) * np.sqrt(self.op.var) * self.inv_std  # of out, around beta
-        if self.op.noise or not self.op.relu or (np.abs(beta) >= 8 * spread).any():
+        variance = gamma**2 * self.op.var * self.inv_std**2  # of gamma x̂
+        if self.op.noise or not self.op.relu or (beta**2 >= 64 * variance).any():
             return None
         rows = Rows(out.shape)
 
