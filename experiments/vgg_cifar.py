@@ -10,7 +10,7 @@ A VGG network trained with plain SGD, four ways from the same weights on the sam
 The paper's claim: BatchNorm trains faster and bears a larger learning rate; noise that makes the
 layers' distributions less stable than the standard network's hardly harms it; so the stability of
 distributions is not why BatchNorm helps. The paper's own setting takes days on a CPU; `--quick`
-shows all four findings in two minutes on drawn shapes.
+shows all four findings in a minute on drawn shapes.
 
     python -m experiments.vgg_cifar --quick
     python -m experiments.vgg_cifar --backend cupy
@@ -61,7 +61,7 @@ VARIANTS = {
 class Settings:
     """The paper's settings by default; what it does not say is marked as our choice."""
 
-    quick: bool = setting(False, "a small network on drawn shapes: four variants in two minutes")
+    quick: bool = setting(False, "a small network on drawn shapes: four variants in a minute")
     # The paper ran on a GPU; NumPy is what everybody has.
     backend: str = setting("numpy", f"where arrays live: {', '.join(session.BACKENDS)}")
     data: str = setting("cifar10", f"the data set: {', '.join(DATA)}")
@@ -285,7 +285,7 @@ def study_all(s: Settings, study: Study) -> int:
         if seconds > 600:
             print(
                 f"This will take at most about {clock(seconds)} here. It can be stopped and "
-                "continued at any time; --quick shows the same findings in two minutes.",
+                "continued at any time; --quick shows the same findings in a minute.",
                 flush=True,
             )
     for plan in todo:

@@ -11,8 +11,9 @@ ways:
   thread takes its own of the n² matrices, so that no thread reads what another one does.
 
 The gradients read the tiles V and the filters' transform U again. In stages the forward pass keeps
-both, 2.25 times the memory of x and up to four times that of the filters, unless memory is to be
-saved. Of large images they are computed again, which takes no longer than fetching V from memory.
+V (2.25 times the memory of x), unless memory is to be saved; of large images V is computed again,
+which takes no longer than fetching it. U, up to four times as large as the filters, is always
+computed again: to keep it made a step of VGG-16 2 % faster and its peak a quarter larger.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from minibn.backend.cpu.tiling import (
 )
 from minibn.backend.kernels import Kernel
 
-Kept = dict[str, np.ndarray]  # what the gradients read again: V, U, or nothing
+Kept = np.ndarray | None  # the tiles V, which the gradients read again, or nothing
 
 
 def my_products(i: int, threads: int, products: int, columns: int) -> list[tuple[int, slice]]:
@@ -61,7 +62,7 @@ def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, y: Target, keep: bool = F
     U = plan.filters_array(plan.C, plan.F)
     if plan.by_blocks:
         _convolve_by_blocks(plan, x, w, U, y)
-        return {}
+        return None
     V = plan.tile_array(plan.N, plan.C, memory.empty if keep else memory.scratch)
     M = plan.tile_array(plan.N, plan.F)
     VV, MM = plan.matrices(V), plan.matrices(M)
@@ -82,7 +83,7 @@ def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, y: Target, keep: bool = F
 
     for stage in (load, multiplied, store):
         parallel(stage, threads)
-    return {"V": V, "U": U} if keep else {}
+    return V if keep else None
 
 
 def _convolve_by_blocks(plan: Plan, x: Any, w: Any, U: np.ndarray, y: Target) -> None:
@@ -126,18 +127,18 @@ def _gradients_by_stages(
     plan: Plan, dy: Source, x: Any, w: Any, dx: Target | None, dw: Any, kept: Kept
 ) -> None:
     N, C, F = plan.N, plan.C, plan.F
-    dM, dV, dU = plan.tile_array(N, F), plan.tile_array(N, C), plan.filters_array(C, F)
-    V = kept["V"] if "V" in kept else plan.tile_array(N, C)
-    U = kept["U"] if "U" in kept else plan.filters_array(C, F)
+    dM, dV = plan.tile_array(N, F), plan.tile_array(N, C)
+    U, dU = plan.filters_array(C, F), plan.filters_array(C, F)
+    V = plan.tile_array(N, C) if kept is None else kept
     VV, dVV, dMM = (plan.matrices(tiles) for tiles in (V, dV, dM))
     threads = count()
 
     def load(i: int) -> None:
         images = share(N, i, threads)
         load_cotangents(plan, dy, images, dM[:, :, images])
-        if dw is not None and V is not kept.get("V"):
+        if dw is not None and kept is None:
             load_tiles(plan, x.__getitem__, images, V[:, :, images])
-        if dx is not None and U is not kept.get("U"):
+        if dx is not None:
             transform_filters(plan, w, U, share(C, i, threads))
 
     def multiplied(i: int) -> None:
@@ -245,7 +246,7 @@ class WinogradInputGrad(_Winograd):
 
     def forward(self, c: np.ndarray, w: np.ndarray) -> Any:
         self.dtype = c.dtype
-        return gradients(self.plan, c.__getitem__, None, w, {})[0]
+        return gradients(self.plan, c.__getitem__, None, w, None)[0]
 
     def vjp(self, g, out, c, w):
         return self.by_definition(g, out, c, w)  # two convolutions, with kernels of their own
@@ -256,7 +257,7 @@ class WinogradWeightGrad(_Winograd):
 
     def forward(self, x: np.ndarray, c: np.ndarray) -> Any:
         self.dtype = x.dtype
-        return gradients(self.plan, c.__getitem__, x, None, {})[1]
+        return gradients(self.plan, c.__getitem__, x, None, None)[1]
 
     def vjp(self, g, out, x, c):
         return self.by_definition(g, out, x, c)
