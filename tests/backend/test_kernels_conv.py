@@ -178,9 +178,9 @@ def test_results_do_not_depend_on_what_was_in_the_memory(problem, how):
 
 
 def kept_by(kernel):
-    """The arrays that it holds, by itself or in a table."""
+    """The arrays that it holds, by themselves or in a tuple."""
     held = list(vars(kernel).values())
-    held += [v for table in held if isinstance(table, dict) for v in table.values()]
+    held += [v for several in held if isinstance(several, tuple) for v in several]
     return [a for a in held if isinstance(a, np.ndarray)]
 
 

@@ -84,6 +84,11 @@ class Plan:
         return max(1, min(images.stop - images.start, GROUP // (self.tiles * channels)))
 
     @property
+    def few_tiles(self) -> bool:
+        """Whether making the filters' transform U takes half as long as the products, or more."""
+        return self.N * self.tiles <= 2 * LOADING
+
+    @property
     def border(self) -> int:
         return int(self.s.overlap)
 
