@@ -85,6 +85,7 @@ def gpu_tests() -> int:
 
 def check(options: Options) -> int:
     get_backend(options.backend)  # says what is missing
+    threads = cores()
     data = load(options.data, options.data_dir)
     batches = Batches(data.train_images, data.train_labels, options.batch_size, seed=0)
     found: dict[str, Any] = {"tests": gpu_tests() if options.backend == "cupy" else None}
@@ -105,7 +106,7 @@ def check(options: Options) -> int:
     )
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)
-    environment_ = environment(get_backend(options.backend), cores())
+    environment_ = environment(get_backend(options.backend), threads)
     write_json(
         folder / "gpu_check.json",
         {"environment": environment_, **found, "step_milliseconds": [1000 * t for t in times]},

@@ -30,6 +30,7 @@ from experiments.figures import pyplot, save
 from experiments.recorders import predictions
 from experiments.session import BACKENDS
 from experiments.study import Run, steps_of
+from experiments.training import cores
 from experiments.vgg_cifar import Settings, load_data, network
 from minibn import checkpoint, nn, use
 from minibn.backend import get_backend
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one_of("--backend", options.backend, BACKENDS)
         at_least("--batch-size", options.batch_size, 1)
         at_least("--reestimate", options.reestimate, 0)
+        cores()  # says what is wrong with MINIBN_NUM_THREADS
         run = Run(Path(folder))
         with use(options.backend):
             model, data, steps = trained(run, options.data_dir)

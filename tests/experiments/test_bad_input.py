@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from studies import ONE, STEPS, TWO, assert_same_study, main, runs
 
+from experiments import gpu_check, predict
 from experiments import study as study_module
 from experiments.study import Run
 from minibn.backend import available
@@ -272,7 +273,10 @@ def test_a_study_from_before_there_were_kernels_goes_on_without_bit_for_bit(
 
 
 def test_a_number_of_threads_that_is_none_is_one_line_and_writes_nothing(
-    here: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    here: Path,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     at = ONE.index("--threads")
     default = [*ONE[:at], *ONE[at + 2 :]]
@@ -281,6 +285,9 @@ def test_a_number_of_threads_that_is_none_is_one_line_and_writes_nothing(
         assert f"MINIBN_NUM_THREADS={bad!r}" in refused(*default, "--out", "study")
         assert os.listdir(here) == []
     assert main(*ONE, "--steps", 1, "--out", "given") == 0, "--threads stands in its place"
+    for program, arguments in ((predict, ["nowhere"]), (gpu_check, ["--backend", "strict"])):
+        assert program.main(arguments) == 2
+        assert "MINIBN_NUM_THREADS='1.5'" in capsys.readouterr().err
 
 
 def test_other_data_are_refused_unless_forced(here: Path, refused: Callable[..., str]) -> None:
