@@ -3,7 +3,8 @@
 `Sequential` hands its layers here. A run that `ops.epilogue` can do at once is called so; every
 other layer is called as it is. Nothing else changes: the layers keep their parameters, statistics
 and counters, and where somebody looks in between (`watch`, `detect_anomaly`) or kernels are
-switched off, each layer is called by itself.
+switched off, each layer is called by itself. So to watch changes the rounding, but not with
+`kernels("reference")`.
 """
 
 from __future__ import annotations
