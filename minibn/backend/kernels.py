@@ -10,7 +10,7 @@ chooses between them:
 
     "fast"       kernels wherever they pay (the default); they may keep arrays from the forward pass
                  for the backward pass, as Winograd's transformed images: time for memory
-    "lean"       the same kernels, which recompute instead: memory for time
+    "lean"       the same kernels, which recompute instead, and free memory at once: memory for time
     "reference"  no kernels
     "always"     kernels also where they do not pay, for tests on small shapes
 
