@@ -30,7 +30,7 @@ from experiments.benchmarking.targets import ROUNDS, verdicts
 from experiments.command_line import UsageError, at_least, one_of, parse, report, setting
 from experiments.study import write_json
 from experiments.training import clock, cores
-from experiments.vgg_cifar import VARIANTS
+from experiments.vgg_settings import VARIANTS
 from reference_models.vgg import VGG, vgg
 
 PROGRAM = "python -m experiments.benchmark"

@@ -26,7 +26,8 @@ import numpy as np
 from experiments.command_line import UsageError, at_least, one_of, parse, report, setting
 from experiments.study import environment, write_json
 from experiments.training import cores, one_step
-from experiments.vgg_cifar import DATA, VARIANTS, Settings, network, sgd
+from experiments.vgg_runs import network, sgd
+from experiments.vgg_settings import DATA, VARIANTS, Settings
 from minibn import use
 from minibn.backend import get_backend
 from minibn.data import Batches, load

@@ -31,7 +31,8 @@ from experiments.recorders import predictions
 from experiments.session import BACKENDS
 from experiments.study import Run, steps_of
 from experiments.training import cores
-from experiments.vgg_cifar import Settings, load_data, network
+from experiments.vgg_runs import load_data, network
+from experiments.vgg_settings import Settings
 from minibn import checkpoint, nn, use
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, normalize

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.step import Step
 from experiments.study import Run
 from minibn import nn, no_grad, to_numpy
 from minibn.backend import get_backend
@@ -27,12 +28,13 @@ BINS = 24
 
 
 class Recorder:
-    """Measures at some steps. `during` wraps the forward pass of a step, `after` its update."""
+    """Measures at some steps. `during` wraps a step (forward, backward, update), `after` follows
+    it."""
 
-    def during(self, run: Run, model: nn.Sequential, step: int) -> AbstractContextManager:
+    def during(self, step: Step) -> AbstractContextManager:
         return contextlib.nullcontext()
 
-    def after(self, run: Run, model: nn.Sequential, step: int, last: bool) -> None:
+    def after(self, step: Step, last: bool) -> None:
         pass
 
     def resumed(self, run: Run, start: int) -> None:
@@ -59,11 +61,12 @@ class TestAccuracy(Recorder):
     def __init__(self, data: Dataset, every: int) -> None:
         self.data, self.every = data, every
 
-    def after(self, run: Run, model: nn.Sequential, step: int, last: bool) -> None:
-        if (step + 1) % self.every == 0 or last:
-            right = predictions(model, self.data.test_images) == self.data.test_labels
-            run.stream("test").append(
-                {"step": step, "updates": step + 1, "accuracy": float(right.mean())}
+    def after(self, step: Step, last: bool) -> None:
+        updates = step.number + 1
+        if updates % self.every == 0 or last:
+            right = predictions(step.model, self.data.test_images) == self.data.test_labels
+            step.run.stream("test").append(
+                {"step": step.number, "updates": updates, "accuracy": float(right.mean())}
             )
 
     def resumed(self, run: Run, start: int) -> None:
@@ -83,24 +86,24 @@ class Distributions(Recorder):
         self.layers, self.every, self.units, self.seed = layers, every, units, seed
 
     @contextmanager
-    def during(self, run: Run, model: nn.Sequential, step: int) -> Iterator[None]:
-        if step % self.every > 1:
+    def during(self, step: Step) -> Iterator[None]:
+        if step.number % self.every > 1:
             yield
             return
         with ExitStack() as stack:
-            parts = dict(model.children())
+            parts = dict(step.model.children())
 
             def watch(part: nn.Module, see: Any, place: str) -> None:
                 stack.enter_context(part.watch(lambda module, x, y: see(place, x[0])))
 
             for layer in self.layers:
-                see = self._writer(run, step, layer)
+                see = self._writer(step, layer)
                 watch(parts[f"relu{layer}"], see, "activation")
                 if f"norm{layer}" in parts:
                     watch(parts[f"norm{layer}"], see, "norm_input")
             yield
 
-    def _writer(self, run: Run, step: int, layer: int) -> Any:
+    def _writer(self, step: Step, layer: int) -> Any:
         def see(place: str, x: Any) -> None:
             array = value(x)
             rng = generator(self.seed, "units", layer)
@@ -108,20 +111,20 @@ class Distributions(Recorder):
             for unit in channels.tolist():
                 values = to_numpy(array[..., unit]).astype(np.float64).reshape(-1)
                 record = {
-                    "step": step,
+                    "step": step.number,
                     "layer": layer,
                     "unit": unit,
                     "place": place,
                     "mean": float(values.mean()),
                     "var": float(values.var()),
                 }
-                if step % self.every == 0 and np.isfinite(values).all():
+                if step.number % self.every == 0 and np.isfinite(values).all():
                     counts, edges = np.histogram(values, BINS)
                     record["quantiles"] = [
                         float(f"{q:.5g}") for q in np.quantile(values, QUANTILES)
                     ]
                     record["histogram"] = counts.tolist()
                     record["range"] = [float(f"{edges[0]:.5g}"), float(f"{edges[-1]:.5g}")]
-                run.stream("distributions").append(record)
+                step.run.stream("distributions").append(record)
 
         return see

@@ -47,6 +47,7 @@ class Experiment:
     settings_from: Callable[[dict[str, Any]], Any]
     check: Callable[[Any], None]
     work: Callable[[Any, Study], int]
+    kind: str = ""  # of its studies, where several experiments share one; else its name
 
     @property
     def program(self) -> str:
@@ -100,10 +101,10 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
         s = with_threads(experiment.settings_from(given))
         experiment.check(s)
         folder = default_folder(experiment.name) if s.out is None else Path(s.out)
-        return s, Study.create(folder, experiment.name, stored(s))
+        return s, Study.create(folder, experiment.kind or experiment.name, stored(s))
     if "out" in given:
         raise UsageError("--out and --resume exclude each other: a study continues where it is.")
-    study = Study.open(Path(given["resume"]), experiment.name)
+    study = Study.open(Path(given["resume"]), experiment.kind or experiment.name)
     try:
         content = restored(experiment.settings, study.settings)
         settings = experiment.settings(**{"kernels": BEFORE_KERNELS, **content})

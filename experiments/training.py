@@ -9,20 +9,25 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from experiments.command_line import UsageError
 from experiments.recorders import Recorder
+from experiments.step import CLASSIFY, Step, Task, one_step
 from experiments.study import Run
-from minibn import nn, ops
-from minibn.backend import get_backend
+from minibn import nn
 from minibn.backend.cpu import threads
-from minibn.data import Batches, normalize
 from minibn.errors import DataError
 from minibn.optim import Optimizer
-from minibn.tape import value
+
+
+class Feed(Protocol):
+    """What gives the batch of each step, such as minibn.data.Batches."""
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]: ...
+
 
 DRAIN = 20  # metrics wait on the device for so many steps, so that no step waits for a transfer
 
@@ -59,33 +64,23 @@ def stop_requests() -> Iterator[list[int]]:
             signal.signal(s, handler)
 
 
-def one_step(model: nn.Module, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray) -> Any:
-    """One update. Returns (loss, share of right answers) as 0-d arrays of the backend."""
-    backend = get_backend()
-    logits = model(normalize(backend.asarray(images)))
-    loss = ops.softmax_cross_entropy(logits, labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    right = value(logits).argmax(axis=1) == backend.asarray(labels)
-    return loss.data, right.astype(loss.dtype).mean()
-
-
 def train(
     run: Run,
     model: nn.Sequential,
     optimizer: Optimizer,
-    batches: Batches,
+    batches: Feed,
     *,
     steps: int,
+    task: Task = CLASSIFY,
     recorders: Sequence[Recorder] = (),
     checkpoint_every: int = 500,
     label: str = "",
 ) -> dict[str, Any]:
     """Train to `steps` updates from wherever the run stands, and return its result.
 
-    metrics.jsonl gets step, loss, accuracy (on the batch, before the update) and lr. A loss that
-    is not finite ends the run as diverged, with its step. Raises Interrupted after saving.
+    metrics.jsonl gets step, loss, accuracy (of the batch, before the update; if the task has a
+    score) and lr. A loss that is not finite ends the run as diverged, with its step. Recorders
+    enter a step in their order and leave it in the opposite one. Raises Interrupted after saving.
     """
     start, states = run.restore()
     if states is not None:
@@ -112,12 +107,13 @@ def train(
 
     def drain() -> int | None:
         """Fetch the waiting metrics. Returns the step of a loss that is not finite."""
-        for step, loss, accuracy in waiting:
-            loss, accuracy = float(loss.item()), float(accuracy.item())
+        for step, loss, score in waiting:
+            loss = float(loss.item())
             if not math.isfinite(loss):
                 return step
-            metrics.append({"step": step, "loss": loss, "accuracy": accuracy, "lr": optimizer.lr})
-            progress.seen(loss, accuracy)
+            accuracy = {} if score is None else {"accuracy": float(score.item())}
+            metrics.append({"step": step, "loss": loss, **accuracy, "lr": optimizer.lr})
+            progress.seen(loss, **accuracy)
         waiting.clear()
         return None
 
@@ -132,21 +128,23 @@ def train(
     diverged = None
     model.train()
     with stop_requests() as asked, progress, np.errstate(all="ignore"):
-        for step in range(start, steps):
-            last = step == steps - 1
+        for number in range(start, steps):
+            last = number == steps - 1
+            batch = batches.batch(number)
+            step = Step(run, model, optimizer, number, *batch, task)
             with ExitStack() as stack:
                 for recorder in recorders:
-                    stack.enter_context(recorder.during(run, model, step))
-                waiting.append((step, *one_step(model, optimizer, *batches.batch(step))))
-            due = last or bool(asked) or (step + 1) % checkpoint_every == 0
-            if due or (step + 1) % DRAIN == 0:
+                    stack.enter_context(recorder.during(step))
+                waiting.append((number, *one_step(model, optimizer, *batch, task)))
+            due = last or bool(asked) or (number + 1) % checkpoint_every == 0
+            if due or (number + 1) % DRAIN == 0:
                 diverged = drain()
                 if diverged is not None:
                     break
             for recorder in recorders:
-                recorder.after(run, model, step, last)
+                recorder.after(step, last)
             if due:
-                save(step + 1)
+                save(number + 1)
             progress.step()
             if asked and not last:
                 raise Interrupted
@@ -185,7 +183,7 @@ class Progress:
         elif self.done > self.start:
             self._say()
 
-    def seen(self, loss: float, accuracy: float) -> None:
+    def seen(self, loss: float, accuracy: float = math.nan) -> None:
         smooth = 0.1 if math.isfinite(self.accuracy) else 1.0
         self.loss = loss
         self.accuracy = (1 - smooth) * self.accuracy + smooth * accuracy if smooth < 1 else accuracy
@@ -193,20 +191,24 @@ class Progress:
     def step(self) -> None:
         self.done += 1
         if self.terminal:
-            self.bar.set_postfix_str(
-                f"loss {self.loss:.3f}, acc {self.accuracy:.2f}", refresh=False
-            )
+            self.bar.set_postfix_str(self.state, refresh=False)
             self.bar.update()
         elif time.perf_counter() - self.spoke > 30:
             self._say()
+
+    @property
+    def state(self) -> str:
+        accuracy = "" if math.isnan(self.accuracy) else f", acc {self.accuracy:.2f}"
+        digits = ".3f" if abs(self.loss) < 1000 else ".3g"
+        return f"loss {self.loss:{digits}}{accuracy}"
 
     def _say(self) -> None:
         self.spoke = time.perf_counter()
         rate = (self.done - self.start) / max(self.spoke - self.began, 1e-9)
         left = (self.steps - self.done) / max(rate, 1e-9)
         print(
-            f"{self.label}: step {self.done}/{self.steps}, loss {self.loss:.3f}, "
-            f"acc {self.accuracy:.2f}, {rate:.1f} steps/s, {clock(left)} left",
+            f"{self.label}: step {self.done}/{self.steps}, {self.state}, {rate:.1f} steps/s, "
+            f"{clock(left)} left",
             flush=True,
         )
 

@@ -12,7 +12,9 @@ linear layers together, and a layer has the same name in every variant ("conv3.w
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable
+from functools import partial
 
 from minibn import nn
 from minibn.nn.init import glorot_uniform
@@ -27,7 +29,13 @@ VGG: dict[str, tuple[int | str, ...]] = {
               512, 512, 512, 512, "M", 512, 512, 512, 512, "M"),
 }  # fmt: skip
 
-NORMS: dict[str, Callable[[int], Module] | None] = {"none": None, "batch": nn.BatchNorm}
+NORMS: dict[str, Callable[[int], Module] | None] = {
+    "none": None,
+    "batch": nn.BatchNorm,
+    "l1": partial(nn.LpBatchNorm, p=1),
+    "l2": partial(nn.LpBatchNorm, p=2),
+    "linf": partial(nn.LpBatchNorm, p=math.inf),
+}
 
 
 def _choose(what: str, name: str, table: dict) -> None:

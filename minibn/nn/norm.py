@@ -1,4 +1,6 @@
-"""BatchNorm with its running statistics (Ioffe & Szegedy 2015), by PyTorch's convention.
+"""Norms over the batch, with running statistics: BatchNorm (Ioffe & Szegedy 2015), l_p norms.
+
+BatchNorm follows PyTorch's convention.
 
 | library      | eps  | `momentum` weighs      | default | running variance |
 |--------------|------|------------------------|---------|------------------|
@@ -18,10 +20,46 @@ from typing import Any
 from minibn import ops
 from minibn.nn.module import Buffer, Counter, Module, Parameter, ones, zeros
 from minibn.nn.noise import Noise
+from minibn.ops.lp_norm import check_order
 from minibn.tape import no_grad, value
 
 
-class BatchNorm(Module):
+class RunningStatistics(Module):
+    """What evaluates with running statistics, and takes in those of each training batch.
+
+    statistics: the names of the buffers that hold them. momentum: the weight of the new batch, or
+    None for the plain average over all batches.
+    """
+
+    statistics: tuple[str, ...]
+    batches: Counter
+
+    def __init__(self, eps: float, momentum: float | None) -> None:
+        name = type(self).__name__
+        if not eps >= 0:
+            raise ValueError(f"{name}: eps={eps} must not be negative.")
+        if momentum is not None and not 0 <= momentum <= 1:
+            raise ValueError(f"{name}: momentum={momentum} is the weight of the new batch: 0 to 1.")
+        self.eps, self.momentum = eps, momentum
+        self.tracking = True  # whether training batches move the running statistics
+
+    def take_in(self, *new: Any) -> None:
+        """running = (1 - weight) · running + weight · new,  weight = the momentum, or 1 / batches.
+
+        new: the statistics of a batch, in the order of `statistics`.
+        """
+        if not self.tracking:
+            return
+        seen = self.batches.advance()
+        weight = 1 / (seen + 1) if self.momentum is None else self.momentum
+        for name, statistic in zip(self.statistics, new, strict=True):
+            running = getattr(self, name)
+            running.data *= 1 - weight
+            running.data += weight * value(statistic)
+            running.touch()
+
+
+class BatchNorm(RunningStatistics):
     """Normalise each channel over the batch; images (N, H, W, C) and vectors (N, C) alike.
 
     Training uses the batch's mean and biased variance, and moves the running ones by `momentum`
@@ -35,15 +73,10 @@ class BatchNorm(Module):
     [[-1.0, -1.0], [1.0, 1.0]]
     """
 
+    statistics = ("running_mean", "running_var")
+
     def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
-        if not eps >= 0:
-            raise ValueError(f"BatchNorm: eps={eps} must not be negative.")
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(
-                f"BatchNorm: momentum={momentum} is the weight of the new batch: 0 to 1."
-            )
-        self.eps, self.momentum = eps, momentum
-        self.tracking = True  # whether training batches move the running statistics
+        super().__init__(eps, momentum)
         self.gamma = Parameter((channels,), ones)
         self.beta = Parameter((channels,), zeros)
         self.running_mean = Buffer((channels,), zeros)
@@ -65,19 +98,57 @@ class BatchNorm(Module):
         return y
 
     def track(self, mean: Any, var: Any, M: int) -> None:
-        """Take in the moments of a batch with M values a channel, `var` being biased:
+        """Take in the moments of a batch with M values a channel, `var` being biased."""
+        self.take_in(mean, var * (M / (M - 1)))
 
-        running = (1 - weight) · running + weight · new,   weight = the momentum, or 1 / batches.
-        """
-        if not self.tracking:
-            return
-        seen = self.batches.advance()
-        weight = 1 / (seen + 1) if self.momentum is None else self.momentum
-        unbiased = var * (M / (M - 1))
-        for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
-            running.data *= 1 - weight
-            running.data += weight * value(new)
-            running.touch()
+
+class LpBatchNorm(RunningStatistics):
+    """Take each channel's mean away and divide by its l_p norm (Santurkar et al. 2018, 3.3).
+
+    p: 1, 2 or float("inf"): mean |x|, √(mean x²) or max |x| of the values before the mean is taken
+    away, over the batch; images (N, H, W, C) and vectors (N, C) alike. center_first and reduce are
+    other readings of the paper's words (see `minibn.ops.lp_norm`). Running mean and norm, which the
+    paper doesn't mention, are kept as BatchNorm keeps its own, and used in evaluation; the norm
+    starts at 1. Raises ValueError for another p, ShapeError for a channel with a single value in
+    training.
+
+    >>> import numpy as np
+    >>> norm = LpBatchNorm(1, p=float("inf"), eps=0.0).initialize(0)
+    >>> norm(np.array([[1], [3], [6], [-2]], np.float32)).numpy().ravel().tolist()
+    [-0.5, 0.5, 2.0, -2.0]
+    """
+
+    statistics = ("running_mean", "running_norm")
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        p: float,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        center_first: bool = False,
+        reduce: str = "norm_of_mean",
+    ) -> None:
+        super().__init__(eps, momentum)
+        check_order("LpBatchNorm", p, reduce)
+        self.p, self.center_first, self.reduce = p, center_first, reduce
+        self.gamma = Parameter((channels,), ones)
+        self.beta = Parameter((channels,), zeros)
+        self.running_mean = Buffer((channels,), zeros)
+        self.running_norm = Buffer((channels,), ones)
+        self.batches = Counter()
+
+    def forward(self, x: Any) -> Any:
+        settings: dict[str, Any] = {"p": self.p, "eps": self.eps}
+        if not self.training:
+            return ops.lp_batch_norm_inference(
+                x, self.gamma, self.beta, self.running_mean, self.running_norm, **settings
+            )
+        settings |= {"center_first": self.center_first, "reduce": self.reduce}
+        y, mean, norm = ops.lp_batch_norm(x, self.gamma, self.beta, return_moments=True, **settings)
+        self.take_in(mean, norm)
+        return y
 
 
 class NoisyBatchNorm(Module):
@@ -92,12 +163,12 @@ class NoisyBatchNorm(Module):
 
 
 def reestimate_statistics(model: Module, batches: Iterable[Any]) -> None:
-    """Replace the running statistics of every BatchNorm by their average over `batches` of inputs.
+    """Replace the running statistics of every norm by their average over `batches` of inputs.
 
     The weights stay. The rest of the model is in eval mode meanwhile (no noise, no dropout); every
     mode is restored. Raises ValueError if there are no batches.
     """
-    norms = [module for _, module in model.named_modules() if isinstance(module, BatchNorm)]
+    norms = [m for _, m in model.named_modules() if isinstance(m, RunningStatistics)]
     settings = [(norm.momentum, norm.tracking) for norm in norms]
     with model.mode(training=False), no_grad():
         try:
@@ -108,7 +179,8 @@ def reestimate_statistics(model: Module, batches: Iterable[Any]) -> None:
                 if count == 1:  # the first batch replaces what was there: without one, it stays
                     for norm in norms:
                         norm.batches.data[...] = 0
-                        norm.running_mean.data[...] = norm.running_var.data[...] = 0
+                        for name in norm.statistics:
+                            getattr(norm, name).data[...] = 0
                 model(x)
         finally:
             for norm, (momentum, tracking) in zip(norms, settings, strict=True):

@@ -28,6 +28,7 @@ from minibn.ops.elementwise import (
 from minibn.ops.epilogue import epilogue
 from minibn.ops.linalg import matmul
 from minibn.ops.loss import mse, one_hot, softmax, softmax_cross_entropy
+from minibn.ops.lp_norm import lp_batch_norm, lp_batch_norm_inference
 from minibn.ops.norm import batch_norm, batch_norm_composed, batch_norm_inference, moments
 from minibn.ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from minibn.ops.reduce import logsumexp, max, mean, norm, sum, var
@@ -45,7 +46,8 @@ from minibn.ops.shape import (
 __all__ = [
     "abs", "add", "avg_pool2d", "batch_norm", "batch_norm_composed", "batch_norm_inference",
     "broadcast_to", "cast", "concatenate", "conv2d", "divide", "dropout", "epilogue", "exp",
-    "gather", "getitem", "global_avg_pool2d", "log", "logsumexp", "matmul", "max", "max_pool2d",
+    "gather", "getitem", "global_avg_pool2d", "log", "logsumexp", "lp_batch_norm",
+    "lp_batch_norm_inference", "matmul", "max", "max_pool2d",
     "maximum", "mean", "moments", "mse", "multiply", "negative", "norm", "one_hot", "pad",
     "power", "relu", "reshape", "scatter", "sigmoid", "sign", "softmax",
     "softmax_cross_entropy", "sqrt", "subtract", "sum", "tanh", "transpose", "var", "where",

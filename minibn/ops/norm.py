@@ -19,17 +19,18 @@ from minibn.ops.reduce import mean, sum, var
 from minibn.tape import Op, apply, value
 
 
-def moments(x) -> tuple[Any, Any]:
+def moments(x, axis: Any = None) -> tuple[Any, Any]:
     """Mean and biased variance of each channel: x (..., C) -> (C,), (C,).
 
-    The sum of many values of one sign loses digits; the mean of what is left after centring gives
-    them back (a corrected two-pass algorithm: Chan, Golub & LeVeque 1983).
+    Over other axes if they are given; these are then kept as 1. The sum of many values of one sign
+    loses digits; the mean of what is left after centring gives them back (a corrected two-pass
+    algorithm: Chan, Golub & LeVeque 1983).
     """
-    axes = tuple(range(x.ndim - 1))
-    mu = mean(x, axes)
+    axes, keep = (tuple(range(x.ndim - 1)), False) if axis is None else (axis, True)
+    mu = mean(x, axes, keep)
     centred = x - mu
-    rest = mean(centred, axes)
-    return mu + rest, mean(centred * centred, axes) - rest * rest
+    rest = mean(centred, axes, keep)
+    return mu + rest, mean(centred * centred, axes, keep) - rest * rest
 
 
 class BatchNorm(Op):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import training, vgg_cifar, vgg_figures
+from experiments import training, vgg_cifar, vgg_figures, vgg_runs
 from experiments.study import Run, Stream
 
 
@@ -96,7 +96,7 @@ def arrange(moment: str) -> None:
     elif place == "run":
         patch(Run, "begin", when, nth, what, lambda *args: True)
     elif place == "data":
-        patch(vgg_cifar, "load_data", when, nth, what, lambda *args: True)
+        patch(vgg_runs, "load_data", when, nth, what, lambda *args: True)
     elif place == "drawing":
         patch(vgg_figures, "draw", when, nth, what, lambda *args: True)
     elif place.startswith("flush of "):

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import vgg_cifar, vgg_figures
+from experiments import vgg_cifar, vgg_figures, vgg_runs
 from experiments.command_line import parse
 from experiments.study import Run, Study
+from experiments.vgg_settings import Settings
 from minibn import checkpoint
 
 KILLED = Path(__file__).with_name("killed.py")
@@ -24,15 +25,16 @@ SMALL = [
     *("--model", "vgg11", "--width", "0.03125", "--batch-size", "16", "--augment"),
     *("--lr", "0.05", "--momentum", "0.9", "--weight-decay", "0.001", "--threads", "1"),
     *("--eval-every", "3", "--record-every", "3", "--checkpoint-every", "3"),
+    *("--probe-every", "4", "--probe-directions", "gradient", "random", "--shift-every", "5"),
 ]
 ONE = [*SMALL, "--variants", "noisy-batchnorm"]
 TWO = [*SMALL, "--variants", "noisy-batchnorm", "standard"]
 
 
-def settings(*arguments: str) -> vgg_cifar.Settings:
+def settings(*arguments: str) -> Settings:
     """The settings that a command line gives."""
-    given = parse(vgg_cifar.Settings, arguments, program="test", description="")
-    return vgg_cifar.settings_from(given)
+    given = parse(Settings, arguments, program="test", description="")
+    return vgg_runs.preset(Settings, vgg_cifar.QUICK, given)
 
 
 def main(*arguments: object, draw: bool = False) -> int:
@@ -61,7 +63,7 @@ def assert_same_study(one: Path, other: Path) -> None:
     for a, b in zip(runs(one), runs(other), strict=True):
         assert a.result == b.result, a.name
         assert a.result
-        for stream in ("metrics", "test", "distributions"):
+        for stream in ("metrics", "test", "distributions", "landscape", "shift"):
             file = f"{stream}.jsonl"
             ours, theirs = ((r.folder / file) for r in (a, b))
             assert ours.exists() == theirs.exists(), (a.name, file)

@@ -445,9 +445,9 @@ def test_exhausted_memory_is_one_line_with_advice(
     def one_step(*arguments: object) -> None:
         raise MemoryError
 
-    from experiments import vgg_cifar
+    from experiments import vgg_runs
 
-    monkeypatch.setattr(vgg_cifar, "one_step", one_step)
+    monkeypatch.setattr(vgg_runs, "one_step", one_step)
     assert "Take a smaller --batch-size" in refused(*ONE, "--out", "study")
     assert os.listdir(here) == []
 

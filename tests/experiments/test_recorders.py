@@ -8,8 +8,10 @@ from studies import SMALL, runs, settings
 
 from experiments.paper import shown_layers
 from experiments.recorders import BINS, QUANTILES, Distributions, TestAccuracy, predictions
+from experiments.step import Step
 from experiments.study import Run
-from experiments.vgg_cifar import VARIANTS, load_data, network
+from experiments.vgg_runs import load_data, network, sgd
+from experiments.vgg_settings import FOUR, VARIANTS
 from minibn import kernels, nn, no_grad
 from minibn.backend import get_backend, to_numpy, use
 from minibn.data import Dataset, normalize
@@ -33,18 +35,22 @@ def fed(model: nn.Sequential, images: np.ndarray) -> dict[str, np.ndarray]:
     return found
 
 
+def step_of(run: Run, model: nn.Sequential, number: int, images: np.ndarray) -> Step:
+    return Step(run, model, sgd(SETTINGS, model, 0.1), number, images, np.zeros(len(images), int))
+
+
 def recorded(model: nn.Sequential, images: np.ndarray, folder: Path, step: int) -> list[dict]:
     """The records of one forward pass at `step`."""
     run = Run(folder)
     recorder = Distributions(LAYERS, every=4, units=3, seed=0)
-    with recorder.during(run, model, step):
+    with recorder.during(step_of(run, model, step, images)):
         model(normalize(get_backend().asarray(images)))
     run.stream("distributions").flush()
     return run.records("distributions")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "strict"])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", FOUR)
 def test_distributions_are_those_of_what_enters_the_relu_and_the_norm(
     variant: str, backend: str, data: Dataset, tmp_path: Path
 ) -> None:
@@ -106,7 +112,7 @@ def test_watching_does_not_change_what_the_network_computes(
     watched, alone = (network(SETTINGS, "noisy-batchnorm", 0) for _ in range(2))
     run, recorder = Run(tmp_path), Distributions(LAYERS, 4, 3, 0)
     with kernels(mode):
-        with recorder.during(run, watched, 0):
+        with recorder.during(step_of(run, watched, 0, images)):
             y = watched(normalize(images)).numpy()
         expected = alone(normalize(images)).numpy()
     if mode == "reference":
@@ -120,7 +126,8 @@ def test_watchers_are_removed_afterwards_even_when_the_step_fails(
 ) -> None:
     model, run = network(SETTINGS, "batchnorm", 0), Run(tmp_path)
     recorder = Distributions(LAYERS, 4, 3, 0)
-    with pytest.raises(ZeroDivisionError), recorder.during(run, model, step):
+    images = data.train_images[:16]
+    with pytest.raises(ZeroDivisionError), recorder.during(step_of(run, model, step, images)):
         raise ZeroDivisionError
     recorded(model, data.train_images[:16], tmp_path, step)
     before = len(run.records("distributions"))
@@ -141,7 +148,7 @@ def test_activations_that_are_not_finite_are_recorded_without_a_histogram(
     assert not any("histogram" in r for r in records if not np.isfinite(r["mean"]))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", FOUR)
 def test_test_accuracy_is_that_of_a_direct_evaluation_and_leaves_the_model_as_it_was(
     variant: str, data: Dataset, tmp_path: Path
 ) -> None:
@@ -151,7 +158,7 @@ def test_test_accuracy_is_that_of_a_direct_evaluation_and_leaves_the_model_as_it
     model.conv1.training = False  # a part's own mode is kept, too
     before = model.state_dict()
     run = Run(tmp_path)
-    TestAccuracy(data, every=5).after(run, model, step=4, last=False)
+    TestAccuracy(data, every=5).after(step_of(run, model, 4, data.train_images), last=False)
     run.stream("test").flush()
     assert model.training and model.relu1.training and not model.conv1.training
     after = model.state_dict()
@@ -173,7 +180,8 @@ def test_test_accuracy_is_measured_on_schedule_and_at_the_end(
 ) -> None:
     model, run = network(SETTINGS, "standard", 0), Run(tmp_path)
     for step in range(8):
-        TestAccuracy(data, every=3).after(run, model, step, last=step == 7)
+        at = step_of(run, model, step, data.train_images)
+        TestAccuracy(data, every=3).after(at, last=step == 7)
     run.stream("test").flush()
     assert [r["updates"] for r in run.records("test")] == [3, 6, 8]
 

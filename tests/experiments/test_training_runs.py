@@ -24,17 +24,18 @@ from studies import (
 from support.backends import DEVICES, chosen
 from threadpoolctl import threadpool_info
 
-from experiments import training, vgg_cifar
+from experiments import training, vgg_runs
 from experiments.study import Run, Study, environment, write_json
 from experiments.training import Progress, clock, one_step, train
-from experiments.vgg_cifar import VARIANTS, Plan, load_data, network, plans, sgd
+from experiments.vgg_runs import load_data, network, sgd
+from experiments.vgg_settings import FOUR, Plan, plans
 from minibn.backend import get_backend, use
 from minibn.backend.cpu import threads
 from minibn.backend.kernels import mode
 from minibn.backend.strict import count_transfers
 from minibn.data import Batches
 
-ALL = [*SMALL, "--variants", *VARIANTS, "--momentum", "0"]
+ALL = [*SMALL, "--variants", *FOUR, "--momentum", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +45,11 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
     given: list[dict[str, Any]] = []
     real = training.one_step
 
-    def seen(model: Any, optimizer: Any, images: np.ndarray, labels: np.ndarray) -> Any:
+    def seen(model: Any, optimizer: Any, images: Any, labels: Any, task: Any) -> Any:
         digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
         weights = {n: a for n, a in model.state_dict().items() if n.startswith("conv")}
         given.append({"batch": digest, "weights": weights})
-        return real(model, optimizer, images, labels)
+        return real(model, optimizer, images, labels, task)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "one_step", seen)
@@ -97,7 +98,7 @@ def test_every_variant_trains_to_the_same_numbers_on_each_backend(
 
 
 @pytest.mark.parametrize("momentum", [0, 0.9])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", FOUR)
 def test_a_training_step_transfers_nothing_from_the_device(variant: str, momentum: float) -> None:
     s = settings(*ALL, "--momentum", str(momentum))
     data = load_data(s)
@@ -329,10 +330,10 @@ def test_times_are_told_for_people(seconds: float, text: str) -> None:
 def test_a_long_run_is_announced_with_a_pointer_to_quick(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(vgg_cifar, "seconds_a_step", lambda s, data: 3700 / 2)
+    monkeypatch.setattr(vgg_runs, "seconds_a_step", lambda s, data: 3700 / 2)
     assert main(*ONE, "--steps", 2, "--out", tmp_path / "long") == 0
     assert "1 h 02 min" in (shown := capsys.readouterr().out) and "--quick" in shown
-    monkeypatch.setattr(vgg_cifar, "seconds_a_step", lambda s, data: 30.0)
+    monkeypatch.setattr(vgg_runs, "seconds_a_step", lambda s, data: 30.0)
     assert main(*ONE, "--steps", 2, "--out", tmp_path / "short") == 0
     assert "--quick" not in capsys.readouterr().out
 
@@ -341,7 +342,7 @@ def test_the_announcement_counts_only_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     study = tmp_path / "study"
-    monkeypatch.setattr(vgg_cifar, "seconds_a_step", lambda s, data: 3600.0)
+    monkeypatch.setattr(vgg_runs, "seconds_a_step", lambda s, data: 3600.0)
     assert main(*ONE, "--steps", 3, "--out", study) == 0
     assert "1 of 1 runs to do, 3 steps" in (shown := capsys.readouterr().out)
     assert "3 h 00 min" in shown

@@ -1,0 +1,109 @@
+"""What a claim is: a sentence of the paper, a metric, and a rule that was fixed before the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from experiments.claiming.evidence import Evidence, Key, Missing, Trace
+from experiments.claiming.metrics import Metric
+from experiments.claiming.rules import Rule, Verdict, judge, mean
+
+# Windows of steps. The paper trains for 15,000 steps, our smallest evidence for 2,000: what it claims
+# of early training is judged at the same steps in both, what it claims of the end only at 15,000.
+EARLY = (500, 2_000)  # behind the first steps, which differ; BatchNorm's lead is largest here
+LATEST = (1_500, 2_000)  # the end of our shortest evidence
+MOST = (100, 2_000)
+END = (14_000, 15_000)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the table.
+
+    says: the claim, short; place: where the paper (or who else) makes it; runs: what the metric
+    takes, in order; why: the reason for the rule; paper: the metric of the paper's digitised
+    curves, if there are any; scale: settings without which the claim isn't the paper's; main:
+    whether it stands in the short table.
+    """
+
+    id: str
+    says: str
+    place: str
+    kind: str
+    runs: tuple[Key, ...]
+    metric: Metric
+    rule: Rule
+    why: str
+    paper: float | None = None
+    scale: Mapping[str, Any] = field(default_factory=dict)
+    main: bool = False
+
+    @property
+    def measured(self) -> str:
+        """The metric in words: "train accuracy, steps 500-2,000: batchnorm - standard, lr 0.1"."""
+        rates = {key.lr for key in self.runs}
+        if len(rates) == 1:
+            text = self.metric.text([key.variant for key in self.runs])
+            (rate,) = rates
+            return f"{text}, lr {rate:g}" if rate else text
+        return self.metric.text([f"{key.variant} {key.lr:g}" for key in self.runs])
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim, its numbers (one a seed) and the verdict on them."""
+
+    claim: Claim
+    values: dict[int, float]
+    verdict: Verdict
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values, self.claim.metric.quotient) if self.values else math.nan
+
+
+def find(claim: Claim, evidence: Evidence) -> Finding:
+    """Measure every seed that has all the runs, and judge."""
+    try:
+        seeds = evidence.runs(claim.kind, claim.runs)
+        _require_scale(claim, evidence)
+    except Missing as reason:
+        return Finding(claim, {}, judge(claim.rule, {}, {-1: str(reason)}))
+    values: dict[int, float] = {}
+    missing: dict[int, str] = {}
+    for seed, traces in seeds.items():
+        try:
+            values[seed] = _measure(claim, traces)
+        except Missing as reason:
+            missing[seed] = str(reason)
+    return Finding(claim, values, judge(claim.rule, values, missing, claim.metric.quotient))
+
+
+def _measure(claim: Claim, traces: Sequence[Trace]) -> float:
+    return claim.metric(traces)
+
+
+def _require_scale(claim: Claim, evidence: Evidence) -> None:
+    ours = evidence.settings(claim.kind)
+    for name, value in claim.scale.items():
+        if ours.get(name) != value:
+            raise Missing(f"it is about {name} {value}, these studies have {ours.get(name)}")
+
+
+def at(lr: float, *variants: str) -> tuple[Key, ...]:
+    """The runs of the variants at one rate."""
+    return tuple(Key(variant, lr) for variant in variants)
+
+
+def point(table: Mapping[Any, Sequence[Any]], key: Any, steps: Sequence[int], *of: int) -> float:
+    """The mean of a digitised curve at those of its `steps` that are named."""
+    return float(np.mean([table[key][steps.index(step)] for step in of]))
+
+
+def geometric(quotients: Sequence[float]) -> float:
+    return float(np.exp(np.mean(np.log(quotients))))

@@ -1,0 +1,165 @@
+"""Claims about distributions and internal covariate shift in VGG (Figs. 1c, 2, 3a, 6, 8).
+
+Moments are compared at two places: at the activation, as the paper does, where a BatchNorm's
+unit has its learnt mean and variance by definition; and at the norm's input, where nothing is
+fixed by definition, which is the fair comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from experiments import paper
+from experiments.claiming.claim import EARLY, MOST, Claim, at, geometric
+from experiments.claiming.layers import drift, moment, shift, spread
+from experiments.claiming.metrics import difference, itself, quotient
+from experiments.claiming.rules import Rule, alike, at_least, at_most, more_by, times
+from experiments.claiming.training import BN, NOISY, STD, VGG
+
+SHOWN = (2, 9, 13)  # the layers of Fig. 8
+ICS = paper.SHIFT_LAYERS
+START = (0, 1)
+FACTOR_TWO = "a factor of two is little beside the paper's 4 to 130; four is the opposite"
+DOUBLE = "twice as much: more than two seeds, or two units of a layer, differ"
+
+
+def fig8(table: Mapping[tuple[str, int], float], one: str, other: str) -> float:
+    """The quotient of two of the paper's variants, the geometric mean over the layers."""
+    return geometric([table[one, layer] / table[other, layer] for layer in SHOWN])
+
+
+MEAN = drift("mean", "activation", *MOST, SHOWN)
+VARIANCE = drift("var", "activation", *MOST, SHOWN)
+INPUT = drift("mean", "norm_input", *MOST, SHOWN, relative=True)
+INPUT_VARIANCE = drift("var", "norm_input", *MOST, SHOWN, relative=True)
+
+MOMENTS = [
+    Claim(
+        "distributions-differ-little",
+        "The layers' distributions differ little with and without BatchNorm", "§2, Fig. 1c",
+        VGG, at(0.1, STD, BN), quotient(spread(*MOST, (3, 11))), alike(2),
+        "judged as the eye does, each histogram on its own scale; within a factor of two",
+        main=True,
+    ),
+    Claim(
+        "mean-as-stable", "... their means' stability differs marginally",
+        "§2: change in mean and variance", VGG, at(0.1, STD, BN), quotient(MEAN), alike(2),
+        FACTOR_TWO, fig8(paper.DRIFT, STD, BN),
+    ),
+    Claim(
+        "variance-as-stable", "... and their variances'", "§2: change in mean and variance",
+        VGG, at(0.1, STD, BN), quotient(VARIANCE), alike(2), FACTOR_TWO,
+        fig8(paper.VARIANCE_DRIFT, STD, BN),
+    ),
+    Claim(
+        "mean-as-stable-at-input", "... compared fairly, at the norm's input",
+        "§2, judged at the norm's input", VGG, at(0.1, STD, BN), quotient(INPUT), alike(2),
+        FACTOR_TWO,
+    ),
+    Claim(
+        "bn-mean-drifts-less", "With BatchNorm a unit's mean drifts less", "Fig. 8a", VGG,
+        at(0.1, STD, BN), quotient(MEAN), times(2), DOUBLE, fig8(paper.DRIFT, STD, BN), main=True,
+    ),
+    Claim(
+        "bn-variance-drifts-less", "... and its variance", "Fig. 8a", VGG, at(0.1, STD, BN),
+        quotient(VARIANCE), times(2), DOUBLE, fig8(paper.VARIANCE_DRIFT, STD, BN),
+    ),
+    Claim(
+        "bn-mean-drifts-less-at-input", "... compared fairly: its mean at the norm's input",
+        "Fig. 8a, judged at the norm's input", VGG, at(0.1, STD, BN), quotient(INPUT), times(2),
+        DOUBLE, main=True,
+    ),
+    Claim(
+        "bn-variance-drifts-less-at-input", "... and its variance there",
+        "Fig. 8a, judged at the norm's input", VGG, at(0.1, STD, BN), quotient(INPUT_VARIANCE),
+        times(2), DOUBLE,
+    ),
+    Claim(
+        "noisy-bn-least-stable", "Noisy BatchNorm is less stable than the standard network",
+        "§2.1, Figs. 2, 8a", VGG, at(0.1, NOISY, STD), quotient(MEAN), times(2), DOUBLE,
+        fig8(paper.DRIFT, NOISY, STD), main=True,
+    ),
+    Claim(
+        "noisy-bn-least-stable-variance", "... in its variance, too", "§2.1, Figs. 2, 8a", VGG,
+        at(0.1, NOISY, STD), quotient(VARIANCE), times(2), DOUBLE,
+        fig8(paper.VARIANCE_DRIFT, NOISY, STD),
+    ),
+    Claim(
+        "bn-holds-the-mean", "BatchNorm keeps the mean of activations near 0",
+        "§1; the notes on the paper", VGG, at(0.1, BN), itself(moment("mean", *MOST, SHOWN)),
+        at_most(0.5, opposite=1), "beta is learnt: near 0 is under half a standard deviation",
+    ),
+    Claim(
+        "bn-holds-the-sd", "... and their standard deviation near 1",
+        "§1; the notes on the paper", VGG, at(0.1, BN), itself(moment("sd", *MOST, SHOWN)),
+        Rule(0.5, 2, 0.25, 4), "gamma is learnt: near 1 is within a factor of two",
+    ),
+]  # fmt: skip
+
+
+def larger_shift(norm: str) -> Claim:
+    return Claim(
+        f"{norm}-shifts-more",
+        f"{norm} normalisation shifts distributions more than no norm does",
+        "§3.3, Fig. 6", VGG, at(0.1, norm, STD), quotient(spread(*MOST, (11,))), times(1.25),
+        "layer 11, as in the figure, each histogram on its own scale; a quarter more",
+        main=norm == "l1",
+    )  # fmt: skip
+
+
+def ics(lr: float = 0.1) -> float:
+    """The paper's BatchNorm over standard, ||G - G'|| at layer 5."""
+    return paper.SHIFT[BN, lr, 5][0] / paper.SHIFT[STD, lr, 5][0]
+
+
+COSINE_GAP = (
+    sum(paper.SHIFT[STD, 0.1, k][1] - paper.SHIFT[BN, 0.1, k][1] for k in ICS) / 2
+)  # fmt: skip
+
+SHIFT = [
+    Claim(
+        "bn-does-not-lower-ics", "BatchNorm does not reduce internal covariate shift (Def. 2.1)",
+        "§2.2, Fig. 3a", VGG, at(0.1, BN, STD), quotient(shift("l2", *MOST, ICS)),
+        at_least(0.9, opposite=0.5), "what reduces it would halve it; the paper's is layer 5's",
+        ics(), main=True,
+    ),
+    Claim(
+        "bn-raises-ics", "... it often increases it", "§2.2, Fig. 3a", VGG, at(0.1, BN, STD),
+        quotient(shift("l2", *MOST, ICS)), times(1.1),
+        "half of what the paper's layer 5 shows", ics(),
+    ),
+    Claim(
+        "bn-does-not-lower-relative-ics", "... measured against the gradient's own length",
+        "§2.2, scale removed", VGG, at(0.1, BN, STD), quotient(shift("relative", *MOST, ICS)),
+        at_least(0.9, opposite=0.5), "the same rule: ||G|| differs between the networks",
+    ),
+    Claim(
+        "bn-lowers-the-cosine", "G and G' are less correlated with BatchNorm", "§2.2, Fig. 3a",
+        VGG, at(0.1, STD, BN), difference(shift("cosine", *EARLY, ICS)), more_by(0.03),
+        "under half of the paper's difference (over its second half)", COSINE_GAP,
+    ),
+    Claim(
+        "bn-ics-at-the-start", "At the start BatchNorm's is far larger", "Fig. 3a", VGG,
+        at(0.1, BN, STD), quotient(shift("l2", *START, ICS)), times(10),
+        "an order of magnitude; the paper shows more than two",
+        paper.SHIFT_AT_START[BN, 0.1, 5] / paper.SHIFT_AT_START[STD, 0.1, 5],
+    ),
+    Claim(
+        "bn-ics-at-the-start-0.01", "... at lr 0.01, too", "Fig. 3a", VGG, at(0.01, BN, STD),
+        quotient(shift("l2", *START, ICS)), times(10), "as at lr 0.1",
+    ),
+    Claim(
+        "bn-ics-falls-with-convergence",
+        "At lr 0.01 BatchNorm's is smaller late: it has converged", "Fig. 3, caption", VGG,
+        at(0.01, STD, BN), quotient(shift("l2", 10_000, 15_000, ICS)), times(2), DOUBLE,
+        1 / ics(0.01),
+    ),
+    Claim(
+        "updates-move-inputs-alike",
+        "An update moves the layers' inputs about as far with BatchNorm as without",
+        "§2, on one batch", VGG, at(0.1, STD, BN), quotient(shift("wasserstein", *MOST, SHOWN)),
+        alike(2), "the original notion on the batch of the update; " + FACTOR_TWO,
+    ),
+]  # fmt: skip
+
+CLAIMS = [*MOMENTS, *(larger_shift(norm) for norm in ("l1", "l2", "linf")), *SHIFT]

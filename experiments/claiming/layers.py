@@ -1,0 +1,154 @@
+"""Quantities with an entry a layer: covariate shift in both senses, and moments of distributions.
+
+Layers are the paper's numbers, of 13 convolutions (25 layers of the deep linear network); in a
+network of another depth the layer that lies as deep stands for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.claiming.evidence import Missing, Trace
+from experiments.claiming.metrics import INF, TINY, Quantity, numbers, span
+
+EVERY = 100  # steps between the distributions that `spread` compares
+SHIFT = {
+    "l2": "‖G-G'‖",
+    "relative": "‖G-G'‖ / ‖G‖",
+    "cosine": "cosine of G, G'",
+    "wasserstein": "Wasserstein distance before and after an update, in sd",
+}
+
+
+def depth(run: Trace, layer: int) -> int:
+    """The layer of the run's network that stands for a layer of the paper's."""
+    if "model" in run.settings:
+        return paper.layer_of(run.settings["model"], layer)
+    return paper.same_depth(layer, paper.DEEP_LINEAR_LAYERS, run.settings["layers"])
+
+
+def shift(what: str, start: int, stop: int, layers: Sequence[int]) -> Quantity:
+    """Definition 2.1: l2, relative or cosine; or, as `wasserstein`, how far an update moves what
+    enters the layer's ReLU on the same batch, in standard deviations. Medians over steps."""
+
+    def read(record: dict[str, Any]) -> float:
+        # null: a cosine is not defined where a gradient is 0; a length was not finite
+        x = number(record[what], np.nan if what == "cosine" else INF)
+        return x / max(number(record["std"]), TINY) if what == "wasserstein" else x
+
+    def of(run: Trace) -> np.ndarray:
+        found = []
+        for layer in layers:
+            records = run.between("shift", start, stop, layer=depth(run, layer))
+            found.append(_median([read(record) for record in records]))
+        return np.array(found)
+
+    return Quantity(f"{SHIFT[what]}, {_layers(layers)}, {span(start, stop)}", of)
+
+
+def drift(
+    moment: str, place: str, start: int, stop: int, layers: Sequence[int], *, relative: bool = False
+) -> Quantity:
+    """How far a unit's batch mean or variance moves from one step to the next: the median over
+    units and steps. relative: in standard deviations, or as a share of the variance."""
+
+    def of(run: Trace) -> np.ndarray:
+        found = []
+        for layer in layers:
+            moved = []
+            for series in _units(run, layer, place, start, stop):
+                for step, record in series.items():
+                    if step + 1 in series:
+                        change = abs(number(series[step + 1][moment]) - number(record[moment]))
+                        scale = number(record["var"]) ** (0.5 if moment == "mean" else 1)
+                        moved.append(change / max(scale, TINY) if relative else change)
+            if not moved:
+                raise Missing(f"{run} has no two successive steps of layer {layer} on record")
+            found.append(_median(moved))
+        return np.array(found)
+
+    name = {"mean": "mean", "var": "variance"}[moment]
+    unit = "" if not relative else ", in sd" if moment == "mean" else ", as a share of it"
+    where = {"activation": "at the activation", "norm_input": "at the norm's input"}[place]
+    return Quantity(
+        f"change of a unit's {name} to the next step{unit}, {where}, {_layers(layers)}, "
+        f"{span(start, stop)}",
+        of,
+    )
+
+
+def spread(start: int, stop: int, layers: Sequence[int]) -> Quantity:
+    """How far a unit's whole distribution moves in 100 steps, at the activation: the mean change of
+    its seven quantiles, in standard deviations; the median over units and steps."""
+
+    def of(run: Trace) -> np.ndarray:
+        found = []
+        for layer in layers:
+            moved = []
+            for series in _units(run, layer, "activation", start, stop):
+                for step, now in series.items():
+                    then = series.get(step + EVERY, {})
+                    if step % EVERY == 0 and "quantiles" in now and "quantiles" in then:
+                        change = np.subtract(then["quantiles"], now["quantiles"])
+                        moved.append(np.abs(change).mean() / max(now["var"] ** 0.5, TINY))
+            if not moved:
+                raise Missing(f"{run} has no quantiles of layer {layer} {EVERY} steps apart")
+            found.append(_median(moved))
+        return np.array(found)
+
+    return Quantity(
+        f"change of a unit's quantiles in {EVERY} steps, in sd, {_layers(layers)}, "
+        f"{span(start, stop)}",
+        of,
+    )
+
+
+def moment(which: str, start: int, stop: int, layers: Sequence[int]) -> Quantity:
+    """The size of a unit's batch mean, or its standard deviation, at the activation."""
+
+    def read(record: dict[str, Any]) -> float:
+        return abs(number(record["mean"])) if which == "mean" else number(record["var"]) ** 0.5
+
+    def of(run: Trace) -> np.ndarray:
+        return np.array(
+            [
+                _median([read(r) for s in _units(run, layer, "activation", start, stop)
+                         for r in s.values()])
+                for layer in layers
+            ]
+        )  # fmt: skip
+
+    name = {"mean": "|mean|", "sd": "sd"}[which]
+    return Quantity(
+        f"{name} of a unit, at the activation, {_layers(layers)}, {span(start, stop)}", of
+    )
+
+
+def _units(
+    run: Trace, layer: int, place: str, start: int, stop: int
+) -> list[dict[int, dict[str, Any]]]:
+    """For each unit, step -> record. Without a norm, what would enter it is the activation."""
+    if place == "norm_input" and run.config["norm"] == "none":
+        place = "activation"
+    units: dict[int, dict[int, dict[str, Any]]] = {}
+    for r in run.between("distributions", start, stop, layer=depth(run, layer), place=place):
+        units.setdefault(r["unit"], {})[r["step"]] = r
+    return list(units.values())
+
+
+def number(x: float | None, null: float = np.nan) -> float:
+    return float(numbers([x], null)[0])
+
+
+def _median(values: Sequence[float]) -> float:
+    """Of those that are defined; nan if none is."""
+    known = [x for x in values if not np.isnan(x)]
+    return float(np.median(known)) if known else np.nan
+
+
+def _layers(layers: Sequence[int]) -> str:
+    return f"layer{'s' * (len(layers) > 1)} {', '.join(map(str, layers))}"

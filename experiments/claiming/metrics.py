@@ -1,0 +1,185 @@
+"""Metrics: from the runs of one seed to one number.
+
+A `Quantity` is read off one run: a number, or a vector with an entry a layer. A `Metric` folds the
+quantities of one, two or more runs into the number that a rule judges: itself, a difference, a
+quotient. Of vectors, a difference's entries are averaged, a quotient's geometrically.
+
+A diverged run counts as chance in accuracies and as infinite in losses. A length that was not
+finite when it was measured (null in the files) counts as infinite; what can't be computed is
+`Missing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.claiming.evidence import Missing, Trace
+
+INF = np.inf
+CHANCE = 0.1  # ten classes
+TINY = 1e-30  # a quotient's least denominator: some quantities are 0 by design
+
+
+@dataclass(frozen=True)
+class Quantity:
+    text: str
+    of: Callable[[Trace], Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`fold` takes a quantity of each run; `form` says so in words, with {0}, {1} for the runs."""
+
+    quantity: Quantity
+    form: str
+    fold: Callable[..., Any]
+    quotient: bool = False
+
+    def __call__(self, traces: Sequence[Trace]) -> float:
+        """One number. Raises Missing if a run lacks what is needed, or if it is no number."""
+        with np.errstate(all="ignore"):
+            found = np.asarray(self.fold(*(self.quantity.of(t) for t in traces)), np.float64)
+            x = float(np.exp(np.log(found).mean()) if self.quotient else found.mean())
+        if np.isnan(x):
+            raise Missing(f"not a number: {', '.join(map(str, traces))}")
+        return x
+
+    def text(self, names: Sequence[str]) -> str:
+        return f"{self.quantity.text}: {self.form.format(*names)}"
+
+
+def itself(quantity: Quantity) -> Metric:
+    return Metric(quantity, "{0}", lambda a: a)
+
+
+def difference(quantity: Quantity) -> Metric:
+    return Metric(quantity, "{0} - {1}", lambda a, b: a - b)
+
+
+def quotient(quantity: Quantity) -> Metric:
+    def fold(a: Any, b: Any) -> Any:
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        return np.maximum(a, TINY) / np.maximum(b, TINY)
+
+    return Metric(quantity, "{0} / {1}", fold, quotient=True)
+
+
+def span(start: int, stop: int) -> str:
+    return f"step {start:,}" if stop == start + 1 else f"steps {start:,}-{stop:,}"
+
+
+# What metrics.jsonl and test.jsonl hold
+
+
+def train_accuracy(start: int, stop: int) -> Quantity:
+    """The mean over the batches of the steps start to stop (without)."""
+
+    def of(run: Trace) -> float:
+        run.require(stop)
+        seen = [r["accuracy"] for r in run.records("metrics") if start <= r["step"] < stop]
+        lost = stop - max(start, min(stop, run.diverged)) if run.diverged is not None else 0
+        return float(np.mean(numbers(seen, np.nan).tolist() + [CHANCE] * lost))
+
+    return Quantity(f"train accuracy, {span(start, stop)}", of)
+
+
+def test_accuracy(updates: int) -> Quantity:
+    """After so many updates, in eval mode."""
+
+    def of(run: Trace) -> float:
+        run.require(updates)
+        if run.diverged is not None and run.diverged < updates:
+            return CHANCE
+        for record in run.records("test"):
+            if record["updates"] == updates:
+                return float(numbers([record["accuracy"]], np.nan)[0])
+        raise Missing(f"{run} has no test accuracy after {updates:,} updates")
+
+    return Quantity(f"test accuracy after {updates:,} steps", of)
+
+
+def train_loss(start: int, stop: int) -> Quantity:
+    """The median over the steps start to stop (without)."""
+
+    def of(run: Trace) -> float:
+        run.require(stop)
+        if run.diverged is not None and run.diverged < stop:
+            return np.inf
+        seen = [r["loss"] for r in run.records("metrics") if start <= r["step"] < stop]
+        return float(np.median(numbers(seen, np.nan)))
+
+    return Quantity(f"training loss, {span(start, stop)}", of)
+
+
+# What landscape.jsonl and curvature.jsonl hold: medians over the walks of some steps
+
+
+def _width(record: dict[str, Any]) -> float:
+    losses = numbers(record["losses"])
+    return float(losses.max() - losses.min())
+
+
+def _decades(record: dict[str, Any]) -> float:
+    losses = numbers(record["losses"])
+    return float(np.log10(losses.max() / losses.min()))
+
+
+def _most(key: str) -> Callable[[dict[str, Any]], float]:
+    return lambda record: float(numbers(record[key]).max())
+
+
+# name -> (in words, what is read off a walk)
+WALK: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
+    "loss": ("width of the loss band", _width),
+    "decades": ("width of the loss band in decades", _decades),
+    "change": ("largest change of the gradient on the walk", _most("gradient_change")),
+    "beta": ("effective beta", _most("beta")),
+    "beta over its floor": (
+        "effective beta × smallest step",
+        lambda r: float(numbers(r["beta"]).max() * numbers(r["step_sizes"]).min()),
+    ),
+    "beta over the edge": (
+        "effective beta × lr / 2",
+        lambda r: float(numbers(r["beta"]).max() * r["lr"] / 2),
+    ),
+    "gradient": ("norm of the gradient", lambda r: float(numbers([r["gradient_norm"]])[0])),
+}
+
+
+def walk(
+    what: str, start: int, stop: int, *, direction: str = "gradient", over: str = "median"
+) -> Quantity:
+    """Of the walks of the steps start to stop (without), the median, or the largest."""
+    words, read = WALK[what]
+    take: Any = {"median": np.median, "largest": np.max}[over]
+
+    def of(run: Trace) -> float:
+        seen = run.between("landscape", start, stop, direction=direction)
+        return float(take([read(record) for record in seen]))
+
+    how = "" if over == "median" else f"{over} "
+    along = "" if direction == "gradient" else f", {direction} direction"
+    return Quantity(f"{how}{words}{along}, {span(start, stop)}", of)
+
+
+def sharpness(start: int, stop: int, *, over_edge: bool = False) -> Quantity:
+    """The largest eigenvalue of the Hessian; over_edge: divided by 2 / lr."""
+
+    def of(run: Trace) -> float:
+        seen = run.between("curvature", start, stop)
+        values = [numbers(r["eigenvalues"]).max() for r in seen]
+        return float(np.median(values)) * (run.key.lr / 2 if over_edge else 1)
+
+    return Quantity(
+        f"largest Hessian eigenvalue{' × lr / 2' if over_edge else ''}, {span(start, stop)}", of
+    )
+
+
+def numbers(values: Sequence[Any], null: float = INF) -> np.ndarray:
+    """As floats; null and NaN, which stand for what was not finite, as `null`."""
+    found = np.array([np.nan if v is None else v for v in values], np.float64)
+    return np.where(np.isnan(found), null, found)

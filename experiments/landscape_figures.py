@@ -1,0 +1,290 @@
+"""The loss landscape along a training, from landscape.jsonl of its runs.
+
+landscape-lr0.1.png            loss, gradient change and effective beta of two variants (Fig. 4)
+landscape-variants-lr0.1.png   the same for every variant, a column each (Figs. 12b to 12d)
+gradient-change-lr0.1.png      the gradient's change against the step size, a line a step (Fig. 11a)
+
+A file a rate and direction of the walks; none where nothing was recorded. Every record is a walk
+from one point of one training: "least to largest" is over its step sizes. Steps are on an axis that
+is linear up to 1 and logarithmic from there, since the first steps differ most. Dotted with dots:
+the paper's digitised curve.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.figures import (
+    PAPER,
+    early_steps,
+    legend_below,
+    log_limits,
+    plain_numbers,
+    pyplot,
+    save,
+)
+from experiments.series import (
+    RATE,
+    Curve,
+    Group,
+    draw_curve,
+    grouped,
+    numbers,
+    over_seeds,
+    seeds_of,
+)
+from experiments.study import Run
+
+LOSS, CHANGE = "losses", "gradient_change"
+PAPERS: dict[str, dict[str, Any]] = {LOSS: paper.LOSS_RANGE, CHANGE: paper.CHANGE_RANGE}
+TITLES = ("loss along the walk", "change of the gradient along the walk", "effective beta")
+LABELS = ("loss (nats)", "‖∇L(w - ηd) - ∇L(w)‖ (l2)", "max of ‖change‖ / ‖ηd‖")
+WAYS = {
+    "gradient": "the gradient",
+    "random": "random directions",
+    "filter": "random directions, filter by filter as long as the weights",
+}
+LINES = 50  # in a panel of Fig. 11
+Band = tuple[Curve, Curve]  # the least over the step sizes, and the largest
+
+
+def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """All views of this module that the records allow. Returns the paths of the PNGs."""
+    return [
+        *landscape(runs, folder),
+        *landscape_of_all(runs, folder),
+        *gradient_change(runs, folder),
+    ]
+
+
+def walked(runs: Sequence[Run]) -> dict[tuple[float, str], list[Group]]:
+    """(rate, direction) -> the groups whose walks went that way."""
+    found: dict[tuple[float, str], list[Group]] = {}
+    for group in grouped(runs):
+        directions = {r["direction"] for records in group.records("landscape") for r in records}
+        for direction in sorted(directions):
+            found.setdefault((group.lr, direction), []).append(group)
+    return found
+
+
+def band(group: Group, key: str, direction: str = "gradient") -> Band:
+    """The least and the largest value over the step sizes, as curves over the seeds."""
+    seeds = group.records("landscape", direction=direction)
+    low, high = (
+        over_seeds([([r["step"] for r in s], [end(numbers(r[key])) for r in s]) for s in seeds])
+        for end in (np.min, np.max)
+    )
+    return low, high
+
+
+def effective_beta(group: Group, direction: str = "gradient") -> Curve:
+    """The largest beta of each walk, over the seeds."""
+    return band(group, "beta", direction)[1]
+
+
+def share(group: Group, flag: str, direction: str = "gradient") -> float:
+    """The share of walks with this flag ("saturated", "at_ceiling"), over all seeds."""
+    walks = [r for s in group.records("landscape", direction=direction) for r in s]
+    return float(np.mean([bool(r[flag]) for r in walks]))
+
+
+def file_name(view: str, lr: float, direction: str = "gradient") -> str:
+    return view + ("" if direction == "gradient" else f"-{direction}") + f"-lr{lr:g}"
+
+
+def landscape(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Fig. 4: standard beside batchnorm (of other studies: the first three variants)."""
+    plt = pyplot()
+    paths = []
+    for (lr, direction), groups in walked(runs).items():
+        pair = [g for g in groups if g.variant in ("standard", "batchnorm")]
+        pair = pair if len(pair) == 2 else groups[:3]
+        figure, row = plt.subplots(1, 3, figsize=(12, 4.3))
+        _panels([list(row)] * len(pair), pair, lr, direction)
+        for axes, title, label in zip(row, TITLES, LABELS, strict=True):
+            axes.set(title=title, ylabel=label, xlabel="step of training")
+        handles = [
+            plt.Line2D(
+                [], [], color=g.colour, linewidth=2,
+                label=f"{g.variant} (beta saturated in {share(g, 'saturated', direction):.0%})",
+            )
+            for g in pair
+        ]  # fmt: skip
+        handles += _references(plt, pair, lr, direction)
+        legend_below(figure, handles, _title(pair, lr, direction), columns=4)
+        paths.append(save(figure, folder, file_name("landscape", lr, direction)))
+    return paths
+
+
+def landscape_of_all(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Fig. 12: a column a variant, on common scales. Nothing where Fig. 4 shows them all."""
+    plt = pyplot()
+    paths = []
+    for (lr, direction), groups in walked(runs).items():
+        if len(groups) < 3:
+            continue
+        size = (1.2 + 1.9 * len(groups), 6.2)
+        figure, grid = plt.subplots(
+            3, len(groups), figsize=size, sharex=True, sharey="row", squeeze=False
+        )
+        _panels([list(column) for column in grid.T], groups, lr, direction)
+        for axes, group in zip(grid[0], groups, strict=True):
+            axes.set_title(group.variant, color=group.colour, fontsize=9)
+        for axes in grid[-1]:
+            axes.set_xlabel("step of training", fontsize=8)
+        for axes, label in zip(grid[:, 0], LABELS, strict=True):
+            axes.set_ylabel(label, fontsize=8)
+        handles = _references(plt, groups, lr, direction)
+        legend_below(figure, handles, _title(groups, lr, direction), columns=3)
+        paths.append(save(figure, folder, file_name("landscape-variants", lr, direction)))
+    return paths
+
+
+def _title(groups: Sequence[Group], lr: float, direction: str) -> str:
+    sizes = groups[0].records("landscape", direction=direction)[0][0]["step_sizes"]
+    seeds = seeds_of(groups)
+    who = seeds if seeds == "one seed" else f"median of {seeds}, paler: all of them"
+    return (
+        f"Walks along {WAYS[direction]}, lr {lr:g}: from the least to the largest over the step "
+        f"sizes {', '.join(f'{x:g}' for x in sizes)} ({who})"
+    )
+
+
+def _references(plt: Any, groups: Sequence[Group], lr: float, direction: str) -> list[Any]:
+    """What the legend says of the grey lines and of the paper's."""
+    lines = [
+        plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=text)
+        for text in _levels(groups, lr, direction)
+    ]
+    if _beside_the_paper(lr, direction) and any(g.variant in paper.LOSS_BAND for g in groups):
+        text = "the paper's (its loss holds a weight penalty of about 2 at the start)"
+        lines.append(plt.Line2D([], [], color="0.35", **PAPER, label=text))
+    return lines
+
+
+def _beside_the_paper(lr: float, direction: str) -> bool:
+    return lr == RATE and direction == "gradient"
+
+
+def _levels(groups: Sequence[Group], lr: float, direction: str) -> dict[str, float]:
+    """Name -> value of the horizontal lines of the beta panels."""
+    smallest = min(groups[0].records("landscape", direction=direction)[0][0]["step_sizes"])
+    floor, edge = 1 / smallest, 2 / lr
+    if np.isclose(floor, edge):
+        return {f"1/(smallest step) = 2/lr = {edge:.3g}": edge}
+    return {f"1/(smallest step) = {floor:.3g}": floor, f"2/lr = {edge:.3g}": edge}
+
+
+def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direction: str) -> None:
+    """Draw each group's three measures into its column of three axes (which may be the same)."""
+    beside = _beside_the_paper(lr, direction)
+    known = {g.variant for g in groups} if beside else set()
+    for i, key in enumerate((LOSS, CHANGE)):
+        bands = [band(group, key, direction) for group in groups]
+        theirs = [np.ravel(PAPERS[key][variant]) for variant in known & set(PAPERS[key])]
+        limits = log_limits((c.median for pair in bands for c in pair), theirs)
+        for column, group, (low, high) in zip(columns, groups, bands, strict=True):
+            _shade(column[i], low, high, group.colour, limits)
+            if beside:
+                _papers_band(column[i], group, key)
+    betas = [effective_beta(group, direction) for group in groups]
+    theirs = [np.array(paper.EFFECTIVE_BETA[v]) for v in known & set(paper.EFFECTIVE_BETA)]
+    levels = list(_levels(groups, lr, direction).values())
+    limits = log_limits((curve.median for curve in betas), [*theirs, np.array(levels)])
+    for column, group, curve in zip(columns, groups, betas, strict=True):
+        draw_curve(column[2], curve.below(10 * limits[1]), group.colour)
+        column[2].set(yscale="log", ylim=limits)
+        plain_numbers(column[2])
+        for level in levels:
+            column[2].axhline(level, color="0.35", linestyle="--", linewidth=1)
+        if beside and group.variant in paper.EFFECTIVE_BETA:
+            _papers(column[2], group, paper.EFFECTIVE_BETA[group.variant])
+    for axes in (axes for column in columns for axes in column):
+        early_steps(axes, max(curve.steps[-1] for curve in betas))
+
+
+def _shade(axes: Any, low: Curve, high: Curve, shade: str, limits: tuple[float, float]) -> None:
+    """The band of the median seed, and paler what any seed reached. Infinity leaves the axis."""
+    low, high = low.below(10 * limits[1]), high.below(10 * limits[1])
+    axes.fill_between(low.steps, low.low, high.high, color=shade, alpha=0.15, linewidth=0)
+    axes.fill_between(low.steps, low.median, high.median, color=shade, alpha=0.4, linewidth=0)
+    for end in (low.median, high.median):
+        axes.plot(low.steps, end, color=shade, linewidth=0.8)
+    axes.set(yscale="log", ylim=limits)
+
+
+def _papers_band(axes: Any, group: Group, key: str) -> None:
+    if group.variant in PAPERS[key]:
+        for end in (0, 1):
+            _papers(axes, group, [pair[end] for pair in PAPERS[key][group.variant]])
+    elif key == CHANGE and group.variant in paper.CHANGE_AT_START:
+        axes.plot([0], [paper.CHANGE_AT_START[group.variant]], color=group.colour, **PAPER)
+
+
+def _papers(axes: Any, group: Group, values: Sequence[float]) -> None:
+    """Step 0 stands alone: a line from there to step 100 would tell of steps that nobody read."""
+    steps, values = [0, np.nan, *paper.LANDSCAPE_STEPS[1:]], [values[0], np.nan, *values[1:]]
+    axes.plot(steps, values, color=group.colour, **PAPER, zorder=3)
+
+
+def gradient_change(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Fig. 11a: the gradient's change against the step size, one line a step of the first seed."""
+    plt = pyplot()
+    paths = []
+    for (lr, direction), groups in walked(runs).items():
+        across = min(len(groups), 4)
+        down = -(-len(groups) // across)
+        figure, grid = plt.subplots(
+            down, across, figsize=(1.6 + 2.7 * across, 0.9 + 2.6 * down), sharex=True, sharey=True,
+            squeeze=False,
+        )  # fmt: skip
+        chosen = [group.records("landscape", direction=direction)[0] for group in groups]
+        last = max(records[-1]["step"] for records in chosen)
+        early = plt.matplotlib.colors.SymLogNorm(linthresh=10, vmin=0, vmax=max(last, 1), base=10)
+        shades = plt.cm.ScalarMappable(early, plt.get_cmap("coolwarm"))
+        for axes, group, records in zip(grid.flat, groups, chosen, strict=False):
+            _lines_of(axes, group, records, shades, _beside_the_paper(lr, direction))
+        for axes in list(grid.flat)[len(groups) :]:
+            axes.set_axis_off()
+        for axes in list(grid.flat)[: len(groups)][-across:]:
+            axes.tick_params(labelbottom=True)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("change of the gradient (l2)", fontsize=8)
+        grid[0][0].set_ylim(log_limits(numbers(r[CHANGE]) for records in chosen for r in records))
+        figure.supxlabel(f"step size (along {WAYS[direction]})", fontsize=9)
+        dots = "; black dots: the paper's median over training"
+        figure.suptitle(
+            f"How far the gradient changes along the walk, lr {lr:g}\n"
+            f"one seed; dashed: step 0{dots if _beside_the_paper(lr, direction) else ''}",
+            fontsize=9,
+        )
+        width = figure.get_figwidth()
+        figure.tight_layout(rect=(0, 0, 1 - 1.0 / width, 1))
+        place = figure.add_axes((1 - 0.95 / width, 0.2, 0.18 / width, 0.6))
+        bar = figure.colorbar(shades, cax=place, label="step of training")
+        bar.set_ticks(ticks := [0, *(10**k for k in range(1, 6) if 10**k <= last)])
+        bar.set_ticklabels([str(t) for t in ticks])
+        bar.minorticks_off()
+        paths.append(save(figure, folder, file_name("gradient-change", lr, direction)))
+    return paths
+
+
+def _lines_of(axes: Any, group: Group, records: list[dict], shades: Any, beside: bool) -> None:
+    places = np.unique(np.linspace(0, len(records) - 1, LINES).round().astype(int))
+    for r in (records[i] for i in reversed(places)):
+        style = {"linestyle": "--", "linewidth": 1.8} if r["step"] == 0 else {"linewidth": 0.9}
+        change = [np.nan if v is None else v for v in r[CHANGE]]
+        axes.plot(r["step_sizes"], change, color=shades.to_rgba(r["step"]), **style)
+    if beside and group.variant in paper.CHANGE_BY_STEP_SIZE:
+        theirs = paper.CHANGE_BY_STEP_SIZE[group.variant]
+        axes.plot(paper.STEP_SIZES, theirs, color="black", **PAPER, zorder=3)
+    axes.set(xscale="log", yscale="log")
+    axes.set_title(group.variant, color=group.colour, fontsize=10)
+    sizes = records[0]["step_sizes"]
+    axes.set_xticks(sizes, [f"{x:g}" for x in sizes])
+    axes.set_xticks([], minor=True)

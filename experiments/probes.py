@@ -1,0 +1,138 @@
+"""Recorders of `minibn.analysis`: the landscape, covariate shift and curvature along a training.
+
+Each measures on the batch of its step, in training mode, and leaves the model as it was: a run with
+recorders takes the same path as one without. They must stand before the recorders that watch
+layers, whose watchers would else see the measurements' own forward passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from experiments.recorders import Recorder
+from experiments.step import Step
+from minibn.analysis import covariate_shift, distribution_shift, probe, snapshot
+
+EARLY = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all others
+
+
+def due(step: int, every: int) -> bool:
+    """Whether a measurement falls on this step: each `every` (0: never), and some before."""
+    return every > 0 and (step % every == 0 or (step in EARLY and step < every))
+
+
+def number(x: float) -> float | None:
+    """Seven digits of a number for a line of JSON; None if it is not finite."""
+    return float(f"{x:.7g}") if math.isfinite(x) else None
+
+
+def numbers(values: Any) -> list[float | None]:
+    return [number(float(x)) for x in values]
+
+
+class Landscape(Recorder):
+    """landscape.jsonl: a walk from the weights of a step (Figs. 4, 10 to 13).
+
+    The step sizes are `multiples` of the learning rate. Costs, in training steps, one more than
+    there are multiples, for each direction.
+    """
+
+    def __init__(
+        self,
+        every: int,
+        multiples: Sequence[float],
+        *,
+        directions: Sequence[str] = ("gradient",),
+        weight_decay: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.every, self.multiples, self.directions = every, tuple(multiples), tuple(directions)
+        self.weight_decay, self.seed = weight_decay, seed
+
+    @contextmanager
+    def during(self, step: Step) -> Iterator[None]:
+        if due(step.number, self.every):
+            for direction in self.directions:
+                self._walk(step, direction)
+        yield
+
+    def _walk(self, step: Step, direction: str) -> None:
+        lr = step.optimizer.lr
+        seen = probe(
+            step.model,
+            step.batch,
+            [multiple * lr for multiple in self.multiples],
+            loss=step.task.loss,
+            direction=direction,
+            weight_decay=self.weight_decay,
+            seed=self.seed + step.number,
+        )
+        step.run.stream("landscape").append(
+            {
+                "step": step.number,
+                "lr": lr,
+                "direction": direction,
+                "loss": number(seen.loss),
+                "gradient_norm": number(seen.gradient_norm),
+                "step_sizes": numbers(seen.step_sizes),
+                "losses": numbers(seen.losses),
+                "gradient_change": numbers(seen.gradient_change),
+                "cosine": numbers(seen.cosine),
+                "beta": numbers(seen.beta),
+                "saturated": seen.saturated,
+                "at_ceiling": seen.at_ceiling,
+            }
+        )
+
+
+class CovariateShift(Recorder):
+    """shift.jsonl: Definition 2.1 for every layer, and how what enters its ReLU moved (Fig. 3).
+
+    `places`: for each layer, from the first, the module whose input is its activation; "" for
+    none. The update is the step's own. Costs about two thirds of a training step a layer.
+    """
+
+    def __init__(self, every: int, places: Sequence[str], *, weight_decay: float = 0.0) -> None:
+        self.every, self.places, self.weight_decay = every, tuple(places), weight_decay
+
+    @contextmanager
+    def during(self, step: Step) -> Iterator[None]:
+        if not due(step.number, self.every):
+            yield
+            return
+        before = snapshot(step.model)
+        yield
+        self._record(step, before, {name: p.data for name, p in step.model.named_parameters()})
+
+    def _record(self, step: Step, before: dict[str, Any], after: dict[str, Any]) -> None:
+        shifts = covariate_shift(
+            step.model,
+            step.batch,
+            before,
+            after,
+            loss=step.task.loss,
+            weight_decay=self.weight_decay,
+        )
+        places = [place for place in self.places if place]
+        moved = {
+            unit.place: unit
+            for unit in distribution_shift(step.model, step.batch, before, after, places)
+        }
+        for shift in shifts:
+            record = {
+                "step": step.number,
+                "layer": shift.layer,
+                "l2": number(shift.l2),
+                "relative": number(shift.relative),
+                "cosine": number(shift.cosine),
+                "gradient_norm": number(shift.gradient_norm),
+            }
+            place = self.places[shift.layer - 1] if shift.layer <= len(self.places) else ""
+            if place:
+                unit = moved[place]
+                for key in ("mean_drift", "var_drift", "wasserstein", "std"):
+                    record[key] = number(getattr(unit, key))
+            step.run.stream("shift").append(record)

@@ -1,0 +1,142 @@
+"""Runs as curves: a variant at one rate, over its seeds. What figures and tables share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.figures import colour, in_order
+from experiments.study import Run
+
+RATE = 0.1  # the paper's learning rate of VGG "unless otherwise specified"
+
+
+class Curve(NamedTuple):
+    """Median, least and largest value over the seeds at each step; vectors of one length."""
+
+    steps: np.ndarray
+    median: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def below(self, top: float) -> Curve:
+        """The curve with `top` for everything above it: a line to infinity can't be drawn."""
+        return Curve(self.steps, *(np.minimum(values, top) for values in self[1:]))
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one variant at one rate, a run a seed. `runs` is never empty."""
+
+    variant: str
+    lr: float
+    runs: tuple[Run, ...]
+
+    @property
+    def colour(self) -> str:
+        return colour(self.variant)
+
+    def records(self, stream: str, **wanted: Any) -> list[list[dict[str, Any]]]:
+        """A list for each seed that has records of the stream with these values of their keys."""
+        found = [
+            [r for r in run.records(stream) if all(r.get(k) == v for k, v in wanted.items())]
+            for run in self.runs
+        ]
+        return [records for records in found if records]
+
+
+def grouped(runs: Iterable[Run]) -> list[Group]:
+    """By rate, then variant in the order of COLOURS, then seed."""
+    found: dict[tuple[float, str], dict[int, Run]] = {}
+    for run in runs:
+        config = run.config
+        found.setdefault((config["lr"], config["variant"]), {})[config["seed"]] = run
+    return [
+        Group(variant, lr, tuple(seeds[s] for s in sorted(seeds)))
+        for lr in sorted({rate for rate, _ in found})
+        for variant in in_order(v for rate, v in found if rate == lr)
+        if (seeds := found[lr, variant])
+    ]
+
+
+def without_copies(runs: Iterable[Run]) -> list[Run]:
+    """One run for each (variant, rate, seed): studies may hold the same one, the first counts."""
+    seen: dict[str, Run] = {}
+    for run in runs:
+        seen.setdefault(run.name, run)
+    return list(seen.values())
+
+
+def main_rate(groups: Sequence[Group]) -> float:
+    """The rate at which most variants were trained; of several, the paper's, else the lowest."""
+    rates = [group.lr for group in groups]
+    return max(rates, key=lambda lr: (rates.count(lr), lr == RATE, -lr))
+
+
+def numbers(values: Sequence[float | None], null: float = np.inf) -> np.ndarray:
+    """A list of a record as floats. null stands for a number that is not finite or not defined."""
+    return np.array([null if v is None else v for v in values], np.float64)
+
+
+def over_seeds(curves: Iterable[tuple[Sequence[float], Sequence[float] | np.ndarray]]) -> Curve:
+    """Curves (steps, values), one a seed, as one. At a step that not every seed has (one stopped
+    early), those count that have it; NaN is no value."""
+    at: dict[float, list[float]] = {}
+    for steps, values in curves:
+        for step, value in zip(steps, values, strict=True):
+            if not np.isnan(value):
+                at.setdefault(float(step), []).append(float(value))
+    steps = sorted(at)
+    columns = [(np.median(at[s]), np.min(at[s]), np.max(at[s])) for s in steps]
+    median, low, high = np.array(columns, np.float64).reshape(-1, 3).T
+    return Curve(np.array(steps), median, low, high)
+
+
+def over_training(steps: Sequence[float], values: Sequence[float] | np.ndarray) -> float:
+    """The median over training of values measured at some steps, each of which counts for the steps
+    up to the next: so a schedule that is dense at the start does not weigh the start more."""
+    known = ~np.isnan(values)
+    if not known.any():
+        return float("nan")
+    at, seen = np.asarray(steps, np.float64)[known], np.asarray(values, np.float64)[known]
+    if len(at) == 1:
+        return float(seen[0])
+    weights = np.append(np.diff(at), at[-1] - at[-2])
+    order = np.argsort(seen)
+    below = np.cumsum(weights[order])
+    return float(seen[order][np.searchsorted(below, below[-1] / 2)])
+
+
+def draw_curve(axes: Any, curve: Curve, shade: str, **style: Any) -> None:
+    """The median over seeds as a line, and a band from the least to the largest."""
+    axes.plot(curve.steps, curve.median, color=shade, **{"linewidth": 1.3, **style})
+    if (curve.high > curve.low).any():
+        axes.fill_between(curve.steps, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    """The median over seeds as text, with the least and the largest if there are several."""
+    known = [v for v in values if not np.isnan(v)]
+    if not known:
+        return ""
+    middle = f"{np.median(known):.{digits}g}"
+    if len(known) == 1:
+        return middle
+    return f"{middle} ({min(known):.{digits}g} to {max(known):.{digits}g})"
+
+
+def seeds_of(groups: Sequence[Group]) -> str:
+    """How many seeds stand behind a figure, for its title."""
+    counts = sorted({len(group.runs) for group in groups})
+    if counts == [1]:
+        return "one seed"
+    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+
+
+def middle_of(groups: Sequence[Group]) -> str:
+    """What `draw_curve` shows of that many seeds, for a title."""
+    seeds = seeds_of(groups)
+    return seeds if seeds == "one seed" else f"median of {seeds}, band: least to largest"

@@ -1,0 +1,216 @@
+"""Internal covariate shift of VGG trainings, from shift.jsonl of their runs.
+
+shift.png                training accuracy, l2 and cosine of two layers, a row a rate (Fig. 3a)
+shift-layers-lr0.1.png   every layer of every variant: Definition 2.1, and the original notion (how
+                         mean, variance and distribution of what enters the layer's ReLU move)
+
+No file where nothing was recorded. Ideal, no shift at all, is l2 = 0, which a logarithmic axis
+can't show (the lower the better), and a cosine of 1, which is drawn. Dotted in a variant's colour:
+the paper's median of l2 over training, and its mean cosine over the second half of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.figures import early_steps, legend_below, log_limits, pyplot, save, smooth
+from experiments.series import (
+    Curve,
+    Group,
+    draw_curve,
+    grouped,
+    middle_of,
+    numbers,
+    over_seeds,
+    over_training,
+)
+from experiments.study import Run
+from reference_models.vgg import VGG
+
+MEASURES = {
+    "l2": "‖G - G'‖ (l2)",
+    "relative": "‖G - G'‖ / ‖G‖",
+    "cosine": "cosine of G and G'",
+    "mean_drift": "|change of a unit's mean|",
+    "var_drift": "|change of a unit's variance|",
+    "wasserstein": "Wasserstein distance",
+}
+DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}
+
+
+def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """All views of this module that the records allow. Returns the paths of the PNGs."""
+    return [*over_steps(runs, folder), *over_layers(runs, folder)]
+
+
+def measured(runs: Sequence[Run]) -> dict[float, list[Group]]:
+    """rate -> the groups of which covariate shift was recorded; the highest rate first."""
+    found: dict[float, list[Group]] = {}
+    for group in reversed(grouped(runs)):
+        if group.records("shift"):
+            found.setdefault(group.lr, []).insert(0, group)
+    return found
+
+
+def shown(runs: Sequence[Run]) -> dict[int, int]:
+    """Layer of these runs' network -> the paper's layer that lies as deep."""
+    convolutions = sum(entry != "M" for entry in VGG[runs[0].config["settings"]["model"]])
+    return {paper.same_depth(k, paper.CONVOLUTIONS, convolutions): k for k in paper.SHIFT_LAYERS}
+
+
+def of_layer(group: Group, layer: int, measure: str) -> list[tuple[list[int], np.ndarray]]:
+    """(steps, values) of one layer, for each seed that has any. Undefined values are nan."""
+    found = []
+    for records in group.records("shift", layer=layer):
+        values = numbers([r.get(measure) for r in records], null=np.nan)
+        found.append(([r["step"] for r in records], values))
+    return found
+
+
+def medians(group: Group, layer: int, measure: str) -> list[float]:
+    """The median over training of one layer's measure, for each seed; nan where it has none."""
+    return [over_training(steps, values) for steps, values in of_layer(group, layer, measure)]
+
+
+def accuracy(group: Group, window: int) -> Curve:
+    """Training accuracy, each step the mean of the last `window`, over the seeds."""
+    seeds = group.records("metrics")
+    return over_seeds(
+        ([r["step"] for r in s], smooth([r["accuracy"] for r in s], window)) for s in seeds
+    )
+
+
+def over_steps(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """Fig. 3a: standard beside batchnorm (of other studies: the first three variants)."""
+    found = measured(runs)
+    if not found:
+        return []
+    plt = pyplot()
+    layers = shown(runs)
+    figure, grid = plt.subplots(
+        len(found), 1 + 2 * len(layers), figsize=(15, 0.9 + 2.7 * len(found)), squeeze=False
+    )
+    pairs = {lr: _pair(groups) for lr, groups in found.items()}
+    for row, (lr, groups) in zip(grid, pairs.items(), strict=True):
+        last = max(s[-1]["step"] for group in groups for s in group.records("shift"))
+        for group in groups:
+            draw_curve(row[0], accuracy(group, max(1, last // 50)), group.colour)
+        row[0].set(title="training accuracy", ylim=(0, 1), ylabel=f"lr {lr:g}\nshare of the batch")
+        for axes, (layer, k) in zip(row[1:], [*layers.items()] * 2, strict=True):
+            measure = "l2" if axes in row[1 : 1 + len(layers)] else "cosine"
+            _draw_layer(axes, groups, layer, k, measure)
+            same = "" if layer == k else f" (as deep as the paper's {k})"
+            axes.set_title(f"layer {layer}{same}", fontsize=9)
+            axes.set_ylabel(MEASURES[measure])
+        for axes in row:
+            early_steps(axes, last)
+    for axes in grid[-1]:
+        axes.set_xlabel("step of training")
+    _legend(plt, figure, [g for groups in pairs.values() for g in groups])
+    return [save(figure, folder, "shift")]
+
+
+def _pair(groups: Sequence[Group]) -> list[Group]:
+    pair = [group for group in groups if group.variant in ("standard", "batchnorm")]
+    return pair if len(pair) == 2 else list(groups[:3])
+
+
+def _draw_layer(axes: Any, groups: Sequence[Group], layer: int, k: int, measure: str) -> None:
+    limits = []
+    for group in groups:
+        curve = over_seeds(of_layer(group, layer, measure))
+        draw_curve(axes, curve, group.colour)
+        limits.append(curve.median)
+        theirs = paper.SHIFT.get((group.variant, group.lr, k), (None, None))[measure == "cosine"]
+        if theirs is not None:
+            axes.axhline(theirs, color=group.colour, **DOTTED)
+        start = paper.SHIFT_AT_START.get((group.variant, group.lr, k))
+        if start is not None and measure == "l2":
+            axes.plot([0], [start], "o", color=group.colour, markersize=4, clip_on=False)
+    if measure == "cosine":
+        _ideal_cosine(axes)
+    else:
+        axes.set(yscale="log", ylim=log_limits(limits))
+
+
+def _ideal_cosine(axes: Any) -> None:
+    axes.axhline(1, color="0.35", linestyle="--", linewidth=1)
+    axes.set_ylim(-1.08, 1.08)
+
+
+def _legend(plt: Any, figure: Any, groups: Sequence[Group]) -> None:
+    colours = {group.variant: group.colour for group in groups}
+    handles = [plt.Line2D([], [], color=c, linewidth=2, label=v) for v, c in colours.items()]
+    ideal = "ideal: cosine 1 (l2: 0, below any logarithmic axis)"
+    handles += [
+        plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=ideal),
+        plt.Line2D([], [], color="0.35", **DOTTED, label="the paper's median; dot: its start"),
+    ]
+    title = (
+        "Internal covariate shift by Definition 2.1: how a layer's gradient changes when the "
+        f"layers before it are updated ({middle_of(groups)})"
+    )
+    legend_below(figure, handles, title)
+
+
+def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """A file a rate: the median over training of each measure, for every layer."""
+    plt = pyplot()
+    paths = []
+    for lr, groups in measured(runs).items():
+        figure, grid = plt.subplots(2, 3, figsize=(12, 6.6), sharex=True)
+        for axes, (measure, label) in zip(grid.flat, MEASURES.items(), strict=True):
+            curves = [_by_layer(group, measure) for group in groups]
+            for group, curve in zip(groups, curves, strict=True):
+                draw_curve(axes, curve, group.colour, marker=".", markersize=5)
+            axes.set_title(label, fontsize=10)
+            if measure == "cosine":
+                _ideal_cosine(axes)
+            else:
+                axes.set(yscale="log", ylim=log_limits([], [v for c in curves for v in c[1:]]))
+        _papers_layers(grid, groups, shown(runs))
+        count = max(r["layer"] for group in groups for s in group.records("shift") for r in s)
+        ticks = range(1, count + 1, 1 if count < 16 else 2)
+        for axes in grid.flat:
+            axes.set_xticks(ticks, [str(t) for t in ticks], fontsize=8)
+        for axes in grid[-1]:
+            axes.set_xlabel("layer")
+        grid[0][0].set_ylabel("Definition 2.1\nmedian over training")
+        grid[1][0].set_ylabel("what enters the ReLU\nmedian over training")
+        handles = [plt.Line2D([], [], color=g.colour, linewidth=2, label=g.variant) for g in groups]
+        handles.append(plt.Line2D([], [], color="0.35", linestyle="--", label="ideal cosine"))
+        if any((g.variant, lr, k) in paper.SHIFT for g in groups for k in paper.SHIFT_LAYERS):
+            style = {"linestyle": "", "marker": "o", "markerfacecolor": "white"}
+            handles.append(plt.Line2D([], [], color="0.35", **style, label="the paper's"))
+        title = (
+            f"Covariate shift of every layer from a step to the next, lr {lr:g} "
+            f"({middle_of(groups)}); layer 1 has l2 = 0 by definition"
+        )
+        legend_below(figure, handles, title, columns=6)
+        paths.append(save(figure, folder, f"shift-layers-lr{lr:g}"))
+    return paths
+
+
+def _by_layer(group: Group, measure: str) -> Curve:
+    """x: layers. Zeros, which a logarithmic axis can't show, are left out."""
+    layers = sorted({r["layer"] for s in group.records("shift") for r in s})
+    by_seed: list[list[float]] = [medians(group, layer, measure) for layer in layers]
+    found = np.array(by_seed, np.float64).T
+    if measure != "cosine":
+        found[found == 0] = np.nan
+    return over_seeds([(layers, values) for values in found])
+
+
+def _papers_layers(grid: Any, groups: Sequence[Group], layers: dict[int, int]) -> None:
+    for group in groups:
+        for layer, k in layers.items():
+            l2, cosine = paper.SHIFT.get((group.variant, group.lr, k), (None, None))
+            for axes, theirs in ((grid[0][0], l2), (grid[0][2], cosine)):
+                if theirs is not None:
+                    style = {"markerfacecolor": "white", "markersize": 6, "zorder": 4}
+                    axes.plot([layer], [theirs], "o", color=group.colour, **style)

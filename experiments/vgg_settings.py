@@ -1,0 +1,163 @@
+"""The settings that all VGG experiments share, and what can't work.
+
+`vgg_cifar`, `landscape`, `covariate_shift` and `lp_norms` are the same trainings with other
+defaults and other figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from experiments import session
+from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
+from minibn.analysis.probe import DIRECTIONS
+from reference_models.vgg import VGG, vgg
+
+DATA = ("cifar10", "shapes")
+MOST_PARAMETERS = 10**12  # beyond what any machine holds
+
+# The name of a variant -> (norm, noise)
+VARIANTS = {
+    "standard": ("none", False),
+    "batchnorm": ("batch", False),
+    "noisy-batchnorm": ("batch", True),
+    "noisy-standard": ("none", True),
+    "l1": ("l1", False),
+    "l2": ("l2", False),
+    "linf": ("linf", False),
+}
+FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1 and 2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's settings by default; what it does not say is marked as our choice."""
+
+    quick: bool = setting(False, "a small network on drawn shapes: four variants in a minute")
+    # The paper ran on a GPU; NumPy is what everybody has.
+    backend: str = setting("numpy", f"where arrays live: {', '.join(session.BACKENDS)}")
+    data: str = setting("cifar10", f"the data set: {', '.join(DATA)}")
+    data_dir: str | None = setting(
+        None, "folder with cifar-10-batches-py or its archive (else the cache, else a download)",
+        kind=str,
+    )  # fmt: skip
+    # All of it; fewer images make a quick trial.
+    train_size: int | None = setting(None, "use the first so many training images", kind=int)
+    test_size: int | None = setting(None, "use the first so many test images", kind=int)
+    # "VGG-like": layers up to #13 are shown. VGG-16 has 13 convolutions (our choice).
+    model: str = setting("vgg16", f"the network: {', '.join(VGG)}")
+    width: float = setting(1.0, "factor on the convolutions' channels")
+    # Not stated in the paper; one linear layer is the least that can classify (our choice).
+    head: str = setting("linear", "hidden widths of the classifier: linear, 512,512 or 4096,4096")
+    variants: tuple[str, ...] = setting(FOUR, f"what to train: {', '.join(VARIANTS)}")
+    # Fig. 1 also shows 0.5, where the standard network stays at chance.
+    lr: tuple[float, ...] = setting((0.1,), "learning rates; each variant is trained at each")
+    # "15,000 steps (training accuracy plateaus)": 38 epochs of CIFAR-10.
+    steps: int = setting(15_000, "updates per run")
+    batch_size: int = setting(128, "images per step")
+    # "standard stochastic gradient descent"; how its loss curves decay fits no momentum either.
+    momentum: float = setting(0.0, "momentum of SGD")
+    # Not stated. Its loss curves start above ln 10 and fit a penalty of about 4e-4 (inferred).
+    weight_decay: float = setting(0.0, "l2 penalty; 4e-4 fits the paper's loss curves")
+    # "since our focus is on training, we do not use data augmentation"
+    augment: bool = setting(False, "pad-and-crop and flip the training images")
+    seed: tuple[int, ...] = setting(
+        (0,), "root seeds of weights, data order and noise, not of shapes"
+    )
+    out: str | None = setting(None, "the study's folder (default: runs/vgg_cifar/TIME)", kind=str)
+    resume: str | None = setting(
+        None, "continue the study in this folder; only --steps may be raised", kind=str
+    )
+    eval_every: int = setting(500, "steps between measurements of test accuracy")
+    record_every: int = setting(100, "steps between records of the activations' distributions")
+    # "[1/2, 4] × step size"; the points between are read off Fig. 11.
+    probe_every: int = setting(
+        0, "steps between walks along the gradient (Figs. 4, 11, 12); 0: none. A walk costs one "
+        "training step more than it has sizes",
+    )  # fmt: skip
+    probe_sizes: tuple[float, ...] = setting(
+        (0.5, 1.0, 2.0, 4.0), "the walk's step sizes, as multiples of the rate"
+    )
+    # "the loss behaves in a similar way when we examine other (random) directions too"
+    probe_directions: tuple[str, ...] = setting(
+        ("gradient",), f"directions of the walks: {', '.join(DIRECTIONS)}"
+    )
+    shift_every: int = setting(
+        0, "steps between measurements of internal covariate shift (Fig. 3), for every layer; 0: "
+        "none. One costs about ten training steps with VGG-16",
+    )  # fmt: skip
+    checkpoint_every: int = setting(500, "steps between checkpoints")
+    threads: int | None = setting(
+        None, "threads of kernels and BLAS (default: MINIBN_NUM_THREADS, else all cores)", kind=int
+    )
+    # The same mathematics in another rounding; `python -m experiments.compare` shows two studies.
+    kernels: str = setting(
+        "fast",
+        "how ops run on NumPy: fast; lean, which keeps less for the backward pass: less memory, "
+        "more time; or reference: the definitions in minibn/ops alone",
+    )
+    force: bool = setting(False, "with --resume: accept other threads, kernels or data")
+
+
+def check(s: Settings) -> None:
+    """Raise UsageError for settings that can't work, before any work is done."""
+    one_of("--backend", s.backend, session.BACKENDS)
+    one_of("--kernels", s.kernels, session.KERNELS)
+    one_of("--data", s.data, DATA)
+    one_of("--model", s.model, tuple(VGG))
+    for variant in s.variants:
+        one_of("--variants", variant, tuple(VARIANTS))
+    for direction in s.probe_directions:
+        one_of("--probe-directions", direction, DIRECTIONS)
+    for size in s.probe_sizes:
+        at_least("--probe-sizes", size, 0, above=True)
+    for name in ("probe_every", "shift_every"):
+        at_least(flag_name(name), getattr(s, name), 0)
+    for name in ("steps", "batch_size", "eval_every", "record_every", "checkpoint_every"):
+        at_least(flag_name(name), getattr(s, name), 1)
+    for name in ("train_size", "test_size", "threads"):
+        if getattr(s, name) is not None:
+            at_least(flag_name(name), getattr(s, name), 1)
+    at_least("--width", s.width, 0, above=True)
+    for lr in s.lr:
+        at_least("--lr", lr, 0, above=True)
+    for seed in s.seed:
+        at_least("--seed", seed, 0)
+    at_least("--weight-decay", s.weight_decay, 0)
+    if not 0 <= s.momentum < 1:
+        raise UsageError(f"--momentum {s.momentum} must lie in [0, 1).")
+    for name in ("variants", "lr", "seed", "probe_sizes", "probe_directions"):
+        if len(set(getattr(s, name))) < len(getattr(s, name)):
+            raise UsageError(
+                f"{flag_name(name)} names something twice: {' '.join(map(str, getattr(s, name)))}."
+            )
+    if len({plan.name for plan in plans(s)}) < len(plans(s)):
+        raise UsageError(f"--lr {session.shown(s.lr)}: rates of a study must differ in six digits.")
+    try:
+        numbers = sum(p.size for p in vgg(s.model, width=s.width, head=s.head).parameters())
+    except OverflowError:
+        numbers = MOST_PARAMETERS + 1
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if numbers > MOST_PARAMETERS:
+        raise UsageError(
+            f"--width {s.width:g} with --head {s.head} makes a network of more than "
+            f"{MOST_PARAMETERS:.0e} parameters. Take a smaller one."
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of the study."""
+
+    variant: str
+    lr: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-lr{self.lr:g}-seed{self.seed}"
+
+
+def plans(s: Settings) -> list[Plan]:
+    return [Plan(v, lr, seed) for seed in s.seed for lr in s.lr for v in s.variants]

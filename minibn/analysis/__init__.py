@@ -1,0 +1,21 @@
+"""Measurements on any model, at one moment of its training; none of them leaves a trace.
+
+probe                 a walk along the gradient: loss, gradient change, effective beta
+covariate_shift       Definition 2.1 of Santurkar et al. 2018, for every layer
+distribution_shift    moments' drift and Wasserstein distance: the original notion
+"""
+
+from minibn.analysis.covariate_shift import (
+    LayerShift,
+    UnitShift,
+    covariate_shift,
+    distribution_shift,
+    layers_of,
+)
+from minibn.analysis.probe import Probe, probe
+from minibn.analysis.state import held, snapshot
+
+__all__ = [
+    "LayerShift", "Probe", "UnitShift", "covariate_shift", "distribution_shift", "held",
+    "layers_of", "probe", "snapshot",
+]  # fmt: skip
