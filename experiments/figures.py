@@ -27,7 +27,7 @@ COLOURS = {
     "frozen-batchnorm": "#045c5c",
 }
 UNKNOWN = "#5f5f5f"  # a variant of somebody else's
-DASHES = ("-", "--", ":", "-.")
+DASHES = ("-", "--", "-.", ":")
 PAPER = {"linestyle": (0, (1, 1.5)), "linewidth": 1.1, "marker": "o", "markersize": 3.0}
 
 
@@ -119,9 +119,9 @@ def log_limits(
     leave it (1.5 times the range of the middle 98 %), and around what must `always` be seen."""
     known = np.concatenate([*curves, [np.nan]])
     known = known[np.isfinite(known) & (known > 0)]
-    ends = np.quantile(known, (0.01, 0.99)).tolist() if len(known) else [1.0]
-    ends += [float(v) for values in always for v in values]
-    return min(ends) / 1.5, max(ends) * 1.5
+    ends = np.quantile(known, (0.01, 0.99)).tolist() if len(known) else []
+    ends += [float(v) for values in always for v in values if v > 0]
+    return min(ends, default=1.0) / 1.5, max(ends, default=1.0) * 1.5
 
 
 def plain_numbers(axes: Any) -> None:

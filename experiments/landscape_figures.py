@@ -4,9 +4,10 @@ landscape-lr0.1.png            loss, gradient change and effective beta of two v
 landscape-variants-lr0.1.png   the same for every variant, a column each (Figs. 12b to 12d)
 gradient-change-lr0.1.png      the gradient's change against the step size, a line a step (Fig. 11a)
 
-A file a rate and direction of the walks; none where nothing was recorded. Every record is a walk
-from one point of one training: "least to largest" is over its step sizes. Steps are on an axis that
-is linear up to 1 and logarithmic from there, since the first steps differ most. Dotted with dots:
+A file a rate and direction of the walks (Fig. 11: the gradient's); none without records. A record
+is a walk from one point of one training: "least to largest" is over its step sizes. Steps are on an
+axis that is linear up to 1 and logarithmic from there, since the first steps differ most. What
+leaves a panel is larger than all but 1 % of what is drawn there, or not finite. Dotted with dots:
 the paper's digitised curve.
 """
 
@@ -237,13 +238,15 @@ def gradient_change(runs: Sequence[Run], folder: Path) -> list[Path]:
     plt = pyplot()
     paths = []
     for (lr, direction), groups in walked(runs).items():
+        if direction != "gradient":
+            continue
         across = min(len(groups), 4)
         down = -(-len(groups) // across)
         figure, grid = plt.subplots(
             down, across, figsize=(1.6 + 2.7 * across, 0.9 + 2.6 * down), sharex=True, sharey=True,
             squeeze=False,
         )  # fmt: skip
-        chosen = [group.records("landscape", direction=direction)[0] for group in groups]
+        chosen = [group.records("landscape", direction="gradient")[0] for group in groups]
         last = max(records[-1]["step"] for records in chosen)
         early = plt.matplotlib.colors.SymLogNorm(linthresh=10, vmin=0, vmax=max(last, 1), base=10)
         shades = plt.cm.ScalarMappable(early, plt.get_cmap("coolwarm"))
@@ -256,7 +259,7 @@ def gradient_change(runs: Sequence[Run], folder: Path) -> list[Path]:
         for axes in grid[:, 0]:
             axes.set_ylabel("change of the gradient (l2)", fontsize=8)
         grid[0][0].set_ylim(log_limits(numbers(r[CHANGE]) for records in chosen for r in records))
-        figure.supxlabel(f"step size (along {WAYS[direction]})", fontsize=9)
+        figure.supxlabel("step size (along the gradient)", fontsize=9)
         dots = "; black dots: the paper's median over training"
         figure.suptitle(
             f"How far the gradient changes along the walk, lr {lr:g}\n"
@@ -270,7 +273,7 @@ def gradient_change(runs: Sequence[Run], folder: Path) -> list[Path]:
         bar.set_ticks(ticks := [0, *(10**k for k in range(1, 6) if 10**k <= last)])
         bar.set_ticklabels([str(t) for t in ticks])
         bar.minorticks_off()
-        paths.append(save(figure, folder, file_name("gradient-change", lr, direction)))
+        paths.append(save(figure, folder, file_name("gradient-change", lr)))
     return paths
 
 

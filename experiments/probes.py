@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.recorders import Recorder
 from experiments.step import Step
-from minibn.analysis import covariate_shift, distribution_shift, probe, snapshot
+from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 
 EARLY = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all others
 
@@ -136,3 +136,42 @@ class CovariateShift(Recorder):
                 for key in ("mean_drift", "var_drift", "wasserstein", "std"):
                     record[key] = number(getattr(unit, key))
             step.run.stream("shift").append(record)
+
+
+class Curvature(Recorder):
+    """curvature.jsonl: gᵀHg / gᵀg, the largest eigenvalues of the Hessian, and its trace.
+
+    One costs about five training steps to record the graph and two or three a product: one for the
+    gradient, at most `iterations` for the eigenvalues, `samples` for the trace.
+    """
+
+    def __init__(
+        self, every: int, *, iterations: int = 12, samples: int = 4, weight_decay: float = 0.0
+    ) -> None:
+        self.every, self.weight_decay = every, weight_decay
+        self.iterations, self.samples = iterations, samples
+
+    @contextmanager
+    def during(self, step: Step) -> Iterator[None]:
+        if self.every and step.number % self.every == 0:
+            self._record(step)
+        yield
+
+    def _record(self, step: Step) -> None:
+        record: dict[str, Any] = {"step": step.number, "lr": step.optimizer.lr}
+        try:
+            decay = {"weight_decay": self.weight_decay}
+            H = Hessian(step.model, step.batch, loss=step.task.loss, **decay)
+            largest = H.eigenvalues(2, iterations=self.iterations)
+            trace = H.trace(self.samples)
+            record |= {
+                "along_gradient": number(H.along_gradient()),
+                "eigenvalues": numbers(largest.values),
+                "residuals": numbers(largest.residuals),
+                "trace": number(trace.value),
+                "trace_error": number(trace.error),
+            }
+        except FloatingPointError:  # it diverges: the record says that there was nothing to see
+            record |= {"along_gradient": None, "eigenvalues": [], "residuals": []}
+            record |= {"trace": None, "trace_error": None}
+        step.run.stream("curvature").append(record)

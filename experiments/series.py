@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,28 @@ from experiments.figures import colour, in_order
 from experiments.study import Run
 
 RATE = 0.1  # the paper's learning rate of VGG "unless otherwise specified"
+
+
+class ReadOnce(Run):
+    """A run whose files are read once: for drawing, while nobody trains. What holds most lines, and
+    is drawn once, is not kept."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._read: dict[str, list[dict[str, Any]]] = {}
+        self._config: dict[str, Any] = {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        self._config = self._config or super().config
+        return self._config
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        if name == "distributions":
+            return super().records(name)
+        if name not in self._read:
+            self._read[name] = super().records(name)
+        return self._read[name]
 
 
 class Curve(NamedTuple):
@@ -117,15 +140,13 @@ def draw_curve(axes: Any, curve: Curve, shade: str, **style: Any) -> None:
         axes.fill_between(curve.steps, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
 
 
-def spread(values: Sequence[float], digits: int = 3) -> str:
-    """The median over seeds as text, with the least and the largest if there are several."""
+def spread(values: Sequence[float], form: str = ".3g") -> str:
+    """The median over seeds as text, with the least and the largest where they differ from it."""
     known = [v for v in values if not np.isnan(v)]
     if not known:
         return ""
-    middle = f"{np.median(known):.{digits}g}"
-    if len(known) == 1:
-        return middle
-    return f"{middle} ({min(known):.{digits}g} to {max(known):.{digits}g})"
+    middle, low, high = (f"{v:{form}}" for v in (np.median(known), min(known), max(known)))
+    return middle if low == middle == high else f"{middle} ({low} to {high})"
 
 
 def seeds_of(groups: Sequence[Group]) -> str:

@@ -18,7 +18,15 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.figures import early_steps, legend_below, log_limits, pyplot, save, smooth
+from experiments.figures import (
+    early_steps,
+    legend_below,
+    log_limits,
+    plain_numbers,
+    pyplot,
+    save,
+    smooth,
+)
 from experiments.series import (
     Curve,
     Group,
@@ -78,11 +86,16 @@ def medians(group: Group, layer: int, measure: str) -> list[float]:
 
 
 def accuracy(group: Group, window: int) -> Curve:
-    """Training accuracy, each step the mean of the last `window`, over the seeds."""
+    """Training accuracy, the mean of the last `window` steps, over the seeds; as many of its points
+    as a logarithmic axis shows."""
     seeds = group.records("metrics")
-    return over_seeds(
-        ([r["step"] for r in s], smooth([r["accuracy"] for r in s], window)) for s in seeds
-    )
+    some = np.unique(np.geomspace(1, max(len(s) for s in seeds), 200).astype(int)) - 1
+    curves = []
+    for s in seeds:
+        smoothed = smooth([r["accuracy"] for r in s], window)
+        known = some[some < len(s)]
+        curves.append(([s[i]["step"] for i in known], smoothed[known]))
+    return over_seeds(curves)
 
 
 def over_steps(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -121,21 +134,23 @@ def _pair(groups: Sequence[Group]) -> list[Group]:
 
 
 def _draw_layer(axes: Any, groups: Sequence[Group], layer: int, k: int, measure: str) -> None:
-    limits = []
-    for group in groups:
-        curve = over_seeds(of_layer(group, layer, measure))
+    curves = [over_seeds(of_layer(group, layer, measure)) for group in groups]
+    papers = []
+    for group, curve in zip(groups, curves, strict=True):
         draw_curve(axes, curve, group.colour)
-        limits.append(curve.median)
         theirs = paper.SHIFT.get((group.variant, group.lr, k), (None, None))[measure == "cosine"]
         if theirs is not None:
             axes.axhline(theirs, color=group.colour, **DOTTED)
+            papers.append(theirs)
         start = paper.SHIFT_AT_START.get((group.variant, group.lr, k))
         if start is not None and measure == "l2":
-            axes.plot([0], [start], "o", color=group.colour, markersize=4, clip_on=False)
+            axes.plot([0], [start], "o", color=group.colour, markersize=4)
+            papers.append(start)
     if measure == "cosine":
         _ideal_cosine(axes)
     else:
-        axes.set(yscale="log", ylim=log_limits(limits))
+        axes.set(yscale="log", ylim=log_limits((c.median for c in curves), [np.array(papers)]))
+        plain_numbers(axes)
 
 
 def _ideal_cosine(axes: Any) -> None:
@@ -147,9 +162,10 @@ def _legend(plt: Any, figure: Any, groups: Sequence[Group]) -> None:
     colours = {group.variant: group.colour for group in groups}
     handles = [plt.Line2D([], [], color=c, linewidth=2, label=v) for v, c in colours.items()]
     ideal = "ideal: cosine 1 (l2: 0, below any logarithmic axis)"
+    theirs = "the paper's: median of l2, mean of the cosine's second half; dot: its l2 at the start"
     handles += [
         plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=ideal),
-        plt.Line2D([], [], color="0.35", **DOTTED, label="the paper's median; dot: its start"),
+        plt.Line2D([], [], color="0.35", **DOTTED, label=theirs),
     ]
     title = (
         "Internal covariate shift by Definition 2.1: how a layer's gradient changes when the "
@@ -172,7 +188,10 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
             if measure == "cosine":
                 _ideal_cosine(axes)
             else:
-                axes.set(yscale="log", ylim=log_limits([], [v for c in curves for v in c[1:]]))
+                ends = [values for curve in curves for values in curve[1:]]
+                ends += [_papers_l2(groups)] if measure == "l2" else []
+                axes.set(yscale="log", ylim=log_limits([], ends))
+                plain_numbers(axes)
         _papers_layers(grid, groups, shown(runs))
         count = max(r["layer"] for group in groups for s in group.records("shift") for r in s)
         ticks = range(1, count + 1, 1 if count < 16 else 2)
@@ -189,7 +208,8 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
             handles.append(plt.Line2D([], [], color="0.35", **style, label="the paper's"))
         title = (
             f"Covariate shift of every layer from a step to the next, lr {lr:g} "
-            f"({middle_of(groups)}); layer 1 has l2 = 0 by definition"
+            f"({middle_of(groups)})\nby definition, layer 1 has l2 = 0, and behind a BatchNorm "
+            "mean and variance are beta and gamma²"
         )
         legend_below(figure, handles, title, columns=6)
         paths.append(save(figure, folder, f"shift-layers-lr{lr:g}"))
@@ -204,6 +224,11 @@ def _by_layer(group: Group, measure: str) -> Curve:
     if measure != "cosine":
         found[found == 0] = np.nan
     return over_seeds([(layers, values) for values in found])
+
+
+def _papers_l2(groups: Sequence[Group]) -> np.ndarray:
+    found = [paper.SHIFT.get((g.variant, g.lr, k)) for g in groups for k in paper.SHIFT_LAYERS]
+    return np.array([pair[0] for pair in found if pair and pair[0] is not None])
 
 
 def _papers_layers(grid: Any, groups: Sequence[Group], layers: dict[int, int]) -> None:

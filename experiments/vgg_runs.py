@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments import paper, session, vgg_figures
 from experiments.command_line import UsageError
-from experiments.probes import CovariateShift, Landscape
+from experiments.probes import CovariateShift, Curvature, Landscape
 from experiments.recorders import Distributions, Recorder, TestAccuracy
 from experiments.step import one_step
 from experiments.study import Run, Study, environment
@@ -82,6 +82,7 @@ def recorders(s: Settings, model: nn.Sequential, plan: Plan, data: Dataset) -> l
             seed=plan.seed,
         ),
         CovariateShift(s.shift_every, places, weight_decay=decay),
+        Curvature(s.curvature_every, weight_decay=decay),
         TestAccuracy(data, s.eval_every),
         Distributions(paper.shown_layers(s.model), s.record_every, units=3, seed=plan.seed),
     ]

@@ -86,6 +86,10 @@ class Settings:
         0, "steps between measurements of internal covariate shift (Fig. 3), for every layer; 0: "
         "none. One costs about ten training steps with VGG-16",
     )  # fmt: skip
+    curvature_every: int = setting(
+        0, "steps between measurements of the Hessian: along the gradient, largest eigenvalues, "
+        "trace; 0: none. One costs about fifty training steps",
+    )  # fmt: skip
     checkpoint_every: int = setting(500, "steps between checkpoints")
     threads: int | None = setting(
         None, "threads of kernels and BLAS (default: MINIBN_NUM_THREADS, else all cores)", kind=int
@@ -111,7 +115,7 @@ def check(s: Settings) -> None:
         one_of("--probe-directions", direction, DIRECTIONS)
     for size in s.probe_sizes:
         at_least("--probe-sizes", size, 0, above=True)
-    for name in ("probe_every", "shift_every"):
+    for name in ("probe_every", "shift_every", "curvature_every"):
         at_least(flag_name(name), getattr(s, name), 0)
     for name in ("steps", "batch_size", "eval_every", "record_every", "checkpoint_every"):
         at_least(flag_name(name), getattr(s, name), 1)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import paper
-from experiments.figures import COLOURS, smooth
+from experiments import paper, probe_tables
+from experiments.figures import smooth
+from experiments.series import grouped, main_rate, spread
 from experiments.study import Run, Study
+from minibn import checkpoint
 from minibn.errors import DataError
 
 LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
+MARGIN = 0.02  # accuracies nearer than this count as alike
+FAILS = 0.2  # a network below this has not left chance
+POINTS, WALKS = 900, 400  # of all runs together in a summary, which is to stay a small file
 
 
 def require_alike(studies: Sequence[Study]) -> None:
@@ -56,13 +63,15 @@ def make_table(runs: list[Run]) -> str:
 
 
 def make_verdict(runs: list[Run]) -> str:
-    """One line: which of the paper's findings these runs show, and which they don't."""
-    rate = min(run.config["lr"] for run in runs)
-    found: dict[str, list[float]] = {}
-    for run in runs:
-        if run.config["lr"] == rate:
-            found.setdefault(run.config["variant"], []).append(final_train(run))
-    score = {variant: float(np.mean(values)) for variant, values in found.items()}
+    """One line: which of the paper's findings these runs show, and which they don't.
+
+    A finding is seen if accuracies differ by more than MARGIN in the mean, and each seed of the one
+    lies above each of the other. The claims table (`experiments.claims`) judges more strictly.
+    """
+    groups = grouped(runs)
+    rate = main_rate(groups)
+    scores = {(g.variant, g.lr): [final_train(run) for run in g.runs] for g in groups}
+    score = {variant: values for (variant, lr), values in scores.items() if lr == rate}
     claims = (
         ("batchnorm", "standard", "BatchNorm trains faster than the standard network"),
         ("batchnorm", "noisy-batchnorm", "noise slows BatchNorm down"),
@@ -72,15 +81,35 @@ def make_verdict(runs: list[Run]) -> str:
     lines = []
     for better, worse, claim in claims:
         if better in score and worse in score:
-            holds = score[better] > score[worse] + 0.02
-            numbers = f"{score[better]:.2f} against {score[worse]:.2f}"
-            lines.append(f"{claim} ({numbers})" if holds else f"NOT seen: {claim} ({numbers})")
-    seeds = max((len(values) for values in found.values()), default=0)
+            lines.append(_beats(score[better], score[worse], claim))
+    for variant in ("l1", "l2", "linf"):
+        if variant in score and "batchnorm" in score:
+            ours, theirs = np.mean(score[variant]), np.mean(score["batchnorm"])
+            as_well = f"{variant} trains as well as BatchNorm ({ours:.2f} against {theirs:.2f})"
+            lines.append(as_well if ours > theirs - MARGIN else f"NOT seen: {as_well}")
+    for lr in sorted({group.lr for group in groups if group.lr > rate}):
+        both = [scores.get((variant, lr)) for variant in ("batchnorm", "standard")]
+        if both[0] and both[1]:
+            ours, theirs = np.mean(both[0]), np.mean(both[1])
+            fails = (
+                f"at lr {lr:g} BatchNorm trains and the standard network does not "
+                f"({ours:.2f} against {theirs:.2f})"
+            )
+            seen = max(both[1]) < FAILS < min(both[0]) - MARGIN
+            lines.append(fails if seen else f"NOT seen: {fails}")
+    seeds = max(len(values) for values in score.values())
     return (
         f"Verdict at lr {rate:g}, {seeds} seed{'s' * (seeds != 1)}: "
         + "; ".join(lines or ["nothing to compare"])
         + "."
     )
+
+
+def _beats(better: list[float], worse: list[float], claim: str) -> str:
+    text = f"{claim} ({np.mean(better):.2f} against {np.mean(worse):.2f})"
+    if np.mean(better) <= np.mean(worse) + MARGIN:
+        return f"NOT seen: {text}"
+    return text if min(better) > max(worse) else f"undecided, seeds overlap: {text}"
 
 
 def around(records: list[dict[str, Any]], step: int, window: int) -> float | None:
@@ -90,22 +119,24 @@ def around(records: list[dict[str, Any]], step: int, window: int) -> float | Non
 
 
 def against_the_paper(runs: list[Run]) -> str:
-    """Markdown: accuracies beside the paper's at equal steps (per cent), for CIFAR-10."""
+    """Markdown: accuracies beside the paper's at equal steps (per cent), for CIFAR-10; of several
+    seeds the median, the least and the largest."""
     if runs[0].config["settings"]["data"] != "cifar10":
         return ""
     rows = []
-    for run in runs:
-        key = (run.config["variant"], run.config["lr"])
-        metrics, tests = run.records("metrics"), run.records("test")
+    for group in grouped(runs):
+        key = (group.variant, group.lr)
+        metrics, tests = group.records("metrics"), group.records("test")
         for i, step in enumerate(paper.STEPS):
-            ours = around(metrics, step, window=25)
-            test = [100 * r["accuracy"] for r in tests if r["updates"] == step]
-            if ours is None:
+            near = [around(records, step, window=25) for records in metrics]
+            ours = [accuracy for accuracy in near if accuracy is not None]
+            test = [100 * r["accuracy"] for s in tests for r in s if r["updates"] == step]
+            if not ours:
                 continue
             cells = [
-                f"{ours:.1f}",
+                spread(ours, ".1f"),
                 _cell(paper.TRAIN.get(key), i),
-                f"{test[0]:.1f}" if test else "",
+                spread(test, ".1f"),
                 _cell(paper.TEST.get(key), i),
             ]
             rows.append(f"| {key[0]} | {key[1]:g} | {step} | {' | '.join(cells)} |")
@@ -120,12 +151,11 @@ def _cell(row: tuple | None, i: int) -> str:
     return "" if row is None or row[i] is None else f"{row[i]:g}"
 
 
-def first_seed_and_rate(runs: list[Run]) -> list[Run]:
-    """One run per variant, in the order of COLOURS: the lowest rate and seed."""
-    chosen: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda r: (r.config["lr"], r.config["seed"])):
-        chosen.setdefault(run.config["variant"], run)
-    return [chosen[v] for v in COLOURS if v in chosen]
+def first_seeds(runs: Sequence[Run]) -> list[Run]:
+    """The first seed of each variant at the main rate, in the order of COLOURS."""
+    groups = grouped(runs)
+    rate = main_rate(groups)
+    return [group.runs[0] for group in groups if group.lr == rate]
 
 
 def first_units(run: Run) -> dict[tuple[int, str], list[dict[str, Any]]]:
@@ -149,7 +179,7 @@ def drift_table(runs: list[Run], layers: dict[int, int]) -> str:
     """Markdown: how far a unit's batch mean moves from one step to the next (Fig. 8a): the median
     over training, at the activation and at the norm's input, beside the paper's."""
     rows = []
-    for run in first_seed_and_rate(runs):
+    for run in first_seeds(runs):
         variant, series = run.config["variant"], first_units(run)
         for layer, of_paper in layers.items():
             found = {
@@ -160,17 +190,27 @@ def drift_table(runs: list[Run], layers: dict[int, int]) -> str:
             theirs = paper.DRIFT.get((variant, of_paper), "")
             name = f"{layer}" if layer == of_paper else f"{layer} (paper's {of_paper})"
             rows.append(f"| {variant} | {name} | {' | '.join(cells)} | {theirs} |")
+    if not any(run.records("distributions") for run in first_seeds(runs)):
+        return ""
     head = "| variant | layer | at the activation | at the norm's input | paper's |\n"
-    note = "(median of |change of a unit's batch mean to the next step|, one unit a layer)"
+    rate = main_rate(grouped(runs))
+    note = (
+        "(median of |change of a unit's batch mean to the next step|, one unit a layer, one seed, "
+        f"lr {rate:g})"
+    )
     return head + "|" + "---|" * 5 + "\n" + "\n".join(rows) + "\n\n" + note
 
 
 def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str, Any]:
-    """What the curves were drawn from, in a small file (without paths of this machine)."""
-    content = {}
+    """What the curves were drawn from, thinned out (without paths of this machine)."""
+    content: dict[str, Any] = {}
+    environments: list[dict[str, Any]] = []
+    stride = window * max(1, round(50 * len(runs) / POINTS))
     for run in runs:
         metrics, config = run.records("metrics"), run.config
-        every = slice(window - 1, None, window)
+        if config["environment"] not in environments:
+            environments.append(config["environment"])
+        every = slice(stride - 1, None, stride)
         content[run.name] = {
             "variant": config["variant"],
             "lr": config["lr"],
@@ -180,12 +220,25 @@ def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str,
             "train_accuracy": _rounded([m["accuracy"] for m in metrics], window)[every],
             "loss": _rounded([m["loss"] for m in metrics], window)[every],
             "test": [[t["updates"], round(t["accuracy"], 4)] for t in run.records("test")],
+            **probe_tables.summary(run, max(8, min(25, WALKS // len(runs)))),
             "seconds": seconds(run),
-            "environment": config["environment"],
+            "environment": environments.index(config["environment"]),
             "data_fingerprint": config["data_fingerprint"],
         }
     shared = {k: v for k, v in settings.items() if k not in ("data_dir", "variants", "lr", "seed")}
-    return {"settings": shared, "smoothed_over_steps": window, "runs": content}
+    return {
+        "settings": shared,
+        "smoothed_over_steps": window,
+        "environments": environments,  # a run names its own by its place here
+        "runs": content,
+    }
+
+
+def write_summary(path: Path, content: dict[str, Any]) -> None:
+    """JSON with a line a run."""
+    head = json.dumps({**content, "runs": None}, indent=2).removesuffix("null\n}")
+    lines = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in content["runs"].items())
+    checkpoint.write_text(path, f"{head}{{\n{lines}\n  }}\n}}\n")
 
 
 def seconds(run: Run) -> float:

@@ -1,4 +1,4 @@
-"""VGG for 32×32 images (Simonyan & Zisserman 2015), with or without BatchNorm and noise.
+"""VGG for 32×32 images (Simonyan & Zisserman 2015), with BatchNorm, another norm or none, noise.
 
 The paper (Santurkar et al. 2018) says "VGG-like" and no more: depth, width and head are options.
 Each stage is convolutions 3×3 and a max-pooling 2×2; every layer is
@@ -29,12 +29,27 @@ VGG: dict[str, tuple[int | str, ...]] = {
               512, 512, 512, 512, "M", 512, 512, 512, 512, "M"),
 }  # fmt: skip
 
+
+def _groups_of_16(channels: int) -> Module:
+    """GroupNorm by 16 channels, or as many as divide them: Wu & He's 32 groups of 512."""
+    return nn.GroupNorm(channels // math.gcd(channels, 16), channels)
+
+
+# What stands behind a convolution. With "weight" it is in the convolution: its filters are
+# standardised, and scaled too if no norm follows.
 NORMS: dict[str, Callable[[int], Module] | None] = {
     "none": None,
     "batch": nn.BatchNorm,
     "l1": partial(nn.LpBatchNorm, p=1),
     "l2": partial(nn.LpBatchNorm, p=2),
     "linf": partial(nn.LpBatchNorm, p=math.inf),
+    "layer": partial(nn.LayerNorm, axes="example"),
+    "group": _groups_of_16,
+    "instance": nn.InstanceNorm,
+    "rms": partial(nn.RMSNorm, axes="example"),
+    "weight": None,
+    "group+weight": _groups_of_16,
+    "frozen": nn.FrozenBatchNorm,
 }
 
 
@@ -63,6 +78,7 @@ def vgg(
     norm: str = "none",
     noise: bool = False,
     norm_head: bool = False,
+    norm_layers: str = "all",
     classes: int = 10,
     channels: int = 3,
     init: Initializer = glorot_uniform,
@@ -70,9 +86,14 @@ def vgg(
     """A VGG for images (N, 32, 32, channels) -> logits (N, classes). Not initialised yet.
 
     width scales the convolutions' channels; head gives the hidden linear widths ("linear": none);
-    norm ("none", "batch") and noise stand behind every convolution, with `norm_head` behind hidden
-    linear layers too. Images of another size don't fit the head: five poolings leave one pixel.
-    Raises ValueError for an unknown name or a width that leaves no channels.
+    norm (a name of NORMS) and noise stand behind every convolution, with `norm_head` behind hidden
+    linear layers too; norm_layers="last" leaves out all norms but the last (Bjorck et al. 2018).
+    A layer whose norm has a beta has no bias: where each channel is centred its gradient would be
+    zero, and so all these networks have the same parameters. (In the norm of l1, l2 and linf, which
+    is that of values not yet centred, a bias would still count.) Images of another size don't fit
+    the head: five poolings leave one pixel.
+    Raises ValueError for an unknown name, a width that leaves no channels, or instance norm behind
+    linear layers, which have no pixels.
 
     >>> net = vgg("vgg11", width=0.25, norm="batch")
     >>> sum(p.size for p in net.parameters())
@@ -82,14 +103,26 @@ def vgg(
     _choose("norm", norm, NORMS)
     if not 0 < width < float("inf"):
         raise ValueError(f"vgg: width={width} must be a positive number.")
+    _choose("norm_layers", norm_layers, dict.fromkeys(("all", "last")))
+    hidden = hidden_widths(head)
+    if norm == "instance" and norm_head and hidden:
+        raise ValueError(
+            "vgg: norm='instance' needs pixels; norm_head=True puts it behind vectors."
+        )
     parts: dict[str, Module] = {}
     layer, stage, depth = 0, 0, channels
+    last = sum(entry != "M" for entry in VGG[model]) + norm_head * len(hidden)  # that has a norm
 
-    def finish(features: int, normed: bool) -> None:
+    def norm_of(features: int) -> Module | None:
+        """The norm behind the present layer."""
         make = NORMS[norm]
-        if normed and make is not None:
-            parts[f"norm{layer}"] = make(features)
-        if normed and noise:
+        stands = layer == last or (layer < last and norm_layers == "all")
+        return make(features) if make is not None and stands else None
+
+    def finish(behind: Module | None) -> None:
+        if behind is not None:
+            parts[f"norm{layer}"] = behind
+        if noise and layer <= last:
             parts[f"noise{layer}"] = nn.Noise()
         parts[f"relu{layer}"] = nn.ReLU()
 
@@ -105,16 +138,19 @@ def vgg(
                 f"vgg: width={width} leaves {entry}·{width} < 1 channels in layer {layer}. "
                 f"Use at least {1 / int(entry):g}."
             )
-        bias = NORMS[norm] is None  # a norm that centres would make its gradient exactly zero
-        parts[f"conv{layer}"] = nn.Conv2d(depth, filters, 3, padding=1, bias=bias, init=init)
-        finish(filters, normed=True)
+        behind = norm_of(filters)
+        kind = partial(nn.WSConv2d, scaled=behind is None) if "weight" in norm else nn.Conv2d
+        bias = not hasattr(behind, "beta")
+        parts[f"conv{layer}"] = kind(depth, filters, 3, padding=1, bias=bias, init=init)
+        finish(behind)
         depth = filters
     parts["flatten"] = nn.Flatten()
-    for features in hidden_widths(head):
+    for features in hidden:
         layer += 1
-        bias = not (norm_head and NORMS[norm] is not None)
+        behind = norm_of(features)
+        bias = not hasattr(behind, "beta")
         parts[f"linear{layer}"] = nn.Linear(depth, features, bias=bias, init=init)
-        finish(features, normed=norm_head)
+        finish(behind)
         depth = features
     parts[f"linear{layer + 1}"] = nn.Linear(depth, classes, init=init)
     return nn.Sequential(**parts)

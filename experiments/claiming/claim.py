@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.claiming.evidence import Evidence, Key, Missing, Trace
+from experiments.claiming.evidence import Evidence, Key, Missing
 from experiments.claiming.metrics import Metric
 from experiments.claiming.rules import Rule, Verdict, judge, mean
 
-# Windows of steps. The paper trains for 15,000 steps, our smallest evidence for 2,000: what it claims
-# of early training is judged at the same steps in both, what it claims of the end only at 15,000.
+# Windows of steps. The paper trains for 15,000 steps, our smallest evidence for 2,000: what it
+# claims of early training is judged at the same steps in both, of the end only at 15,000.
 EARLY = (500, 2_000)  # behind the first steps, which differ; BatchNorm's lead is largest here
 LATEST = (1_500, 2_000)  # the end of our shortest evidence
 MOST = (100, 2_000)
@@ -76,16 +76,12 @@ def find(claim: Claim, evidence: Evidence) -> Finding:
         return Finding(claim, {}, judge(claim.rule, {}, {-1: str(reason)}))
     values: dict[int, float] = {}
     missing: dict[int, str] = {}
-    for seed, traces in seeds.items():
+    for seed, runs in seeds.items():
         try:
-            values[seed] = _measure(claim, traces)
+            values[seed] = claim.metric(runs)
         except Missing as reason:
             missing[seed] = str(reason)
     return Finding(claim, values, judge(claim.rule, values, missing, claim.metric.quotient))
-
-
-def _measure(claim: Claim, traces: Sequence[Trace]) -> float:
-    return claim.metric(traces)
 
 
 def _require_scale(claim: Claim, evidence: Evidence) -> None:

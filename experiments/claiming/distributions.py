@@ -36,62 +36,66 @@ INPUT_VARIANCE = drift("var", "norm_input", *MOST, SHOWN, relative=True)
 MOMENTS = [
     Claim(
         "distributions-differ-little",
-        "The layers' distributions differ little with and without BatchNorm", "§2, Fig. 1c",
+        "Layers' distributions move alike with and without BatchNorm", "§2, Fig. 1c",
         VGG, at(0.1, STD, BN), quotient(spread(*MOST, (3, 11))), alike(2),
         "judged as the eye does, each histogram on its own scale; within a factor of two",
         main=True,
     ),
     Claim(
-        "mean-as-stable", "... their means' stability differs marginally",
-        "§2: change in mean and variance", VGG, at(0.1, STD, BN), quotient(MEAN), alike(2),
+        "mean-as-stable", "Units' means are about as stable with and without BatchNorm",
+        "§2", VGG, at(0.1, STD, BN), quotient(MEAN), alike(2),
         FACTOR_TWO, fig8(paper.DRIFT, STD, BN),
     ),
     Claim(
-        "variance-as-stable", "... and their variances'", "§2: change in mean and variance",
+        "variance-as-stable", "Units' variances are about as stable with and without BatchNorm",
+        "§2",
         VGG, at(0.1, STD, BN), quotient(VARIANCE), alike(2), FACTOR_TWO,
         fig8(paper.VARIANCE_DRIFT, STD, BN),
     ),
     Claim(
-        "mean-as-stable-at-input", "... compared fairly, at the norm's input",
-        "§2, judged at the norm's input", VGG, at(0.1, STD, BN), quotient(INPUT), alike(2),
+        "mean-as-stable-at-input", "Compared fairly: means at the norm's input are about as stable",
+        "§2", VGG, at(0.1, STD, BN), quotient(INPUT), alike(2),
         FACTOR_TWO,
     ),
     Claim(
-        "bn-mean-drifts-less", "With BatchNorm a unit's mean drifts less", "Fig. 8a", VGG,
+        "bn-mean-drifts-less", "With BatchNorm units' means drift less", "Fig. 8a", VGG,
         at(0.1, STD, BN), quotient(MEAN), times(2), DOUBLE, fig8(paper.DRIFT, STD, BN), main=True,
     ),
     Claim(
-        "bn-variance-drifts-less", "... and its variance", "Fig. 8a", VGG, at(0.1, STD, BN),
+        "bn-variance-drifts-less", "With BatchNorm units' variances drift less", "Fig. 8a", VGG,
+        at(0.1, STD, BN),
         quotient(VARIANCE), times(2), DOUBLE, fig8(paper.VARIANCE_DRIFT, STD, BN),
     ),
     Claim(
-        "bn-mean-drifts-less-at-input", "... compared fairly: its mean at the norm's input",
-        "Fig. 8a, judged at the norm's input", VGG, at(0.1, STD, BN), quotient(INPUT), times(2),
+        "bn-mean-drifts-less-at-input", "Compared fairly: means at the norm's input drift less",
+        "Fig. 8a", VGG, at(0.1, STD, BN), quotient(INPUT), times(2),
         DOUBLE, main=True,
     ),
     Claim(
-        "bn-variance-drifts-less-at-input", "... and its variance there",
-        "Fig. 8a, judged at the norm's input", VGG, at(0.1, STD, BN), quotient(INPUT_VARIANCE),
+        "bn-variance-drifts-less-at-input",
+        "Compared fairly: variances at the norm's input drift less",
+        "Fig. 8a", VGG, at(0.1, STD, BN), quotient(INPUT_VARIANCE),
         times(2), DOUBLE,
     ),
     Claim(
-        "noisy-bn-least-stable", "Noisy BatchNorm is less stable than the standard network",
+        "noisy-bn-least-stable", "Noisy BatchNorm's means are less stable than the standard net's",
         "§2.1, Figs. 2, 8a", VGG, at(0.1, NOISY, STD), quotient(MEAN), times(2), DOUBLE,
         fig8(paper.DRIFT, NOISY, STD), main=True,
     ),
     Claim(
-        "noisy-bn-least-stable-variance", "... in its variance, too", "§2.1, Figs. 2, 8a", VGG,
+        "noisy-bn-least-stable-variance", "Noisy BatchNorm's variances are less stable, too",
+        "§2.1, Figs. 2, 8a", VGG,
         at(0.1, NOISY, STD), quotient(VARIANCE), times(2), DOUBLE,
         fig8(paper.VARIANCE_DRIFT, NOISY, STD),
     ),
     Claim(
-        "bn-holds-the-mean", "BatchNorm keeps the mean of activations near 0",
-        "§1; the notes on the paper", VGG, at(0.1, BN), itself(moment("mean", *MOST, SHOWN)),
+        "bn-holds-the-mean", "BatchNorm keeps activations' means near 0",
+        "§1; notes", VGG, at(0.1, BN), itself(moment("mean", *MOST, SHOWN)),
         at_most(0.5, opposite=1), "beta is learnt: near 0 is under half a standard deviation",
     ),
     Claim(
-        "bn-holds-the-sd", "... and their standard deviation near 1",
-        "§1; the notes on the paper", VGG, at(0.1, BN), itself(moment("sd", *MOST, SHOWN)),
+        "bn-holds-the-sd", "BatchNorm keeps activations' standard deviations near 1",
+        "§1; notes", VGG, at(0.1, BN), itself(moment("sd", *MOST, SHOWN)),
         Rule(0.5, 2, 0.25, 4), "gamma is learnt: near 1 is within a factor of two",
     ),
 ]  # fmt: skip
@@ -100,16 +104,18 @@ MOMENTS = [
 def larger_shift(norm: str) -> Claim:
     return Claim(
         f"{norm}-shifts-more",
-        f"{norm} normalisation shifts distributions more than no norm does",
+        f"{norm} shifts distributions more than no norm",
         "§3.3, Fig. 6", VGG, at(0.1, norm, STD), quotient(spread(*MOST, (11,))), times(1.25),
         "layer 11, as in the figure, each histogram on its own scale; a quarter more",
         main=norm == "l1",
     )  # fmt: skip
 
 
-def ics(lr: float = 0.1) -> float:
-    """The paper's BatchNorm over standard, ||G - G'|| at layer 5."""
-    return paper.SHIFT[BN, lr, 5][0] / paper.SHIFT[STD, lr, 5][0]
+def ics(lr: float) -> float:
+    """The paper's BatchNorm over standard, ‖G - G'‖ at layer 5."""
+    bn, std = (paper.SHIFT[variant, lr, 5][0] for variant in (BN, STD))
+    assert bn and std  # None stands where the axis has no numbers: not here
+    return bn / std
 
 
 COSINE_GAP = (
@@ -118,20 +124,22 @@ COSINE_GAP = (
 
 SHIFT = [
     Claim(
-        "bn-does-not-lower-ics", "BatchNorm does not reduce internal covariate shift (Def. 2.1)",
+        "bn-does-not-lower-ics", "BatchNorm does not reduce covariate shift (Definition 2.1)",
         "§2.2, Fig. 3a", VGG, at(0.1, BN, STD), quotient(shift("l2", *MOST, ICS)),
         at_least(0.9, opposite=0.5), "what reduces it would halve it; the paper's is layer 5's",
-        ics(), main=True,
+        ics(0.1), main=True,
     ),
     Claim(
-        "bn-raises-ics", "... it often increases it", "§2.2, Fig. 3a", VGG, at(0.1, BN, STD),
+        "bn-raises-ics", "BatchNorm often increases covariate shift", "§2.2, Fig. 3a", VGG, at(0.1,
+        BN, STD),
         quotient(shift("l2", *MOST, ICS)), times(1.1),
-        "half of what the paper's layer 5 shows", ics(),
+        "half of what the paper's layer 5 shows", ics(0.1),
     ),
     Claim(
-        "bn-does-not-lower-relative-ics", "... measured against the gradient's own length",
-        "§2.2, scale removed", VGG, at(0.1, BN, STD), quotient(shift("relative", *MOST, ICS)),
-        at_least(0.9, opposite=0.5), "the same rule: ||G|| differs between the networks",
+        "bn-does-not-lower-relative-ics",
+        "Relative to the gradient BatchNorm does not reduce it either",
+        "§2.2", VGG, at(0.1, BN, STD), quotient(shift("relative", *MOST, ICS)),
+        at_least(0.9, opposite=0.5), "the same rule: ‖G‖ differs between the networks",
     ),
     Claim(
         "bn-lowers-the-cosine", "G and G' are less correlated with BatchNorm", "§2.2, Fig. 3a",
@@ -139,24 +147,26 @@ SHIFT = [
         "under half of the paper's difference (over its second half)", COSINE_GAP,
     ),
     Claim(
-        "bn-ics-at-the-start", "At the start BatchNorm's is far larger", "Fig. 3a", VGG,
+        "bn-ics-at-the-start", "At the start BatchNorm's covariate shift is far larger", "Fig. 3a",
+        VGG,
         at(0.1, BN, STD), quotient(shift("l2", *START, ICS)), times(10),
         "an order of magnitude; the paper shows more than two",
         paper.SHIFT_AT_START[BN, 0.1, 5] / paper.SHIFT_AT_START[STD, 0.1, 5],
     ),
     Claim(
-        "bn-ics-at-the-start-0.01", "... at lr 0.01, too", "Fig. 3a", VGG, at(0.01, BN, STD),
+        "bn-ics-at-the-start-0.01", "At the start it is far larger at lr 0.01, too", "Fig. 3a", VGG,
+        at(0.01, BN, STD),
         quotient(shift("l2", *START, ICS)), times(10), "as at lr 0.1",
     ),
     Claim(
         "bn-ics-falls-with-convergence",
-        "At lr 0.01 BatchNorm's is smaller late: it has converged", "Fig. 3, caption", VGG,
+        "At lr 0.01 BatchNorm's is smaller late, having converged", "Fig. 3, caption", VGG,
         at(0.01, STD, BN), quotient(shift("l2", 10_000, 15_000, ICS)), times(2), DOUBLE,
         1 / ics(0.01),
     ),
     Claim(
         "updates-move-inputs-alike",
-        "An update moves the layers' inputs about as far with BatchNorm as without",
+        "An update moves activations about as far with BatchNorm",
         "§2, on one batch", VGG, at(0.1, STD, BN), quotient(shift("wasserstein", *MOST, SHOWN)),
         alike(2), "the original notion on the batch of the update; " + FACTOR_TWO,
     ),

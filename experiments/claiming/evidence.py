@@ -6,7 +6,7 @@ undecided. Studies that must not stand in one table raise DataError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,24 +17,31 @@ from minibn.errors import DataError
 # Settings that say where, how and which runs, or how often is measured: they may differ between
 # studies of one table. All others make the scale.
 FREE = (
-    "quick", "backend", "data_dir", "threads", "kernels", "variants", "lr", "seed",
+    "quick", "backend", "data_dir", "threads", "kernels", "variants",
+    "variants_elsewhere", "lr", "seed",
     "eval_every", "record_every", "checkpoint_every", "probe_every", "probe_directions",
-    "shift_every", "curvature_every",
+    "shift_every", "curvature_every", "measure_every",
 )  # fmt: skip
+
+# Where the rates are what is compared, their grid belongs to the scale.
+GRID = {"learning_rates": ("lr",)}
 
 
 class Missing(Exception):
     """Why there is no number: the claim stays undecided."""
 
 
+EVERY_RATE = 0.0
+
+
 class Key(NamedTuple):
-    """Which runs: a variant at a learning rate."""
+    """Which runs: a variant at a learning rate; or, with EVERY_RATE, at all rates (a `Sweep`)."""
 
     variant: str
     lr: float
 
     def __str__(self) -> str:
-        return f"{self.variant} at lr {self.lr:g}"
+        return f"{self.variant} at lr {self.lr:g}" if self.lr else self.variant
 
 
 class Trace:
@@ -116,10 +123,29 @@ class Trace:
         self._records.clear()
 
 
+class Sweep:
+    """The runs of a variant and seed over a grid of rates, ascending. `family`: those of every seed
+    in the same studies, which decide together which rates are not run."""
+
+    def __init__(self, variant: str, seed: int, everyone: Sequence[Trace]) -> None:
+        self.variant, self.seed = variant, seed
+        ascending = sorted(everyone, key=lambda trace: trace.key.lr)
+        self.traces = [trace for trace in ascending if trace.config["seed"] == seed]
+        studies = {trace.copies[0].folder.parent for trace in self.traces}
+        self.family = [t for t in ascending if t.copies[0].folder.parent in studies]
+
+    def __str__(self) -> str:
+        return f"{self.variant}, seed {self.seed}"
+
+
+Found = Trace | Sweep
+
+
 class Evidence:
     """Studies of any kinds. Of one kind all are of one scale: the same network and data."""
 
-    def __init__(self, folders: Sequence[Path]) -> None:
+    def __init__(self, folders: Sequence[Path], kinds: Collection[str]) -> None:
+        self.kinds = kinds
         self.traces: dict[str, dict[Key, dict[int, Trace]]] = {}
         self.studies: dict[str, list[Study]] = {}
         for folder in folders:
@@ -130,9 +156,14 @@ class Evidence:
 
     def _admit(self, study: Study) -> None:
         kind = read_json(study.folder / "study.json", "experiment")["experiment"]
+        if kind not in self.kinds:
+            raise UsageError(
+                f"STUDY {study.folder} is a study of {kind}. There are claims about "
+                f"{', '.join(sorted(self.kinds))}."
+            )
         others = self.studies.setdefault(kind, [])
         for other in others[:1]:
-            _require_alike(other, study)
+            _require_alike(other, study, kind)
         others.append(study)
         found = self.traces.setdefault(kind, {})
         for run in study.runs():
@@ -156,35 +187,54 @@ class Evidence:
                     "like. Judge them apart."
                 )
 
-    def runs(self, kind: str, keys: Sequence[Key]) -> dict[int, list[Trace]]:
+    def runs(self, kind: str, keys: Sequence[Key]) -> dict[int, list[Found]]:
         """seed -> the runs of the keys, in order, for the seeds that all of them have.
 
         Raises Missing if there is no study of the kind, no run of a key, or no seed in common.
         """
         if kind not in self.traces:
             raise Missing(f"no study of {kind} was given")
-        of = {(k.variant, f"{k.lr:g}"): seeds for k, seeds in self.traces[kind].items()}
-        found = []
-        for key in keys:
-            seeds = of.get((key.variant, f"{key.lr:g}"))
+        found = [self._seeds(kind, key) for key in keys]
+        for key, seeds in zip(keys, found, strict=True):
             if not seeds:
                 raise Missing(f"no run of {key} in these studies")
-            found.append(seeds)
         common = sorted(set.intersection(*(set(seeds) for seeds in found)))
         if not common:
             raise Missing(f"{' and '.join(map(str, keys))} have no seed in common")
         return {seed: [seeds[seed] for seeds in found] for seed in common}
 
+    def _seeds(self, kind: str, key: Key) -> Mapping[int, Found]:
+        """seed -> what the key names; rates are equal if they are in six digits, as in names."""
+        of = {k: seeds for k, seeds in self.traces[kind].items() if k.variant == key.variant}
+        if key.lr != EVERY_RATE:
+            return next((s for k, s in of.items() if f"{k.lr:g}" == f"{key.lr:g}"), {})
+        everyone = [trace for seeds in of.values() for trace in seeds.values()]
+        seeds = {trace.config["seed"] for trace in everyone}
+        return {seed: Sweep(key.variant, seed, everyone) for seed in seeds}
+
+    def described(self, kind: str) -> dict[str, Any]:
+        """run -> how it ended, and at which commit it was trained."""
+        found = {}
+        for seeds in self.traces[kind].values():
+            for trace in seeds.values():
+                run = trace.copies[0]
+                found[run.name] = {
+                    "result": run.result,
+                    "commit": trace.config["environment"].get("commit"),
+                }
+        return found
+
     def settings(self, kind: str) -> dict[str, Any]:
         """What the studies of a kind share; without paths of this machine."""
-        content = self.studies[kind][0].settings
-        return {k: v for k, v in content.items() if k not in FREE}
+        content, grid = self.studies[kind][0].settings, GRID.get(kind, ())
+        return {k: v for k, v in content.items() if k not in FREE or k in grid}
 
 
-def _require_alike(first: Study, second: Study) -> None:
+def _require_alike(first: Study, second: Study, kind: str) -> None:
     ours, theirs = first.settings, second.settings
+    free = [key for key in FREE if key not in GRID.get(kind, ())]
     for key in sorted({*ours, *theirs}):
-        if key not in FREE and ours.get(key) != theirs.get(key):
+        if key not in free and ours.get(key) != theirs.get(key):
             raise DataError(
                 f"{second.folder} has {key} {theirs.get(key)}, {first.folder} {ours.get(key)}: "
                 "claims compare like with like. Judge them apart."

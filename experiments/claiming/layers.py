@@ -20,15 +20,15 @@ SHIFT = {
     "l2": "‖G-G'‖",
     "relative": "‖G-G'‖ / ‖G‖",
     "cosine": "cosine of G, G'",
-    "wasserstein": "Wasserstein distance before and after an update, in sd",
+    "wasserstein": "Wasserstein distance over an update, in sd",
 }
 
 
 def depth(run: Trace, layer: int) -> int:
     """The layer of the run's network that stands for a layer of the paper's."""
-    if "model" in run.settings:
+    if "model" in run.settings:  # VGG
         return paper.layer_of(run.settings["model"], layer)
-    return paper.same_depth(layer, paper.DEEP_LINEAR_LAYERS, run.settings["layers"])
+    return paper.same_depth(layer, paper.DEEP_LINEAR_LAYERS, run.settings["depth"])
 
 
 def shift(what: str, start: int, stop: int, layers: Sequence[int]) -> Quantity:
@@ -73,9 +73,9 @@ def drift(
 
     name = {"mean": "mean", "var": "variance"}[moment]
     unit = "" if not relative else ", in sd" if moment == "mean" else ", as a share of it"
-    where = {"activation": "at the activation", "norm_input": "at the norm's input"}[place]
+    where = {"activation": "activation", "norm_input": "norm's input"}[place]
     return Quantity(
-        f"change of a unit's {name} to the next step{unit}, {where}, {_layers(layers)}, "
+        f"step-to-step change of units' {name}{unit}, {where}, {_layers(layers)}, "
         f"{span(start, stop)}",
         of,
     )
@@ -101,7 +101,7 @@ def spread(start: int, stop: int, layers: Sequence[int]) -> Quantity:
         return np.array(found)
 
     return Quantity(
-        f"change of a unit's quantiles in {EVERY} steps, in sd, {_layers(layers)}, "
+        f"change of units' quantiles in {EVERY} steps, in sd, {_layers(layers)}, "
         f"{span(start, stop)}",
         of,
     )
@@ -123,9 +123,7 @@ def moment(which: str, start: int, stop: int, layers: Sequence[int]) -> Quantity
         )  # fmt: skip
 
     name = {"mean": "|mean|", "sd": "sd"}[which]
-    return Quantity(
-        f"{name} of a unit, at the activation, {_layers(layers)}, {span(start, stop)}", of
-    )
+    return Quantity(f"{name} of units, activation, {_layers(layers)}, {span(start, stop)}", of)
 
 
 def _units(

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.claiming.evidence import Missing, Trace
+from experiments.claiming.evidence import Found, Missing, Trace
 
 INF = np.inf
 CHANCE = 0.1  # ten classes
@@ -27,7 +27,7 @@ TINY = 1e-30  # a quotient's least denominator: some quantities are 0 by design
 @dataclass(frozen=True)
 class Quantity:
     text: str
-    of: Callable[[Trace], Any]
+    of: Callable[[Any], Any]  # of a Trace, or of a Sweep
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Metric:
     fold: Callable[..., Any]
     quotient: bool = False
 
-    def __call__(self, traces: Sequence[Trace]) -> float:
+    def __call__(self, runs: Sequence[Found]) -> float:
         """One number. Raises Missing if a run lacks what is needed, or if it is no number."""
         with np.errstate(all="ignore"):
-            found = np.asarray(self.fold(*(self.quantity.of(t) for t in traces)), np.float64)
+            found = np.asarray(self.fold(*(self.quantity.of(run) for run in runs)), np.float64)
             x = float(np.exp(np.log(found).mean()) if self.quotient else found.mean())
         if np.isnan(x):
-            raise Missing(f"not a number: {', '.join(map(str, traces))}")
+            raise Missing(f"not a number: {', '.join(map(str, runs))}")
         return x
 
     def text(self, names: Sequence[str]) -> str:
@@ -134,9 +134,9 @@ def _most(key: str) -> Callable[[dict[str, Any]], float]:
 
 # name -> (in words, what is read off a walk)
 WALK: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
-    "loss": ("width of the loss band", _width),
-    "decades": ("width of the loss band in decades", _decades),
-    "change": ("largest change of the gradient on the walk", _most("gradient_change")),
+    "loss": ("loss band on the walk", _width),
+    "decades": ("loss band on the walk in decades", _decades),
+    "change": ("gradient's change on the walk", _most("gradient_change")),
     "beta": ("effective beta", _most("beta")),
     "beta over its floor": (
         "effective beta × smallest step",
@@ -161,7 +161,7 @@ def walk(
         seen = run.between("landscape", start, stop, direction=direction)
         return float(take([read(record) for record in seen]))
 
-    how = "" if over == "median" else f"{over} "
+    how = "" if over == "median" else "peak of "
     along = "" if direction == "gradient" else f", {direction} direction"
     return Quantity(f"{how}{words}{along}, {span(start, stop)}", of)
 

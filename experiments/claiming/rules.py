@@ -22,7 +22,8 @@ INF = math.inf
 
 @dataclass(frozen=True)
 class Rule:
-    """The claim holds for numbers in [low, high]; its opposite for those <= below or >= above."""
+    """The claim holds for numbers in [low, high]; its opposite for those <= below or >= above.
+    An infinite `below` or `above` says that there is no opposite on that side."""
 
     low: float
     high: float
@@ -33,7 +34,7 @@ class Rule:
         return self.low <= x <= self.high
 
     def opposite(self, x: float) -> bool:
-        return x <= self.below or x >= self.above
+        return -INF < self.below >= x or INF > self.above <= x
 
     def __str__(self) -> str:
         if self.high == INF:

@@ -32,7 +32,7 @@ def lead(lr: float, one: str, other: str, *steps: int) -> float:
 def trains_faster(lr: float, of_paper: float | None, place: str, main: bool = False) -> Claim:
     return Claim(
         f"bn-trains-faster-{lr:g}",
-        f"BatchNorm trains faster, lr {lr:g}",
+        f"BatchNorm trains faster at lr {lr:g}",
         place, VGG, at(lr, BN, STD), difference(train_accuracy(*EARLY)), more_by(0.02),
         TWO_POINTS, of_paper, main=main,
     )  # fmt: skip
@@ -41,7 +41,7 @@ def trains_faster(lr: float, of_paper: float | None, place: str, main: bool = Fa
 def generalises_better(updates: int, margin: float, why: str, main: bool = False) -> Claim:
     return Claim(
         f"bn-generalises-better-{updates}",
-        f"At an equal rate BatchNorm generalises better, after {updates:,} steps",
+        f"At an equal rate BatchNorm generalises better, at step {updates:,}",
         "Fig. 1b; §2", VGG, at(0.1, BN, STD), difference(test_accuracy(updates)), more_by(margin),
         why, test(Key(BN, 0.1), updates) - test(Key(STD, 0.1), updates), main=main,
     )  # fmt: skip
@@ -69,7 +69,7 @@ def stays_at_chance(
 
 BASICS = [
     trains_faster(
-        0.1, lead(0.1, BN, STD, 500, 1000, 2000), "Fig. 1a: a consistent gain in training speed",
+        0.1, lead(0.1, BN, STD, 500, 1000, 2000), "Fig. 1a",
         main=True,
     ),
     trains_faster(0.5, lead(0.5, BN, STD, 500, 1000, 2000), "Fig. 1a"),
@@ -85,7 +85,8 @@ BASICS = [
         Key(STD, 0.5), LATEST, train(Key(STD, 0.5), 2000), main=True,
     ),
     stays_at_chance(
-        "std-fails-at-0.5-to-the-end", "... and never leaves chance", "Fig. 1a, b",
+        "std-fails-at-0.5-to-the-end", "At lr 0.5 the standard network never leaves chance",
+        "Fig. 1a, b",
         Key(STD, 0.5), END, train(Key(STD, 0.5), 15_000),
     ),
     Claim(
@@ -95,7 +96,7 @@ BASICS = [
         train(Key(BN, 0.5), 2000), main=True,
     ),
     Claim(
-        "bn-0.5-below-0.1", "BatchNorm at lr 0.5 stays behind BatchNorm at 0.1 on the test set",
+        "bn-0.5-below-0.1", "BatchNorm generalises worse at lr 0.5 than at 0.1",
         "Fig. 1b", VGG, (Key(BN, 0.1), Key(BN, 0.5)), difference(test_accuracy(15_000)),
         more_by(0.01), "under half of the 2.7 points that the paper shows",
         test(Key(BN, 0.1), 15_000) - test(Key(BN, 0.5), 15_000),
@@ -104,18 +105,18 @@ BASICS = [
 
 NOISE = [
     Claim(
-        "noisy-bn-beats-std", "BatchNorm with noise behind it still trains faster than standard",
+        "noisy-bn-beats-std", "Noisy BatchNorm still trains faster than the standard network",
         "§2.1, Fig. 2", VGG, at(0.1, NOISY, STD), difference(train_accuracy(*EARLY)),
         more_by(0.02), TWO_POINTS, lead(0.1, NOISY, STD, 500, 1000, 2000), main=True,
     ),
     Claim(
-        "noisy-bn-nears-bn", "... and differs almost not at all from BatchNorm",
+        "noisy-bn-nears-bn", "Noisy BatchNorm trains almost as well as BatchNorm",
         "§2.1, Fig. 2", VGG, at(0.1, BN, NOISY), difference(train_accuracy(*LATEST)),
         close(0.06), "the paper's own curves are 5.5 points apart at step 2,000",
         lead(0.1, BN, NOISY, 2000), main=True,
     ),
     Claim(
-        "noisy-bn-nears-bn-at-the-end", "... at the end of training",
+        "noisy-bn-nears-bn-at-the-end", "At the end noisy BatchNorm trains as well as BatchNorm",
         "§2.1, Fig. 2", VGG, at(0.1, BN, NOISY), difference(train_accuracy(*END)),
         close(0.02), "the paper's late means are 0.6 to 1.1 points apart",
         lead(0.1, BN, NOISY, 15_000),
@@ -137,7 +138,7 @@ NOISE = [
             train_accuracy(*EARLY), "({0} - {1}) - ({2} - {3})",
             lambda std, noised, bn, noisy: (std - noised) - (bn - noisy),
         ),
-        more_by(0.02), "weaker than the claim before: it may hold where that fails",
+        more_by(0.02), "weaker than noise-stops-std: it may hold where that fails",
     ),
 ]  # fmt: skip
 
@@ -146,12 +147,12 @@ def lp_claims(norm: str) -> list[Claim]:
     of_paper = train(Key(norm, 0.1), 1000)
     return [
         Claim(
-            f"{norm}-trains-faster", f"{norm} normalisation trains faster than standard",
+            f"{norm}-trains-faster", f"{norm} trains faster than no norm",
             "§3.3, Fig. 5a", VGG, at(0.1, norm, STD), difference(train_accuracy(*EARLY)),
             more_by(0.02), TWO_POINTS, of_paper - train(Key(STD, 0.1), 1000), main=True,
         ),
         Claim(
-            f"{norm}-nears-bn", f"{norm} normalisation does as well as BatchNorm",
+            f"{norm}-nears-bn", f"{norm} trains as well as BatchNorm",
             "§3.3, Fig. 5a", VGG, at(0.1, norm, BN), difference(train_accuracy(*EARLY)),
             close(0.05), "the paper's curves are 0 to 4 points apart at step 1,000",
             of_paper - train(Key(BN, 0.1), 1000),

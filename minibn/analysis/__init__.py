@@ -12,10 +12,17 @@ from minibn.analysis.covariate_shift import (
     distribution_shift,
     layers_of,
 )
+from minibn.analysis.curvature import (
+    Hessian,
+    curvature_along_gradient,
+    hessian_eigenvalues,
+    hessian_trace,
+)  # fmt: skip
 from minibn.analysis.probe import Probe, probe
 from minibn.analysis.state import held, snapshot
 
 __all__ = [
-    "LayerShift", "Probe", "UnitShift", "covariate_shift", "distribution_shift", "held",
-    "layers_of", "probe", "snapshot",
+    "Hessian", "LayerShift", "Probe", "UnitShift", "covariate_shift", "curvature_along_gradient",
+    "distribution_shift", "held", "hessian_eigenvalues", "hessian_trace", "layers_of", "probe",
+    "snapshot",
 ]  # fmt: skip

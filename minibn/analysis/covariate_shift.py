@@ -16,6 +16,7 @@ distributions (Wasserstein-1), between the weights before and after the update.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -24,12 +25,23 @@ from typing import Any
 import numpy as np
 
 from minibn import ops
-from minibn.analysis.probe import Batch, Loss
-from minibn.analysis.state import Arrays, arrays, held, inner, norm
+from minibn.analysis.state import (
+    Arrays,
+    Batch,
+    Loss,
+    arrays,
+    check_decay,
+    held,
+    inner,
+    loss_of,
+    norm,
+    trainable,
+)  # fmt: skip
 from minibn.backend import array_module
 from minibn.backward import grad
 from minibn.nn.module import Module
 from minibn.tape import no_grad, recording, value
+from minibn.tensor import Tensor
 
 SAMPLES = 4096  # values of a unit whose distribution is compared
 
@@ -56,7 +68,7 @@ def layers_of(model: Module) -> list[list[str]]:
     [['0.weight', '1.gamma', '1.beta'], ['head.weight', 'head.bias']]
     """
     layers: list[list[str]] = []
-    for name, p in model.named_parameters():
+    for name, p in trainable(model).items():
         if p.ndim > 1 or not layers:
             layers.append([])
         layers[-1].append(name)
@@ -81,19 +93,18 @@ def covariate_shift(
     thirds of a training step a layer. The model is left as it was, to the last bit.
     Raises ValueError where before or after lack a parameter.
     """
+    _check_values("covariate_shift", model, before, after)
+    check_decay("covariate_shift", weight_decay)
     params = dict(model.named_parameters())
-    for which, given in (("before", before), ("after", after)):
-        if missing := [name for name in params if name not in given]:
-            raise ValueError(f"covariate_shift: {which} lacks {', '.join(missing)}.")
-    groups = layers_of(model) if layers is None else [list(names) for names in layers]
-    x, targets = batch
+    groups = layers_of(model) if layers is None else _checked(layers, params)
     found = []
     with held(model) as hold, recording(True), np.errstate(all="ignore"):  # host: NumPy's warnings
 
         def gradients(names: Sequence[str]) -> list[Any]:
             _rewind(hold, model, before)
             of = [params[name] for name in names]
-            g = arrays(grad(loss(model(x), targets), of, unused="zeros"))
+            y = loss_of(model, batch, loss, "covariate_shift")
+            g = arrays(grad(y, of, unused="zeros"))
             decay = [weight_decay if p.ndim > 1 else 0.0 for p in of]
             return [g_i + c * p.data if c else g_i for g_i, c, p in zip(g, decay, of, strict=True)]
 
@@ -112,6 +123,33 @@ def covariate_shift(
             products = inner(theirs, ours)
             found.append(_layer(i + 1, names, change, length, norm(theirs), products))
     return found
+
+
+def _check_values(who: str, model: Module, before: Arrays, after: Arrays) -> None:
+    """Raise ValueError unless both hold an array for every parameter, of its shape."""
+    for which, given in (("before", before), ("after", after)):
+        wrong = [
+            f"{name} {p.shape}"
+            for name, p in model.named_parameters()
+            if isinstance(given.get(name), Tensor)
+            or getattr(given.get(name), "shape", 0) != p.shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"{who}: {which} lacks an array for {', '.join(wrong)}. Take a snapshot(model)."
+            )
+
+
+def _checked(layers: Any, params: Any) -> list[list[str]]:
+    """Raise ValueError unless these are lists of names of parameters, each at most once."""
+    groups = [[names] if isinstance(names, str) else list(names) for names in layers]
+    every = [name for names in groups for name in names]
+    if len(set(every)) < len(every) or not all(groups) or not set(every) <= set(params):
+        raise ValueError(
+            f"covariate_shift: layers={layers!r} must be lists of parameters' names, each name "
+            f"once. There are {', '.join(params)}."
+        )
+    return groups
 
 
 def _layer(i: int, names: Any, l2: float, g: float, g_other: float, product: float) -> LayerShift:
@@ -151,9 +189,18 @@ def distribution_shift(
     "relu3"), on one batch, with the parameters before and after an update.
 
     A unit is a channel; height and width count as batch. Means and variances are over all values,
-    Wasserstein distances over at most `samples` of them, at the same places before and after.
+    Wasserstein distances over at most `samples` of them, at the same places before and after
+    (which overestimates small distances a little: a few per cent at the default).
     Costs two forward passes and the sorting. The model is left as it was, to the last bit.
     """
+    _check_values("distribution_shift", model, before, after)
+    if samples < 1:
+        raise ValueError(f"distribution_shift: samples={samples} must be 1 or more.")
+    if isinstance(places, str) or not len(batch[0]):
+        wrong = "places is one name" if isinstance(places, str) else "the batch is empty"
+        raise ValueError(
+            f"distribution_shift: {wrong}; it takes a list, and a batch of one or more."
+        )
     parts = dict(model.named_modules())
     if unknown := [place for place in places if place not in parts]:
         raise ValueError(f"distribution_shift: the model has no {', '.join(unknown)}.")
@@ -178,7 +225,10 @@ def _watcher(found: dict[str, Any], place: str, samples: int) -> Any:
     def see(module: Module, inputs: tuple, output: Any) -> None:
         rows = value(inputs[0])
         rows = rows.reshape(-1, rows.shape[-1])  # (M, C)
-        chosen = rows[:: -(-len(rows) // samples)]
+        stride = -(-len(rows) // samples)
+        while math.gcd(stride, len(rows)) > 1:  # else a stride of W would see one column of pixels
+            stride += 1
+        chosen = rows[::stride]
         found[place] = rows.mean(axis=0), rows.var(axis=0), array_module(rows).sort(chosen, axis=0)
 
     return see

@@ -17,22 +17,30 @@ smallest. Where the gradient has changed as much as it will before the first η,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minibn import ops
-from minibn.analysis.state import arrays, held, inner, norm
+from minibn.analysis.state import (
+    Batch,
+    Loss,
+    arrays,
+    check_decay,
+    held,
+    inner,
+    loss_of,
+    norm,
+    trainable,
+)  # fmt: skip
 from minibn.backend import array_module, backend_of
 from minibn.backward import grad
 from minibn.nn.module import Module
 from minibn.random import generator
 from minibn.tape import recording
 
-Loss = Callable[[Any, Any], Any]  # (outputs, targets) -> a scalar Tensor
-Batch = tuple[Any, Any]  # (x, targets)
 DIRECTIONS = ("gradient", "random", "filter")
 
 
@@ -103,8 +111,10 @@ def probe(
     et al. 2018). probe_batch: measure on this one; the gradient that is walked along is still the
     batch's. weight_decay λ adds λ/2 ‖w‖² over weights of two axes or more, as `decay_groups`
     does. frozen_noise: every evaluation draws the noise of the present step; else each its own,
-    and the noise is measured too. Costs one forward and backward pass a step size, and one more
-    (two with a probe_batch). The model is left as it was, to the last bit.
+    and the noise is measured too. Parameters that require no gradient stay where they are.
+
+    Costs one forward and backward pass a step size, and one more (two with a probe_batch). The
+    model is left as it was, to the last bit.
     Raises ValueError for a step size that is negative or not finite, an unknown direction, a model
     without parameters or a loss that is no scalar.
 
@@ -115,12 +125,11 @@ def probe(
     >>> seen.beta.round(6).tolist(), (seen.losses / seen.loss).round(6).tolist()
     ([1.0, 1.0], [0.25, 0.0])
     """
-    etas = np.array(step_sizes, np.float64).reshape(-1)  # host: the settings of a walk
-    if not etas.size or not (np.isfinite(etas) & (etas >= 0)).all():  # host: settings
-        raise ValueError(f"probe: step_sizes={step_sizes} must be finite numbers, 0 or more.")
+    etas = _checked(step_sizes)
+    check_decay("probe", weight_decay)
     if direction not in DIRECTIONS:
         raise ValueError(f"probe: direction={direction!r} is none of {', '.join(DIRECTIONS)}.")
-    names, params = zip(*_once(model.named_parameters()), strict=True) or ((), ())
+    names, params = list(trainable(model)), list(trainable(model).values())
     with held(model) as hold, recording(True), np.errstate(all="ignore"):  # host: NumPy's warnings
         start = [p.data for p in params]
 
@@ -128,10 +137,7 @@ def probe(
             """The loss and its gradient at the present weights."""
             if frozen_noise:
                 hold.rewind()
-            x, targets = where
-            value = loss(model(x), targets)
-            if value.size != 1:
-                raise ValueError(f"probe: the loss has shape {value.shape}; it must be a scalar.")
+            value = loss_of(model, where, loss, "probe")
             g = arrays(grad(value, params, unused="zeros"))
             total = float(value.data.item())
             if weight_decay:
@@ -157,9 +163,16 @@ def probe(
     return Probe(loss_here, g_norm, etas, *columns)
 
 
-def _once(named: Any) -> list[tuple[str, Any]]:
-    """(name, parameter), each parameter under its first name only."""
-    return list({id(p): (name, p) for name, p in reversed(list(named))}.values())[::-1]
+def _checked(step_sizes: Sequence[float]) -> np.ndarray:
+    try:
+        etas = np.array([float(eta) for eta in step_sizes])  # host: the settings of a walk
+    except (TypeError, ValueError):
+        etas = np.array([np.nan])  # host: no numbers
+    if not etas.size or not (np.isfinite(etas) & (etas >= 0)).all():  # host: settings
+        raise ValueError(
+            f"probe: step_sizes={step_sizes!r} must be finite numbers, 0 or more, at least one."
+        )
+    return etas
 
 
 def _drawn(

@@ -3,18 +3,23 @@
 A measurement replaces weights, moves running statistics and draws noise. Inside `held` all that
 happens to copies: the model's own arrays are put aside, and afterwards every parameter, buffer,
 counter, gradient and mode is the object that it was, to the last bit.
+
+Here too is what the measurements share: checks of what they are given, and inner products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from minibn.nn.module import Module, Parameter, State
 from minibn.tape import value
+from minibn.tensor import Tensor, Version
 
 Arrays = Mapping[str, Any]
+Loss = Callable[[Any, Any], Any]  # (outputs, targets) -> a scalar Tensor
+Batch = tuple[Any, Any]  # (x, targets)
 
 
 def snapshot(model: Module) -> dict[str, Any]:
@@ -56,26 +61,58 @@ class Held:
 def held(model: Module) -> Iterator[Held]:
     """Inside, the model is in training mode and its values may be replaced; see the module.
 
-    Raises ValueError for a model without parameters.
+    Raises ValueError for a model without parameters that require a gradient.
     """
-    states = [state for _, state in _states(model)]
-    if not any(isinstance(state, Parameter) for state in states):
-        raise ValueError(f"{type(model).__name__} has no parameters: there is nothing to measure.")
-    hold, grads = Held(model), [state.grad for state in states]
+    if not trainable(model):
+        raise ValueError(
+            f"{type(model).__name__} has no parameter that requires a gradient: there is nothing "
+            "to measure."
+        )
+    kept = [(state, state.grad, state.version) for _, state in _states(model)]
+    hold = Held(model)
     try:
-        hold.put({name: state.data.copy() for name, state in _states(model)})
+        for name, state in _states(model):
+            hold.put({name: state.data.copy()})
+            state.version = Version()  # what changes inside concerns no graph from outside
         with model.mode(training=True):
             yield hold
     finally:
         hold._give_back()
-        for state, g in zip(states, grads, strict=True):
-            state.grad = g
+        for state, g, version in kept:
+            state.grad, state.version = g, version
+
+
+def trainable(model: Module) -> dict[str, Parameter]:
+    """The parameters that require a gradient, each once, by (first) name."""
+    found = {id(p): (name, p) for name, p in reversed(list(model.named_parameters()))}
+    return {name: p for name, p in reversed(found.values()) if p.requires_grad}
+
+
+def loss_of(model: Module, batch: Batch, loss: Loss, who: str) -> Tensor:
+    """loss(model(x), targets) for the batch (x, targets).
+
+    Raises ValueError, in the name of `who`, unless that is a scalar Tensor.
+    """
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise ValueError(f"{who}: batch is a {type(batch).__name__}; it must be (x, targets).")
+    x, targets = batch
+    y = loss(model(x), targets)
+    if not isinstance(y, Tensor) or y.size != 1:
+        kind = f"a Tensor of shape {y.shape}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"{who}: the loss is {kind}; it must be a scalar Tensor.")
+    return y
+
+
+def check_decay(who: str, weight_decay: float) -> None:
+    """Raise ValueError unless weight_decay is a finite number, 0 or more."""
+    if not 0 <= weight_decay < float("inf"):
+        raise ValueError(f"{who}: weight_decay={weight_decay} must be a finite number, 0 or more.")
 
 
 def inner(a: Sequence[Any], b: Sequence[Any]) -> float:
-    """⟨a, b⟩ of two lists of arrays, accumulated in float64. One transfer from the backend."""
-    total: Any = sum((x * y).sum(dtype="float64") for x, y in zip(a, b, strict=True))
-    return float(total.item())
+    """⟨a, b⟩ of two lists of arrays, in float64. One transfer from the backend."""
+    total: Any = sum((x.astype("float64") * y).sum() for x, y in zip(a, b, strict=True))
+    return float(total.item()) if a else 0.0
 
 
 def norm(a: Sequence[Any]) -> float:

@@ -71,7 +71,7 @@ def theorem_4_1(u: Units) -> Sides:
 
 def theorem_4_1_printed(u: Units) -> Sides:
     """The form of v3: ‖d‖² ≤ gamma²/sigma² (‖g‖² - ⟨1, g⟩²/m - ⟨g, y_hat⟩²/√m). It fails wherever
-    ⟨g, y_hat⟩ is not 0, since 1/√m > 1/m; its right side may even be negative."""
+    ⟨g, y_hat⟩ is not 0, for m > 4 at any eps; its right side may even be negative."""
     parts = _parts(u, 1 / math.sqrt(u.m))
     return Sides("4.1 printed", dot(u.d, u.d), tuple(u.scaling * part for part in parts))
 

@@ -4,16 +4,24 @@ model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).initialize(se
 """
 
 from minibn.nn import init
+from minibn.nn.layer_norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm, WSConv2d
 from minibn.nn.layers import AvgPool2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU
 from minibn.nn.module import Buffer, Counter, Module, Parameter, Sequential
 from minibn.nn.noise import Dropout, Noise
-from minibn.nn.norm import BatchNorm, LpBatchNorm, NoisyBatchNorm, reestimate_statistics
+from minibn.nn.norm import (
+    BatchNorm,
+    FrozenBatchNorm,
+    LpBatchNorm,
+    NoisyBatchNorm,
+    reestimate_statistics,
+)
 from minibn.nn.pytorch import from_pytorch, to_pytorch
 from minibn.nn.summary import summary
 
 __all__ = [
     "AvgPool2d", "BatchNorm", "Buffer", "Conv2d", "Counter", "Dropout", "Flatten",
-    "GlobalAvgPool2d", "Linear", "LpBatchNorm", "MaxPool2d", "Module", "Noise",
-    "NoisyBatchNorm", "Parameter", "ReLU", "Sequential", "from_pytorch", "init",
-    "reestimate_statistics", "summary", "to_pytorch",
+    "FrozenBatchNorm", "GlobalAvgPool2d", "GroupNorm", "InstanceNorm", "LayerNorm", "Linear",
+    "LpBatchNorm", "MaxPool2d", "Module", "Noise", "NoisyBatchNorm", "Parameter", "RMSNorm",
+    "ReLU", "Sequential", "WSConv2d", "from_pytorch", "init", "reestimate_statistics", "summary",
+    "to_pytorch",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from minibn import ops
 from minibn.nn.module import Buffer, Counter, Module, Parameter, ones, zeros
 from minibn.nn.noise import Noise
 from minibn.ops.lp_norm import check_order
+from minibn.ops.norm import check_batch
 from minibn.tape import no_grad, value
 
 
@@ -114,8 +115,8 @@ class LpBatchNorm(RunningStatistics):
 
     >>> import numpy as np
     >>> norm = LpBatchNorm(1, p=float("inf"), eps=0.0).initialize(0)
-    >>> norm(np.array([[1], [3], [6], [-2]], np.float32)).numpy().ravel().tolist()
-    [-0.5, 0.5, 2.0, -2.0]
+    >>> norm(np.array([[1], [3], [4], [-4]], np.float32)).numpy().ravel().tolist()
+    [0.0, 0.5, 0.75, -1.25]
     """
 
     statistics = ("running_mean", "running_norm")
@@ -149,6 +150,41 @@ class LpBatchNorm(RunningStatistics):
         y, mean, norm = ops.lp_batch_norm(x, self.gamma, self.beta, return_moments=True, **settings)
         self.take_in(mean, norm)
         return y
+
+
+class FrozenBatchNorm(Module):
+    """BatchNorm with fixed statistics: an affine map of each channel, in training as well.
+
+    The first batch in training gives the mean and the biased variance, so that on it the output is
+    BatchNorm's; from then on they stay, and only gamma and beta are trained. In a network each is
+    estimated on what those before it, estimated already, let through. The state has BatchNorm's
+    names: loaded from one that has seen batches, its running statistics are kept. Evaluation before
+    any batch is the identity. It shows what the scale at initialisation does by itself, without
+    gradients through statistics. Raises ShapeError for a first batch with one value a channel.
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        if not eps >= 0:
+            raise ValueError(f"FrozenBatchNorm: eps={eps} must not be negative.")
+        self.eps = eps
+        self.gamma = Parameter((channels,), ones)
+        self.beta = Parameter((channels,), zeros)
+        self.running_mean = Buffer((channels,), zeros)
+        self.running_var = Buffer((channels,), ones)
+        self.batches = Counter()  # 0 as long as nothing is estimated
+
+    def forward(self, x: Any) -> Any:
+        if self.training and self.batches.data == 0:
+            check_batch(x.shape, self.gamma, self.beta)
+            self.batches.advance()
+            for fixed, new in zip(
+                (self.running_mean, self.running_var), ops.moments(value(x)), strict=True
+            ):
+                fixed.data[...] = new
+                fixed.touch()
+        return ops.batch_norm_inference(
+            x, self.gamma, self.beta, self.running_mean, self.running_var, eps=self.eps
+        )
 
 
 class NoisyBatchNorm(Module):

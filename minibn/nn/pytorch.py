@@ -8,6 +8,8 @@
 |               | running_mean, running_var      | running_mean, running_var                  |
 |               | batches                        | num_batches_tracked                        |
 
+The gamma and beta of a LayerNorm over images are (H, W, C) here and (C, H, W) there.
+
 A linear layer behind Flatten sees (H, W, C) here and (C, H, W) there: give its `flattened` shape.
 """
 
@@ -39,6 +41,8 @@ def to_pytorch(
             continue
         if key == "weight" and array.ndim == 4:
             array = array.transpose(3, 2, 0, 1)
+        elif key in ("gamma", "beta") and array.ndim == 3:
+            array = array.transpose(2, 0, 1)
         elif key == "weight" and array.ndim == 2:
             if flattened and path in flattened:
                 array = array.reshape(*flattened[path], -1).transpose(2, 0, 1, 3)
@@ -55,7 +59,8 @@ def from_pytorch(
 ) -> dict[str, np.ndarray]:
     """PyTorch's state dict (as NumPy arrays) as minibn's: the inverse of `to_pytorch`, with the
     same `modules` and `flattened`. The counters of noise layers that it left out stay out: load
-    with `strict=False` if there are any. A module with a weight of one axis is a normalisation."""
+    with `strict=False` if there are any. A module is a norm if its weight has one axis, or three.
+    """
     ours_of = {theirs: ours for ours, theirs in (modules or {}).items()}
     back = {theirs: ours for ours, theirs in NORM.items()}
     result = {}
@@ -63,8 +68,9 @@ def from_pytorch(
         path, _, key = name.rpartition(".")
         ours = ours_of.get(path, path)
         weight = state.get(f"{path}.weight".lstrip("."))
-        if weight is not None and weight.ndim == 1:
+        if weight is not None and weight.ndim in (1, 3):
             key = back.get(key, key)
+            array = array.transpose(1, 2, 0) if array.ndim == 3 else array
         elif key == "weight" and array.ndim == 4:
             array = array.transpose(2, 3, 1, 0)
         elif key == "weight" and array.ndim == 2:

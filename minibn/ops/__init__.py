@@ -26,6 +26,13 @@ from minibn.ops.elementwise import (
     where,
 )
 from minibn.ops.epilogue import epilogue
+from minibn.ops.layer_norm import (
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+    weight_standardisation,
+)
 from minibn.ops.linalg import matmul
 from minibn.ops.loss import mse, one_hot, softmax, softmax_cross_entropy
 from minibn.ops.lp_norm import lp_batch_norm, lp_batch_norm_inference
@@ -46,9 +53,10 @@ from minibn.ops.shape import (
 __all__ = [
     "abs", "add", "avg_pool2d", "batch_norm", "batch_norm_composed", "batch_norm_inference",
     "broadcast_to", "cast", "concatenate", "conv2d", "divide", "dropout", "epilogue", "exp",
-    "gather", "getitem", "global_avg_pool2d", "log", "logsumexp", "lp_batch_norm",
-    "lp_batch_norm_inference", "matmul", "max", "max_pool2d",
-    "maximum", "mean", "moments", "mse", "multiply", "negative", "norm", "one_hot", "pad",
-    "power", "relu", "reshape", "scatter", "sigmoid", "sign", "softmax",
-    "softmax_cross_entropy", "sqrt", "subtract", "sum", "tanh", "transpose", "var", "where",
+    "gather", "getitem", "global_avg_pool2d", "group_norm", "instance_norm", "layer_norm", "log",
+    "logsumexp", "lp_batch_norm", "lp_batch_norm_inference", "matmul", "max", "max_pool2d",
+    "maximum", "mean", "moments", "mse", "multiply", "negative", "norm", "one_hot", "pad", "power",
+    "relu", "reshape", "rms_norm", "scatter", "sigmoid", "sign", "softmax",
+    "softmax_cross_entropy", "sqrt", "subtract", "sum", "tanh", "transpose", "var",
+    "weight_standardisation", "where",
 ]  # fmt: skip

@@ -88,7 +88,8 @@ def exact_forms(u: Units) -> list[Sides]:
 
 
 seeds = st.integers(0, 2**32)
-batches = st.sampled_from([2, 3, 8, 64])
+# Two values normalise to ±1 whatever they are: what is left of a gradient is eps and rounding.
+batches = st.sampled_from([3, 8, 64])
 epsilons = st.sampled_from([0.0, 1e-5, 0.1])
 
 
@@ -97,8 +98,6 @@ epsilons = st.sampled_from([0.0, 1e-5, 0.1])
 def test_every_identity_is_exact_at_any_eps(
     seed: int, m: int, eps: float, kind: str, C: int, backend: Backend
 ) -> None:
-    if m == 2 and eps == 0:
-        eps = 1e-3  # two values normalise to ±1 whatever they are: every gradient is rounding
     for sides in exact_forms(drawn(seed, m, eps, kind, C)):
         assert worst(sides) < EXACT, sides.theorem
 
@@ -114,7 +113,7 @@ def test_the_hessian_identity_holds_along_any_vector(
 
 
 @on_backends
-@given(seed=seeds, m=st.sampled_from([3, 8, 64]), eps=epsilons, largest=st.floats(0.1, 10))
+@given(seed=seeds, m=batches, eps=epsilons, largest=st.floats(0.1, 10))
 def test_weight_space_is_at_its_maxima_where_the_inputs_are_orthogonal(
     seed: int, m: int, eps: float, largest: float, backend: Backend
 ) -> None:
@@ -146,17 +145,21 @@ def test_the_vanilla_gradient_is_that_of_the_network_without_norm(
     assert matched.scaling.tolist() == [1, 1]
 
 
-@given(seeds, st.sampled_from([3, 8, 64]), epsilons)
-def test_the_printed_4_1_is_violated_by_every_draw(seed: int, m: int, eps: float) -> None:
+@given(seeds, st.sampled_from([8, 64]), epsilons)
+def test_the_printed_4_1_is_violated_wherever_there_is_a_correlation(seed: int, m: int, eps: float) -> None:
     u = drawn(seed, m, eps, C=3)
-    assert theorem_4_1_printed(u).exceeded.all()
+    assert (theorem_4_1_printed(u).exceeded | (shares(u).correlation < 1e-6)).all()
 
 
 def test_the_printed_4_1_even_has_negative_right_sides() -> None:
-    assert any(theorem_4_1_printed(drawn(seed, m=64)).right[0] < 0 for seed in range(300))
+    rng = generator(0, "regression")
+    y, target = rng.standard_normal((2, 64, 5))
+    u = Units(lambda z: ((z - target) ** 2).sum(), y, np.ones(5), np.zeros(5))
+    assert (theorem_4_1_printed(u).right < 0).all()
+    assert worst(theorem_4_1(u)) < EXACT
 
 
-@given(seeds, st.sampled_from([3, 8, 64]))
+@given(seeds, batches)
 def test_without_eps_4_1_is_an_identity_at_eps_0_and_an_upper_bound_elsewhere(
     seed: int, m: int
 ) -> None:
@@ -165,7 +168,7 @@ def test_without_eps_4_1_is_an_identity_at_eps_0_and_an_upper_bound_elsewhere(
     assert off.residual[0] > 0 and not off.exceeded.any()
 
 
-@given(seeds, st.sampled_from([3, 8, 64]))
+@given(seeds, batches)
 def test_the_printed_4_2a_is_an_identity_at_eps_0_only(seed: int, m: int) -> None:
     assert worst(theorem_4_2(drawn(seed, m, eps=0)).printed) < EXACT
     assert worst(theorem_4_2(drawn(seed, m, eps=0.1)).printed) > EXACT
@@ -238,7 +241,7 @@ def test_lemma_4_5_is_algebra_for_any_weights(seed: int, F: int, size: float) ->
         assert (nearest <= dot(away, away) * (1 + EXACT)).all(), "k is the nearest multiple"
 
 
-@given(seeds, st.sampled_from([3, 8, 64]), epsilons)
+@given(seeds, batches, epsilons)
 def test_what_4_1_removes_is_what_beta_and_gamma_learn_from(seed: int, m: int, eps: float) -> None:
     u = drawn(seed, m, eps, C=2)
     gamma, beta = (Tensor(v, requires_grad=True) for v in (u.gamma, u.beta))

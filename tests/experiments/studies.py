@@ -26,6 +26,7 @@ SMALL = [
     *("--lr", "0.05", "--momentum", "0.9", "--weight-decay", "0.001", "--threads", "1"),
     *("--eval-every", "3", "--record-every", "3", "--checkpoint-every", "3"),
     *("--probe-every", "4", "--probe-directions", "gradient", "random", "--shift-every", "5"),
+    *("--curvature-every", "6"),
 ]
 ONE = [*SMALL, "--variants", "noisy-batchnorm"]
 TWO = [*SMALL, "--variants", "noisy-batchnorm", "standard"]
@@ -63,7 +64,7 @@ def assert_same_study(one: Path, other: Path) -> None:
     for a, b in zip(runs(one), runs(other), strict=True):
         assert a.result == b.result, a.name
         assert a.result
-        for stream in ("metrics", "test", "distributions", "landscape", "shift"):
+        for stream in ("metrics", "test", "distributions", "landscape", "shift", "curvature"):
             file = f"{stream}.jsonl"
             ours, theirs = ((r.folder / file) for r in (a, b))
             assert ours.exists() == theirs.exists(), (a.name, file)

@@ -6,12 +6,15 @@ Figures and tables are drawn from files; so their tests need files, not training
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from experiments.figures import pyplot
 from experiments.study import Study, write_json
 
 ENVIRONMENT = {"python": "3", "numpy": "2", "commit": "none", "threads": 1, "backend": "numpy"}
@@ -186,3 +189,33 @@ def distributions(variant: str, lr: float, steps: int, every: int, rng: Any) -> 
 
 # Not a test, though pytest would take it for one by its name.
 test_accuracy.__test__ = False  # type: ignore[attr-defined]
+
+
+@contextmanager
+def kept(*modules: Any) -> Iterator[dict[str, Any]]:
+    """The figures that these modules would save, by name; inside, they write no files."""
+    figures: dict[str, Any] = {}
+
+    def save(figure: Any, folder: Path, name: str) -> Path:
+        figures[name] = figure
+        return folder / f"{name}.png"
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in modules:
+            patch.setattr(module, "save", save)
+        yield figures
+    for figure in figures.values():
+        pyplot().close(figure)
+
+
+def covered(figure: Any) -> list[str]:
+    """The legends of a figure that lie over one of its panels, with its labels."""
+    renderer = figure.canvas.get_renderer()
+    panels = [axes.get_tightbbox(renderer) for axes in figure.axes if axes.axison]
+    legends = list(figure.legends)
+    legends += [a.get_legend() for a in figure.axes if a.get_legend()]
+    return [
+        str([text.get_text() for text in legend.get_texts()])
+        for legend in legends
+        if any(legend.get_window_extent(renderer).overlaps(panel) for panel in panels)
+    ]

@@ -17,8 +17,10 @@ from minibn.backend import Backend, get_backend, to_numpy
 from minibn.backend.kernels import kernels
 from minibn.ops.conv import Conv2d
 from minibn.ops.epilogue import ConvEpilogue, Epilogue
+from minibn.ops.layer_norm import LayerNorm, RmsNorm
 from minibn.ops.linalg import MatMul
 from minibn.ops.loss import SoftmaxCrossEntropy
+from minibn.ops.lp_norm import LpBatchNorm
 from minibn.ops.norm import BatchNorm
 from minibn.ops.pool import MaxPool2d
 from minibn.testing.laws.law import law, points_of
@@ -29,13 +31,21 @@ from minibn.testing.strategies import conv2d_problems, pool_problems
 # The rows of the registry in which an op runs that may have a kernel.
 ROWS: dict[type, tuple[str, ...]] = {
     BatchNorm: ("batch_norm", "nn.BatchNorm", "nn.NoisyBatchNorm", "nn.Sequential"),
-    Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential"),
+    Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential", "nn.WSConv2d"),
     ConvEpilogue: ("epilogue",),
     Epilogue: ("epilogue",),
+    LayerNorm: (
+        "group_norm", "instance_norm", "layer_norm", "nn.GroupNorm", "nn.InstanceNorm",
+        "nn.LayerNorm",
+    ),
+    LpBatchNorm: (
+        "lp_batch_norm, p=1", "lp_batch_norm, p=2", "lp_batch_norm, p=inf", "nn.LpBatchNorm",
+    ),
     MatMul: ("matmul", "nn.Linear", "nn.Sequential"),
     MaxPool2d: ("max_pool2d", "nn.MaxPool2d"),
+    RmsNorm: ("rms_norm", "nn.RMSNorm"),
     SoftmaxCrossEntropy: ("softmax_cross_entropy",),
-}
+}  # fmt: skip
 FAST = tuple(
     sorted({row for op in get_backend("numpy").kernels for row in ROWS.get(op, ())})
 )  # those in which one has

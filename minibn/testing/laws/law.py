@@ -130,8 +130,9 @@ LAWS: dict[str, Law] = {}
 GROUPS = (
     "algebra of the vjp", "aliasing", "broadcasting", "linearity and homogeneity", "purity",
     "memory layout", "dtype", "determinism", "graph", "backends", "second order", "batch_norm",
-    "BatchNorm layer", "convolution, then batch_norm", "l_p norms", "convolution", "pooling",
-    "softmax and cross-entropy", "layers", "optimizers", "kernels",
+    "BatchNorm layer", "l_p batch norms", "norms of an example", "convolution, then batch_norm",
+    "l_p norms", "convolution", "pooling", "softmax and cross-entropy", "layers", "optimizers",
+    "kernels",
 )  # fmt: skip
 
 

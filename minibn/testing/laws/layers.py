@@ -1,9 +1,6 @@
 """Laws of layers: BatchNorm's running statistics, and what every module keeps.
 
-When layer, instance and group norm exist, their laws belong here and in a file of their own beside
-`batch_norm.py`: independence from the rest of the batch; one group is layer norm over (C, S), as
-many groups as channels is instance norm. So do those of the ℓp norms that centre first (ℓ2 that
-does is BatchNorm, ℓ2 that does not is not).
+Those of the other norms stand beside theirs: `layer_norms.py`, `lp_norms.py`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 
 from minibn import ops
 from minibn.testing.registry import elementwise as e
-from minibn.testing.registry import epilogues, ties
+from minibn.testing.registry import epilogues, norms, ties
 from minibn.testing.registry import reductions as r
 from minibn.testing.registry import shaping as s
 from minibn.testing.registry.case import Case, Tied, here
@@ -70,8 +70,44 @@ CASES: dict[str, Case] = {
     "gather": Case(s.gathers(), linear=IN_X),
     "getitem": Case(s.indexed(), linear=IN_X),
     "global_avg_pool2d": Case(s.images(ops.global_avg_pool2d), linear=IN_X),
+    "group_norm": Case(
+        norms.problems(ops.group_norm, norms.group_norm_points()),
+        linear=((1, 2),),
+        digits=3,
+        half_digits=None,
+    ),
+    "instance_norm": Case(
+        norms.problems(ops.instance_norm, norms.instance_norm_points()),
+        linear=((1, 2),),
+        digits=3,
+        half_digits=None,
+    ),
+    "layer_norm": Case(
+        norms.problems(ops.layer_norm, norms.layer_norm_points()),
+        linear=((1, 2),),
+        digits=3,
+        half_digits=None,
+    ),
     "log": Case(e.unary(ops.log, positive)),
     "logsumexp": Case(reductions(ops.logsumexp, within(4), textures=STURDIEST)),
+    "lp_batch_norm, p=1": Case(
+        norms.lp_problems(1),
+        linear=((1, 2),),
+        digits=3,
+        half_digits=None,
+        kinks=norms.tied_lp(1),
+        convention="in the l1 norm the derivative of |x| at 0 is 0",
+    ),
+    "lp_batch_norm, p=2": Case(norms.lp_problems(2), linear=((1, 2),), digits=3, half_digits=None),
+    "lp_batch_norm, p=inf": Case(
+        norms.lp_problems(np.inf),
+        linear=((1, 2),),
+        digits=3,
+        half_digits=None,
+        kinks=norms.tied_lp(np.inf),
+        convention="largest sizes that tie share the norm's gradient equally",
+    ),
+    "lp_batch_norm_inference": Case(norms.lp_inferences(), linear=((0,), (1, 2))),
     "matmul": Case(r.matrix_products(), linear=EACH),
     "max": Case(
         reductions(ops.max, separated),
@@ -120,6 +156,12 @@ CASES: dict[str, Case] = {
         convention="the derivative of relu at 0 is 0",
     ),
     "reshape": Case(s.reshapes(), linear=IN_X),
+    "rms_norm": Case(
+        norms.problems(ops.rms_norm, norms.layer_norm_points().map(norms.without_beta)),
+        linear=((1,),),
+        digits=3,
+        half_digits=None,
+    ),
     "scatter": Case(s.scatters(), linear=IN_X),
     "sigmoid": Case(e.unary(ops.sigmoid, within(3), STURDY)),
     "softmax": Case(r.softmaxes()),
@@ -130,6 +172,12 @@ CASES: dict[str, Case] = {
     "tanh": Case(e.unary(ops.tanh, within(3), STURDY)),
     "transpose": Case(s.transposes(), linear=IN_X),
     "var": Case(reductions(ops.var, separated, at_least=2)),
+    "weight_standardisation": Case(
+        norms.problems(ops.weight_standardisation, norms.filter_points()),
+        linear=((1,),),
+        digits=3,
+        half_digits=None,
+    ),
     "where": Case(e.choices(), linear=TOGETHER),
 }
 

@@ -19,6 +19,7 @@ from minibn.nn.module import State
 from minibn.tape import value
 from minibn.tensor import Tensor
 from minibn.testing.problem import Problem
+from minibn.testing.registry import norms
 from minibn.testing.registry.case import Positions, Precise, groups
 from minibn.testing.strategies import (
     Domain,
@@ -126,7 +127,7 @@ def drawn(layer: nn.Module, seed: int, training: bool) -> nn.Module:
             p.place(nonzero(rng, p.shape))
         for name, b in layer.named_buffers():
             if not isinstance(b, nn.Counter):
-                b.place((positive if name.endswith("var") else real)(rng, b.shape))
+                b.place((positive if name.endswith(("var", "norm")) else real)(rng, b.shape))
     return layer.train(training)
 
 
@@ -157,6 +158,28 @@ def convolution(point: Point) -> nn.Conv2d:
 
 def norm(kind: Callable[..., nn.Module]) -> Callable[[Point], nn.Module]:
     return lambda point: kind(point.inputs[0].shape[-1], **point.settings)
+
+
+def layer_norm(kind: Callable[..., nn.Module]) -> Callable[[Point], nn.Module]:
+    return lambda point: kind(point.inputs[1].shape, **point.settings)
+
+
+def standardised(point: Point) -> nn.WSConv2d:
+    *size, C, F = point.inputs[1].shape
+    return nn.WSConv2d(
+        C, F, (size[0], size[1]), scaled=point.seed % 2 == 0, eps=0.1, **point.settings
+    )
+
+
+def has_large_filters(point: Point) -> bool:
+    """Of three weights or more: two are standardised to ±1, whatever they are."""
+    return point.inputs[1][..., 0].size > 2
+
+
+def frozen(problem: LayerProblem) -> LayerProblem:
+    """With its statistics given: it has seen a batch."""
+    dict(problem.layer.named_buffers())["batches"].place(np.array(1))
+    return problem
 
 
 def network(shape: tuple[int, ...]) -> nn.Sequential:
@@ -195,7 +218,31 @@ LAYERS: dict[str, LayerCase] = {
         draws=True,
     ),
     "Flatten": LayerCase(of_shape(images, lambda _: nn.Flatten()), linear=IN_X),
+    "FrozenBatchNorm": LayerCase(
+        layers(norm_problems(), norm(nn.FrozenBatchNorm)).map(frozen), linear=((0,), (1, 2))
+    ),
     "GlobalAvgPool2d": LayerCase(of_shape(images, lambda _: nn.GlobalAvgPool2d()), linear=IN_X),
+    "GroupNorm": LayerCase(
+        layers(
+            norms.group_norm_points(),
+            lambda p: nn.GroupNorm(channels=p.inputs[0].shape[-1], **p.settings),
+        ),
+        linear=((1, 2),),
+        digits=3,
+        half_digits=None,
+    ),
+    "InstanceNorm": LayerCase(
+        layers(norms.instance_norm_points(), norm(nn.InstanceNorm)),
+        linear=((1, 2),),
+        digits=3,
+        half_digits=None,
+    ),
+    "LayerNorm": LayerCase(
+        layers(norms.layer_norm_points(), layer_norm(nn.LayerNorm)),
+        linear=((1, 2),),
+        digits=3,
+        half_digits=None,
+    ),
     "Linear": LayerCase(
         of_shape(
             rows,
@@ -205,6 +252,13 @@ LAYERS: dict[str, LayerCase] = {
             bias=st.booleans(),
         ),
         linear=IN_X_AND_WEIGHT,
+    ),
+    "LpBatchNorm": LayerCase(
+        layers(st.sampled_from([1, 2, np.inf]).flatmap(norms.lp_points), norms.lp_layer),
+        linear=((1, 2),),
+        stateful=True,
+        digits=3,
+        half_digits=None,
     ),
     "MaxPool2d": LayerCase(layers(pool_problems(), lambda p: nn.MaxPool2d(**p.settings))),
     "Noise": LayerCase(of_shape(full_shapes, lambda _: nn.Noise()), linear=IN_X, draws=True),
@@ -216,11 +270,23 @@ LAYERS: dict[str, LayerCase] = {
         digits=3,
         half_digits=None,
     ),
+    "RMSNorm": LayerCase(
+        layers(norms.layer_norm_points(), layer_norm(nn.RMSNorm)),
+        linear=((1,),),
+        digits=3,
+        half_digits=None,
+    ),
     "ReLU": LayerCase(of_shape(full_shapes, lambda _: nn.ReLU(), gap_separated())),
     "Sequential": LayerCase(
         of_shape(st.tuples(st.integers(2, 3), *[st.integers(1, 3)] * 3), network, gap_separated()),
         linear=((2, 3, 5), (4, 5)),  # gamma, beta and the last bias; the head
         stateful=True,
+        digits=3,
+        half_digits=None,
+    ),
+    "WSConv2d": LayerCase(
+        layers(conv2d_problems().filter(has_large_filters), standardised),
+        linear=((0, 2), (2, 3)),  # x and the bias, the bias and the gain
         digits=3,
         half_digits=None,
     ),

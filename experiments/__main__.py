@@ -1,0 +1,25 @@
+"""`python -m experiments`: what there is, what it costs, which figure of the paper it is."""
+
+from __future__ import annotations
+
+import sys
+
+from experiments.catalogue import EXPERIMENTS, TOOLS
+
+
+def main() -> int:
+    """Print the list. Returns the exit code."""
+    wide = max(len(entry.name) for entry in (*EXPERIMENTS, *TOOLS))
+    print("Experiments: python -m experiments.NAME [--quick] [--help]\n")
+    for entry in EXPERIMENTS:
+        print(f"  {entry.name:{wide}}  {entry.figures:24}  {entry.what}")
+        print(f"  {'':{wide}}  {'':24}  cost: {entry.cost}\n")
+    print("All of them: python -m experiments.reproduce --scale quick|cpu|paper\n")
+    print("Tools: python -m experiments.NAME\n")
+    for entry in TOOLS:
+        print(f"  {entry.name:{wide}}  {entry.what}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""What experiments there are: their figures, and what they cost. `python -m experiments` shows it.
+
+Costs of `--quick` are CPU seconds of one core of an AMD EPYC (2026-11); "a step" is a training
+step of the network in question.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """One module of `experiments`."""
+
+    name: str
+    figures: str
+    what: str
+    cost: str
+
+
+EXPERIMENTS = (
+    Entry(
+        "vgg_cifar",
+        "Figs. 1, 2, 8",
+        "VGG without, with and with noisy BatchNorm, and with the noise alone",
+        "--quick 45 s; 15,000 steps a run at the paper's scale",
+    ),
+    Entry(
+        "covariate_shift",
+        "Fig. 3a",
+        "Definition 2.1 for every layer, and how the layers' distributions move",
+        "--quick 35 s; one measurement costs about 10 steps, each 100 steps",
+    ),
+    Entry(
+        "landscape",
+        "Figs. 4, 11a",
+        "loss, gradient and effective beta along the gradient and in random directions",
+        "--quick 26 s; one walk costs 5 to 6 steps, each 100 steps",
+    ),
+    Entry(
+        "lp_norms",
+        "Figs. 5a, 6, 12",
+        "l1, l2 and l-infinity normalisation in BatchNorm's place",
+        "--quick 43 s; a step costs about as much as BatchNorm's",
+    ),
+    Entry(
+        "deep_linear",
+        "Figs. 3b, 5b, 9, 10, 11b, 13",
+        "the 25-layer linear network, with every norm: loss, landscape, covariate shift",
+        "--quick below 2 min; the paper's own scale in a few minutes a run",
+    ),
+    Entry(
+        "theorems",
+        "Thms. 4.1 to 4.5, C.1",
+        "the identities on random losses and, unit by unit, along a real training",
+        "--quick below 1 min",
+    ),
+    Entry(
+        "learning_rates",
+        "(Bjorck et al. 2018)",
+        "the largest rate that trains, and the accuracy over a grid of rates, for each norm",
+        "--quick below 2 min",
+    ),
+)
+
+TOOLS = (
+    Entry("reproduce", "", "runs all experiments in order, and skips what is done", ""),
+    Entry(
+        "claims",
+        "",
+        "the paper's claims, one by one, with a verdict each from finished studies",
+        "",
+    ),
+    Entry("vgg_figures", "", "draws the figures of VGG studies again", ""),
+    Entry("deep_linear_figures", "", "draws the figures of deep linear studies again", ""),
+    Entry("compare", "", "two studies of the same runs: where their curves part", ""),
+    Entry("predict", "", "test accuracy by class of a trained run", ""),
+    Entry("benchmark", "", "a training step against PyTorch on the CPU", ""),
+    Entry("gpu_check", "", "what needs a GPU: CuPy against NumPy, then a short training", ""),
+)

@@ -1,0 +1,99 @@
+"""A verdict for every claim of the paper: reproduced, contradicted, or undecided and why.
+
+    python -m experiments.claims STUDY [STUDY ...] [--out DIR]
+
+Each claim is a sentence of "How Does Batch Normalization Help Optimization?" (Santurkar et al.
+2018; some are of those who answered it), a metric (one number a seed), and a rule that was fixed
+before the runs, with its reason: experiments/claiming/. Studies may be of any kinds, in any order;
+those of one kind must be of one network, data set and length. A claim whose runs are not among
+them is undecided. One seed decides nothing.
+
+Prints the table; with --out also writes DIR/claims.md, with the rules, and DIR/claims.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.claiming import (
+    deep_linear,
+    distributions,
+    landscape,
+    learning_rates,
+    table,
+    theorems,
+    training,
+)
+from experiments.claiming.claim import Claim, Finding, find
+from experiments.claiming.evidence import Evidence
+from experiments.command_line import UsageError, parse, report, setting
+from experiments.study import commit, write_json
+from minibn import checkpoint
+from minibn.errors import DataError
+
+PROGRAM = "python -m experiments.claims"
+
+SECTIONS: dict[str, Sequence[Claim]] = {
+    "Training and generalisation": training.CLAIMS,
+    "Distributions and internal covariate shift": distributions.CLAIMS,
+    "The landscape": landscape.CLAIMS,
+    "The deep linear network": deep_linear.CLAIMS,
+    "The theorems": theorems.CLAIMS,
+    "Learning rates": learning_rates.CLAIMS,
+}
+CLAIMS: tuple[Claim, ...] = tuple(itertools.chain.from_iterable(SECTIONS.values()))
+
+
+def verdicts(folders: Sequence[Path]) -> tuple[list[Finding], Evidence]:
+    """Every claim with its numbers and verdict, and the studies that it was judged by.
+
+    Raises UsageError for a folder that holds no study, DataError for studies that must not be
+    mixed or can't be read.
+    """
+    evidence = Evidence(folders, {claim.kind for claim in CLAIMS})
+    return [find(claim, evidence) for claim in CLAIMS], evidence
+
+
+def write(findings: Sequence[Finding], evidence: Evidence, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(folder / "claims.md", table.document(findings, evidence, SECTIONS))
+    write_json(folder / "claims.json", table.content(findings, evidence, commit()))
+
+
+@dataclass(frozen=True)
+class Options:
+    out: str | None = setting(None, "folder for claims.md and claims.json", kind=str)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table, and write it if --out says where. Returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    folders = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    try:
+        options = Options(
+            **parse(
+                Options,
+                words[len(folders) :],
+                program=f"{PROGRAM} STUDY [STUDY ...]",
+                description=str(__doc__).partition("\n\n")[0],
+            )
+        )
+        if not folders:
+            raise UsageError(f"which studies? {PROGRAM} runs/vgg_cifar/TIME runs/deep_linear/TIME")
+        findings, evidence = verdicts([Path(folder) for folder in folders])
+        print(table.scale(evidence), table.table(findings), table.NOTE, sep="\n\n")
+        print(f"\n{len(findings)} claims: {table.counted(findings)}.")
+        if options.out:
+            write(findings, evidence, Path(options.out))
+            print(f"Written: {Path(options.out) / 'claims.md'}, claims.json")
+    except (UsageError, DataError, OSError) as error:
+        return report(PROGRAM, error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

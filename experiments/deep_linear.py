@@ -1,0 +1,232 @@
+"""The deep linear network of Santurkar et al. 2018: Figures 3b, 5b, 9, 10, 11b and 13.
+
+25 linear layers of 10 units learn a linear map of 1,000 samples:
+
+    standard, batchnorm, l1, l2, linf     at the rate 1e-6
+    standard, batchnorm                   at the rate 1e-7, for covariate shift
+
+Full batch, so that a run is gradient descent on one function, and the walks along its gradient see
+the loss that is minimised. The paper's claims: BatchNorm and the l_p norms train it faster (l1
+best); BatchNorm does not reduce internal covariate shift; it smooths the loss. The paper's own
+size is what runs by default: about 13 minutes a seed on one core.
+
+    python -m experiments.deep_linear --quick
+    python -m experiments.deep_linear --seed 0 1 2
+    python -m experiments.deep_linear --resume runs/deep_linear/20260101-120000
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments import deep_linear_figures, paper, session
+from experiments.deep_linear_settings import (
+    INITS,
+    VARIANTS,
+    Settings,
+    check,
+    plans,
+    settings_from,
+)
+from experiments.probes import CovariateShift, Landscape
+from experiments.recorders import Distributions, Recorder
+from experiments.step import Step, Task, one_step
+from experiments.study import Run, Study, environment
+from experiments.training import clock, cores, train
+from experiments.vgg_settings import Plan
+from minibn import nn, optim
+from minibn.backend import get_backend
+from minibn.random import generator
+from reference_models.deep_linear import deep_linear
+
+KIND = "deep_linear"
+ACTIVATIONS = (1, 11, 24)  # layers of the paper's Fig. 9
+# Losses of the walks pass 1e15, and a network at the edge of stability amplifies rounding: in
+# float32 a run would soon be about its rounding. A step is mostly calls, so it costs little more.
+DTYPE = np.float64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The samples x (N, width) and what the network should make of them, x A; always one batch."""
+
+    x: np.ndarray
+    targets: np.ndarray
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.x, self.targets
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.x.tobytes() + self.targets.tobytes()).hexdigest()
+
+
+def problem(s: Settings, seed: int) -> Problem:
+    """x and A, normally distributed, as they belong to the seed."""
+    rng = generator(seed, "deep_linear")
+    x = rng.standard_normal((s.samples, s.width)).astype(DTYPE)
+    A = rng.standard_normal((s.width, s.width)).astype(DTYPE) * (s.target_std / s.width**0.5)
+    return Problem(x, x @ A)
+
+
+def task(s: Settings) -> Task:
+    """scale · Σ (output - target)², over samples and units."""
+
+    def prepare(x: np.ndarray, targets: np.ndarray) -> tuple[Any, Any]:
+        return get_backend().asarray(x), get_backend().asarray(targets)
+
+    def loss(outputs: Any, targets: Any) -> Any:
+        error = outputs - targets
+        return (error * error).sum() * s.loss_scale
+
+    return Task(prepare, loss)
+
+
+def network(s: Settings, variant: str, seed: int) -> nn.Sequential:
+    """The variant's network, with the weights that belong to the seed."""
+    model = deep_linear(
+        s.depth,
+        s.width,
+        norm=VARIANTS[variant],
+        norm_output=s.norm_output,
+        affine=not s.fixed_affine,
+        init=INITS[s.init],
+    )
+    return model.initialize(seed, dtype=DTYPE)
+
+
+class Activations(Distributions):
+    """Distributions of a network without ReLUs: what layer k hands to the next."""
+
+    @contextmanager
+    def during(self, step: Step) -> Iterator[None]:
+        parts = dict(step.model.children())
+        with ExitStack() as stack:
+            for layer in self.layers if step.number % self.every <= 1 else ():
+                see = self._writer(step, layer)
+                stack.enter_context(parts[f"linear{layer + 1}"].watch(_of_input(see)))
+            yield
+
+
+def _of_input(see: Callable[[str, Any], None]) -> Callable[[nn.Module, tuple, Any], None]:
+    return lambda module, inputs, output: see("activation", inputs[0])
+
+
+def shown_layers(depth: int) -> dict[int, int]:
+    """Layer -> the paper's layer that lies as deep, of those in its Fig. 9; none is the last."""
+    of = paper.DEEP_LINEAR_LAYERS
+    layers = {min(paper.same_depth(k, of, depth), depth - 1): k for k in ACTIVATIONS[::-1]}
+    return {layer: k for layer, k in sorted(layers.items()) if layer > 0}
+
+
+def recorders(s: Settings, seed: int) -> list[Recorder]:
+    """What is measured on the way; each writes nothing where its interval is 0."""
+    return [
+        Landscape(s.probe_every, s.probe_sizes, seed=seed),
+        CovariateShift(s.shift_every, [f"linear{k + 1}" for k in range(1, s.depth)]),
+        Activations(shown_layers(s.depth), s.record_every, units=1, seed=seed),
+    ]
+
+
+def configuration(s: Settings, plan: Plan) -> dict[str, Any]:
+    """What config.json of a run says."""
+    return {
+        "experiment": KIND,
+        **dataclasses.asdict(plan),
+        "norm": VARIANTS[plan.variant],
+        "noise": False,
+        "settings": session.stored(s),
+        "data_fingerprint": problem(s, plan.seed).fingerprint,
+        "environment": environment(get_backend(), s.threads or cores()),
+    }
+
+
+def finished(s: Settings, folder: Run) -> bool:
+    """Whether a run has nothing left to do: it diverged, or has all its steps."""
+    result = (folder.result if folder.begun else None) or {"status": "to do"}
+    return result["status"] == "diverged" or result.get("steps", 0) >= s.steps
+
+
+def run(s: Settings, folder: Run, plan: Plan) -> dict[str, Any]:
+    """Train one variant, from its last checkpoint if there is one."""
+    folder.begin(configuration(s, plan))
+    model = network(s, plan.variant, plan.seed)
+    return train(
+        folder,
+        model,
+        optim.SGD(model.parameters(), plan.lr),
+        problem(s, plan.seed),
+        steps=s.steps,
+        task=task(s),
+        recorders=recorders(s, plan.seed),
+        checkpoint_every=s.checkpoint_every,
+        label=f"{plan.variant} lr {plan.lr:g} seed {plan.seed}",
+    )
+
+
+def seconds_a_step(s: Settings, plan: Plan) -> float:
+    """Of ten steps of a throw-away copy, with what is measured on the way."""
+    model, data, of = network(s, plan.variant, plan.seed), problem(s, plan.seed), task(s)
+    optimizer = optim.SGD(model.parameters(), plan.lr)
+    with np.errstate(all="ignore"):  # a rate may be too large: training will say so
+        one_step(model, optimizer, *data.batch(0), of)
+        began = time.perf_counter()
+        for _ in range(10):
+            one_step(model, optimizer, *data.batch(0), of)
+        get_backend().synchronize()
+    walks = (len(s.probe_sizes) + 1) / s.probe_every if s.probe_every else 0
+    shifts = (2 * s.depth / 3) / s.shift_every if s.shift_every else 0
+    return (time.perf_counter() - began) / 10 * (1 + walks + shifts)
+
+
+def study_all(s: Settings, study: Study) -> int:
+    for plan in plans(s):
+        folder = study.run(plan.name)
+        if folder.begun and not finished(s, folder):
+            session.unchanged(folder, configuration(s, plan), s.force)
+    study.change(**session.stored(s))
+    todo = [plan for plan in plans(s) if not finished(s, study.run(plan.name))]
+    left = {plan: s.steps - len(study.run(plan.name).records("metrics")) for plan in todo}
+    print(
+        f"{study.folder}: {len(todo)} of {len(plans(s))} runs to do, {sum(left.values()):,} steps, "
+        f"{s.depth} layers of {s.width}, {s.samples} samples, {s.backend}, threads {s.threads}, "
+        f"kernels {s.kernels}",
+        flush=True,
+    )
+    if todo and not s.quick:
+        cost = {v: seconds_a_step(s, plan) for plan in todo for v in [plan.variant]}
+        seconds = sum(cost[plan.variant] * steps for plan, steps in left.items())
+        if seconds > 120:
+            print(
+                f"This will take about {clock(seconds)} here. It can be stopped and continued at "
+                "any time; --quick shows the early findings in two minutes.",
+                flush=True,
+            )
+    for plan in todo:
+        result = run(s, study.run(plan.name), plan)
+        if result["status"] == "diverged":
+            print(f"{plan.name}: diverged at step {result['step']}", flush=True)
+    deep_linear_figures.draw([study])
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study, draw its figures, print its table. Returns the exit code."""
+    return session.attend(
+        session.Experiment(KIND, Settings, settings_from, check, study_all),
+        description=str(__doc__).partition("\n\n")[0],
+        arguments=arguments,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

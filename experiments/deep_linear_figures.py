@@ -1,0 +1,299 @@
+"""Figures, table and verdict of `deep_linear` studies, from their files.
+
+    python -m experiments.deep_linear_figures STUDY [STUDY ...] [--out DIR]
+
+draws them again, for several studies (of one network) together; into the first one unless --out
+says otherwise. Several seeds: the median, and a band from the least to the largest.
+
+loss.png                training loss, a panel a rate (Figs. 3b left, 5b)
+shift.png               internal covariate shift of layers 9 and 17, a row a rate (Fig. 3b)
+shift-layers.png        its median over training, for every layer
+distributions.png       activations of layers 1, 11 and 24 over training (Fig. 9)
+landscape-lr*.png, gradient-change-lr*.png    see `deep_linear_walks` (Figs. 10, 11b, 13)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import deep_linear_walks, paper
+from experiments.command_line import UsageError, parse, report, setting
+from experiments.deep_linear_tables import (
+    make_tables,
+    make_verdict,
+    require_alike,
+    summary,
+)
+from experiments.figures import PAPER, fan, legend_below, log_limits, pyplot, save
+from experiments.series import (
+    Curve,
+    Group,
+    ReadOnce,
+    draw_curve,
+    grouped,
+    middle_of,
+    over_seeds,
+    without_copies,
+)
+from experiments.shift_figures import medians, of_layer
+from experiments.study import Run, Study
+from experiments.vgg_tables import write_summary
+from minibn import checkpoint
+from minibn.errors import DataError
+
+PROGRAM = "python -m experiments.deep_linear_figures"
+THIN = 10  # a line of the loss has a point each so many steps
+DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}
+PAIR = ("standard", "batchnorm")  # of Fig. 3b
+DEPTH = paper.DEEP_LINEAR_LAYERS
+
+
+def draw(studies: Sequence[Study], out: Path | None = None) -> None:
+    """Draw everything, write table.md and summary.json, and print table, verdict and paths.
+
+    Raises DataError if there are no results, or if the studies are not of one network.
+    """
+    out = out or studies[0].folder
+    every = without_copies(run for study in studies for run in study.runs())
+    runs: list[Run] = [ReadOnce(run.folder) for run in every]
+    groups = grouped(run for run in runs if run.records("metrics"))
+    if not groups:
+        raise DataError(f"{studies[0].folder} has no run with results yet.")
+    require_alike(studies)
+    tables, verdict = make_tables(groups), make_verdict(groups)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(out / "table.md", "\n\n".join([*tables, verdict]) + "\n")
+    write_summary(out / "summary.json", summary(studies[0].settings, groups))
+    folder, depth = out / "figures", studies[0].settings["depth"]
+    paths = [
+        loss_figure(groups, folder),
+        *shift_figure(groups, depth, folder),
+        *layers_figure(groups, folder),
+        *distribution_figure(groups, folder),
+        *deep_linear_walks.draw(groups, folder),
+    ]
+    print(f"\n{tables[0]}\n\n{verdict}\n")
+    print("\n".join(["Figures:", *map(str, paths)]))
+
+
+def by_rate(groups: Sequence[Group]) -> dict[float, list[Group]]:
+    """The largest rate first."""
+    rates = sorted({group.lr for group in groups}, reverse=True)
+    return {lr: [group for group in groups if group.lr == lr] for lr in rates}
+
+
+def handles_of(groups: Sequence[Group]) -> list[Any]:
+    """A line of the legend for each variant."""
+    line = pyplot().Line2D
+    found = {group.variant: group for group in groups}
+    return [line([], [], color=g.colour, linewidth=2, label=name) for name, g in found.items()]
+
+
+def loss_curve(group: Group) -> Curve:
+    seeds = [[r for r in s if r["step"] % THIN == 0] for s in group.records("metrics")]
+    return over_seeds([([r["step"] for r in s], [r["loss"] for r in s]) for s in seeds])
+
+
+def papers_loss(group: Group, last: float) -> tuple[list[float], list[float]]:
+    """(steps, losses) that the paper shows of this variant at this rate, up to step `last`."""
+    theirs = paper.DEEP_LINEAR_LOSS.get((group.variant, group.lr), ())
+    points = [(s, v) for s, v in zip(paper.DEEP_LINEAR_STEPS, theirs, strict=False) if v]
+    return [s for s, _ in points if s <= 1.05 * last], [v for s, v in points if s <= 1.05 * last]
+
+
+def _losses(axes: Any, groups: Sequence[Group]) -> list[np.ndarray]:
+    """Draw the losses of groups at one rate, and the paper's. Returns all that must be seen."""
+    seen = []
+    for group in groups:
+        curve = loss_curve(group)
+        draw_curve(axes, curve, group.colour, linewidth=1.1)
+        theirs = papers_loss(group, curve.steps[-1])
+        axes.plot(*theirs, color=group.colour, **PAPER, zorder=3)
+        seen += [curve.low, curve.median, np.array(theirs[1])]
+    axes.set(yscale="log", xlabel="step of training")
+    return seen
+
+
+def loss_figure(groups: Sequence[Group], folder: Path) -> Path:
+    """Fig. 5b, and the left of Fig. 3b: training loss, a panel a rate."""
+    plt, rates = pyplot(), by_rate(groups)
+    figure, (row,) = plt.subplots(
+        1, len(rates), figsize=(1 + 4.8 * len(rates), 4.4), sharey=True, squeeze=False
+    )
+    seen = []
+    for axes, (lr, found) in zip(row, rates.items(), strict=True):
+        seen += _losses(axes, found)
+        axes.set_title(f"lr {lr:g}", fontsize=10)
+    row[0].set(ylim=log_limits([], seen), ylabel="loss: squared error, summed over samples")
+    handles = [*handles_of(groups), _papers_handle("the paper's")]
+    legend_below(figure, handles, f"Training loss ({middle_of(groups)})", columns=6)
+    return save(figure, folder, "loss")
+
+
+def _papers_handle(text: str, **style: Any) -> Any:
+    return pyplot().Line2D([], [], color="0.35", label=text, **(style or PAPER))
+
+
+def shown_layers(depth: int) -> dict[int, int]:
+    """Layer -> the paper's layer of Fig. 3b that lies as deep."""
+    return {paper.same_depth(k, DEPTH, depth): k for k in paper.DEEP_LINEAR_SHIFT_LAYERS}
+
+
+def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path]:
+    """Fig. 3b: standard and batchnorm, a row a rate."""
+    found = [g for g in groups if g.records("shift") and g.variant in PAIR]
+    rates, layers = by_rate(found), shown_layers(depth)
+    if not found:
+        return []
+    plt = pyplot()
+    figure, grid = plt.subplots(
+        len(rates), 1 + 2 * len(layers), figsize=(16, 0.9 + 2.8 * len(rates)), sharex=True,
+        squeeze=False,
+    )  # fmt: skip
+    for row, (lr, pair) in zip(grid, rates.items(), strict=True):
+        seen = _losses(row[0], pair)
+        row[0].set(title="training loss", ylim=log_limits([], seen), ylabel=f"lr {lr:g}\nloss")
+        panels = [(m, layer, k) for m in ("l2", "cosine") for layer, k in layers.items()]
+        for axes, (measure, layer, k) in zip(row[1:], panels, strict=True):
+            _shift(axes, pair, measure, layer, k)
+            same = "" if layer == k else f" (as deep as the paper's {k})"
+            axes.set_title(f"layer {layer}{same}", fontsize=9)
+            axes.set(xlabel="", ylabel={"l2": "‖G - G'‖ (l2)"}.get(measure, "cosine of G and G'"))
+    for axes in grid[:-1].flat:
+        axes.set_xlabel("")
+    for axes in grid[-1]:
+        axes.set_xlabel("step of training")
+    text = "the paper's: median of l2 over training, mean cosine of its second half"
+    handles = [*handles_of(found), _papers_handle("the paper's loss")]
+    handles.append(_papers_handle(text, **DOTTED))
+    title = f"Internal covariate shift, Definition 2.1 ({middle_of(found)}; ideal: 0, and 1)"
+    legend_below(figure, handles, title)
+    return [save(figure, folder, "shift")]
+
+
+def _shift(axes: Any, groups: Sequence[Group], measure: str, layer: int, k: int) -> None:
+    seen, always = [], []
+    for group in groups:
+        curve = over_seeds(of_layer(group, layer, measure))
+        draw_curve(axes, curve, group.colour, linewidth=0.9)
+        seen += [curve.low, curve.high]
+        theirs = paper.DEEP_LINEAR_SHIFT.get((group.variant, group.lr, k), (None, None))
+        level = theirs[("l2", "cosine").index(measure)]
+        if level is not None and len(curve.steps):
+            axes.plot(curve.steps[[0, -1]], [level, level], color=group.colour, **DOTTED, zorder=3)
+            always.append(np.array([level]))
+    if measure == "l2":
+        axes.set(yscale="log", ylim=log_limits(seen, always))
+    else:
+        axes.set_ylim(-1.08, 1.08)
+
+
+def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
+    """Covariate shift of every layer: the median over training, in both senses."""
+    found = [group for group in groups if group.records("shift")]
+    if not found:
+        return []
+    plt, rates = pyplot(), by_rate(found)
+    measures = {
+        "relative": "‖G - G'‖ / ‖G‖",
+        "cosine": "cosine of G and G'",
+        "wasserstein": "Wasserstein distance",
+    }
+    figure, grid = plt.subplots(
+        len(rates), 3, figsize=(12.5, 0.9 + 2.8 * len(rates)), sharex=True, squeeze=False
+    )
+    for row, (lr, of_rate) in zip(grid, rates.items(), strict=True):
+        for axes, measure in zip(row, measures, strict=True):
+            curves = [_by_layer(group, measure) for group in of_rate]
+            for group, curve in zip(of_rate, curves, strict=True):
+                draw_curve(axes, curve, group.colour, marker=".", markersize=4)
+            if measure == "cosine":
+                axes.set_ylim(-1.08, 1.08)
+            else:
+                axes.set(yscale="log", ylim=log_limits([], [v for c in curves for v in c[1:]]))
+        row[0].set_ylabel(f"lr {lr:g}\nmedian over training")
+    for axes, label in zip(grid[0], measures.values(), strict=True):
+        axes.set_title(label, fontsize=10)
+    for axes in grid[-1]:
+        axes.set_xlabel("layer")
+    title = (
+        f"Covariate shift of every layer from a step to the next ({middle_of(found)})\n"
+        "left: Definition 2.1, 0 in layer 1; right: of what the layer hands to the next"
+    )
+    legend_below(figure, handles_of(found), title)
+    return [save(figure, folder, "shift-layers")]
+
+
+def _by_layer(group: Group, measure: str) -> Curve:
+    """x: layers. Zeros, which a logarithmic axis can't show, are left out."""
+    layers = sorted({r["layer"] for s in group.records("shift") for r in s})
+    found = np.array([medians(group, layer, measure) for layer in layers], np.float64).T
+    if measure != "cosine":
+        found[found == 0] = np.nan
+    return over_seeds([(layers, values) for values in found])
+
+
+def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
+    """Fig. 9: the distribution of one unit of three layers over training, of the first seed at the
+    highest rate."""
+    first = next(iter(by_rate(groups).values()))
+    found = {group: group.runs[0].records("distributions") for group in first}
+    found = {g: [r for r in records if "quantiles" in r] for g, records in found.items()}
+    layers = sorted({r["layer"] for records in found.values() for r in records})
+    if not layers:
+        return []
+    plt = pyplot()
+    figure, grid = plt.subplots(
+        len(layers), len(found), figsize=(1 + 2.7 * len(found), 0.9 + 2.0 * len(layers)),
+        sharex=True, squeeze=False,
+    )  # fmt: skip
+    for axes, group in zip(grid[0], found, strict=True):
+        axes.set_title(group.variant, color=group.colour, fontsize=10)
+    for row, layer in zip(grid, layers, strict=True):
+        for axes, (group, records) in zip(row, found.items(), strict=True):
+            seen = [r for r in records if r["layer"] == layer]
+            fan(axes, [r["step"] for r in seen], np.array([r["quantiles"] for r in seen]),
+                group.colour)  # fmt: skip
+        row[0].set_ylabel(f"layer {layer}\nactivation")
+    for axes in grid[-1]:
+        axes.set_xlabel("step of training")
+    title = "Activations of one unit over the samples: median and 50, 90, 98 % (mind the scales)"
+    figure.suptitle(f"{title}, lr {first[0].lr:g}, one seed", fontsize=10)
+    figure.tight_layout()
+    return [save(figure, folder, "distributions")]
+
+
+@dataclass(frozen=True)
+class Options:
+    out: str | None = setting(None, "folder for figures, table and summary", kind=str)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    folders = []
+    while words and not words[0].startswith("-"):
+        folders.append(Path(words.pop(0)))
+    try:
+        given = parse(
+            Options,
+            words,
+            program=f"{PROGRAM} STUDY [STUDY ...]",
+            description=str(__doc__).partition("\n\n")[0],
+        )
+        if not folders:
+            raise UsageError(f"which study? {PROGRAM} runs/deep_linear/TIME")
+        out = Path(given["out"]) if given.get("out") else None
+        draw([Study.open(folder, "deep_linear", "STUDY") for folder in folders], out)
+    except (UsageError, DataError, OSError) as error:
+        return report(PROGRAM, error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

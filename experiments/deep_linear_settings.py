@@ -1,0 +1,140 @@
+"""The settings of the deep linear network's trainings, and what can't work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from experiments import session
+from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.vgg_settings import Plan
+from minibn.nn.init import glorot_normal, glorot_uniform
+
+# The name of a variant -> its norm. Noise has no place in a network that isolates what isn't noise.
+VARIANTS = {
+    "standard": "none",
+    "batchnorm": "batch",
+    "l1": "l1",
+    "l2": "l2",
+    "linf": "linf",
+    "layernorm": "layer",
+    "groupnorm": "group",
+    "rmsnorm": "rms",
+    "frozen-batchnorm": "frozen",
+}
+INITS = {"glorot_uniform": glorot_uniform, "glorot_normal": glorot_normal}
+LARGEST = 10**9  # numbers: beyond what any machine trains
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's settings by default; what it does not say is marked as our choice."""
+
+    quick: bool = setting(False, "fewer steps: the findings in two minutes")
+    # The paper does not say where; arrays this small are no work for a GPU.
+    backend: str = setting("numpy", f"where arrays live: {', '.join(session.BACKENDS)}")
+    # "k = 25 layers", "A ∈ R^10×10", "a dataset of size 1000"
+    depth: int = setting(25, "layers")
+    width: int = setting(10, "units of every layer")
+    samples: int = setting(1000, "samples, which all are in the batch of every step")
+    # A of 10×10 "i.i.d. Gaussian" entries: of which variance, it does not say. With 1, all losses
+    # are 6 to 10 times the paper's; with 1/width, where a target varies as much as an input does,
+    # they agree from step 1,000 on (tried: those, 1/4, truncated normals; sums and half sums).
+    target_std: float = setting(
+        1.0, "standard deviation of a target: the entries of A are N(0, target_std²/width)"
+    )
+    # ‖·‖² as it is written, summed over samples: a mean would start at 100 and not at 3.5e4.
+    loss_scale: float = setting(1.0, "factor on the sum of squared errors; 0.5 is another habit")
+    # "Glorot"; uniform is the default of the libraries of 2018 (our choice).
+    init: str = setting("glorot_uniform", f"the weights at the start: {', '.join(INITS)}")
+    # Not stated. A norm behind the last layer would take the targets' scale away (our choice).
+    norm_output: bool = setting(False, "a norm behind the last layer, too")
+    # Not stated; as in every other network here (our choice).
+    fixed_affine: bool = setting(False, "keep the norms' gamma at 1 and beta at 0")
+    variants: tuple[str, ...] = setting(
+        ("standard", "batchnorm", "l1", "l2", "linf"),
+        f"what to train at the first rate: {', '.join(VARIANTS)}",
+    )
+    variants_elsewhere: tuple[str, ...] = setting(
+        ("standard", "batchnorm"), "what to train at the other rates"
+    )
+    lr: tuple[float, ...] = setting((1e-6, 1e-7), "learning rates")
+    steps: int = setting(10_000, "updates per run")
+    seed: tuple[int, ...] = setting((0,), "root seeds of the weights, of x and of A")
+    out: str | None = setting(None, "the study's folder (default: runs/deep_linear/TIME)", kind=str)
+    resume: str | None = setting(
+        None, "continue the study in this folder; only --steps may be raised", kind=str
+    )
+    # "[1/100, 30] × step size"; the points between are read off Fig. 11b.
+    probe_every: int = setting(
+        50, "steps between walks along the gradient (Figs. 10, 11b, 13); 0: none"
+    )
+    probe_sizes: tuple[float, ...] = setting(
+        (0.01, 0.1, 1.0, 10.0, 30.0), "the walk's step sizes, as multiples of the rate"
+    )
+    # One point a 50 steps in the paper's figure, too.
+    shift_every: int = setting(
+        50, "steps between measurements of internal covariate shift, for every layer; 0: none. One "
+        "costs about 16 training steps",
+    )  # fmt: skip
+    record_every: int = setting(50, "steps between records of the activations' distributions")
+    checkpoint_every: int = setting(1000, "steps between checkpoints")
+    # Products of 1000×10 by 10×10 gain nothing from a second thread.
+    threads: int | None = setting(1, "threads of kernels and BLAS", kind=int)
+    kernels: str = setting("fast", "how ops run on NumPy: fast, lean or reference")
+    force: bool = setting(False, "with --resume: accept other threads or kernels")
+
+
+QUICK = {"steps": 600, "record_every": 20, "probe_every": 20, "checkpoint_every": 300}
+
+
+def settings_from(given: dict[str, Any]) -> Settings:
+    """The defaults, then with --quick its preset, then what was given."""
+    return Settings(**{**(QUICK if given.get("quick") else {}), **given})
+
+
+def check(s: Settings) -> None:
+    """Raise UsageError for settings that can't work, before any work is done."""
+    one_of("--backend", s.backend, session.BACKENDS)
+    one_of("--kernels", s.kernels, session.KERNELS)
+    one_of("--init", s.init, tuple(INITS))
+    for name in ("variants", "variants_elsewhere"):
+        for variant in getattr(s, name):
+            one_of(flag_name(name), variant, tuple(VARIANTS))
+    for name in ("probe_every", "shift_every"):
+        at_least(flag_name(name), getattr(s, name), 0)
+    for name in ("depth", "width", "steps", "record_every", "checkpoint_every"):
+        at_least(flag_name(name), getattr(s, name), 1)
+    at_least("--samples", s.samples, 2)  # one has no variance
+    if s.threads is not None:
+        at_least("--threads", s.threads, 1)
+    for name in ("target_std", "loss_scale"):
+        at_least(flag_name(name), getattr(s, name), 0, above=True)
+    for name in ("lr", "probe_sizes"):
+        for number in getattr(s, name):
+            at_least(flag_name(name), number, 0, above=True)
+    for seed in s.seed:
+        at_least("--seed", seed, 0)
+    for name in ("variants", "variants_elsewhere", "lr", "seed", "probe_sizes"):
+        if len(set(getattr(s, name))) < len(getattr(s, name)):
+            raise UsageError(
+                f"{flag_name(name)} names something twice: {session.shown(getattr(s, name))}."
+            )
+    if len({plan.name for plan in plans(s)}) < len(plans(s)):
+        raise UsageError(f"--lr {session.shown(s.lr)}: rates of a study must differ in six digits.")
+    if s.depth * s.width**2 + s.samples * s.width > LARGEST:
+        raise UsageError(
+            f"--depth {s.depth} --width {s.width} --samples {s.samples} is more than a machine "
+            "holds. Take a smaller network."
+        )
+
+
+def plans(s: Settings) -> list[Plan]:
+    """The runs of the study: every variant at the first rate, some at the others."""
+    first, *others = s.lr
+    return [
+        Plan(variant, lr, seed)
+        for seed in s.seed
+        for lr in (first, *others)
+        for variant in (s.variants if lr == first else s.variants_elsewhere)
+    ]

@@ -1,0 +1,257 @@
+"""The numbers of `deep_linear` runs as text: tables beside the paper's, verdict, summary.
+
+A loss at a step is the median over the 50 steps up to it: at the edge of stability it jumps from
+step to step. Several seeds: their median, with the least and the largest in brackets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.landscape_figures import LOSS
+from experiments.probe_tables import ends
+from experiments.series import Group, numbers, over_training, spread
+from experiments.shift_figures import medians, of_layer
+from experiments.study import Run, Study
+from experiments.vgg_tables import seconds
+from minibn.errors import DataError
+
+WINDOW = 50
+RATE = 1e-6  # of the paper's Figs. 5b, 10, 11b and 13
+SAME = ("depth", "width", "samples", "target_std", "loss_scale", "init", "norm_output")
+
+
+def require_alike(studies: Sequence[Study]) -> None:
+    """Raise DataError unless the studies are of one network and problem."""
+    first = studies[0]
+    for study in studies[1:]:
+        for key in (*SAME, "fixed_affine"):
+            if study.settings[key] != first.settings[key]:
+                raise DataError(
+                    f"{study.folder} has {key} {study.settings[key]}, {first.folder} "
+                    f"{first.settings[key]}: figures compare like with like. Draw them apart."
+                )
+
+
+def loss_at(records: list[dict[str, Any]], step: int) -> float:
+    """The loss after `step` updates: see the module. nan if the run did not get there."""
+    if not records or records[-1]["step"] < step - 1:
+        return float("nan")
+    near = [r["loss"] for r in records if step - WINDOW < r["step"] <= step]
+    return float(np.median(near[:1] if step == 0 else near))
+
+
+def losses_at(group: Group, step: int) -> list[float]:
+    """A loss for each seed."""
+    return [loss_at(records, step) for records in group.records("metrics")]
+
+
+def outcome(group: Group) -> str:
+    """How many runs diverged, and when."""
+    results = [run.result or {} for run in group.runs]
+    steps = [r["step"] for r in results if r.get("status") == "diverged"]
+    return f"{len(steps)} of {len(results)} diverged (step {min(steps)})" if steps else ""
+
+
+def make_tables(groups: Sequence[Group]) -> list[str]:
+    """Markdown: loss, landscape, covariate shift."""
+    return [t for t in (loss_table(groups), landscape_table(groups), shift_table(groups)) if t]
+
+
+def loss_table(groups: Sequence[Group]) -> str:
+    reached = max(s[-1]["step"] + 1 for group in groups for s in group.records("metrics"))
+    steps = [s for s in (0, *paper.DEEP_LINEAR_STEPS) if s <= reached]
+    rows = []
+    for group in groups:
+        theirs = {0: None, **dict(zip(paper.DEEP_LINEAR_STEPS, _papers_losses(group), strict=True))}
+        cells = [
+            spread(losses_at(group, s)) + (f"; {theirs[s]:.3g}" if theirs[s] else "") for s in steps
+        ]
+        rows.append(_row(group, [str(len(group.runs)), *cells, outcome(group)]))
+    head = ["seeds", *(f"step {s:,}" for s in steps), ""]
+    return _table(head, rows) + "\n\n(training loss; behind a semicolon the paper's)"
+
+
+def _papers_losses(group: Group) -> Sequence[float | None]:
+    nothing = (None,) * len(paper.DEEP_LINEAR_STEPS)
+    return paper.DEEP_LINEAR_LOSS.get((group.variant, group.lr), nothing)
+
+
+def over_walks(group: Group, of: Callable[[dict[str, Any]], float], start: int = 0) -> list[float]:
+    """The median over training, from step `start`, of a number of each walk, for each seed."""
+    found = []
+    for records in group.records("landscape", direction="gradient"):
+        later = [r for r in records if r["step"] >= start]
+        found.append(over_training([r["step"] for r in later], [of(r) for r in later]))
+    return found
+
+
+def decades(record: dict[str, Any]) -> float:
+    """The width of a walk's band of losses: log10 of largest / least."""
+    low, high = ends(record, LOSS)
+    return float(np.log10(high / low)) if low > 0 and np.isfinite(high) else float("inf")
+
+
+def beta(record: dict[str, Any]) -> float:
+    return ends(record, "beta")[1]
+
+
+def landscape_table(groups: Sequence[Group]) -> str:
+    rows = []
+    for group in groups:
+        walks = group.records("landscape", direction="gradient")
+        if not walks:
+            continue
+        beside = group.lr == RATE
+        cells = [
+            spread(over_walks(group, decades)),
+            _of(paper.DEEP_LINEAR_LOSS_BAND, group, beside),
+            spread([beta(s[0]) for s in walks]),
+            spread(over_walks(group, beta)),
+            _of(paper.DEEP_LINEAR_BETA, group, beside),
+            spread([max(map(beta, s)) for s in walks]),
+            _of(paper.DEEP_LINEAR_LARGEST_BETA, group, beside),
+            f"{2 / group.lr:.3g}",
+        ]
+        rows.append(_row(group, cells))
+    head = [
+        "loss band", "paper's", "beta at step 0", "median beta", "paper's", "largest beta",
+        "paper's", "2/lr",
+    ]  # fmt: skip
+    note = "(walks along the gradient; loss band: log10 of largest / least, median over training)"
+    return f"{_table(head, rows)}\n\n{note}" if rows else ""
+
+
+def late_cosine(group: Group, layer: int) -> list[float]:
+    """The mean cosine of the second half of training, for each seed."""
+    found = []
+    for steps, values in of_layer(group, layer, "cosine"):
+        late = values[np.array(steps) >= steps[-1] / 2]
+        found.append(float(np.nanmean(late)) if (~np.isnan(late)).any() else float("nan"))
+    return found
+
+
+def layers_shown(group: Group) -> dict[int, int]:
+    """Layer -> the paper's layer of Fig. 3b that lies as deep."""
+    depth = group.runs[0].config["settings"]["depth"]
+    of = paper.DEEP_LINEAR_LAYERS
+    return {paper.same_depth(k, of, depth): k for k in paper.DEEP_LINEAR_SHIFT_LAYERS}
+
+
+def shift_table(groups: Sequence[Group]) -> str:
+    rows = []
+    for group in groups:
+        for layer, k in layers_shown(group).items() if group.records("shift") else ():
+            l2, cosine = paper.DEEP_LINEAR_SHIFT.get((group.variant, group.lr, k), (None, None))
+            cells = [
+                f"{layer}" + (f" (paper's {k})" if k != layer else ""),
+                spread(medians(group, layer, "l2")),
+                "" if l2 is None else f"{l2:.3g}",
+                spread(medians(group, layer, "relative")),
+                spread(late_cosine(group, layer)),
+                "" if cosine is None else f"{cosine:.3g}",
+            ]
+            rows.append(_row(group, cells))
+    head = ["layer", "l2", "paper's", "relative l2", "cosine", "paper's"]
+    note = "(Definition 2.1: medians over training; cosine: the mean of its second half)"
+    return f"{_table(head, rows)}\n\n{note}" if rows else ""
+
+
+def _of(theirs: dict[str, float], group: Group, beside: bool) -> str:
+    return f"{theirs[group.variant]:.3g}" if beside and group.variant in theirs else ""
+
+
+def _row(group: Group, cells: Sequence[str]) -> str:
+    return f"| {group.variant} | {group.lr:g} | {' | '.join(cells)} |"
+
+
+def _table(head: Sequence[str], rows: Sequence[str]) -> str:
+    names = ["variant", "lr", *head]
+    return "\n".join([f"| {' | '.join(names)} |", "|" + "---|" * len(names), *rows])
+
+
+def make_verdict(groups: Sequence[Group]) -> str:
+    """One paragraph: which of the paper's findings these runs show, and which they don't. A
+    comparison counts if it holds for the medians over seeds and for most seeds."""
+    lr = max(group.lr for group in groups)
+    at = {group.variant: group for group in groups if group.lr == lr}
+    last = min(s[-1]["step"] + 1 for group in at.values() for s in group.records("metrics"))
+    lines = []
+
+    def compare(
+        claim: str, less: str, more: str, of: Callable[[Group], list[float]], when: str
+    ) -> None:
+        if less not in at or more not in at:
+            return
+        a, b = of(at[less]), of(at[more])
+        if not a or not b or np.isnan([np.median(a), np.median(b)]).any():
+            return
+        pairs = list(zip(a, b, strict=False))
+        holds = np.median(a) < np.median(b) and 2 * sum(x < y for x, y in pairs) > len(pairs)
+        numbers_ = f"{np.median(a):.3g} against {np.median(b):.3g} {when}"
+        lines.append(("" if holds else "NOT seen: ") + f"{claim} ({numbers_})")
+
+    for step in sorted({min(1000, last), last}):
+        when = f"after {step:,} steps"
+        for norm, name in (("batchnorm", "BatchNorm"), ("l1", "l1"), ("l2", "l2"), ("linf", "l∞")):
+            claim = f"{name} trains faster than the standard network"
+            compare(claim, norm, "standard", partial(losses_at, step=step), when)
+    end = f"after {last:,} steps"
+    for other in ("batchnorm", "l2", "linf"):
+        compare(f"l1 beats {other}", "l1", other, partial(losses_at, step=last), end)
+    compare(
+        "BatchNorm has no less covariate shift, layer 9's l2", "standard", "batchnorm",
+        lambda g: medians(g, min(layers_shown(g)), "l2"), "as median over training",
+    )  # fmt: skip
+    compare(
+        "BatchNorm's effective beta is smaller", "batchnorm", "standard",
+        lambda g: over_walks(g, beta), "as median over training",
+    )  # fmt: skip
+    compare(
+        "BatchNorm's loss varies less along a walk", "batchnorm", "standard",
+        lambda g: over_walks(g, decades), "decades, as median over training",
+    )  # fmt: skip
+    seeds = max(len(group.runs) for group in groups)
+    count = f"{seeds} seed{'s' * (seeds != 1)}"
+    return f"Verdict at lr {lr:g}, {count}: " + "; ".join(lines or ["nothing to compare"]) + "."
+
+
+def summary(settings: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+    """What the curves were drawn from, in a small file (without paths of this machine)."""
+    runs = [run for group in groups for run in group.runs]
+    own = ("variants", "variants_elsewhere", "lr", "seed")
+    shared = {k: v for k, v in settings.items() if k not in own}
+    return {"settings": shared, "runs": {run.name: _of_run(run) for run in runs}}
+
+
+def _of_run(run: Run) -> dict[str, Any]:
+    config, metrics = run.config, run.records("metrics")
+    sparse = [m for m in metrics if m["step"] % WINDOW == 0 or m is metrics[-1]]
+    walks = [r for r in run.records("landscape") if r["direction"] == "gradient"]
+    shifts: dict[int, list[float | None]] = {}
+    for record in run.records("shift"):
+        shifts.setdefault(record["layer"], []).append(record["l2"])
+    return {
+        "variant": config["variant"],
+        "lr": config["lr"],
+        "seed": config["seed"],
+        "result": run.result,
+        "step": [m["step"] for m in sparse],
+        "loss": [_short(m["loss"]) for m in sparse],
+        "walk_step": [r["step"] for r in walks],
+        "walk_loss": [[_short(v) for v in ends(r, LOSS)] for r in walks],
+        "beta": [_short(beta(r)) for r in walks],
+        "shift_l2": {layer: _short(float(np.median(numbers(v)))) for layer, v in shifts.items()},
+        "seconds": seconds(run),
+        "environment": config["environment"],
+        "data_fingerprint": config["data_fingerprint"],
+    }
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.4g}") if np.isfinite(value) else None

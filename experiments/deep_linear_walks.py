@@ -1,0 +1,150 @@
+"""The landscape of deep linear networks, from landscape.jsonl of their runs: a file a rate.
+
+landscape-lr1e-06.png         loss, change of the gradient and effective beta along the gradient, a
+                              column a variant (Figs. 10, 13)
+gradient-change-lr1e-06.png   the gradient's change against the step size, a line a step (Fig. 11b)
+
+"Least to largest" is over the step sizes of a walk from one point of one training. Dotted: what
+was read off the paper's figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.figures import PAPER, early_steps, legend_below, log_limits, pyplot, save
+from experiments.landscape_figures import CHANGE, LINES, LOSS, band, effective_beta
+from experiments.series import Curve, Group, draw_curve, middle_of, numbers
+
+RATE = 1e-6  # of the paper's Figs. 10, 11b and 13
+ROWS = {
+    LOSS: "loss along the walk",
+    CHANGE: "‖∇L(w - ηd) - ∇L(w)‖ (l2)",
+    "beta": "effective beta",
+}
+LEVEL = {"color": "0.35", "linestyle": "--", "linewidth": 1}
+
+
+def draw(groups: Sequence[Group], folder: Path) -> list[Path]:
+    """All views of this module that the records allow. Returns the paths of the PNGs."""
+    walked: dict[float, list[Group]] = {}
+    for group in groups:
+        if group.records("landscape"):
+            walked.setdefault(group.lr, []).append(group)
+    return [
+        path
+        for lr, found in walked.items()
+        for path in (landscape(found, lr, folder), gradient_change(found, lr, folder))
+    ]
+
+
+def _columns(groups: Sequence[Group], rows: int, height: float) -> tuple[Any, Any]:
+    """A column a variant, each with its name above, on common scales."""
+    figure, grid = pyplot().subplots(
+        rows, len(groups), figsize=(1.6 + 2.2 * len(groups), height),
+        sharex=True, sharey="row", squeeze=False,
+    )  # fmt: skip
+    for axes, group in zip(grid[0], groups, strict=True):
+        axes.set_title(group.variant, color=group.colour, fontsize=10)
+    return figure, grid
+
+
+def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
+    """Figs. 10 and 13."""
+    figure, grid = _columns(groups, 3, 7.6)
+    bands = {key: [band(group, key) for group in groups] for key in (LOSS, CHANGE)}
+    for row, (key, pairs) in zip(grid, bands.items(), strict=False):
+        largest = [_largest_losses(group) for group in groups] if key == LOSS else []
+        limits = log_limits(
+            [values for pair in pairs for curve in pair for values in curve[1:]],
+            [values for _, values in largest],
+        )
+        for axes, group, (low, high) in zip(row, groups, pairs, strict=True):
+            _shade(axes, low.below(10 * limits[1]), high.below(10 * limits[1]), group.colour)
+            axes.set(yscale="log", ylim=limits)
+        for axes, group, (steps, values) in zip(row, groups, largest, strict=False):
+            axes.plot(steps, values, color=group.colour, **PAPER)
+    betas = [effective_beta(group) for group in groups]
+    limits = log_limits([values for curve in betas for values in curve[1:]], [np.array([2 / lr])])
+    for axes, group, curve in zip(grid[2], groups, betas, strict=True):
+        draw_curve(axes, curve.below(10 * limits[1]), group.colour)
+        axes.axhline(2 / lr, **LEVEL)
+        if lr == RATE and group.variant in paper.DEEP_LINEAR_BETA:
+            median = paper.DEEP_LINEAR_BETA[group.variant]
+            axes.plot(curve.steps[[0, -1]], [median] * 2, color=group.colour, **PAPER)
+        axes.set(yscale="log", ylim=limits)
+    last = max(curve.steps[-1] for curve in betas)
+    for axes in grid.flat:
+        early_steps(axes, last)
+    for axes, label in zip(grid[:, 0], ROWS.values(), strict=True):
+        axes.set_ylabel(label)
+    for axes in grid[-1]:
+        axes.set_xlabel("step of training", fontsize=9)
+    line = pyplot().Line2D
+    handles = [line([], [], label=f"2/lr = {2 / lr:g}: the edge of stability", **LEVEL)]
+    if lr == RATE:
+        text = "the paper's: largest loss at three steps, median beta over training"
+        handles.append(line([], [], color="0.35", label=text, **PAPER))
+    sizes = groups[0].records("landscape")[0][0]["step_sizes"]
+    title = (
+        f"Walks along the gradient, lr {lr:g}: least to largest over steps of {min(sizes):g} to "
+        f"{max(sizes):g}\n({middle_of(groups)})"
+    )
+    legend_below(figure, handles, title, columns=2 if len(groups) > 2 else 1)
+    return save(figure, folder, f"landscape-lr{lr:g}")
+
+
+def _largest_losses(group: Group) -> tuple[Sequence[float], np.ndarray]:
+    """(steps, the largest losses of the paper's walks there), if it shows this group."""
+    shown = group.lr == RATE and group.variant in paper.DEEP_LINEAR_LARGEST_LOSS
+    if not shown:
+        return (), np.array([])
+    losses = paper.DEEP_LINEAR_LARGEST_LOSS[group.variant]
+    return paper.DEEP_LINEAR_WALK_STEPS, np.array(losses)
+
+
+def _shade(axes: Any, low: Curve, high: Curve, shade: str) -> None:
+    """The band of the median seed, and paler what any seed reached."""
+    axes.fill_between(low.steps, low.low, high.high, color=shade, alpha=0.15, linewidth=0)
+    axes.fill_between(low.steps, low.median, high.median, color=shade, alpha=0.4, linewidth=0)
+    for end in (low.median, high.median):
+        axes.plot(low.steps, end, color=shade, linewidth=0.8)
+
+
+def gradient_change(groups: Sequence[Group], lr: float, folder: Path) -> Path:
+    """Fig. 11b, of the first seed."""
+    figure, grid = _columns(groups, 1, 4.0)
+    chosen = [group.records("landscape")[0] for group in groups]
+    last = max(records[-1]["step"] for records in chosen)
+    plt = pyplot()
+    shades = plt.cm.ScalarMappable(plt.Normalize(0, last), plt.get_cmap("coolwarm"))
+    for axes, group, records in zip(grid[0], groups, chosen, strict=True):
+        places = np.unique(np.linspace(0, len(records) - 1, LINES).round().astype(int))
+        for record in (records[i] for i in places[::-1]):
+            first = record["step"] == 0
+            style = {"linestyle": "--", "linewidth": 1.8} if first else {"linewidth": 0.8}
+            change = numbers(record[CHANGE], null=np.nan)
+            axes.plot(record["step_sizes"], change, color=shades.to_rgba(record["step"]), **style)
+        theirs = paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE.get(group.variant)
+        if lr == RATE and theirs:
+            axes.plot(paper.DEEP_LINEAR_STEP_SIZES, theirs, color="black", **PAPER, zorder=3)
+        axes.set(xscale="log", yscale="log")
+    theirs_always = [
+        np.array(v) for v in paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE.values() if lr == RATE
+    ]
+    seen = [numbers(r[CHANGE]) for records in chosen for r in records]
+    grid[0][0].set(ylim=log_limits(seen, theirs_always), ylabel="change of the gradient (l2)")
+    figure.supxlabel("step size (along the gradient)", fontsize=9)
+    note = "; black: the paper's median over training" if lr == RATE else ""
+    title = f"How far the gradient changes along the walk, lr {lr:g}\none seed; dashed: step 0"
+    figure.suptitle(title + note, fontsize=9)
+    width = figure.get_figwidth()
+    figure.tight_layout(rect=(0, 0, 1 - 1.1 / width, 1))
+    place = figure.add_axes((1 - 1.0 / width, 0.2, 0.16 / width, 0.58))
+    figure.colorbar(shades, cax=place, label="step of training")
+    return save(figure, folder, f"gradient-change-lr{lr:g}")

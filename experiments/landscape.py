@@ -1,0 +1,48 @@
+"""Figures 4, 11a and 12 of the paper: BatchNorm's landscape, by walks along the gradient.
+
+At steps of one training per variant, the loss and its gradient are measured at w - η ∇L(w) for η
+of 1/2, 1, 2 and 4 times the learning rate, on the batch of the step. The paper's claim: with
+BatchNorm the loss varies less along the walk, its gradient changes less, and the "effective" beta,
+‖Δ gradient‖ / distance, is smaller. (Not at step 0, in its curves as in ours.)
+
+The trainings are those of `vgg_cifar`, with probes on: about a sixth dearer. Figs. 10, 11b and 13,
+of the deep linear network, come from `deep_linear`.
+
+    python -m experiments.landscape --quick
+    python -m experiments.landscape --backend cupy
+    python -m experiments.landscape --resume STUDY
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments import vgg_cifar, vgg_runs, vgg_settings
+from experiments.command_line import setting
+
+
+@dataclass(frozen=True)
+class Settings(vgg_settings.Settings):
+    """Those of all VGG trainings, with other defaults."""
+
+    variants: tuple[str, ...] = setting(("standard", "batchnorm"), "what to train")
+    # The paper draws a point each 100 steps.
+    probe_every: int = setting(100, "steps between walks along the gradient (and some early)")
+    # Its text claims the same for random directions, without a figure.
+    probe_directions: tuple[str, ...] = setting(
+        ("gradient", "random"), "directions of the walks: gradient, random, filter"
+    )
+
+
+QUICK = {**vgg_cifar.QUICK, "steps": 400, "probe_every": 20}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study, draw its figures, print its table. Returns the exit code."""
+    return vgg_runs.attend("landscape", Settings, QUICK, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""How large may the learning rate be, with and without each norm? (Bjorck et al., NeurIPS 2018.)
+
+The paper shows two rates (Fig. 1: at 0.5 the standard network stays at chance). Bjorck et al. say
+that BatchNorm helps *by* larger rates: at an equal small one both reach about the same accuracy,
+and without it large steps let activations explode, the more the deeper the layer. So each variant
+is trained shortly at each rate of a geometric grid, with several seeds. The study tells
+
+    the largest rate that does not diverge, and the largest that learns
+    the accuracy over the grid; the best, and how much of the gain is there at equal rate already
+    mean and variance of each layer's output in the last steps before a loss is not finite
+
+by the definitions in learning_rates_tables.py. Above a rate at which every seed of a variant
+diverged, that variant is not run.
+
+    python -m experiments.learning_rates --quick
+    python -m experiments.learning_rates --backend cupy
+    python -m experiments.learning_rates --resume STUDY
+
+On a CPU, in about CPU_MINUTES minutes of one core:
+
+    python -m experiments.learning_rates --model vgg11 --width 0.25 --steps 200 \\
+        --lr 0.05 0.1 0.2 0.4 0.8 1.6 3.2 6.4 --test-size 2000 --threads 1
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from experiments import learning_rates_figures, session, vgg_cifar, vgg_runs, vgg_settings
+from experiments.command_line import UsageError, at_least, setting
+from experiments.learning_rates_tables import barrier, largest_stable
+from experiments.probes import numbers
+from experiments.recorders import Distributions, Recorder
+from experiments.step import Step
+from experiments.study import Study
+from experiments.training import clock, train
+from experiments.vgg_settings import Plan
+from minibn import nn, to_numpy
+from minibn.data import Batches, Dataset, pad_crop_flip
+from minibn.tape import value
+
+__all__ = ["Settings", "largest_stable", "main"]
+
+KIND = "learning_rates"
+
+
+@dataclass(frozen=True)
+class Settings(vgg_settings.Settings):
+    """Those of all VGG trainings, with other defaults."""
+
+    variants: tuple[str, ...] = setting(
+        ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard", "l1", "l2", "linf"),
+        f"what to train: {', '.join(vgg_settings.VARIANTS)}",
+    )
+    # Doubling, from where the standard network is slow to beyond what BatchNorm bears.
+    lr: tuple[float, ...] = setting(
+        (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4), "the grid of learning rates"
+    )
+    # At step 1,000 Fig. 1 has 49 and 83 % at rate 0.1, and 10 % for the standard network at 0.5.
+    steps: int = setting(1000, "updates per run")
+    # What a rate does near the edge depends on the seed.
+    seed: tuple[int, ...] = setting((0, 1, 2), "root seeds of weights, data order and noise")
+    out: str | None = setting(
+        None, "the study's folder (default: runs/learning_rates/TIME)", kind=str
+    )
+    # Short runs need their test accuracy once, at the end, which is always measured.
+    eval_every: int = setting(1000, "steps between measurements of test accuracy")
+    record_every: int = setting(1, "", flag=False)  # distributions: here, their moments alone
+    checkpoint_every: int = setting(100, "steps between checkpoints")
+    # Most runs that diverge do it at once. To look costs a quarter of a step.
+    moments_steps: int = setting(
+        40, "record mean and variance of the layers' outputs in the first so many steps"
+    )
+
+
+# Rates four times apart: enough to see that one variant bears more than the other.
+QUICK = {
+    **{k: v for k, v in vgg_cifar.QUICK.items() if k != "record_every"},
+    "variants": ("standard", "batchnorm", "l2"), "lr": (0.05, 0.2, 0.8, 3.2),
+    "seed": (0, 1), "steps": 150,
+}  # fmt: skip
+
+
+def check(s: Settings) -> None:
+    """Raise UsageError for settings that can't work."""
+    vgg_settings.check(s)
+    at_least("--moments-steps", s.moments_steps, 0)
+
+
+class Moments(Recorder):
+    """moments.jsonl: {step, mean, var}, lists by layer from the first.
+
+    What a convolution or linear layer puts out, before norm and noise, so that no norm fixes it:
+    the mean over its channels of |mean over the batch|, and of the variance over the batch (and
+    height and width). null: not finite.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    @contextmanager
+    def during(self, step: Step) -> Iterator[None]:
+        if step.number >= self.steps:
+            yield
+            return
+        seen: list[Any] = []
+
+        def see(module: nn.Module, inputs: tuple, output: Any) -> None:
+            y = value(output)
+            axes = tuple(range(y.ndim - 1))
+            seen.append((abs(y.mean(axis=axes)).mean(), y.var(axis=axes).mean()))
+
+        with ExitStack() as stack:
+            for name, part in step.model.children():
+                if name.startswith(("conv", "linear")):
+                    stack.enter_context(part.watch(see))
+            yield
+        mean, var = ([float(to_numpy(x)) for x in column] for column in zip(*seen, strict=True))
+        step.run.stream("moments").append(
+            {"step": step.number, "mean": numbers(mean), "var": numbers(var)}
+        )
+
+
+def configuration(s: Settings, plan: Plan, data: Dataset) -> dict[str, Any]:
+    return {**vgg_runs.configuration(s, plan, data), "experiment": KIND}
+
+
+def run(s: Settings, study: Study, plan: Plan, data: Dataset) -> dict[str, Any]:
+    """Train one variant at one rate, from its last checkpoint if there is one."""
+    folder = study.run(plan.name)
+    if done := vgg_runs.finished(s, folder):
+        return done
+    folder.begin(configuration(s, plan, data))
+    model = vgg_runs.network(s, plan.variant, plan.seed)
+    shared = vgg_runs.recorders(s, model, plan, data)
+    recorders = [r for r in shared if not isinstance(r, Distributions)]
+    return train(
+        folder,
+        model,
+        vgg_runs.sgd(s, model, plan.lr),
+        Batches(
+            data.train_images,
+            data.train_labels,
+            s.batch_size,
+            plan.seed,
+            pad_crop_flip if s.augment else None,
+        ),
+        steps=s.steps,
+        recorders=[*recorders, Moments(s.moments_steps)],
+        checkpoint_every=s.checkpoint_every,
+        label=f"{plan.variant} lr {plan.lr:g} seed {plan.seed}",
+    )
+
+
+def ascending(s: Settings) -> list[Plan]:
+    """By rate: whether one is run depends on those below."""
+    return sorted(vgg_settings.plans(s), key=lambda plan: plan.lr)
+
+
+def study_all(s: Settings, study: Study) -> int:
+    data = vgg_runs.load_data(s)
+    if s.batch_size > len(data.train_images):
+        raise UsageError(
+            f"--batch-size {s.batch_size} is more than the {len(data.train_images):,} training "
+            "images. Use a smaller batch."
+        )
+    plans = ascending(s)
+    for plan in plans:
+        folder = study.run(plan.name)
+        if folder.begun and not vgg_runs.finished(s, folder):
+            session.unchanged(folder, configuration(s, plan, data), s.force)
+    study.change(**session.stored(s))
+    announce(s, study, data)
+    ended: dict[str, list[tuple[float, bool]]] = {}  # variant -> (rate, whether it diverged)
+    for plan in plans:
+        before = ended.setdefault(plan.variant, [])
+        if plan.lr > barrier(before):
+            continue
+        result = run(s, study, plan, data)
+        before.append((plan.lr, result["status"] == "diverged"))
+        # Hundreds of networks that nobody asks for: with more --steps a run begins again, the same.
+        study.run(plan.name).checkpoint_path.unlink(missing_ok=True)
+        if result["status"] == "diverged":
+            print(f"{plan.name}: diverged at step {result['step']}", flush=True)
+    for variant, before in ended.items():
+        if (end := barrier(before)) < max(s.lr):
+            print(f"{variant}: not run above {end:g}, where every seed diverged", flush=True)
+    learning_rates_figures.draw([study])
+    return 0
+
+
+def announce(s: Settings, study: Study, data: Dataset) -> None:
+    """Say what is to be done, and how long that takes at most."""
+    todo = [p for p in ascending(s) if not vgg_runs.finished(s, study.run(p.name))]
+    steps = sum(s.steps - len(study.run(plan.name).records("metrics")) for plan in todo)
+    print(
+        f"{study.folder}: at most {len(todo)} of {len(s.variants) * len(s.lr) * len(s.seed)} runs "
+        f"to do, {steps:,} steps on {data.name}, {s.model} width {s.width:g}, {s.backend}, threads "
+        f"{s.threads}, kernels {s.kernels}",
+        flush=True,
+    )
+    if todo and s.backend != "cupy" and not s.quick:
+        seconds = vgg_runs.seconds_a_step(s, data) * steps
+        if seconds > 600:
+            print(
+                f"This will take at most about {clock(seconds)} here. It can be stopped and "
+                "continued at any time; --quick shows the same findings in a minute.",
+                flush=True,
+            )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study, draw its figures, print its tables. Returns the exit code."""
+    return session.attend(
+        session.Experiment(
+            "learning_rates", Settings, partial(vgg_runs.preset, Settings, QUICK), check, study_all
+        ),
+        description=str(__doc__).partition("\n\n")[0],
+        arguments=arguments,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""Figures, tables and summary of `learning_rates` studies, from their files.
+
+    python -m experiments.learning_rates_figures STUDY [STUDY ...] [--out DIR]
+
+draws them again, for several studies (of one network on one data set) together; into the first one
+unless --out says otherwise.
+
+learning_rates.png   accuracy against the rate, and the outcome of each run
+divergence.png       mean and variance of the layers' outputs in the last steps before a loss is
+                     not finite, beside another variant at the same rate; only if a run diverged
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.command_line import UsageError, parse, report, setting
+from experiments.figures import colour, legend_below, pyplot, save
+from experiments.learning_rates_tables import (
+    AT_CHANCE,
+    CHANCE,
+    DIVERGED,
+    LEARNS,
+    Outcome,
+    at,
+    definitions,
+    gains_table,
+    grid_table,
+    largest,
+    outcomes,
+    rates_of,
+    stable_table,
+    summary,
+)
+from experiments.series import Curve, draw_curve, over_seeds, without_copies
+from experiments.study import Run, Study, write_json
+from experiments.vgg_tables import require_alike
+from minibn import checkpoint
+from minibn.errors import DataError
+
+PROGRAM = "python -m experiments.learning_rates_figures"
+MARKS: dict[str, tuple[str, dict[str, Any]]] = {
+    LEARNS: ("learns", {"marker": "o"}),
+    AT_CHANCE: ("at chance", {"marker": "o", "markerfacecolor": "white"}),
+    DIVERGED: ("diverged", {"marker": "x", "markeredgewidth": 1.4}),
+}
+SHOWN = 4  # steps before divergence
+
+
+def draw(studies: Sequence[Study], out: Path | None = None) -> None:
+    """Draw everything, write table.md and summary.json, and print tables and paths.
+
+    Raises DataError if no run has ended, or if the studies are not of one network and data set.
+    """
+    out = out or studies[0].folder
+    require_alike(studies)
+    settings = studies[0].settings
+    runs = without_copies(run for study in studies for run in study.runs())
+    found = outcomes(runs)
+    if not found:
+        raise DataError(f"{studies[0].folder} has no run that ended. Continue it with --resume.")
+    grid = sorted({lr for study in studies for lr in study.settings["lr"]})
+    parts = (stable_table(found, grid), gains_table(found), grid_table(found, grid))
+    text = "\n\n".join([*(part for part in parts if part), definitions(settings["steps"])])
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(out / "table.md", text + "\n")
+    write_json(out / "summary.json", summary(settings, runs, found, grid))
+    paths = [rates_figure(found, grid, settings, out / "figures")]
+    paths += divergence_figure(runs, found, out / "figures")
+    print(f"\n{text}\n\nFigures: {', '.join(map(str, paths))}")
+
+
+def rates_figure(
+    found: Sequence[Outcome], grid: Sequence[float], settings: dict[str, Any], folder: Path
+) -> Path:
+    plt = pyplot()
+    variants = list(dict.fromkeys(o.variant for o in found))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.4), width_ratios=(1, 1, 1.15))
+    for axes, key, title in (
+        (left, "train", f"training accuracy, last tenth of {settings['steps']:,} steps"),
+        (middle, "test", "test accuracy at the end"),
+    ):
+        for variant in variants:
+            draw_curve(axes, by_rate(found, variant, key), colour(variant), marker=".")
+        axes.axhline(CHANCE, color="black", linewidth=0.8, linestyle=":")
+        axes.set(title=title, ylabel="accuracy", ylim=(0, None))
+    bars(right, found, variants)
+    for axes in (left, middle, right):
+        axes.set(xscale="log", xlabel="learning rate")
+        axes.set_xticks(grid, [f"{lr:g}" for lr in grid], fontsize=8)
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(grid[0] / 1.5, grid[-1] * 1.5)
+    lines = [plt.Line2D([], [], color=colour(v), marker=".", label=v) for v in variants]
+    marks = [
+        plt.Line2D([], [], color="black", linestyle="", label=name, **style)
+        for name, style in MARKS.values()
+    ]
+    seeds = len({o.seed for o in found})
+    band = "one seed" if seeds == 1 else f"median of {seeds} seeds, band: least to largest"
+    title = (
+        f"{settings['model']}, width {settings['width']:g}, {settings['data']}, batch "
+        f"{settings['batch_size']}; {band}; dotted: chance (diverged counts as chance)"
+    )
+    legend_below(figure, [*lines, *marks], title, columns=len(lines) + len(marks))
+    return save(figure, folder, "learning_rates")
+
+
+def by_rate(found: Sequence[Outcome], variant: str, key: str) -> Curve:
+    """Over the rates instead of steps."""
+    seeds = sorted({o.seed for o in found if o.variant == variant})
+    of = [[o for o in found if (o.variant, o.seed) == (variant, seed)] for seed in seeds]
+    return over_seeds(([o.lr for o in run], [getattr(o, key) for o in run]) for run in of)
+
+
+def bars(axes: Any, found: Sequence[Outcome], variants: Sequence[str]) -> None:
+    """A row a variant: how far up every seed learns or does not diverge, and each run as a mark."""
+    without, learning = largest(found, learns=False), largest(found)
+    least = min(o.lr for o in found) / 1.5
+    for row, variant in enumerate(variants):
+        for rates, height, alpha in ((without, 0.8, 0.15), (learning, 0.8, 0.3)):
+            end = float(np.median(list(rates[variant].values())))
+            if end > 0:
+                axes.barh(
+                    row, end - least, height, left=least, color=colour(variant), alpha=alpha,
+                    linewidth=0,
+                )  # fmt: skip
+        seeds = sorted({o.seed for o in found if o.variant == variant})
+        for lr in rates_of(found, variant):
+            for seed, o in at(found, variant, lr).items():
+                place = row + 0.5 * ((seeds.index(seed) + 0.5) / len(seeds) - 0.5)
+                style = MARKS[o.status][1]
+                axes.plot(lr, place, color=colour(variant), linestyle="", markersize=4, **style)
+    axes.set_yticks(range(len(variants)), variants, fontsize=8)
+    axes.set_ylim(len(variants) - 0.5, -0.5)
+    axes.grid(False)
+    axes.set_title("each run (a mark a seed); dark: median of the largest\n"
+                   "rate that learns, pale: without divergence", fontsize=9)  # fmt: skip
+
+
+def divergence_figure(runs: Sequence[Run], found: Sequence[Outcome], folder: Path) -> list[Path]:
+    """The standard network's run that diverged at the lowest rate, if its moments were recorded up
+    to there, beside BatchNorm's (else any two)."""
+    chosen = diverged_and_other(runs, found)
+    if chosen is None:
+        return []
+    plt = pyplot()
+    bad, other, step = chosen
+    steps = sorted({0, *range(max(0, step - SHOWN), step)})
+    figure, grid = plt.subplots(
+        2, len(other) + 1, figsize=(1.5 + 3.6 * (len(other) + 1), 5.4), sharex=True, sharey="row",
+        squeeze=False,
+    )  # fmt: skip
+    shades = plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(steps)))
+    for column, run in enumerate([bad, *other]):
+        records = {r["step"]: r for r in run.records("moments")}
+        for axes, key in zip(grid[:, column], ("mean", "var"), strict=True):
+            for number, shade in zip(steps, shades, strict=True):
+                if number in records:
+                    values = [np.nan if v is None else v for v in records[number][key]]
+                    layers = range(1, len(values) + 1)
+                    axes.plot(layers, values, ".-", color=shade, label=f"step {number}")
+            axes.set_yscale("log")
+        title = f"{run.config['variant']}" + (f", diverged at step {step}" if run is bad else "")
+        grid[0, column].set_title(title, color=colour(run.config["variant"]))
+        grid[1, column].set_xlabel("layer")
+    grid[0, 0].set_ylabel("|mean| of a unit")
+    grid[1, 0].set_ylabel("variance of a unit")
+    handles = grid[0, 0].get_legend_handles_labels()[0]
+    title = (
+        f"what the layers put out (before any norm), lr {bad.config['lr']:g}, "
+        f"seed {bad.config['seed']}: mean over a layer's units"
+    )
+    legend_below(figure, handles, title)
+    return [save(figure, folder, "divergence")]
+
+
+def diverged_and_other(
+    runs: Sequence[Run], found: Sequence[Outcome]
+) -> tuple[Run, list[Run], int] | None:
+    """(run, [another at its rate and seed], the step at which it diverged)."""
+    named = {(r.config["variant"], r.config["lr"], r.config["seed"]): r for r in runs}
+    bad = sorted(
+        (o for o in found if o.status == DIVERGED),
+        key=lambda o: (o.variant != "standard", o.lr, o.seed),
+    )
+    for o in bad:
+        run = named[o.variant, o.lr, o.seed]
+        recorded = {r["step"] for r in run.records("moments")}
+        if o.step and o.step - 1 in recorded:
+            others = [
+                named[p.variant, p.lr, p.seed]
+                for p in sorted(found, key=lambda p: p.variant != "batchnorm")
+                if (p.lr, p.seed) == (o.lr, o.seed) and p.status != DIVERGED
+            ]
+            return run, others[:1], o.step
+    return None
+
+
+@dataclass(frozen=True)
+class Options:
+    out: str | None = setting(None, "folder for figures, table and summary", kind=str)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    folders = []
+    while words and not words[0].startswith("-"):
+        folders.append(Path(words.pop(0)))
+    try:
+        given = parse(
+            Options,
+            words,
+            program=f"{PROGRAM} STUDY [STUDY ...]",
+            description=str(__doc__).partition("\n\n")[0],
+        )
+        if not folders:
+            raise UsageError(f"which study? {PROGRAM} runs/learning_rates/TIME")
+        out = Path(given["out"]) if given.get("out") else None
+        draw([Study.open(folder, "learning_rates", "STUDY") for folder in folders], out)
+    except (UsageError, DataError, OSError) as error:
+        return report(PROGRAM, error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

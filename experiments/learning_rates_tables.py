@@ -1,0 +1,290 @@
+"""What the runs of `learning_rates` say: outcomes, largest stable rates, tables.
+
+The definitions, fixed before the runs:
+
+A run *diverged* if its loss was not finite at some step. It *learns* if its mean training loss over
+the last tenth of the steps lies more than 0.05 below ln 10. No constant answer has an expected loss
+below ln 10, whatever its biases do, and over a tenth of 200 steps the loss of a dead network
+scatters by 0.005 (sd); so this much is no accident, and who just begins to learn counts. Else it is
+at *chance*: dead, or too slow for so few steps.
+
+The largest rate *without divergence* of a variant and seed is the largest of the grid such that
+neither it nor a smaller one diverged: behind a rate that diverged, a network that dies first is no
+more stable. The largest rate that *learns* is the largest at which the run learns, whatever smaller
+rates do: the reading that favours each variant.
+
+A variant's *best* rate has the highest training accuracy (mean over seeds; it is never chosen by
+the test set). A diverged run counts as chance in accuracies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.figures import in_order
+from experiments.series import spread
+from experiments.study import Run
+from experiments.vgg_tables import seconds
+
+CLASSES = 10  # of both data sets
+CHANCE = 1 / CLASSES
+MARGIN = 0.05  # of the loss (nats) below a constant answer's
+LAST = 0.1  # the share of the steps over which a run's end is averaged
+LEARNS, AT_CHANCE, DIVERGED = "learns", "chance", "diverged"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. Loss and `train` are means over the last tenth of the steps; `test` is NaN
+    where it was not measured; `step` is that of divergence."""
+
+    variant: str
+    lr: float
+    seed: int
+    status: str
+    loss: float = math.inf
+    train: float = CHANCE
+    test: float = CHANCE
+    step: int | None = None
+
+
+def outcome(run: Run) -> Outcome | None:
+    """None while the run has no end."""
+    result, config = run.result, run.config
+    if result is None:
+        return None
+    who = (config["variant"], config["lr"], config["seed"])
+    if result["status"] == "diverged":
+        return Outcome(*who, DIVERGED, step=result["step"])
+    metrics, tests = run.records("metrics"), run.records("test")
+    last = metrics[-max(1, int(len(metrics) * LAST)) :]
+    loss, train = (float(np.mean([m[key] for m in last])) for key in ("loss", "accuracy"))
+    status = LEARNS if loss < math.log(CLASSES) - MARGIN else AT_CHANCE
+    return Outcome(*who, status, loss, train, tests[-1]["accuracy"] if tests else math.nan)
+
+
+def outcomes(runs: Iterable[Run]) -> list[Outcome]:
+    """Of the runs that ended, by variant in the order of figures, rate and seed."""
+    found = [o for o in map(outcome, runs) if o]
+    order = in_order(o.variant for o in found)
+    return sorted(found, key=lambda o: (order.index(o.variant), o.lr, o.seed))
+
+
+def largest_stable(runs: Iterable[Run], *, learns: bool = True) -> dict[str, dict[int, float]]:
+    """variant -> seed -> the largest rate of the grid at which it learns or, with `learns` False,
+    up to which it does not diverge. 0.0: no rate of the grid."""
+    return largest(outcomes(runs), learns=learns)
+
+
+def largest(found: Sequence[Outcome], *, learns: bool = True) -> dict[str, dict[int, float]]:
+    """`largest_stable` of outcomes."""
+    rates: dict[str, dict[int, float]] = {}
+    for variant, seed in dict.fromkeys((o.variant, o.seed) for o in found):
+        of = [o for o in found if (o.variant, o.seed) == (variant, seed)]
+        if learns:
+            good = [o.lr for o in of if o.status == LEARNS]
+        else:
+            end = min((o.lr for o in of if o.status == DIVERGED), default=math.inf)
+            good = [o.lr for o in of if o.lr < end]
+        rates.setdefault(variant, {})[seed] = max(good, default=0.0)
+    return rates
+
+
+def barrier(ended: Iterable[tuple[float, bool]]) -> float:
+    """From (rate, whether it diverged) of a variant's runs: the smallest rate at which all
+    diverged; infinity if there is none. Above it nothing is run."""
+    at: dict[float, list[bool]] = {}
+    for lr, diverged in ended:
+        at.setdefault(lr, []).append(diverged)
+    return min((lr for lr, all_of in at.items() if all(all_of)), default=math.inf)
+
+
+def at(found: Sequence[Outcome], variant: str, lr: float) -> dict[int, Outcome]:
+    """seed -> outcome of the variant at the rate."""
+    return {o.seed: o for o in found if (o.variant, o.lr) == (variant, lr)}
+
+
+def rates_of(found: Sequence[Outcome], variant: str) -> list[float]:
+    return sorted({o.lr for o in found if o.variant == variant})
+
+
+def best_rate(found: Sequence[Outcome], variant: str) -> float:
+    """The rate of the highest mean training accuracy; of equal ones, the smallest."""
+
+    def mean(lr: float) -> float:
+        return float(np.mean([o.train for o in at(found, variant, lr).values()]))
+
+    return max(rates_of(found, variant), key=lambda lr: (mean(lr), -lr))
+
+
+def smallest_common_rate(found: Sequence[Outcome], variants: Sequence[str]) -> float | None:
+    """The smallest rate at which every run of all these variants learns; None if there is none."""
+    common = set.intersection(*(set(rates_of(found, v)) for v in variants))
+    good = [
+        lr
+        for lr in common
+        if all(o.status == LEARNS for v in variants for o in at(found, v, lr).values())
+    ]
+    return min(good, default=None)
+
+
+def stable_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
+    """Markdown: a row a variant."""
+    rows = [
+        "| variant | largest rate without divergence | largest rate that learns | best rate "
+        "| train accuracy there | test accuracy there |",
+        "|---|---|---|---|---|---|",
+    ]
+    without, learning = largest(found, learns=False), largest(found)
+    for variant in without:
+        best = best_rate(found, variant)
+        there = at(found, variant, best).values()
+        cells = [
+            variant,
+            rates_text(without[variant].values(), grid[-1]),
+            rates_text(learning[variant].values(), grid[-1]),
+            f"{best:g}",
+            spread([o.train for o in there], ".3f"),
+            spread([o.test for o in there], ".3f"),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    note = (
+        "(median over seeds, least to largest where they differ; ≥: the largest rate of the grid; "
+        "none: no rate of the grid)"
+    )
+    return "\n".join(rows) + "\n\n" + note
+
+
+def rates_text(rates: Iterable[float], top: float) -> str:
+    """The (lower) median of rates, with the least and largest where they differ."""
+    ordered = sorted(rates)
+    low, middle, high = (
+        ("≥ " if lr >= top else "") + f"{lr:g}" if lr else "none"
+        for lr in (ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1])
+    )
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def grid_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
+    """Markdown: training accuracy, a row a variant, a column a rate."""
+    rows = [f"| variant | {' | '.join(f'{lr:g}' for lr in grid)} |", "|---" * (len(grid) + 1) + "|"]
+    for variant in dict.fromkeys(o.variant for o in found):
+        end = barrier((o.lr, o.status == DIVERGED) for o in found if o.variant == variant)
+        cells = [_cell(list(at(found, variant, lr).values()), lr > end) for lr in grid]
+        rows.append(f"| {variant} | {' | '.join(cells)} |")
+    note = (
+        "(training accuracy by rate, mean over seeds, a diverged run counted as chance; in "
+        "brackets how many did not learn; not run: above a rate at which every seed diverged)"
+    )
+    return "\n".join(rows) + "\n\n" + note
+
+
+def _cell(there: Sequence[Outcome], skipped: bool) -> str:
+    if not there:
+        return "not run" if skipped else ""
+    count = [(s, sum(o.status == s for o in there)) for s in (AT_CHANCE, DIVERGED)]
+    failed = ", ".join(f"{n} {s}" for s, n in count if n)
+    if count[1][1] == len(there):
+        return f"diverged at step {spread([o.step or 0 for o in there], 'g')}"
+    return f"{np.mean([o.train for o in there]):.3f}" + (f" ({failed})" if failed else "")
+
+
+def gains(found: Sequence[Outcome], variant: str, base: str = "standard") -> dict[str, Any] | None:
+    """How much better `variant` is at its best rate than `base` at its own, in two parts: at equal
+    rate (the best of `base`), and by its own best rate. By seed, in training accuracy.
+
+    {"base_rate", "rate", "equal_rate": [...], "own_rate": [...], "small_rate": a rate or None,
+    "at_small_rate": [...]}; None if there is nothing to compare. The small rate is the smallest at
+    which every run of both learns: there Bjorck et al. find little difference.
+    """
+    if not {base, variant} <= {o.variant for o in found}:
+        return None
+    base_rate, rate = best_rate(found, base), best_rate(found, variant)
+    theirs, equal, own = (
+        at(found, *key) for key in ((base, base_rate), (variant, base_rate), (variant, rate))
+    )
+    seeds = sorted(set(theirs) & set(equal) & set(own))
+    small = smallest_common_rate(found, (base, variant))
+    pair = ({}, {}) if small is None else (at(found, variant, small), at(found, base, small))
+    return {
+        "base_rate": base_rate,
+        "rate": rate,
+        "equal_rate": [equal[s].train - theirs[s].train for s in seeds],
+        "own_rate": [own[s].train - equal[s].train for s in seeds],
+        "small_rate": small,
+        "at_small_rate": [pair[0][s].train - pair[1][s].train for s in sorted(set(pair[0]))
+                          if s in pair[1]],
+    }  # fmt: skip
+
+
+def gains_table(found: Sequence[Outcome]) -> str:
+    """Markdown: what each variant gains over the standard network, and how much of it comes from
+    a rate that the standard network does not bear. Empty without a standard network."""
+    rows = []
+    for variant in dict.fromkeys(o.variant for o in found):
+        gain = gains(found, variant)
+        if variant == "standard" or not gain or not gain["equal_rate"]:
+            continue
+        small = "none"
+        if gain["at_small_rate"]:
+            small = f"{spread(gain['at_small_rate'], '+.3f')} at {gain['small_rate']:g}"
+        cells = [
+            variant,
+            small,
+            f"{spread(gain['equal_rate'], '+.3f')} at {gain['base_rate']:g}",
+            f"{spread(gain['own_rate'], '+.3f')} at {gain['rate']:g}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return ""
+    head = (
+        "| variant | over standard, at the smallest rate at which both learn "
+        "| over standard, at the standard network's best rate "
+        "| more by the variant's own best rate |\n|---|---|---|---|\n"
+    )
+    note = "(training accuracy; the last two columns add up to best against best)"
+    return head + "\n".join(rows) + "\n\n" + note
+
+
+def definitions(steps: int) -> str:
+    return (
+        f"Trained for {steps:,} steps. Diverged: a loss that is not finite. Learns: mean training "
+        f"loss of the last tenth of the steps below ln {CLASSES} - {MARGIN:g} = "
+        f"{math.log(CLASSES) - MARGIN:.2f}. At chance: neither; dead, or too slow for so few steps."
+    )
+
+
+def summary(
+    settings: dict[str, Any], runs: Sequence[Run], found: Sequence[Outcome], grid: Sequence[float]
+) -> dict[str, Any]:
+    """Everything the figure and the tables show, in a small file (without this machine's paths)."""
+    free = ("data_dir", "variants", "lr", "seed")
+    variants = list(dict.fromkeys(o.variant for o in found))
+    return {
+        "settings": {k: v for k, v in settings.items() if k not in free},
+        "definitions": definitions(settings["steps"]),
+        "grid": list(grid),
+        "largest_without_divergence": largest(found, learns=False),
+        "largest_that_learns": largest(found),
+        "best_rate": {v: best_rate(found, v) for v in variants},
+        "gains_over_standard": {v: gains(found, v) for v in variants if v != "standard"},
+        "runs": [_plain(asdict(o)) for o in found],
+        "seconds": round(sum(map(seconds, runs)), 1),
+        "environment": runs[0].config["environment"],
+        "data_fingerprint": sorted({run.config["data_fingerprint"] for run in runs}),
+    }
+
+
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
+    """For JSON: no number that is not finite, and not more digits than they are worth."""
+    found = {}
+    for key, value in record.items():
+        if isinstance(value, float) and key != "lr":
+            value = round(value, 4) if math.isfinite(value) else None
+        found[key] = value
+    return found

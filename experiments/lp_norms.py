@@ -1,0 +1,46 @@
+"""Figures 5a, 6 and 12 of the paper: normalisation by l1, l2 and l-infinity norms.
+
+They take a unit's mean away, as BatchNorm does, and divide by the average of its values' l_p norm
+(`minibn/ops/lp_norm.py` says how that was read, since the paper has no formula). The claim: they
+train as well as BatchNorm and smooth the landscape as much, although the layers' distributions
+shift more than without any norm.
+
+The trainings are those of `vgg_cifar`, with probes on. Figs. 5b and 13, of the deep linear network,
+come from `deep_linear`.
+
+    python -m experiments.lp_norms --quick
+    python -m experiments.lp_norms --backend cupy
+    python -m experiments.lp_norms --resume STUDY
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments import vgg_cifar, vgg_runs, vgg_settings
+from experiments.command_line import setting
+
+
+@dataclass(frozen=True)
+class Settings(vgg_settings.Settings):
+    """Those of all VGG trainings, with other defaults."""
+
+    variants: tuple[str, ...] = setting(
+        ("standard", "batchnorm", "l1", "l2", "linf"), "what to train"
+    )
+    # The paper draws a point each 100 steps.
+    probe_every: int = setting(100, "steps between walks along the gradient (and some early)")
+
+
+QUICK = {**vgg_cifar.QUICK, "steps": 300, "probe_every": 20}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study, draw its figures, print its table. Returns the exit code."""
+    return vgg_runs.attend("lp_norms", Settings, QUICK, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Walks and covariate shift in numbers: markdown tables beside the paper's, and summaries.
+
+Medians over training weigh each record by the steps it stands for. Several seeds: their median,
+with the least and the largest in brackets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.landscape_figures import CHANGE, LOSS, share, walked
+from experiments.series import RATE, Group, numbers, over_training, spread
+from experiments.shift_figures import MEASURES, measured, medians, of_layer, shown
+from experiments.study import Run
+
+
+def ends(record: dict[str, Any], key: str) -> tuple[float, float]:
+    """The least and the largest value of a walk."""
+    values = numbers(record[key])
+    return float(values.min()), float(values.max())
+
+
+def width(record: dict[str, Any], key: str) -> float:
+    low, high = ends(record, key)
+    return high - low if np.isfinite(low) else float("inf")
+
+
+def landscape_table(runs: Sequence[Run]) -> str:
+    """A row a variant, rate and direction: widths, beta, step 0, each beside the paper's."""
+    rows = []
+    for (lr, direction), groups in walked(runs).items():
+        beside = lr == RATE and direction == "gradient"
+        for group in groups:
+            seeds = group.records("landscape", direction=direction)
+            steps = [[r["step"] for r in s] for s in seeds]
+
+            def over(values: Any, seeds: Any = seeds, steps: Any = steps) -> list[float]:
+                """The median over training of a number of each record, for each seed."""
+                each = zip(steps, seeds, strict=True)
+                return [over_training(at, [values(r) for r in s]) for at, s in each]
+
+            starts = [s[0] for s in seeds if s[0]["step"] == 0]
+            cells: list[tuple[list[float], Mapping[str, float]]] = [
+                (over(lambda r: width(r, LOSS)), paper.LOSS_BAND),
+                (over(lambda r: width(r, CHANGE)), paper.CHANGE_BAND),
+                ([ends(r, CHANGE)[1] for r in starts], paper.CHANGE_AT_START),
+                (over(lambda r: ends(r, "beta")[1]), paper.LATE_BETA),
+                ([max(ends(r, "beta")[1] for r in s) for s in seeds], paper.LARGEST_BETA),
+            ]
+            texts = [
+                f"{spread(ours)} | {theirs.get(group.variant, '') if beside else ''}"
+                for ours, theirs in cells
+            ]
+            start = spread([ends(r, "beta")[1] for r in starts])
+            flags = [f"{share(group, f, direction):.0%}" for f in ("saturated", "at_ceiling")]
+            way = "" if direction == "gradient" else f", {direction}"
+            rows.append(
+                f"| {group.variant}{way} | {lr:g} | {len(seeds)} | "
+                + " | ".join([*texts, start, *flags])
+                + " |"
+            )
+    if not rows:
+        return ""
+    names = (
+        "variant | lr | seeds | loss: width | paper's | change: width | paper's | change, step 0 "
+        "| paper's | beta: median | paper's late | beta: largest | paper's | beta, step 0 "
+        "| saturated | at ceiling"
+    )
+    note = (
+        "(widths: largest minus least over the step sizes of a walk, median over training; change: "
+        "l2 change of the gradient; beta: the largest of a walk; the paper's are over 15,000 steps)"
+    )
+    return _table(names, rows, note)
+
+
+def _table(names: str, rows: list[str], note: str) -> str:
+    return "\n".join([f"| {names} |", "|---" * (names.count("|") + 1) + "|", *rows, "", note])
+
+
+def steps_table(runs: Sequence[Run]) -> str:
+    """Standard and batchnorm beside the paper at its steps: the walks of the same step."""
+    rows = []
+    for group in walked(runs).get((RATE, "gradient"), []):
+        if group.variant not in paper.EFFECTIVE_BETA:
+            continue
+        seeds = group.records("landscape", direction="gradient")
+        for i, step in enumerate(paper.LANDSCAPE_STEPS):
+            at = [r for s in seeds for r in s if r["step"] == step]
+            if not at:
+                continue
+            cells = []
+            for key, theirs in ((LOSS, paper.LOSS_RANGE), (CHANGE, paper.CHANGE_RANGE)):
+                low, high = np.median([ends(r, key) for r in at], axis=0)
+                papers = theirs[group.variant][i]
+                cells += [f"{low:.3g} to {high:.3g}", f"{papers[0]:g} to {papers[1]:g}"]
+            beta = spread([ends(r, "beta")[1] for r in at])
+            cells += [beta, f"{paper.EFFECTIVE_BETA[group.variant][i]:g}"]
+            rows.append(f"| {group.variant} | {step} | {' | '.join(cells)} |")
+    if not rows:
+        return ""
+    names = (
+        f"variant, lr {RATE:g} | step | loss | paper's | change of the gradient | paper's "
+        "| effective beta | paper's"
+    )
+    note = "(least to largest over the walk; the paper's loss holds a weight penalty of about 2)"
+    return _table(names, rows, note)
+
+
+def second_half(steps: Sequence[int], values: np.ndarray) -> float:
+    """The mean over the second half of training; nan without a value."""
+    late = values[np.asarray(steps) >= steps[-1] / 2]
+    late = late[~np.isnan(late)]
+    return float(late.mean()) if len(late) else float("nan")
+
+
+def shift_table(runs: Sequence[Run]) -> str:
+    """Definition 2.1 of two layers, and the original notion, beside the paper's."""
+    rows = []
+    for lr, groups in measured(runs).items():
+        for layer, k in shown(runs).items():
+            for group in groups:
+                rows.append(_shift_row(group, lr, layer, k))
+    if not rows:
+        return ""
+    names = (
+        "variant | lr | layer | l2: median | paper's | l2, step 0 | paper's | relative l2 "
+        "| cosine, second half | paper's | mean's drift | variance's drift | Wasserstein"
+    )
+    note = (
+        "(medians over training; cosine: mean over the second half; drifts and Wasserstein: of "
+        "what enters the ReLU, from before the update to after it, mean over the units)"
+    )
+    return _table(names, rows, note)
+
+
+def _shift_row(group: Group, lr: float, layer: int, k: int) -> str:
+    key = (group.variant, lr, k)
+    l2, cosine = ("" if v is None else f"{v:g}" for v in paper.SHIFT.get(key, (None, None)))
+    starts = [float(values[0]) for steps, values in of_layer(group, layer, "l2") if steps[0] == 0]
+    late = [second_half(*seed) for seed in of_layer(group, layer, "cosine")]
+    drifts = [spread(medians(group, layer, m), ".2g") for m in list(MEASURES)[3:]]
+    cells = [
+        spread(medians(group, layer, "l2"), ".2g"), l2,
+        spread(starts, ".2g"), f"{paper.SHIFT_AT_START.get(key, '')}",
+        spread(medians(group, layer, "relative"), ".2g"), spread(late, ".2g"), cosine, *drifts,
+    ]  # fmt: skip
+    name = f"{layer}" if layer == k else f"{layer} (paper's {k})"
+    return f"| {group.variant} | {lr:g} | {name} | {' | '.join(cells)} |"
+
+
+def summary(run: Run, points: int) -> dict[str, Any]:
+    """What the views of one run were drawn from: so many of its walks, and medians by layer."""
+    content: dict[str, Any] = {}
+    walks = [r for r in run.records("landscape") if r["direction"] == "gradient"]
+    if walks:
+        places = np.unique(np.linspace(0, len(walks) - 1, points).round().astype(int))
+        chosen = [walks[i] for i in places]
+        content["landscape"] = {
+            "step": [r["step"] for r in chosen],
+            "loss": [[_short(v) for v in ends(r, LOSS)] for r in chosen],
+            "gradient_change": [[_short(v) for v in ends(r, CHANGE)] for r in chosen],
+            "effective_beta": [_short(ends(r, "beta")[1]) for r in chosen],
+        }
+    if run.records("shift"):
+        group = Group(run.config["variant"], run.config["lr"], (run,))
+        layers = sorted({r["layer"] for r in run.records("shift")})
+        content["shift"] = {
+            measure: [_short(v) for layer in layers for v in medians(group, layer, measure)]
+            for measure in MEASURES
+        }
+    return content
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.3g}") if np.isfinite(value) else None

@@ -1,0 +1,242 @@
+"""The whole paper, in order: every training, every figure, the table of claims.
+
+    python -m experiments.reproduce --scale quick      the findings on drawn shapes, in minutes
+    python -m experiments.reproduce --scale cpu        CIFAR-10 and a narrow VGG-16, in hours
+    python -m experiments.reproduce --scale paper --backend cupy --seed 0
+
+Each training belongs to a study in the folder OUT/SCALE, one a rate and seed, so that several can
+run at once (--jobs) and one after another in any number of sittings: what is done is skipped, what
+was stopped or killed goes on where it was. A variant at a rate and a seed is trained once, with
+every measurement on, and serves all figures. These are drawn at the end, from the files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.command_line import UsageError, at_least, one_of, parse, report, setting
+from experiments.session import BACKENDS
+from experiments.study import read_json, write_json
+from experiments.training import clock, cores
+from minibn.errors import DataError
+
+PROGRAM = "python -m experiments.reproduce"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Which scale, where, and how much at once."""
+
+    scale: str = setting("quick", "quick, cpu or paper")
+    backend: str = setting("numpy", f"where the VGG networks train: {', '.join(BACKENDS)}")
+    data_dir: str | None = setting(None, "folder with CIFAR-10 (else the cache, else a download)",
+                                   kind=str)  # fmt: skip
+    seed: tuple[int, ...] | None = setting(
+        (), "root seeds (default: 0 at scale quick, 0 1 2 at scale cpu, 0 at scale paper)", kind=int
+    )
+    out: str = setting("runs/reproduce", "folder of all studies, figures and the table")
+    # Narrow networks gain less from a second thread than from a second process.
+    jobs: int | None = setting(
+        None, "studies at once (default: the cores at scales quick and cpu, 1 at scale paper)",
+        kind=int,
+    )  # fmt: skip
+
+
+SEEDS = {"quick": (0,), "cpu": (0, 1, 2), "paper": (0,)}
+LINEAR = ("standard", "batchnorm", "l1", "l2", "linf")
+ALL = ("standard", "batchnorm", "noisy-batchnorm", "l1", "l2", "linf", "noisy-standard")
+# (learning rate, variants) of the VGG trainings: Figs. 1 to 6, 8, 11 and 12 need no other.
+VGG_RUNS = ((0.1, ALL), (0.5, ALL[:2]), (0.01, ALL[:2]))
+# (learning rate, variants) of the deep linear network: Figs. 3b, 5b, 9, 10, 11b and 13.
+LINEAR_RUNS = ((1e-6, LINEAR), (1e-7, LINEAR[:2]))
+
+VGG_FLAGS = {
+    "quick": ["--quick", "--probe-every", "25", "--shift-every", "50", "--curvature-every", "100"],
+    "cpu": [
+        *("--model", "vgg16", "--width", "0.25", "--steps", "2000", "--threads", "1"),
+        *("--probe-every", "100", "--shift-every", "100", "--record-every", "50"),
+        *("--eval-every", "500", "--checkpoint-every", "250", "--curvature-every", "500"),
+    ],
+    "paper": [
+        "--probe-every",
+        "100",
+        "--shift-every",
+        "100",
+        "--eval-every",
+        "1000",
+        "--curvature-every",
+        "1000",
+    ],
+}
+# The deep linear network is small: the paper's own scale is affordable everywhere but in `quick`.
+LINEAR_FLAGS = {"quick": ["--quick"], "cpu": [], "paper": []}
+THEOREM_FLAGS = {"quick": ["--quick"], "cpu": [], "paper": []}
+RATES_FLAGS = {
+    "quick": ["--quick"],
+    "cpu": ["--model", "vgg16", "--width", "0.25", "--threads", "1"],
+    "paper": [],
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One study: its folder's name, and the module and flags that make it."""
+
+    name: str
+    module: str
+    flags: tuple[str, ...]
+
+    def command(self, folder: Path) -> list[str]:
+        """A new study, or the one that is there."""
+        begin = [*self.flags, "--out", str(folder)]
+        flags = ["--resume", str(folder)] if (folder / "study.json").exists() else begin
+        return [sys.executable, "-m", f"experiments.{self.module}", *flags]
+
+
+def jobs(s: Settings) -> list[Job]:
+    """What there is to do, one seed after another: a first answer to everything comes early."""
+    where = ["--backend", s.backend]
+    data = [] if s.data_dir is None else ["--data-dir", s.data_dir]
+    seeds = s.seed or SEEDS[s.scale]
+    found = []
+    for seed in seeds:
+        for kind, module, runs, flags in (
+            ("vgg", "vgg_cifar", VGG_RUNS, [*VGG_FLAGS[s.scale], *where, *data,
+                                            "--probe-directions", "gradient", "random"]),
+            ("linear", "deep_linear", LINEAR_RUNS, LINEAR_FLAGS[s.scale]),
+        ):  # fmt: skip
+            for lr, variants in runs:
+                given = ("--lr", f"{lr:g}", "--seed", str(seed), "--variants", *variants)
+                found.append(Job(f"{kind}-lr{lr:g}-seed{seed}", module, (*flags, *given)))
+        one = ("--seed", str(seed))
+        found.append(Job(f"theorems-seed{seed}", "theorems", (*THEOREM_FLAGS[s.scale], *one)))
+        rates = (*RATES_FLAGS[s.scale], *where, *data, *one)
+        found.append(Job(f"rates-seed{seed}", "learning_rates", rates))
+    return found
+
+
+class Book:
+    """done.json: which jobs are done, with the flags they were done with."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "done.json"
+
+    def done(self) -> dict[str, list[str]]:
+        return read_json(self.path) if self.path.exists() else {}
+
+    def has(self, job: Job) -> bool:
+        return self.done().get(job.name) == [job.module, *job.flags]
+
+    def note(self, job: Job) -> None:
+        write_json(self.path, {**self.done(), job.name: [job.module, *job.flags]})
+
+
+def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
+    """Run the jobs, `at_once` at a time, each with a log. Returns the names of those that failed.
+
+    On Ctrl-C or SIGTERM the running ones are asked to save and stop: KeyboardInterrupt follows.
+    """
+    waiting, failed = list(todo), []
+    running: dict[subprocess.Popen, tuple[Job, float]] = {}
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "MINIBN_NUM_THREADS": "1"} if at_once > 1 else dict(os.environ)
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                with (logs / f"{job.name}.log").open("ab") as log:
+                    process = subprocess.Popen(
+                        job.command(folder / job.name),
+                        stdout=log, stderr=subprocess.STDOUT, env=environment,
+                        start_new_session=True,  # Ctrl-C comes to us, and we pass it on once
+                    )  # fmt: skip
+                running[process] = (job, time.monotonic())
+                print(f"{job.name}: begun, see {logs / job.name}.log", flush=True)
+            time.sleep(0.2)
+            for process in [p for p in running if p.poll() is not None]:
+                job, began = running.pop(process)
+                took = clock(time.monotonic() - began)
+                if process.returncode == 0:
+                    Book(folder).note(job)
+                    print(f"{job.name}: done in {took}", flush=True)
+                else:
+                    failed.append(job.name)
+                    print(f"{job.name}: FAILED after {took}: {_last(logs, job)}", flush=True)
+    except KeyboardInterrupt:
+        for process in running:
+            process.send_signal(signal.SIGINT)
+        for process in running:
+            process.wait()
+        raise
+    return failed
+
+
+def _last(logs: Path, job: Job) -> str:
+    lines = (logs / f"{job.name}.log").read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def views(s: Settings, folder: Path, done: Sequence[Job]) -> list[Job]:
+    """What is drawn when the trainings are done, from the studies of each kind."""
+
+    def studies(*modules: str) -> tuple[str, ...]:
+        return tuple(str(folder / job.name) for job in done if job.module in modules)
+
+    found = [
+        Job("figures-vgg", "vgg_figures", studies("vgg_cifar")),
+        Job("figures-linear", "deep_linear_figures", studies("deep_linear")),
+        Job("claims", "claims", studies("vgg_cifar", "deep_linear", "theorems", "learning_rates")),
+    ]
+    return [job for job in found if job.flags]
+
+
+def check(s: Settings) -> None:
+    """Raise UsageError for settings that can't work."""
+    one_of("--scale", s.scale, tuple(SEEDS))
+    one_of("--backend", s.backend, BACKENDS)
+    for seed in s.seed or ():
+        at_least("--seed", seed, 0)
+    if s.jobs is not None:
+        at_least("--jobs", s.jobs, 1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what is not done yet, then draw and judge. Returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        s = Settings(**parse(Settings, words, program=PROGRAM,
+                             description=str(__doc__).partition("\n\n")[0]))  # fmt: skip
+        check(s)
+        folder = Path(s.out) / s.scale
+        everything = jobs(s)
+        todo = [job for job in everything if not Book(folder).has(job)]
+        at_once = s.jobs or (1 if s.scale == "paper" else cores())
+        print(f"{folder}: {len(todo)} of {len(everything)} studies to do, {at_once} at once.")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        failed = work(todo, folder, at_once)
+        for view in views(s, folder, [job for job in everything if Book(folder).has(job)]):
+            out = folder / view.name.removeprefix("figures-")
+            command = [sys.executable, "-m", f"experiments.{view.module}", *view.flags]
+            if subprocess.run([*command, "--out", str(out)], check=False).returncode:
+                failed.append(view.name)
+    except (UsageError, DataError, OSError, json.JSONDecodeError) as error:
+        return report(PROGRAM, error)
+    except KeyboardInterrupt:
+        print("\nStopped; everything is saved. The same command goes on.", flush=True)
+        return 130
+    if failed:
+        print(f"Not done: {', '.join(failed)}. The same command tries again.", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

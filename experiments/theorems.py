@@ -1,0 +1,249 @@
+"""The theorems of "How Does Batch Normalization Help Optimization?" (Santurkar et al. 2018, section
+4), in numbers: which hold, which do not as they are printed, and what they say about a network.
+
+First on random losses of one unit, then for every unit of a small network in training: two
+convolutions and a hidden linear layer (the paper's own case), each with BatchNorm and ReLU. All in
+float64. Beside the residuals, which are rounding where the constants are right, this shows by what
+BatchNorm changes a unit's gradient: gamma²/sigma², the removal of the gradient's mean, and of its
+correlation with the activations (Theorem 4.1).
+
+    python -m experiments.theorems --quick
+    python -m experiments.theorems --seed 0 1 2
+    python -m experiments.theorems --resume runs/theorems/20260101-120000
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments import session, theorems_figures
+from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.recorders import Recorder
+from experiments.step import CLASSIFY, Task
+from experiments.study import Run, Study, environment
+from experiments.theorems_records import Heads, Theorems
+from experiments.training import cores, train
+from experiments.vgg_settings import DATA, Plan
+from minibn import nn, optim
+from minibn.backend import get_backend
+from minibn.data import Batches, Dataset, load, normalize
+
+KIND = "theorems"
+VARIANT = "batchnorm"
+NORMS = ("norm1", "norm2", "norm3")
+SIDE = 32  # pixels
+DTYPE = np.float64  # residuals are to be rounding, not float32's
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Our choices throughout: the paper proves its theorems and measures none of them."""
+
+    quick: bool = setting(False, "a smaller batch, fewer draws and steps: in a minute")
+    backend: str = setting("numpy", f"where arrays live: {', '.join(session.BACKENDS)}")
+    # Needs no download, and a network this small learns it.
+    data: str = setting("shapes", f"the data set: {', '.join(DATA)}")
+    data_dir: str | None = setting(
+        None, "folder with cifar-10-batches-py or its archive (else the cache, else a download)",
+        kind=str,
+    )  # fmt: skip
+    train_size: int | None = setting(None, "use the first so many training images", kind=int)
+    # Units enough to see their spread; a unit costs four Hessian-vector products a measurement.
+    channels: tuple[int, ...] = setting((8, 16), "filters of the two convolutions")
+    # The paper's theorems are about a linear layer, where m is the batch.
+    hidden: int = setting(32, "units of the hidden linear layer")
+    batch_size: int = setting(64, "images per step, and values m of a unit of the linear layer")
+    lr: float = setting(0.1, "learning rate")  # as the paper's VGG
+    steps: int = setting(2000, "updates per run")  # then nearly all images are learnt
+    measure_every: int = setting(
+        200, "steps between measurements of all units, which are also made at steps 1, 2, 4, ..."
+    )
+    # The sizes that bracket what a linear layer sees.
+    m: tuple[int, ...] = setting((8, 64), "values of a unit, for the random losses")
+    # The paper has none, layers have 1e-5, and a large one shows what it does.
+    eps: tuple[float, ...] = setting((0.0, 1e-5, 0.1), "eps, for the random losses")
+    draws: int = setting(30, "random losses of each of three kinds, for each m and eps")
+    # 1 would hide a lambda² that is missing.
+    largest: float = setting(2.0, "lambda of Theorems 4.4 and C.1: the spectral norm of the inputs")
+    seed: tuple[int, ...] = setting((0,), "root seeds of weights, data order and random losses")
+    out: str | None = setting(None, "the study's folder (default: runs/theorems/TIME)", kind=str)
+    resume: str | None = setting(
+        None, "continue the study in this folder; only --steps may be raised", kind=str
+    )
+    checkpoint_every: int = setting(200, "steps between checkpoints")
+    # Arrays this small gain little from a second thread.
+    threads: int | None = setting(1, "threads of kernels and BLAS", kind=int)
+    kernels: str = setting("fast", "how ops run on NumPy: fast, lean or reference")
+    force: bool = setting(False, "with --resume: accept other threads, kernels or data")
+
+
+QUICK = {
+    "train_size": 2000, "batch_size": 32, "steps": 200, "measure_every": 50, "draws": 5,
+    "checkpoint_every": 100,
+}  # fmt: skip
+
+
+def settings_from(given: dict[str, Any]) -> Settings:
+    """The defaults, then with --quick its preset, then what was given."""
+    return Settings(**{**(QUICK if given.get("quick") else {}), **given})
+
+
+def check(s: Settings) -> None:
+    """Raise UsageError for settings that can't work, before any work is done."""
+    one_of("--backend", s.backend, session.BACKENDS)
+    one_of("--kernels", s.kernels, session.KERNELS)
+    one_of("--data", s.data, DATA)
+    for name in ("steps", "hidden", "measure_every", "draws", "checkpoint_every"):
+        at_least(flag_name(name), getattr(s, name), 1)
+    at_least("--batch-size", s.batch_size, 3)  # of two values a norm leaves ±1
+    for name in ("train_size", "threads"):
+        if getattr(s, name) is not None:
+            at_least(flag_name(name), getattr(s, name), 1)
+    for name in ("lr", "largest"):
+        at_least(flag_name(name), getattr(s, name), 0, above=True)
+    if len(s.channels) != 2:
+        raise UsageError(f"--channels {session.shown(s.channels)}: there are two convolutions.")
+    for name, least in (("channels", 1), ("m", 3), ("eps", 0), ("seed", 0)):
+        for number in getattr(s, name):
+            at_least(flag_name(name), number, least)
+    for name in ("m", "eps", "seed"):
+        if len(set(getattr(s, name))) < len(getattr(s, name)):
+            raise UsageError(
+                f"{flag_name(name)} names something twice: {session.shown(getattr(s, name))}."
+            )
+    largest = max(s.batch_size * SIDE**2 * max(s.channels), max(s.m) ** 2, s.hidden * s.channels[1])
+    if largest > 10**10:
+        raise UsageError(
+            f"--batch-size {s.batch_size} --channels {session.shown(s.channels)} --hidden "
+            f"{s.hidden} --m {session.shown(s.m)} is more than a machine holds. Take less."
+        )
+
+
+def plans(s: Settings) -> list[Plan]:
+    return [Plan(VARIANT, s.lr, seed) for seed in s.seed]
+
+
+def network(s: Settings, seed: int) -> nn.Sequential:
+    """Two convolutions and two linear layers; all but the last with BatchNorm and ReLU."""
+    first, second = s.channels
+    pixels = (SIDE // 4) ** 2
+    return nn.Sequential(
+        conv1=nn.Conv2d(3, first, 3, padding=1, bias=False),
+        norm1=nn.BatchNorm(first),
+        relu1=nn.ReLU(),
+        pool1=nn.MaxPool2d(2),
+        conv2=nn.Conv2d(first, second, 3, padding=1, bias=False),
+        norm2=nn.BatchNorm(second),
+        relu2=nn.ReLU(),
+        pool2=nn.MaxPool2d(2),
+        flatten=nn.Flatten(),
+        linear3=nn.Linear(pixels * second, s.hidden, bias=False),
+        norm3=nn.BatchNorm(s.hidden),
+        relu3=nn.ReLU(),
+        linear4=nn.Linear(s.hidden, 10),
+    ).initialize(seed, DTYPE)
+
+
+def _prepare(images: np.ndarray, labels: np.ndarray) -> tuple[Any, Any]:
+    return normalize(get_backend().asarray(images), DTYPE), labels
+
+
+TASK: Task = dataclasses.replace(CLASSIFY, prepare=_prepare)
+
+
+def load_data(s: Settings) -> Dataset:
+    return load(s.data, s.data_dir, train_size=s.train_size, test_size=1)  # no test is made
+
+
+def recorders(s: Settings, seed: int) -> list[Recorder]:
+    drawn = dict(network(s, seed).named_parameters())
+    weights = [drawn[f"{name}.weight"].data for name in ("conv1", "conv2", "linear3")]
+    start = [w.reshape(-1, w.shape[-1]) for w in weights]
+    return [
+        Heads(s.m, s.eps, s.draws, s.largest, seed),
+        Theorems(NORMS, start, s.measure_every, s.largest),
+    ]
+
+
+def finished(s: Settings, folder: Run) -> bool:
+    """Whether a run has nothing left to do: it diverged, or has all its steps."""
+    result = folder.result if folder.begun else None
+    if result is None:
+        return False
+    return result["status"] == "diverged" or result.get("steps", 0) >= s.steps
+
+
+def configuration(s: Settings, plan: Plan, data: Dataset) -> dict[str, Any]:
+    """What config.json of a run says."""
+    return {
+        "experiment": KIND,
+        **dataclasses.asdict(plan),
+        "norm": "batch",
+        "noise": False,
+        "settings": session.stored(s),
+        "data_fingerprint": data.fingerprint,
+        "environment": environment(get_backend(), s.threads or cores()),
+    }
+
+
+def run(s: Settings, folder: Run, plan: Plan, data: Dataset) -> dict[str, Any]:
+    """Measure and train, from the last checkpoint if there is one."""
+    folder.begin(configuration(s, plan, data))
+    model = network(s, plan.seed)
+    return train(
+        folder,
+        model,
+        optim.SGD(model.parameters(), plan.lr),
+        Batches(data.train_images, data.train_labels, s.batch_size, plan.seed),
+        steps=s.steps,
+        task=TASK,
+        recorders=recorders(s, plan.seed),
+        checkpoint_every=s.checkpoint_every,
+        label=f"theorems lr {plan.lr:g} seed {plan.seed}",
+    )
+
+
+def study_all(s: Settings, study: Study) -> int:
+    data = load_data(s)
+    if s.batch_size > len(data.train_images):
+        raise UsageError(
+            f"--batch-size {s.batch_size} is more than the {len(data.train_images):,} training "
+            "images. Use a smaller batch."
+        )
+    for plan in plans(s):
+        folder = study.run(plan.name)
+        if folder.begun and not finished(s, folder):
+            session.unchanged(folder, configuration(s, plan, data), s.force)
+    study.change(**session.stored(s))
+    todo = [plan for plan in plans(s) if not finished(s, study.run(plan.name))]
+    print(
+        f"{study.folder}: {len(todo)} of {len(plans(s))} runs to do, {s.steps:,} steps each on "
+        f"{data.name}, batch {s.batch_size}, {s.backend}, threads {s.threads}, kernels "
+        f"{s.kernels}. The first steps take longest: they are measured most.",
+        flush=True,
+    )
+    for plan in todo:
+        result = run(s, study.run(plan.name), plan, data)
+        if result["status"] == "diverged":
+            print(f"{plan.name}: diverged at step {result['step']}", flush=True)
+    theorems_figures.draw([study])
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the study, draw its figure, print its table. Returns the exit code."""
+    return session.attend(
+        session.Experiment(KIND, Settings, settings_from, check, study_all),
+        description=str(__doc__).partition("\n\n")[0],
+        arguments=arguments,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Figure, tables and summary of `theorems` studies, from their files.
+
+    python -m experiments.theorems_figures STUDY [STUDY ...] [--out DIR]
+
+theorems.png   what becomes of a unit's gradient, layer by layer over the training, and residuals
+table.md       which forms hold, which are violated how often, and the shares in numbers
+summary.json   the same for programs, seed by seed
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.command_line import UsageError, parse, report, setting
+from experiments.figures import early_steps, pyplot, save
+from experiments.study import Study, write_json
+from experiments.theorems_tables import (
+    TARGET,
+    Found,
+    conditions,
+    identities,
+    orders,
+    read,
+    residuals,
+    shares,
+    summary,
+    values,
+)
+from minibn import checkpoint
+from minibn.errors import DataError
+
+PROGRAM = "python -m experiments.theorems_figures"
+
+POINTS: dict[str, Any] = {"linewidth": 1.4, "marker": ".", "markersize": 4}
+REMOVED = {
+    "mean": ("#1f77b4", "mean (along 1)"),
+    "correlation": ("#c0392b", "correlation (along y_hat)"),
+}
+FACTORS = {
+    "scaling": ("#111111", "-", "gamma²/sigma²"),
+    "reduction": ("#2ca02c", "--", "‖∇_y L̂‖²/‖∇_y L‖²"),
+    "weight_reduction": ("#8a1ff0", "-", "‖∇_w L̂‖²/‖∇_w L‖²"),
+}
+LINES = {
+    "4.1": ("#1f77b4", "-", "4.1"), "4.2a": ("#2ca02c", "-", "4.2a"),
+    "4.2 Hessian": ("#8c564b", "-", "4.2, full Hessian"), "4.5": ("#8c8c8c", "-", "4.5"),
+    "4.1 printed": ("#c0392b", "--", "4.1 of v3 (1/√m)"),
+    "4.1 without eps": ("#e08e0b", "--", "4.1 with 1/m, no eps"),
+}  # fmt: skip
+
+
+def draw(studies: Sequence[Study], out: Path | None = None) -> None:
+    """Draw the figure, write table.md and summary.json, and print the tables and paths.
+
+    Raises DataError if there is nothing to draw.
+    """
+    found, out = read(studies), out or studies[0].folder
+    out.mkdir(parents=True, exist_ok=True)
+    text = "\n\n".join((identities(found), orders(found), conditions(found), shares(found)))
+    checkpoint.write_text(out / "table.md", text + "\n")
+    settings = {k: v for k, v in studies[0].settings.items() if k != "data_dir"}
+    write_json(out / "summary.json", {"settings": settings, "seeds": summary(found)})
+    print(f"\n{text}\n\nFigure: {figure(found, out / 'figures')}")
+
+
+def band(axes: Any, f: Found, layer: int, key: str, colour: str, style: str, label: str) -> None:
+    """Median and quartiles over units and seeds at each step."""
+    found = [(step, values(f.at(layer, step), key)) for step in f.steps]
+    found = [(step, v[v > 0]) for step, v in found if (v > 0).any()]  # for a logarithm
+    low, middle, high = (
+        np.array([np.quantile(v, (0.25, 0.5, 0.75)) for _, v in found]).reshape(-1, 3).T
+    )
+    steps = [step for step, _ in found]
+    axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.plot(steps, middle, style, color=colour, label=label, **POINTS)
+
+
+def figure(f: Found, folder: Path) -> Path:
+    plt = pyplot()
+    figure, grid = plt.subplots(
+        3, len(f.layers), figsize=(2.4 + 3.1 * len(f.layers), 8.6),
+        sharex=True, sharey="row", squeeze=False,
+    )  # fmt: skip
+    for column, layer in zip(grid.T, f.layers, strict=True):
+        m = f.at(layer, f.steps[0])[0]["m"]
+        column[0].set_title(f"layer {layer}: m = {m:,} values a unit", fontsize=10)
+        for key, (colour, label) in REMOVED.items():
+            band(column[0], f, layer, key, colour, "-", label)
+        column[0].axhline(1 / m, color="#111111", linestyle=":", linewidth=1.2, label="1/m: chance")
+        for key, (colour, style, label) in FACTORS.items():
+            band(column[1], f, layer, key, colour, style, label)
+        column[1].axhline(1, color="#8c8c8c", linewidth=0.8, zorder=0)
+        for name, (colour, style, label) in LINES.items():
+            worst = [residuals(f.at(layer, step), name).max() for step in f.steps]
+            shown = [w if w > 0 else np.nan for w in worst]  # Lemma 4.5 at step 0: 0 = 0
+            column[2].plot(f.steps, shown, style, color=colour, label=label, **POINTS)
+        column[2].axhline(TARGET, color="#111111", linestyle=":", linewidth=1.2, label="target")
+        column[2].set_xlabel("step of training")
+    labels = ("share of ‖∇_y L‖² removed", "factor on the squared gradient", "relative residual")
+    titles = ("removed by the norm:", "factors:", "largest of all units:")
+    for row, label, title in zip(grid, labels, titles, strict=True):
+        row[0].set(ylabel=label, yscale="log")
+        row[-1].legend(
+            loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8, title=title,
+            title_fontsize=8, alignment="left",
+        )  # fmt: skip
+    for axes in grid.flat:
+        early_steps(axes, f.steps[-1])
+    seeds = len(f.units)
+    figure.suptitle(
+        "What BatchNorm makes of a unit's gradient (Theorem 4.1): median and quartiles over units"
+        + (f" and {seeds} seeds" if seeds > 1 else ""),
+        fontsize=10,
+    )
+    figure.tight_layout()
+    return save(figure, folder, "theorems")
+
+
+@dataclass(frozen=True)
+class Options:
+    out: str | None = setting(None, "folder for figure, table and summary", kind=str)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw again, several studies together. Returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    folders = []
+    while words and not words[0].startswith("-"):
+        folders.append(Path(words.pop(0)))
+    try:
+        description = str(__doc__).partition("\n\n")[0]
+        given = parse(Options, words, program=f"{PROGRAM} STUDY [...]", description=description)
+        if not folders:
+            raise UsageError(f"which study? {PROGRAM} runs/theorems/TIME")
+        out = Path(given["out"]) if given.get("out") else None
+        draw([Study.open(folder, "theorems", "STUDY") for folder in folders], out)
+    except (UsageError, DataError, OSError) as error:
+        return report(PROGRAM, error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Norms of each example by itself, and of filters: no running statistics, no difference between
+training and evaluation. What each averages over is a table in `minibn.ops.layer_norm`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minibn import ops
+from minibn.nn.layers import Conv2d
+from minibn.nn.module import Module, Parameter, ones, zeros
+
+Shape = int | tuple[int, ...]
+
+
+def shape_of(shape: Shape) -> tuple[int, ...]:
+    return shape if isinstance(shape, tuple) else (shape,)
+
+
+class LayerNorm(Module):
+    """Normalise each example over its features (Ba, Kiros & Hinton 2016).
+
+    shape: of the last axes of x, and of gamma and beta. axes: what is averaged over. By default the
+    axes of `shape`, as in PyTorch: `LayerNorm(C)` normalises each pixel over its channels,
+    `LayerNorm((H, W, C))` an image, with as many gammas. `LayerNorm(C, axes="example")` normalises
+    the image as a whole, with a gamma for each channel: the layer norm of convolutional networks
+    (Wu & He 2018). Raises ShapeError for another shape, or a single value to normalise.
+
+    >>> import numpy as np
+    >>> norm = LayerNorm(2).initialize(0)
+    >>> norm(np.array([[1, 3], [10, 30]], np.float32)).numpy().round(3).tolist()
+    [[-1.0, 1.0], [-1.0, 1.0]]
+    """
+
+    def __init__(self, shape: Shape, *, axes: Any = None, eps: float = 1e-5) -> None:
+        self.axes, self.eps = axes, eps
+        self.gamma = Parameter(shape_of(shape), ones)
+        self.beta = Parameter(shape_of(shape), zeros)
+
+    def forward(self, x: Any) -> Any:
+        return ops.layer_norm(x, self.gamma, self.beta, axes=self.axes, eps=self.eps)
+
+
+class RMSNorm(Module):
+    """Divide each example by its root mean square (Zhang & Sennrich 2019): no mean, no beta.
+
+    shape, axes: as LayerNorm's. eps is 1e-5 as in the other norms; PyTorch's is that of the dtype.
+    """
+
+    def __init__(self, shape: Shape, *, axes: Any = None, eps: float = 1e-5) -> None:
+        self.axes, self.eps = axes, eps
+        self.gamma = Parameter(shape_of(shape), ones)
+
+    def forward(self, x: Any) -> Any:
+        return ops.rms_norm(x, self.gamma, axes=self.axes, eps=self.eps)
+
+
+class GroupNorm(Module):
+    """Normalise groups of neighbouring channels of each example over the pixels (Wu & He 2018).
+
+    x (N, ..., C), images or vectors. Raises ValueError unless channels is a multiple of groups,
+    ShapeError where a group has a single value.
+    """
+
+    def __init__(self, groups: int, channels: int, *, eps: float = 1e-5) -> None:
+        if groups < 1 or channels % groups:
+            raise ValueError(
+                f"GroupNorm: {channels} channels can't be cut into groups={groups} equal ones."
+            )
+        self.groups, self.eps = groups, eps
+        self.gamma = Parameter((channels,), ones)
+        self.beta = Parameter((channels,), zeros)
+
+    def forward(self, x: Any) -> Any:
+        return ops.group_norm(x, self.gamma, self.beta, groups=self.groups, eps=self.eps)
+
+
+class InstanceNorm(Module):
+    """Normalise each channel of each example over its pixels (Ulyanov et al. 2016).
+
+    x (N, ..., C). As the batch plays no part, evaluation does the same. Raises ShapeError for
+    images of one pixel, and for vectors.
+    """
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        self.eps = eps
+        self.gamma = Parameter((channels,), ones)
+        self.beta = Parameter((channels,), zeros)
+
+    def forward(self, x: Any) -> Any:
+        return ops.instance_norm(x, self.gamma, self.beta, eps=self.eps)
+
+
+# Var relu(z) = (1 - 1/π) / 2 for z ~ N(0, 1): with this gain the next layer sees 1 again.
+RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
+
+
+class WSConv2d(Conv2d):
+    """A convolution whose filters are standardised: mean 0 and variance 1 each (Qiao et al. 2019).
+
+    Such filters are large: a norm must follow. With `scaled` none needs to (Brock et al. 2021):
+    they are divided by √fan-in, times √(2/(1 - 1/π)) for the ReLU, times a trained gain each.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        filters: int,
+        size: int | tuple[int, int],
+        *settings: Any,
+        scaled: bool = False,
+        eps: float = 1e-5,
+        **more: Any,
+    ) -> None:
+        super().__init__(channels, filters, size, *settings, **more)
+        self.eps = eps
+        self.gain = Parameter((filters,), ones) if scaled else None
+
+    def filters(self) -> Any:
+        """What x is convolved with: (Kh, Kw, C, F)."""
+        if self.gain is None:
+            return ops.weight_standardisation(self.weight, eps=self.eps)
+        fan_in = self.weight.size // self.weight.shape[-1]
+        gain = self.gain * (RELU_GAIN / math.sqrt(fan_in))
+        return ops.weight_standardisation(self.weight, gain, eps=self.eps)
+
+    def forward(self, x: Any) -> Any:
+        return ops.conv2d(x, self.filters(), self.bias, stride=self.stride, padding=self.padding)

@@ -1,0 +1,77 @@
+"""The deep linear network of Santurkar et al. 2018 (appendix A.1): no ReLU, and nothing random.
+
+    min over W_1 ... W_k of  Σ_n ‖x_n W_1 W_2 ... W_k - x_n A‖²,    k = 25,  every W_i 10 × 10
+
+"to isolate the effect of non-linearities as well as gradient stochasticity". With rows as samples
+the product stands in the order of the layers. A layer is
+
+    linear → norm
+
+without a bias, and "the activation of layer k" is what it hands to layer k + 1. What the network
+can express is a linear map (with norms: an affine one); its loss as a function of the W_i is a
+polynomial of degree 2k, which makes it hard.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from minibn import nn
+from minibn.nn.init import glorot_uniform
+from minibn.nn.module import Buffer, Initializer, Module, Parameter, ones, zeros
+from reference_models.vgg import NORMS as ALL_NORMS
+
+# Instance norm needs pixels, and the standardised weights are a convolution's.
+NORMS = {
+    name: make
+    for name, make in ALL_NORMS.items()
+    if name not in ("instance", "weight", "group+weight")
+}
+
+
+def deep_linear(
+    depth: int = 25,
+    width: int = 10,
+    *,
+    norm: str = "none",
+    norm_output: bool = False,
+    affine: bool = True,
+    init: Initializer = glorot_uniform,
+) -> nn.Sequential:
+    """A deep linear network (N, width) -> (N, width), of layers linear1, norm1, linear2, ... Not
+    initialised yet.
+
+    norm: a name of NORMS, behind every layer but the last; with norm_output
+    behind the last as well (the output is then centred and scaled, and only its gamma and beta can
+    reach the targets). affine=False keeps each norm's gamma at 1 and beta at 0.
+    Raises ValueError for an unknown norm, fewer than one layer or a width below 1.
+
+    >>> net = deep_linear(3, norm="batch")
+    >>> [name for name, _ in net.children()]
+    ['linear1', 'norm1', 'linear2', 'norm2', 'linear3']
+    """
+    if norm not in NORMS:
+        near = difflib.get_close_matches(str(norm), NORMS, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(NORMS)}."
+        raise ValueError(f"deep_linear: norm {norm!r} is unknown. {hint}")
+    if depth < 1:
+        raise ValueError(f"deep_linear: depth={depth} must be 1 layer or more.")
+    if width < 1:
+        raise ValueError(f"deep_linear: width={width} must be 1 unit or more.")
+    parts: dict[str, Module] = {}
+    make = NORMS[norm]
+    for layer in range(1, depth + 1):
+        parts[f"linear{layer}"] = nn.Linear(width, width, bias=False, init=init)
+        if make is not None and (layer < depth or norm_output):
+            parts[f"norm{layer}"] = made = make(width)
+            if not affine:
+                _fix_affine(made)
+    return nn.Sequential(**parts)
+
+
+def _fix_affine(norm: Module) -> None:
+    """Gamma and beta as buffers: kept at 1 and 0, not trained."""
+    for name, start in (("gamma", ones), ("beta", zeros)):
+        part = getattr(norm, name, None)
+        if isinstance(part, Parameter):
+            setattr(norm, name, Buffer(part.shape, start))

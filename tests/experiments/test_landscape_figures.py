@@ -1,0 +1,248 @@
+"""The views of the landscape: what they show, and that they show it."""
+
+import json
+
+import numpy as np
+import pytest
+import synthetic
+
+from experiments import curvature_figures, landscape_figures, paper, probe_tables
+from experiments.figures import COLOURS
+from experiments.series import grouped
+from experiments.study import Study
+
+PLAN = [(v, 0.1, s) for v in ("standard", "batchnorm", "l1", "noisy-standard") for s in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("landscape") / "study"
+    plan = [*PLAN, ("standard", 0.5, 0), ("batchnorm", 0.5, 0)]
+    return synthetic.study(folder, plan, streams=("metrics", "landscape", "curvature"))
+
+
+@pytest.fixture(scope="module")
+def drawn(study):
+    """Every figure of the study, by name, instead of files."""
+    with synthetic.kept(landscape_figures, curvature_figures) as figures:
+        landscape_figures.draw(study.runs(), study.folder)
+        curvature_figures.draw(study.runs(), study.folder)
+        yield figures
+
+
+@pytest.fixture
+def kept():
+    """The figures that a test draws itself."""
+    with synthetic.kept(landscape_figures, curvature_figures) as figures:
+        yield figures
+
+
+def with_walks(folder, variant, walks, lr=0.1):
+    """A study of one run with these records in landscape.jsonl; unnamed keys are those of a walk
+    that finds nothing."""
+    study = synthetic.study(folder, [(variant, lr, 0)], streams=())
+    sizes = [0.5 * lr, 4 * lr]
+    still = {
+        "lr": lr, "direction": "gradient", "loss": 1.0, "gradient_norm": 1.0, "step_sizes": sizes,
+        "losses": [1.0, 1.0], "gradient_change": [1.0, 1.0], "cosine": [1.0, 1.0],
+        "beta": [1.0, 1.0], "saturated": False, "at_ceiling": False,
+    }  # fmt: skip
+    lines = "".join(json.dumps({**still, **walk}) + "\n" for walk in walks)
+    (study.runs()[0].folder / "landscape.jsonl").write_text(lines)
+    return study
+
+
+def cells(text):
+    """(variant, rate) -> name of a column -> cell, of a markdown table; "+" marks a paper's."""
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+    names = [n if "paper's" not in n else rows[0][i - 1] + "+" for i, n in enumerate(rows[0])]
+    return {(row[0], row[1]): dict(zip(names, row, strict=True)) for row in rows[2:]}
+
+
+def test_a_file_a_rate_and_direction_is_drawn(tmp_path):
+    walks = [{"step": 0}, {"step": 0, "direction": "random"}, {"step": 50}]
+    runs = with_walks(tmp_path / "study", "batchnorm", walks).runs()
+    paths = landscape_figures.draw(runs, tmp_path / "figures")
+    names = ["landscape-lr0.1", "landscape-random-lr0.1", "gradient-change-lr0.1"]
+    assert [path.stem for path in paths] == names
+    assert all(path.stat().st_size > 1000 for path in paths)
+    assert all(path.with_suffix(".svg").stat().st_size > 1000 for path in paths)
+
+
+def test_nothing_is_drawn_and_tabled_without_records(tmp_path):
+    study = synthetic.study(tmp_path / "study", [("standard", 0.1, 0)], streams=("metrics",))
+    runs = study.runs()
+    assert landscape_figures.draw(runs, tmp_path / "figures") == []
+    assert curvature_figures.draw(runs, tmp_path / "figures") == []
+    assert not (tmp_path / "figures").exists()
+    assert probe_tables.landscape_table(runs) == probe_tables.steps_table(runs) == ""
+    assert probe_tables.summary(runs[0], 9) == {}
+
+
+def test_a_band_goes_from_the_least_to_the_largest_over_the_step_sizes(tmp_path):
+    walks = [{"step": 0, "losses": [3.0, 2.0]}, {"step": 9, "losses": [1.0, None]}]
+    group = grouped(with_walks(tmp_path / "study", "standard", walks).runs())[0]
+    low, high = landscape_figures.band(group, "losses")
+    assert low.median.tolist() == [2, 1]
+    assert high.median.tolist() == [3, np.inf]
+
+
+def test_effective_beta_is_the_largest_of_a_walk(tmp_path):
+    walks = [{"step": 0, "beta": [3.0, 2.0]}, {"step": 9, "beta": [3.0, 8.0]}]
+    group = grouped(with_walks(tmp_path / "study", "standard", walks).runs())[0]
+    assert landscape_figures.effective_beta(group).median.tolist() == [3, 8]
+
+
+def test_walks_in_another_direction_stay_out_of_the_gradients_figure(tmp_path):
+    walks = [{"step": 0}, {"step": 0, "direction": "random", "losses": [7.0, 9.0]}]
+    group = grouped(with_walks(tmp_path / "study", "standard", walks).runs())[0]
+    assert landscape_figures.band(group, "losses")[1].median.tolist() == [1]
+    assert landscape_figures.band(group, "losses", "random")[1].median.tolist() == [9]
+
+
+def test_step_0_is_inside_every_panel(drawn):
+    for axes in drawn["landscape-lr0.1"].axes:
+        assert axes.get_xlim()[0] < 0
+        assert axes.get_xticks()[0] == 0
+        assert axes.lines[0].get_xdata()[0] == 0
+
+
+def test_variants_keep_their_colours(drawn):
+    figure = drawn["landscape-variants-lr0.1"]
+    variants = [axes.get_title() for axes in figure.axes[:4]]
+    assert variants == ["standard", "batchnorm", "noisy-standard", "l1"]
+    for i, axes in enumerate(figure.axes):
+        assert axes.lines[0].get_color() == COLOURS[variants[i % 4]]
+
+
+def test_a_figure_for_all_variants_is_drawn_only_where_there_are_more_than_two(drawn):
+    assert "landscape-variants-lr0.1" in drawn
+    assert "landscape-variants-lr0.5" not in drawn
+
+
+def test_the_papers_curve_stands_beside_the_gradients_at_its_rate_alone(drawn):
+
+    def dots(name):
+        lines = [line for axes in drawn[name].axes for line in axes.lines]
+        return [line for line in lines if line.get_marker() == "o"]
+
+    ends = {tuple(line.get_ydata()[[0, 2]]) for line in dots("landscape-lr0.1")}
+    for pair in (*paper.LOSS_RANGE.values(), *paper.CHANGE_RANGE.values()):
+        assert {(pair[0][0], pair[1][0]), (pair[0][1], pair[1][1])} <= ends
+    assert dots("landscape-lr0.5") == []
+
+
+def levels(axes):
+    """The heights of the horizontal lines."""
+    lines = [line for line in axes.lines if line.get_linestyle() == "--"]
+    return sorted(float(line.get_ydata()[0]) for line in lines if line.get_marker() != "o")
+
+
+def test_the_floor_of_beta_and_the_edge_of_stability_are_marked(tmp_path, kept):
+    walks = [{"step": 0, "step_sizes": [0.01, 0.4]}, {"step": 1, "step_sizes": [0.01, 0.4]}]
+    landscape_figures.draw(with_walks(tmp_path / "a", "standard", walks).runs(), tmp_path)
+    assert levels(kept["landscape-lr0.1"].axes[2]) == pytest.approx([20, 100])
+    walks = [{"step": 0}, {"step": 1}]
+    landscape_figures.draw(with_walks(tmp_path / "b", "standard", walks).runs(), tmp_path)
+    assert levels(kept["landscape-lr0.1"].axes[2]) == pytest.approx(
+        [
+            20,
+        ]
+    )
+    texts = [text.get_text() for text in kept["landscape-lr0.1"].legends[0].get_texts()]
+    assert "1/(smallest step) = 2/lr = 20" in texts
+
+
+def test_a_walk_that_was_not_finite_leaves_the_panel_at_its_top(tmp_path, kept):
+    walks = [{"step": s, "losses": [1.0, 2.0]} for s in range(9)]
+    walks[4]["losses"] = [1.0, None]
+    landscape_figures.draw(with_walks(tmp_path / "a", "standard", walks, lr=0.2).runs(), tmp_path)
+    axes = kept["landscape-lr0.2"].axes[0]
+    upper = axes.lines[1].get_ydata()
+    assert upper[4] > axes.get_ylim()[1] > upper[3]
+    assert np.isfinite(upper).all()
+
+
+def test_the_legend_says_how_often_beta_was_saturated(tmp_path, kept):
+    walks = [{"step": s, "saturated": s == 0} for s in range(4)]
+    landscape_figures.draw(with_walks(tmp_path / "a", "standard", walks).runs(), tmp_path)
+    texts = [text.get_text() for text in kept["landscape-lr0.1"].legends[0].get_texts()]
+    assert "standard (beta saturated in 25%)" in texts
+
+
+def test_lines_of_the_gradients_change_go_from_blue_to_red(drawn):
+    axes = drawn["gradient-change-lr0.1"].axes[0]
+    ours = [line for line in axes.lines if line.get_marker() != "o"]
+    assert len(ours) == len(synthetic.probed(200, 50))
+    late, first = ours[0].get_color(), ours[-1].get_color()
+    assert first[2] > first[0] and late[0] > late[2], "red, green, blue"
+    assert ours[-1].get_linestyle() == "--", "step 0 is dashed"
+    assert ours[0].get_xdata() == pytest.approx([0.05, 0.1, 0.2, 0.4])
+    theirs = [line.get_ydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert theirs == [list(paper.CHANGE_BY_STEP_SIZE["standard"])]
+
+
+def test_curvature_stands_beside_the_edge_of_stability(drawn):
+    figure = drawn["curvature-lr0.5"]
+    assert levels(figure.axes[0]) == levels(figure.axes[1]) == [4]
+    assert [line.get_color() for line in figure.axes[1].lines[:2]] == [
+        COLOURS["standard"], COLOURS["batchnorm"]
+    ]  # fmt: skip
+
+
+def test_the_largest_eigenvalue_is_drawn_and_an_undefined_curvature_left_out(tmp_path, kept):
+    study = synthetic.study(tmp_path / "study", [("l1", 0.1, 0)], streams=())
+    records = [
+        {"step": 0, "lr": 0.1, "along_gradient": None, "eigenvalues": [3.0, 7.0, -9.0],
+         "trace": 1.0, "trace_error": 0.1},
+        {"step": 4, "lr": 0.1, "along_gradient": -2.0, "eigenvalues": [5.0], "trace": None,
+         "trace_error": None},
+    ]  # fmt: skip
+    lines = "".join(json.dumps(r) + "\n" for r in records)
+    (study.runs()[0].folder / "curvature.jsonl").write_text(lines)
+    curvature_figures.draw(study.runs(), tmp_path)
+    along, largest, trace = kept["curvature-lr0.1"].axes
+    assert along.lines[0].get_ydata().tolist() == [-2]
+    assert largest.lines[0].get_ydata().tolist() == [7, 5]
+    assert trace.lines[0].get_ydata().tolist() == [1]
+
+
+def test_no_legend_lies_over_a_panel(drawn):
+    assert len(drawn) == 7
+    for name, figure in drawn.items():
+        assert synthetic.covered(figure) == [], name
+
+
+def test_the_table_holds_medians_over_training_beside_the_papers(tmp_path):
+    walks = [
+        {"step": 0, "losses": [1.0, 9.0], "gradient_change": [120.0, 140.0], "beta": [24.0, 9.0]},
+        {"step": 1, "losses": [1.0, 9.0], "gradient_change": [120.0, 140.0], "beta": [24.0, 9.0]},
+        {"step": 100, "losses": [1.0, 1.2], "gradient_change": [5.0, 14.0], "beta": [20.0, 3.0]},
+        {"step": 200, "losses": [1.0, 1.2], "gradient_change": [5.0, 14.0], "beta": [20.0, 3.0]},
+    ]
+    walks[3]["saturated"] = True
+    runs = with_walks(tmp_path / "study", "batchnorm", walks).runs()
+    row = cells(probe_tables.landscape_table(runs))["batchnorm", "0.1"]
+    assert (row["loss: width"], row["loss: width+"]) == ("0.2", "0.2")
+    assert (row["change: width"], row["change: width+"]) == ("9", "9.4")
+    assert (row["change, step 0"], row["change, step 0+"]) == ("140", "135")
+    assert (row["beta: median"], row["beta: median+"]) == ("20", "20.0")
+    assert (row["beta: largest"], row["beta: largest+"]) == ("24", "25")
+    assert (row["beta, step 0"], row["saturated"], row["at ceiling"]) == ("24", "25%", "0%")
+
+
+def test_equal_steps_stand_beside_the_papers(tmp_path):
+    walks = [{"step": 100, "losses": [1.0, 2.0], "beta": [7.0, 3.0]}, {"step": 150}]
+    runs = with_walks(tmp_path / "study", "batchnorm", walks).runs()
+    row = cells(probe_tables.steps_table(runs))["batchnorm", "100"]
+    assert (row["loss"], row["loss+"]) == ("1 to 2", "2.95 to 4.57")
+    assert (row["effective beta"], row["effective beta+"]) == ("7", "20")
+    assert "| 150 |" not in probe_tables.steps_table(runs)
+
+
+def test_a_summary_keeps_the_first_and_the_last_walk_and_no_more_than_asked_for(study):
+    run = Study(study.folder).runs()[0]
+    walks = probe_tables.summary(run, 4)["landscape"]
+    assert len(walks["step"]) == 4
+    assert (walks["step"][0], walks["step"][-1]) == (0, 150)
+    json.loads(json.dumps(walks, allow_nan=False))
