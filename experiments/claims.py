@@ -8,6 +8,9 @@ before the runs, with its reason: experiments/claiming/. Studies may be of any k
 those of one kind must be of one network, data set and length. A claim whose runs are not among
 them is undecided. One seed decides nothing.
 
+Left out is what nothing here measures: accuracies with augmentation, other architectures, BatchNorm
+under other initialisations.
+
 Prints the table; with --out also writes DIR/claims.md, with the rules, and DIR/claims.json.
 """
 

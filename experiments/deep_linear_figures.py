@@ -180,7 +180,10 @@ def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path
 def _shift(axes: Any, groups: Sequence[Group], measure: str, layer: int, k: int) -> None:
     seen, always = [], []
     for group in groups:
-        curve = over_seeds(of_layer(group, layer, measure))
+        seeds = of_layer(group, layer, measure)
+        if measure == "l2":  # zeros, as in layer 1, are below a logarithmic axis
+            seeds = [(steps, np.where(values > 0, values, np.nan)) for steps, values in seeds]
+        curve = over_seeds(seeds)
         draw_curve(axes, curve, group.colour, linewidth=0.9)
         seen += [curve.low, curve.high]
         theirs = paper.DEEP_LINEAR_SHIFT.get((group.variant, group.lr, k), (None, None))
@@ -263,8 +266,9 @@ def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
         row[0].set_ylabel(f"layer {layer}\nactivation")
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
-    title = "Activations of one unit over the samples: median and 50, 90, 98 % (mind the scales)"
-    figure.suptitle(f"{title}, lr {first[0].lr:g}, one seed", fontsize=10)
+    title = "Activations of one unit over the samples, lr"
+    bands = "median and 50, 90, 98 %; mind the scales; one seed"
+    figure.suptitle(f"{title} {first[0].lr:g}\n{bands}", fontsize=10)
     figure.tight_layout()
     return [save(figure, folder, "distributions")]
 

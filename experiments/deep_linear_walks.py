@@ -27,6 +27,7 @@ ROWS = {
     CHANGE: "‖∇L(w - ηd) - ∇L(w)‖ (l2)",
     "beta": "effective beta",
 }
+DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 LEVEL = {"color": "0.35", "linestyle": "--", "linewidth": 1}
 
 
@@ -76,7 +77,7 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
         axes.axhline(2 / lr, **LEVEL)
         if lr == RATE and group.variant in paper.DEEP_LINEAR_BETA:
             median = paper.DEEP_LINEAR_BETA[group.variant]
-            axes.plot(curve.steps[[0, -1]], [median] * 2, color=group.colour, **PAPER)
+            axes.plot(curve.steps[[0, -1]], [median] * 2, color=group.colour, **DOTTED)
         axes.set(yscale="log", ylim=limits)
     last = max(curve.steps[-1] for curve in betas)
     for axes in grid.flat:
@@ -88,14 +89,16 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     line = pyplot().Line2D
     handles = [line([], [], label=f"2/lr = {2 / lr:g}: the edge of stability", **LEVEL)]
     if lr == RATE:
-        text = "the paper's: largest loss at three steps, median beta over training"
-        handles.append(line([], [], color="0.35", label=text, **PAPER))
+        handles += [
+            line([], [], color="0.35", label=f"the paper's {what}", **style)
+            for what, style in (("largest loss at three steps", PAPER), ("median beta", DOTTED))
+        ]
     sizes = groups[0].records("landscape")[0][0]["step_sizes"]
     title = (
         f"Walks along the gradient, lr {lr:g}: least to largest over steps of {min(sizes):g} to "
         f"{max(sizes):g}\n({middle_of(groups)})"
     )
-    legend_below(figure, handles, title, columns=2 if len(groups) > 2 else 1)
+    legend_below(figure, handles, title, columns=3 if len(groups) > 2 else 1)
     return save(figure, folder, f"landscape-lr{lr:g}")
 
 
@@ -133,13 +136,12 @@ def gradient_change(groups: Sequence[Group], lr: float, folder: Path) -> Path:
         theirs = paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE.get(group.variant)
         if lr == RATE and theirs:
             axes.plot(paper.DEEP_LINEAR_STEP_SIZES, theirs, color="black", **PAPER, zorder=3)
-        axes.set(xscale="log", yscale="log")
+        axes.set(xscale="log", yscale="log", xlabel="step size")
     theirs_always = [
         np.array(v) for v in paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE.values() if lr == RATE
     ]
     seen = [numbers(r[CHANGE]) for records in chosen for r in records]
     grid[0][0].set(ylim=log_limits(seen, theirs_always), ylabel="change of the gradient (l2)")
-    figure.supxlabel("step size (along the gradient)", fontsize=9)
     note = "; black: the paper's median over training" if lr == RATE else ""
     title = f"How far the gradient changes along the walk, lr {lr:g}\none seed; dashed: step 0"
     figure.suptitle(title + note, fontsize=9)

@@ -165,14 +165,20 @@ def summary(run: Run, points: int) -> dict[str, Any]:
             "gradient_change": [[_short(v) for v in ends(r, CHANGE)] for r in chosen],
             "effective_beta": [_short(ends(r, "beta")[1]) for r in chosen],
         }
-    if run.records("shift"):
-        group = Group(run.config["variant"], run.config["lr"], (run,))
-        layers = sorted({r["layer"] for r in run.records("shift")})
+    by_layer: dict[int, list[dict[str, Any]]] = {}
+    for record in run.records("shift"):
+        by_layer.setdefault(record["layer"], []).append(record)
+    if by_layer:
         content["shift"] = {
-            measure: [_short(v) for layer in layers for v in medians(group, layer, measure)]
+            measure: [_short(_median(by_layer[layer], measure)) for layer in sorted(by_layer)]
             for measure in MEASURES
         }
     return content
+
+
+def _median(records: list[dict[str, Any]], measure: str) -> float:
+    values = numbers([r.get(measure) for r in records], null=np.nan)
+    return over_training([r["step"] for r in records], values)
 
 
 def _short(value: float) -> float | None:

@@ -39,7 +39,7 @@ class Settings:
     backend: str = setting("numpy", f"where the VGG networks train: {', '.join(BACKENDS)}")
     data_dir: str | None = setting(None, "folder with CIFAR-10 (else the cache, else a download)",
                                    kind=str)  # fmt: skip
-    seed: tuple[int, ...] | None = setting(
+    seed: tuple[int, ...] = setting(
         (), "root seeds (default: 0 at scale quick, 0 1 2 at scale cpu, 0 at scale paper)", kind=int
     )
     out: str = setting("runs/reproduce", "folder of all studies, figures and the table")
@@ -149,6 +149,7 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MINIBN_NUM_THREADS": "1"} if at_once > 1 else dict(os.environ)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
@@ -177,6 +178,8 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
         for process in running:
             process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     return failed
 
 
@@ -203,7 +206,7 @@ def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work."""
     one_of("--scale", s.scale, tuple(SEEDS))
     one_of("--backend", s.backend, BACKENDS)
-    for seed in s.seed or ():
+    for seed in s.seed:
         at_least("--seed", seed, 0)
     if s.jobs is not None:
         at_least("--jobs", s.jobs, 1)
@@ -221,7 +224,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         todo = [job for job in everything if not Book(folder).has(job)]
         at_once = s.jobs or (1 if s.scale == "paper" else cores())
         print(f"{folder}: {len(todo)} of {len(everything)} studies to do, {at_once} at once.")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         failed = work(todo, folder, at_once)
         for view in views(s, folder, [job for job in everything if Book(folder).has(job)]):
             out = folder / view.name.removeprefix("figures-")

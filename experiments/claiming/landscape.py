@@ -94,6 +94,16 @@ DETAILS = [
 ]  # fmt: skip
 
 
+def at_the_edge(variant: str) -> Claim:
+    return Claim(
+        f"batch-curvature-at-the-edge-{variant}",
+        f"{variant}'s curvature along the batch's gradient is 2 / lr",
+        "Andreyev & Beneventano 2024",
+        VGG, at(0.1, variant), itself(sharpness(*EARLY, along=True, over_edge=True)),
+        close(0.25, to=1), "a quarter around 1",
+    )  # fmt: skip
+
+
 def at_the_floor(variant: str) -> Claim:
     return Claim(
         f"beta-at-its-floor-{variant}",
@@ -140,6 +150,7 @@ CLAIMS = [
     *(smoother(what) for what in MEASURES),
     *(rougher(what, step) for step in (0, 100) for what in MEASURES),
     *DETAILS,
+    *(at_the_edge(variant) for variant in (STD, BN)),
     *(at_the_floor(variant) for variant in (STD, BN)),
     *(claim for norm in ("l1", "l2", "linf") for claim in lp_claims(norm)),
 ]

@@ -130,7 +130,7 @@ def _units(
     run: Trace, layer: int, place: str, start: int, stop: int
 ) -> list[dict[int, dict[str, Any]]]:
     """For each unit, step -> record. Without a norm, what would enter it is the activation."""
-    if place == "norm_input" and run.config["norm"] == "none":
+    if place == "norm_input" and run.config.get("norm") == "none":
         place = "activation"
     units: dict[int, dict[int, dict[str, Any]]] = {}
     for r in run.between("distributions", start, stop, layer=depth(run, layer), place=place):

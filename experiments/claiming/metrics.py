@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.claiming.evidence import Found, Missing, Trace
+from minibn.errors import DataError
 
 INF = np.inf
 CHANCE = 0.1  # ten classes
@@ -40,9 +41,16 @@ class Metric:
     quotient: bool = False
 
     def __call__(self, runs: Sequence[Found]) -> float:
-        """One number. Raises Missing if a run lacks what is needed, or if it is no number."""
+        """One number. Raises Missing if a run lacks what is needed, or if it is no number, and
+        DataError if a record lacks a key."""
         with np.errstate(all="ignore"):
-            found = np.asarray(self.fold(*(self.quantity.of(run) for run in runs)), np.float64)
+            try:
+                found = np.asarray(self.fold(*(self.quantity.of(run) for run in runs)), np.float64)
+            except KeyError as lacking:
+                names = " or ".join(map(str, runs))
+                raise DataError(
+                    f"the records of {names} lack {lacking}. Restore them, or train that run again."
+                ) from None
             x = float(np.exp(np.log(found).mean()) if self.quotient else found.mean())
         if np.isnan(x):
             raise Missing(f"not a number: {', '.join(map(str, runs))}")
@@ -166,17 +174,18 @@ def walk(
     return Quantity(f"{how}{words}{along}, {span(start, stop)}", of)
 
 
-def sharpness(start: int, stop: int, *, over_edge: bool = False) -> Quantity:
-    """The largest eigenvalue of the Hessian; over_edge: divided by 2 / lr."""
+def sharpness(start: int, stop: int, *, along: bool = False, over_edge: bool = False) -> Quantity:
+    """The largest eigenvalue of the Hessian, or its value along the gradient; over_edge: divided by
+    2 / lr. Medians over steps."""
+    key = "along_gradient" if along else "eigenvalues"
 
     def of(run: Trace) -> float:
-        seen = run.between("curvature", start, stop)
-        values = [numbers(r["eigenvalues"]).max() for r in seen]
+        seen = [r[key] for r in run.between("curvature", start, stop)]
+        values = [numbers([x] if along else x or [None]).max() for x in seen]  # none: not finite
         return float(np.median(values)) * (run.key.lr / 2 if over_edge else 1)
 
-    return Quantity(
-        f"largest Hessian eigenvalue{' × lr / 2' if over_edge else ''}, {span(start, stop)}", of
-    )
+    words = "curvature along the gradient" if along else "largest Hessian eigenvalue"
+    return Quantity(f"{words}{' × lr / 2' if over_edge else ''}, {span(start, stop)}", of)
 
 
 def numbers(values: Sequence[Any], null: float = INF) -> np.ndarray:

@@ -14,11 +14,11 @@ curvature. Training with the full batch drives the largest eigenvalue of its Hes
 it (the edge of stability: Cohen et al. 2021). With mini-batches it is the mean of gᵀH g / gᵀg, each
 batch's H along its own g, that settles at 2/lr (Andreyev & Beneventano, arXiv:2412.20553).
 
-At a ReLU or a max-pooling H is the second derivative of the pieces, and the kinks between them count
+At a ReLU or a max-pooling H is the second derivative of the pieces; the kinks between them count
 nothing. But every step crosses many. So differences (∇L(w + hv) - ∇L(w - hv)) / 2h are no way to
 H v: on VGG-16 with BatchNorm, along the gradient (v of length 1), they are off by 2.5 ‖H v‖ at
 h = 1e-3 and by 12 ‖H v‖ at 1e-6, and agree to 3e-8 at 1e-8, where no kink is left in between; in
-float32 they never do. By the same token effective beta, measured over a distance, is another number.
+float32 they never do.
 
 Cost, in gradients (forward and backward) of VGG-16 at width 1/4 and batch 128, float32, one thread,
 with BatchNorm (without): the recording 2 (1.8), a product 2.7 (2), the largest eigenvalue 8 to 14
@@ -28,7 +28,6 @@ products, the five largest 26 to 36. The graph takes 0.4 GB (0.2).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -36,17 +35,14 @@ from typing import Any
 import numpy as np
 
 from minibn import ops
-from minibn.analysis.state import held
+from minibn.analysis.state import Batch, Loss, check_decay, held, loss_of, trainable
 from minibn.backend import array_module, backend_of
 from minibn.backward import grad
 from minibn.errors import ShapeError
 from minibn.nn.module import Module
 from minibn.random import generator
 from minibn.tape import recording
-from minibn.tensor import Tensor
 
-Loss = Callable[[Any, Any], Any]  # (outputs, targets) -> a scalar Tensor
-Batch = tuple[Any, Any]  # (x, targets)
 WHICH = ("largest", "magnitude")
 
 
@@ -85,9 +81,10 @@ class Hessian:
 
     size: P, the number of weights. loss: its value. gradient: (P,) float64, the parameters one
     after another, as the vectors of H @ v. Several questions to one Hessian share the recording. It
-    keeps the graph in memory, and belongs to the weights as they stand: GraphError after an update.
-    The model is left as it was, to the last bit. Raises ValueError for a model without parameters
-    or a loss that is no scalar, FloatingPointError where the loss or its gradient is not finite.
+    keeps the graph in memory, and stays the Hessian at these weights when the model moves on.
+    The model is left as it was, to the last bit. Raises ValueError for a model without parameters,
+    a loss that is no scalar or a negative weight_decay; FloatingPointError where the loss or its
+    gradient is not finite.
 
     >>> from minibn import nn
     >>> net = nn.Sequential(nn.Linear(2, 1, bias=False)).initialize(seed=0, dtype=np.float64)
@@ -105,17 +102,10 @@ class Hessian:
         loss: Loss = ops.softmax_cross_entropy,
         weight_decay: float = 0.0,
     ) -> None:
-        x, targets = batch
+        check_decay("Hessian", weight_decay)
         with held(model), recording(True), np.errstate(all="ignore"):  # host: NumPy's warnings
-            self._params = [p for p in model.parameters() if p.requires_grad]
-            if not self._params:
-                raise ValueError(
-                    f"Hessian: {type(model).__name__} has no parameter that requires a gradient."
-                )
-            y = loss(model(x), targets)
-            if not isinstance(y, Tensor) or y.size != 1:
-                kind = f"a Tensor of shape {y.shape}" if isinstance(y, Tensor) else type(y).__name__
-                raise ValueError(f"Hessian: the loss is {kind}; it must be a scalar Tensor.")
+            self._params = list(trainable(model).values())
+            y = loss_of(model, batch, loss, "Hessian")
             self._slopes = grad(y, self._params, create_graph=True, unused="zeros")
             w = _flat([p.data for p in self._params])
             xp = array_module(w)

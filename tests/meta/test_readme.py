@@ -24,8 +24,16 @@ def test_the_example_that_trains_ones_own_model_learns():
     assert float(done.stdout.split()[-1]) > 0.9
 
 
-def test_the_doctests_of_the_readme_pass():
-    failed, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
+WITH_DOCTESTS = [
+    page.relative_to(ROOT)
+    for page in (ROOT / "README.md", *sorted(ROOT.glob("minibn/**/README.md")))
+    if ">>> " in page.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("page", WITH_DOCTESTS, ids=str)
+def test_the_doctests_of_the_tours_pass(page):
+    failed, tried = doctest.testfile(str(ROOT / page), module_relative=False)
     assert tried > 0 and failed == 0
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.wrong_norms import WRONG_NORMS
 
 from minibn import Op, Tensor, apply, backward, nn, ops, optim, tape
 from minibn.backend import get_backend
@@ -256,6 +257,7 @@ WRONG = {
     "evaluation_is_affine": (LAYER, NeverRunning),
     "training_ignores_running_statistics": (LAYER, AlwaysRunning),
     "images_and_vectors_are_one": (LAYER, OnlyOverTheBatch),
+    **WRONG_NORMS,
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from minibn.testing.mutants import (
     linalg,
     loss,
     norm,
+    other_norms,
     pool,
     reduce,
     shape,
@@ -23,7 +24,7 @@ from minibn.testing.mutants.mutant import MUTANTS, Mutant
 
 FAMILIES = tuple(
     module.__name__.rpartition(".")[2]
-    for module in (elementwise, tape, reduce, shape, linalg, conv, pool, norm, loss)
+    for module in (elementwise, tape, reduce, shape, linalg, conv, pool, norm, other_norms, loss)
 )
 
 __all__ = ["FAMILIES", "MUTANTS", "Mutant"]

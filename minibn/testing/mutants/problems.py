@@ -94,6 +94,19 @@ def inference(x, gamma, beta):
     return ops.batch_norm_inference(x, gamma, beta, here(x, np.zeros(5)), here(x, np.ones(5)))
 
 
+def lp(p: float):
+    return fresh(lambda x, gamma, beta: ops.lp_batch_norm(x, gamma, beta, p=p))
+
+
+def lp_inference(x, gamma, beta):
+    fixed = here(x, np.zeros(5)), here(x, np.ones(5))
+    return ops.lp_batch_norm_inference(x, gamma, beta, *fixed, p=1)
+
+
+def fresh_without_beta(op: Callable[..., Any]):
+    return lambda rng: (op, (rng.standard_normal((4, 3, 5)), np.ones(5)))
+
+
 THREE = np.array([5, 0, 2])
 
 PLAIN: dict[str, Callable[[Rng], Any]] = {
@@ -114,8 +127,15 @@ PLAIN: dict[str, Callable[[Rng], Any]] = {
     "gather": of(lambda x: ops.gather(x, here(x, THREE)), (2, 3)),
     "getitem": indexed,
     "global_avg_pool2d": of(ops.global_avg_pool2d, (2, 4, 4, 3)),
+    "group_norm": fresh(lambda x, *affine: ops.group_norm(x, *affine, groups=1)),
+    "instance_norm": fresh(ops.instance_norm),
+    "layer_norm": fresh(ops.layer_norm),
     "log": of(ops.log, (3, 4), domain=positive),
     "logsumexp": of(lambda x: ops.logsumexp(x, axis=1), (3, 4)),
+    "lp_batch_norm, p=1": lp(1),
+    "lp_batch_norm, p=2": lp(2),
+    "lp_batch_norm, p=inf": lp(np.inf),
+    "lp_batch_norm_inference": fresh(lp_inference),
     "matmul": of(ops.matmul, (3, 4), (4, 2)),
     "max": of(lambda x: ops.max(x, axis=1), (3, 4)),
     "max_pool2d": of(ops.max_pool2d, (2, 4, 4, 3)),
@@ -134,6 +154,7 @@ PLAIN: dict[str, Callable[[Rng], Any]] = {
     "power, of two variables": of(ops.power, (3, 4), (3, 4), domain=positive),
     "relu": of(ops.relu, (3, 4)),
     "reshape": of(lambda x: ops.reshape(x, (2, 6)), (3, 4)),
+    "rms_norm": fresh_without_beta(ops.rms_norm),
     "scatter": of(lambda x: ops.scatter(x, here(x, THREE), (2, 3)), (3,)),
     "sigmoid": of(ops.sigmoid, (3, 4)),
     "softmax": of(ops.softmax, (3, 4)),
@@ -144,6 +165,7 @@ PLAIN: dict[str, Callable[[Rng], Any]] = {
     "tanh": of(ops.tanh, (3, 4)),
     "transpose": of(ops.transpose, (3, 4)),
     "var": of(lambda x: ops.var(x, axis=0), (3, 4)),
+    "weight_standardisation": fresh_without_beta(ops.weight_standardisation),
     "where": chosen,
 }
 

@@ -1,0 +1,274 @@
+"""The deep linear network's experiment: problem, measurements, kill and resume, bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from studies import runs
+
+from experiments import deep_linear, deep_linear_figures
+from experiments.command_line import parse
+from experiments.deep_linear_settings import QUICK, Settings, plans, settings_from
+from experiments.study import Run, Study
+
+SMALL = [
+    *("--depth", "4", "--width", "3", "--samples", "20", "--lr", "1e-3", "1e-4"),
+    *("--variants", "standard", "batchnorm", "linf", "--probe-every", "3", "--shift-every", "2"),
+    *("--record-every", "3", "--checkpoint-every", "3"),
+]
+STEPS = 8
+HERE = Path(__file__).parent
+
+
+def settings(*arguments: object) -> Settings:
+    words = [str(a) for a in arguments]
+    return settings_from(parse(Settings, words, program="test", description=""))
+
+
+def main(*arguments: object, draw: bool = False) -> int:
+    """`python -m experiments.deep_linear` in this process, without its figures: they take time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not draw:
+            patch.setattr(deep_linear_figures, "draw", lambda studies: None)
+        return deep_linear.main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that nothing disturbed, with its figures."""
+    folder = tmp_path_factory.mktemp("deep_linear") / "study"
+    assert main(*SMALL, "--steps", STEPS, "--out", folder, draw=True) == 0
+    return folder
+
+
+# -- the problem
+
+
+def test_the_default_runs_are_the_papers_seven() -> None:
+    assert [plan.name for plan in plans(Settings())] == [
+        "standard-lr1e-06-seed0", "batchnorm-lr1e-06-seed0", "l1-lr1e-06-seed0",
+        "l2-lr1e-06-seed0", "linf-lr1e-06-seed0", "standard-lr1e-07-seed0",
+        "batchnorm-lr1e-07-seed0",
+    ]  # fmt: skip
+    s = Settings()
+    assert (s.depth, s.width, s.samples, s.steps) == (25, 10, 1000, 10_000)
+    assert settings("--quick").steps == QUICK["steps"] and settings("--quick").depth == 25
+
+
+def test_targets_are_a_linear_map_of_the_samples_with_the_wanted_spread() -> None:
+    s = settings("--samples", 5000, "--width", 8, "--target-std", 3)
+    data = deep_linear.problem(s, 0)
+    A = np.linalg.lstsq(data.x, data.targets, rcond=None)[0]
+    np.testing.assert_allclose(data.x @ A, data.targets, atol=1e-10)
+    assert data.x.dtype == data.targets.dtype == np.float64
+    assert data.x.std() == pytest.approx(1, rel=0.02)
+    spread = [deep_linear.problem(s, seed).targets.std() for seed in range(20)]
+    assert np.mean(spread) == pytest.approx(3, rel=0.05)
+
+
+def test_the_problem_belongs_to_the_seed_and_is_one_batch_at_every_step() -> None:
+    s = settings(*SMALL)
+    one, again, other = (deep_linear.problem(s, seed) for seed in (0, 0, 1))
+    assert one.fingerprint == again.fingerprint != other.fingerprint
+    for step in (0, 7):
+        assert one.batch(step)[0] is one.x and one.batch(step)[1] is one.targets
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_the_loss_is_the_sum_of_squared_errors_times_its_scale(scale: float) -> None:
+    s = settings(*SMALL, "--loss-scale", scale)
+    data, of = deep_linear.problem(s, 0), deep_linear.task(s)
+    model = deep_linear.network(s, "standard", 0)
+    x, targets = of.prepare(data.x, data.targets)
+    product = np.linalg.multi_dot([p.numpy() for p in model.parameters()])
+    expected = scale * ((data.x @ product - data.targets) ** 2).sum()
+    assert of.loss(model(x), targets).item() == pytest.approx(expected, rel=1e-12)
+    assert of.score is None
+
+
+# -- what a run leaves
+
+
+def test_the_walks_step_of_the_rate_itself_is_the_next_steps_loss(whole: Path) -> None:
+    for run in runs(whole):
+        losses = [r["loss"] for r in run.records("metrics")]
+        assert len(losses) == STEPS and "accuracy" not in run.records("metrics")[0]
+        walks = run.records("landscape")
+        assert [r["step"] for r in walks] == [0, 1, 2, 3, 6]
+        for walk in walks:
+            lr = run.config["lr"]
+            np.testing.assert_allclose(walk["step_sizes"], np.array(Settings().probe_sizes) * lr)
+            assert walk["loss"] == pytest.approx(losses[walk["step"]], rel=1e-6)
+            assert walk["losses"][2] == pytest.approx(losses[walk["step"] + 1], rel=1e-6)
+
+
+def test_covariate_shift_is_of_every_layer_and_none_in_the_first(whole: Path) -> None:
+    for run in runs(whole):
+        records = run.records("shift")
+        assert [r["layer"] for r in records if r["step"] == 2] == [1, 2, 3, 4]
+        assert all(r["l2"] == 0 and r["cosine"] == 1 for r in records if r["layer"] == 1)
+        assert all(r["l2"] > 0 for r in records if r["layer"] > 1)
+        assert all(("wasserstein" in r) == (r["layer"] < 4) for r in records)
+
+
+def test_activations_are_what_a_layer_hands_to_the_next(whole: Path) -> None:
+    s = settings(*SMALL)
+    data = deep_linear.problem(s, 0)
+    state = deep_linear.network(s, "standard", 0).state_dict()
+    run = Run(whole / "runs" / "standard-lr0.001-seed0")
+    records = [r for r in run.records("distributions") if r["step"] == 0]
+    assert [r["layer"] for r in records] == list(deep_linear.shown_layers(4)) == [1, 2, 3]
+    z = data.x
+    for record in records:
+        z = z @ state[f"linear{record['layer']}.weight"]
+        values = z[:, record["unit"]]
+        assert record["mean"] == pytest.approx(values.mean(), rel=1e-9)
+        assert record["var"] == pytest.approx(values.var(), rel=1e-9)
+        assert sum(record["histogram"]) == 20
+
+
+def test_the_papers_layers_are_shown_at_the_papers_depth() -> None:
+    assert deep_linear.shown_layers(25) == {1: 1, 11: 11, 24: 24}
+    assert deep_linear.shown_layers(1) == {}
+
+
+def test_figures_table_and_summary_are_drawn_from_the_files(whole: Path) -> None:
+    names = {p.name for p in (whole / "figures").glob("*.png")}
+    assert names == {
+        "loss.png", "shift.png", "shift-layers.png", "distributions.png",
+        "landscape-lr0.001.png", "landscape-lr0.0001.png",
+        "gradient-change-lr0.001.png", "gradient-change-lr0.0001.png",
+    }  # fmt: skip
+    summary = json.loads((whole / "summary.json").read_text())
+    assert sorted(summary["runs"]) == [run.name for run in runs(whole)]
+    metrics = runs(whole)[0].records("metrics")
+    ours = summary["runs"][runs(whole)[0].name]
+    assert ours["loss"] == pytest.approx([metrics[0]["loss"], metrics[-1]["loss"]], rel=1e-3)
+    table = (whole / "table.md").read_text()
+    assert f"| standard | 0.001 | 1 | {metrics_of(whole, 'standard'):.3g}" in table
+    assert "Verdict at lr 0.001, 1 seed: " in table
+
+
+def metrics_of(study: Path, variant: str) -> float:
+    run = Run(study / "runs" / f"{variant}-lr0.001-seed0")
+    return run.records("metrics")[0]["loss"]
+
+
+def test_several_studies_are_drawn_together_and_only_if_alike(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other, third = tmp_path / "other", tmp_path / "third"
+    few = ["--steps", 4, "--variants", "standard", "--variants-elsewhere", "standard"]
+    assert main(*SMALL, *few, "--seed", 1, "--out", other) == 0
+    assert main(*SMALL, *few, "--target-std", 2, "--out", third) == 0
+    both = [str(whole), str(other), "--out", str(tmp_path / "drawn")]
+    assert deep_linear_figures.main(both) == 0
+    assert "| standard | 0.001 | 2 |" in (tmp_path / "drawn" / "table.md").read_text()
+    capsys.readouterr()
+    assert deep_linear_figures.main([str(whole), str(third)]) == 2
+    assert "target_std 2.0" in capsys.readouterr().err
+    assert deep_linear_figures.main([]) == 2
+    assert deep_linear_figures.main([str(tmp_path / "none")]) == 2
+
+
+# -- killed, raised, diverged
+
+
+def killed(moment: str, *arguments: object) -> int:
+    """The exit status of a process of its own, to which something happens (see killed.py)."""
+    text = (
+        f"import sys; sys.path.insert(0, {str(HERE)!r}); import killed;"
+        "from experiments import deep_linear; killed.arrange(sys.argv[1]);"
+        "sys.exit(deep_linear.main(sys.argv[2:]))"
+    )
+    command = [sys.executable, "-W", "error", "-c", text, moment, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=300).returncode
+
+
+@pytest.mark.parametrize("moment", ["before 6th step", "before 14th step", "amid 2nd checkpoint"])
+def test_a_killed_study_goes_on_to_the_same_bits(moment: str, whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    assert killed(moment, *SMALL, "--steps", STEPS, "--out", folder) == -9
+    assert main("--resume", folder) == 0
+    assert_same_runs(folder, whole)
+
+
+def assert_same_runs(one: Path, other: Path) -> None:
+    for a, b in zip(runs(one), runs(other), strict=True):
+        assert a.name == b.name and a.result == b.result
+        for stream in ("metrics", "landscape", "shift", "distributions"):
+            assert a.records(stream) == b.records(stream), (a.name, stream)
+
+
+def test_steps_may_be_raised_afterwards(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    assert main(*SMALL, "--steps", 5, "--out", folder) == 0
+    assert main("--resume", folder, "--steps", STEPS) == 0
+    assert_same_runs(folder, whole)
+
+
+def test_a_run_that_overflows_is_diverged_and_its_figures_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "study"
+    arguments = [*SMALL, "--steps", 30, "--lr", "0.1", "--variants", "standard", "batchnorm"]
+    assert main(*arguments, "--out", folder, draw=True) == 0
+    run = Run(folder / "runs" / "standard-lr0.1-seed0")
+    assert run.result is not None and run.result["status"] == "diverged"
+    assert "standard-lr0.1-seed0: diverged at step" in capsys.readouterr().out
+    assert "1 of 1 diverged" in (folder / "table.md").read_text()
+    assert None in run.records("landscape")[-1]["losses"]
+
+
+# -- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--variants", "bacthnorm"],
+            "--variants 'bacthnorm' is unknown. Did you mean 'batchnorm'",
+        ),
+        (["--variants", "noisy-batchnorm"], "--variants 'noisy-batchnorm' is unknown"),
+        (["--variants-elsewhere", "l3"], "--variants-elsewhere 'l3' is unknown"),
+        (["--init", "glorot"], "--init 'glorot' is unknown. Did you mean 'glorot_"),
+        (["--depth", "0"], "--depth 0 must be at least 1"),
+        (["--samples", "1"], "--samples 1 must be at least 2"),
+        (["--target-std", "0"], "--target-std 0.0 must be above 0"),
+        (["--loss-scale", "nan"], "--loss-scale nan must be a finite number"),
+        (["--lr", "1e-6", "-1"], "--lr -1.0 must be above 0"),
+        (["--lr", "1e-6", "1e-6"], "--lr names something twice"),
+        (["--lr", "1e-6", "1.0000001e-6"], "rates of a study must differ in six digits"),
+        (["--seed", "-1"], "--seed -1 must be at least 0"),
+        (["--probe-sizes", "0"], "--probe-sizes 0.0 must be above 0"),
+        (["--probe-every", "-1"], "--probe-every -1 must be at least 0"),
+        (["--width", "100000"], "Take a smaller network"),
+        (["--steps", "0"], "--steps 0 must be at least 1"),
+        (["--stesp", "5"], "Did you mean --steps?"),
+        (["--backend", "torch"], "--backend 'torch' is unknown"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_leaves_nothing(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "study"
+    assert main(*arguments, "--out", folder) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert not folder.exists()
+
+
+def test_other_data_does_not_go_on_in_an_old_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "study"
+    assert killed("before 6th step", *SMALL, "--steps", STEPS, "--out", folder) == -9
+    config = next(iter(Study(folder).runs())).folder / "config.json"
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "data_fingerprint": "another"}))
+    assert main("--resume", folder) == 2
+    assert "the data" in capsys.readouterr().err

@@ -1,0 +1,175 @@
+"""`reproduce`: what it would run is what the experiments accept; what is done is not done again."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import reproduce
+from experiments.command_line import parse
+from experiments.reproduce import SEEDS, Book, Job, Settings, jobs, main
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize("scale", SEEDS)
+def test_every_job_has_flags_that_its_experiment_accepts(scale: str) -> None:
+    for job in jobs(Settings(scale=scale, data_dir="DIR")):
+        module: Any = importlib.import_module(f"experiments.{job.module}")
+        given = parse(module.Settings, job.flags, program="test", description="")
+        assert given, job
+
+
+@pytest.mark.parametrize("scale", SEEDS)
+def test_a_variant_at_a_rate_and_a_seed_is_trained_once(scale: str) -> None:
+    found = jobs(Settings(scale=scale, seed=(0, 1)))
+    assert len({job.name for job in found}) == len(found)
+    runs = []
+    for job in found:
+        if job.module in ("vgg_cifar", "deep_linear"):
+            flags = list(job.flags)
+            lr, seed = (flags[flags.index(flag) + 1] for flag in ("--lr", "--seed"))
+            variants = flags[flags.index("--variants") + 1 :]
+            runs += [(job.module, lr, seed, variant) for variant in variants]
+    assert len(set(runs)) == len(runs) == 2 * (11 + 7)
+
+
+def test_one_seed_is_complete_before_the_next_begins() -> None:
+    seeds = [job.name[-1] for job in jobs(Settings(scale="cpu"))]
+    assert seeds == sorted(seeds)
+    assert set(seeds) == {"0", "1", "2"}
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """reproduce with jobs that are scripts: {name: Python text}, run in the folder `tmp_path`."""
+
+    def arrange(**texts: str) -> None:
+        made = [Job(name, "script", (text,)) for name, text in texts.items()]
+        monkeypatch.setattr(reproduce, "jobs", lambda s: made)
+        monkeypatch.setattr(reproduce, "views", lambda s, folder, done: [])
+        monkeypatch.setattr(Job, "command", lambda job, to: [sys.executable, "-c", job.flags[0]])
+
+    monkeypatch.chdir(tmp_path)
+    return arrange
+
+
+ONCE = "open('times.txt', 'a').write('x')"
+
+
+def test_what_is_done_is_skipped(scripts: Any, capsys: pytest.CaptureFixture) -> None:
+    scripts(one=ONCE)
+    assert main([]) == main([]) == 0
+    assert Path("times.txt").read_text() == "x"
+    assert "0 of 1 studies to do" in capsys.readouterr().out
+
+
+def test_a_job_with_other_flags_than_those_it_was_done_with_is_done_again(scripts: Any) -> None:
+    scripts(one=ONCE)
+    main([])
+    scripts(one=ONCE + "  # another rate")
+    main([])
+    assert Path("times.txt").read_text() == "xx"
+
+
+def test_a_job_that_fails_is_named_with_its_last_line_and_tried_again_while_others_go_on(
+    scripts: Any, capsys: pytest.CaptureFixture
+) -> None:
+    scripts(bad=f"{ONCE}; raise SystemExit('no room')", good="open('good.txt', 'w')")
+    assert main([]) == 1
+    out = capsys.readouterr().out
+    assert "bad: FAILED" in out and "no room" in out
+    assert "Not done: bad. The same command tries again." in out
+    assert Path("good.txt").exists()
+    assert list(Book(Path("runs/reproduce/quick")).done()) == ["good"]
+    assert main([]) == 1
+    assert Path("times.txt").read_text() == "xx"
+
+
+def test_as_many_jobs_as_asked_for_run_at_once(scripts: Any) -> None:
+    wait = "import time, os\nopen('NAME', 'w')\nend = time.time() + 30\n" + (
+        "while not (os.path.exists('a') and os.path.exists('b')):\n"
+        "    assert time.time() < end\n    time.sleep(0.01)"
+    )
+    scripts(a=wait.replace("NAME", "a"), b=wait.replace("NAME", "b"))
+    assert main(["--jobs", "2"]) == 0  # each waits for the other
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_lets_running_jobs_save_and_says_how_to_go_on(
+    stop: signal.Signals, tmp_path: Path
+) -> None:
+    child = (
+        "import time\ntry:\n    open('begun', 'w')\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    open('saved', 'w')\n    raise SystemExit(130)"
+    )
+    driver = (
+        "import sys\nfrom experiments import reproduce\nfrom experiments.reproduce import Job\n"
+        f"reproduce.jobs = lambda s: [Job('one', 'script', ({child!r},))]\n"
+        "Job.command = lambda job, to: [sys.executable, '-c', job.flags[0]]\n"
+        "sys.exit(reproduce.main([]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", driver], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(stop)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on." in out
+    assert (tmp_path / "saved").exists()
+
+
+def test_an_existing_study_is_continued(tmp_path: Path) -> None:
+    job = Job("one", "vgg_cifar", ("--quick",))
+    new = job.command(tmp_path)
+    (tmp_path / "study.json").write_text("{}")
+    assert new[-3:] == ["--quick", "--out", str(tmp_path)]
+    assert job.command(tmp_path)[-2:] == ["--resume", str(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--scale", "papr"], "Did you mean 'paper'"),
+        (["--jobs", "0"], "--jobs"),
+        (["--seed", "-1"], "--seed"),
+        (["--backend", "torch"], "--backend"),
+        (["--sacle", "cpu"], "Did you mean --scale"),
+    ],
+)
+def test_bad_input_is_one_line_with_its_remedy(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(arguments) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count("\n") == 1
+
+
+def test_a_damaged_book_is_one_line(scripts: Any, capsys: pytest.CaptureFixture) -> None:
+    scripts(one=ONCE)
+    main([])
+    Path("runs/reproduce/quick/done.json").write_text("{")
+    assert main([]) == 2
+    assert "done.json" in capsys.readouterr().err
+
+
+def test_the_list_of_experiments_names_modules_that_exist(capsys: pytest.CaptureFixture) -> None:
+    from experiments.__main__ import main as show
+    from experiments.catalogue import EXPERIMENTS, TOOLS
+
+    assert show() == 0
+    out = capsys.readouterr().out
+    for entry in (*EXPERIMENTS, *TOOLS):
+        assert entry.name in out
+        assert (ROOT / "experiments" / f"{entry.name}.py").exists(), entry.name
