@@ -3,6 +3,9 @@
 curvature-lr0.1.png    g'Hg / g'g along the gradient, the largest eigenvalue and the trace of the
                        Hessian over training, beside 2/lr, where gradient descent on a parabola
                        begins to diverge
+
+A file a rate; none where nothing was recorded. A point a record; the trace is an estimate
+(Hutchinson's), with its standard error.
 """
 
 from __future__ import annotations
@@ -17,29 +20,39 @@ from experiments.figures import early_steps, legend_below, plain_numbers, pyplot
 from experiments.series import Curve, Group, draw_curve, grouped, middle_of, numbers, over_seeds
 from experiments.study import Run
 
+TITLES = ("along the gradient, g'Hg / g'g", "largest eigenvalue of H", "trace of H (estimated)")
+
 
 def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """g'Hg / g'g, the largest eigenvalues and the trace of the Hessian over training, by rate."""
+    """A file for each rate at which curvature was recorded. Returns the paths of the PNGs."""
     plt = pyplot()
     paths = []
     found = [group for group in grouped(runs) if group.records("curvature")]
     for lr in sorted({group.lr for group in found}):
         groups = [group for group in found if group.lr == lr]
         figure, row = plt.subplots(1, 3, figsize=(12, 4.2))
-        last = 0.0
         for group in groups:
-            for axes, curve in zip(row, _curvatures(group), strict=True):
-                if len(curve.steps):
-                    draw_curve(axes, curve, group.colour)
-                    last = max(last, curve.steps[-1])
-        names = ("along the gradient, g'Hg / g'g", "largest eigenvalue of H", "trace of H")
-        for axes, name in zip(row, names, strict=True):
-            axes.set(title=name, xlabel="step of training", ylabel="curvature")
+            for axes, of in zip(row, (_along, _largest, _trace), strict=True):
+                draw_curve(axes, _curve(group, of), group.colour, marker=".")
+            trace, error = _curve(group, _trace), _curve(group, _error)
+            row[2].errorbar(
+                trace.steps,
+                trace.median,
+                error.median,
+                color=group.colour,
+                linewidth=0,
+                elinewidth=0.8,
+            )
+        for axes, title in zip(row, TITLES, strict=True):
+            axes.set(title=title, xlabel="step of training", ylabel="curvature")
             axes.set_yscale("symlog", linthresh=1, linscale=0.5)
-            plain_numbers(axes)
-            early_steps(axes, last)
         for axes in row[:2]:
             axes.axhline(2 / lr, color="0.35", linestyle="--", linewidth=1)
+        for axes in row:
+            plain_numbers(axes)
+            early_steps(
+                axes, max(r["step"] for g in groups for s in g.records("curvature") for r in s)
+            )
         handles = [plt.Line2D([], [], color=g.colour, linewidth=2, label=g.variant) for g in groups]
         edge = f"2/lr = {2 / lr:.3g}: the edge of stability"
         handles.append(plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=edge))
@@ -49,14 +62,26 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-def _curvatures(group: Group) -> list[Curve]:
-    def curve(of: Any) -> Curve:
-        seeds = group.records("curvature")
-        return over_seeds(
-            [([r["step"] for r in s], numbers([of(r) for r in s], np.nan)) for s in seeds]
-        )
+def _curve(group: Group, of: Any) -> Curve:
+    """A number of each record over the seeds; what is undefined is left out."""
+    seeds = group.records("curvature")
+    return over_seeds(
+        [([r["step"] for r in s], numbers([of(r) for r in s], null=np.nan)) for s in seeds]
+    )
 
-    def largest(record: dict[str, Any]) -> float | None:
-        return max((v for v in record["eigenvalues"] or [] if v is not None), default=None)
 
-    return [curve(lambda r: r["along_gradient"]), curve(largest), curve(lambda r: r["trace"])]
+def _along(record: dict[str, Any]) -> float | None:
+    return record["along_gradient"]
+
+
+def _largest(record: dict[str, Any]) -> float | None:
+    return max((v for v in record["eigenvalues"] or [] if v is not None), default=None)
+
+
+def _trace(record: dict[str, Any]) -> float | None:
+    return record["trace"]
+
+
+def _error(record: dict[str, Any]) -> float | None:
+    """Only where there is a trace: the two are drawn together."""
+    return None if record["trace"] is None else (record["trace_error"] or 0.0)

@@ -203,7 +203,8 @@ def study_all(s: Settings, study: Study) -> int:
         flush=True,
     )
     if todo and not s.quick:
-        cost = {v: seconds_a_step(s, plan) for plan in todo for v in [plan.variant]}
+        one_of_each = {plan.variant: plan for plan in todo}
+        cost = {variant: seconds_a_step(s, plan) for variant, plan in one_of_each.items()}
         seconds = sum(cost[plan.variant] * steps for plan, steps in left.items())
         if seconds > 120:
             print(

@@ -158,7 +158,8 @@ def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path
     )  # fmt: skip
     for row, (lr, pair) in zip(grid, rates.items(), strict=True):
         seen = _losses(row[0], pair)
-        row[0].set(title="training loss", ylim=log_limits([], seen), ylabel=f"lr {lr:g}\nloss")
+        row[0].set(ylim=log_limits([], seen), ylabel=f"lr {lr:g}\nloss")
+        row[0].set_title("training loss", fontsize=9)
         panels = [(m, layer, k) for m in ("l2", "cosine") for layer, k in layers.items()]
         for axes, (measure, layer, k) in zip(row[1:], panels, strict=True):
             _shift(axes, pair, measure, layer, k)

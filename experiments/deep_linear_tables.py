@@ -38,17 +38,20 @@ def require_alike(studies: Sequence[Study]) -> None:
                 )
 
 
-def loss_at(records: list[dict[str, Any]], step: int) -> float:
-    """The loss after `step` updates: see the module. nan if the run did not get there."""
+def loss_at(run: Run, step: int) -> float:
+    """The loss after `step` updates: see the module. Infinite if the run had diverged by then, nan
+    if it did not get there."""
+    records = run.records("metrics")
     if not records or records[-1]["step"] < step - 1:
-        return float("nan")
+        diverged = (run.result or {}).get("status") == "diverged"
+        return float("inf" if diverged else "nan")
     near = [r["loss"] for r in records if step - WINDOW < r["step"] <= step]
-    return float(np.median(near[:1] if step == 0 else near))
+    return float(np.median(near))
 
 
 def losses_at(group: Group, step: int) -> list[float]:
     """A loss for each seed."""
-    return [loss_at(records, step) for records in group.records("metrics")]
+    return [loss_at(run, step) for run in group.runs]
 
 
 def outcome(group: Group) -> str:
@@ -65,12 +68,13 @@ def make_tables(groups: Sequence[Group]) -> list[str]:
 
 def loss_table(groups: Sequence[Group]) -> str:
     reached = max(s[-1]["step"] + 1 for group in groups for s in group.records("metrics"))
-    steps = [s for s in (0, *paper.DEEP_LINEAR_STEPS) if s <= reached]
+    steps = sorted({0, reached, *(s for s in paper.DEEP_LINEAR_STEPS if s < reached)})
     rows = []
     for group in groups:
-        theirs = {0: None, **dict(zip(paper.DEEP_LINEAR_STEPS, _papers_losses(group), strict=True))}
+        theirs = dict(zip(paper.DEEP_LINEAR_STEPS, _papers_losses(group), strict=True))
         cells = [
-            spread(losses_at(group, s)) + (f"; {theirs[s]:.3g}" if theirs[s] else "") for s in steps
+            spread(losses_at(group, s)) + (f"; {theirs[s]:.3g}" if theirs.get(s) else "")
+            for s in steps
         ]
         rows.append(_row(group, [str(len(group.runs)), *cells, outcome(group)]))
     head = ["seeds", *(f"step {s:,}" for s in steps), ""]
@@ -176,49 +180,56 @@ def _table(head: Sequence[str], rows: Sequence[str]) -> str:
 
 
 def make_verdict(groups: Sequence[Group]) -> str:
-    """One paragraph: which of the paper's findings these runs show, and which they don't. A
-    comparison counts if it holds for the medians over seeds and for most seeds."""
+    """One paragraph: which of the paper's findings the medians over seeds show, at the largest
+    rate, and which they don't."""
     lr = max(group.lr for group in groups)
     at = {group.variant: group for group in groups if group.lr == lr}
     last = min(s[-1]["step"] + 1 for group in at.values() for s in group.records("metrics"))
     lines = []
 
     def compare(
-        claim: str, less: str, more: str, of: Callable[[Group], list[float]], when: str
+        claim: str, less: str, more: str, of: Callable[[Group], Sequence[float]], when: str
     ) -> None:
-        if less not in at or more not in at:
-            return
-        a, b = of(at[less]), of(at[more])
-        if not a or not b or np.isnan([np.median(a), np.median(b)]).any():
-            return
-        pairs = list(zip(a, b, strict=False))
-        holds = np.median(a) < np.median(b) and 2 * sum(x < y for x, y in pairs) > len(pairs)
-        numbers_ = f"{np.median(a):.3g} against {np.median(b):.3g} {when}"
-        lines.append(("" if holds else "NOT seen: ") + f"{claim} ({numbers_})")
+        if less in at and more in at and of(at[less]) and of(at[more]):
+            a, b = (np.median(of(at[variant])) for variant in (less, more))
+            if not np.isnan([a, b]).any():
+                seen = "" if a < b else "NOT seen: "
+                lines.append(f"{seen}{claim} ({a:.3g} against {b:.3g} {when})")
 
     for step in sorted({min(1000, last), last}):
-        when = f"after {step:,} steps"
         for norm, name in (("batchnorm", "BatchNorm"), ("l1", "l1"), ("l2", "l2"), ("linf", "l∞")):
             claim = f"{name} trains faster than the standard network"
-            compare(claim, norm, "standard", partial(losses_at, step=step), when)
-    end = f"after {last:,} steps"
+            compare(claim, norm, "standard", partial(losses_at, step=step), f"at step {step:,}")
     for other in ("batchnorm", "l2", "linf"):
-        compare(f"l1 beats {other}", "l1", other, partial(losses_at, step=last), end)
-    compare(
-        "BatchNorm has no less covariate shift, layer 9's l2", "standard", "batchnorm",
-        lambda g: medians(g, min(layers_shown(g)), "l2"), "as median over training",
-    )  # fmt: skip
-    compare(
-        "BatchNorm's effective beta is smaller", "batchnorm", "standard",
-        lambda g: over_walks(g, beta), "as median over training",
-    )  # fmt: skip
-    compare(
-        "BatchNorm's loss varies less along a walk", "batchnorm", "standard",
-        lambda g: over_walks(g, decades), "decades, as median over training",
-    )  # fmt: skip
+        compare(f"l1 beats {other}", "l1", other, partial(losses_at, step=last), f"at {last:,}")
+    for k in paper.DEEP_LINEAR_SHIFT_LAYERS:
+        compare(
+            f"BatchNorm has no less covariate shift, layer {k}", "standard", "batchnorm",
+            partial(_shift_as_deep, k=k), "median of l2",
+        )  # fmt: skip
+    measures = {
+        "effective beta is": ("median", partial(over_walks, of=beta)),
+        "largest effective beta is": ("", partial(_largest, of=beta)),
+        "largest loss along a walk is": ("", partial(_largest, of=lambda r: ends(r, LOSS)[1])),
+        "band of losses along a walk is": ("decades, median", partial(over_walks, of=decades)),
+    }
+    for what, (when, of) in measures.items():
+        compare(f"BatchNorm's {what} smaller", "batchnorm", "standard", of, when)
     seeds = max(len(group.runs) for group in groups)
     count = f"{seeds} seed{'s' * (seeds != 1)}"
-    return f"Verdict at lr {lr:g}, {count}: " + "; ".join(lines or ["nothing to compare"]) + "."
+    text = "; ".join(lines or ["nothing to compare"]).replace(" )", ")")
+    return f"Verdict at lr {lr:g}, {count}: {text}."
+
+
+def _shift_as_deep(group: Group, k: int) -> list[float]:
+    """The median l2 of the layer that lies as deep as the paper's layer k, for each seed."""
+    layer = next(ours for ours, theirs in layers_shown(group).items() if theirs == k)
+    return medians(group, layer, "l2") if group.records("shift") else []
+
+
+def _largest(group: Group, of: Callable[[dict[str, Any]], float]) -> list[float]:
+    """The largest of a number of each walk, for each seed."""
+    return [max(map(of, s)) for s in group.records("landscape", direction="gradient")]
 
 
 def summary(settings: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:

@@ -125,10 +125,18 @@ def log_limits(
 
 
 def plain_numbers(axes: Any) -> None:
-    """5, 10, 20, 50 instead of powers of ten, on a y-axis that spans only one or two of them."""
+    """5, 10, 20, 50 instead of powers of ten, on a logarithmic y-axis that spans only one or two of
+    them; on a symlog one, 0 and negative numbers as well."""
     low, high = axes.get_ylim()
-    if low > 0 and high / low < 100:
-        ticks = [m * 10.0**k for k in range(-6, 7) for m in (1, 2, 5)]
-        ticks = [t for t in ticks if low <= t <= high]
-        axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
-        axes.set_yticks([], minor=True)
+    symlog = axes.get_yscale() == "symlog"
+    if not symlog and high / low >= 100:
+        return
+    powers = 10.0 ** np.arange(0 if symlog else -9, 10)
+    for multiples in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        sizes = np.outer(multiples, powers).ravel()
+        ticks = np.unique([*sizes, 0, *-sizes])
+        ticks = ticks[(low <= ticks) & (ticks <= high)]
+        if len(ticks) > 2:
+            break
+    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    axes.set_yticks([], minor=True)

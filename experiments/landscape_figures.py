@@ -185,16 +185,19 @@ def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direct
     """Draw each group's three measures into its column of three axes (which may be the same)."""
     beside = _beside_the_paper(lr, direction)
     known = {g.variant for g in groups} if beside else set()
+    betas = [effective_beta(group, direction) for group in groups]
+    last = max(curve.steps[-1] for curve in betas)
+    seen = sum(step <= last * 1.15 for step in paper.LANDSCAPE_STEPS)
     for i, key in enumerate((LOSS, CHANGE)):
         bands = [band(group, key, direction) for group in groups]
-        theirs = [np.ravel(PAPERS[key][variant]) for variant in known & set(PAPERS[key])]
+        theirs = [np.ravel(PAPERS[key][v][:seen]) for v in known & set(PAPERS[key])]
         limits = log_limits((c.median for pair in bands for c in pair), theirs)
         for column, group, (low, high) in zip(columns, groups, bands, strict=True):
             _shade(column[i], low, high, group.colour, limits)
+            plain_numbers(column[i])
             if beside:
                 _papers_band(column[i], group, key)
-    betas = [effective_beta(group, direction) for group in groups]
-    theirs = [np.array(paper.EFFECTIVE_BETA[v]) for v in known & set(paper.EFFECTIVE_BETA)]
+    theirs = [np.array(paper.EFFECTIVE_BETA[v][:seen]) for v in known & set(paper.EFFECTIVE_BETA)]
     levels = list(_levels(groups, lr, direction).values())
     limits = log_limits((curve.median for curve in betas), [*theirs, np.array(levels)])
     for column, group, curve in zip(columns, groups, betas, strict=True):
@@ -206,7 +209,7 @@ def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direct
         if beside and group.variant in paper.EFFECTIVE_BETA:
             _papers(column[2], group, paper.EFFECTIVE_BETA[group.variant])
     for axes in (axes for column in columns for axes in column):
-        early_steps(axes, max(curve.steps[-1] for curve in betas))
+        early_steps(axes, last)
 
 
 def _shade(axes: Any, low: Curve, high: Curve, shade: str, limits: tuple[float, float]) -> None:
@@ -242,28 +245,34 @@ def gradient_change(runs: Sequence[Run], folder: Path) -> list[Path]:
             continue
         across = min(len(groups), 4)
         down = -(-len(groups) // across)
+        size = (max(5.5, 1.6 + 2.7 * across), 0.9 + 2.6 * down)
         figure, grid = plt.subplots(
-            down, across, figsize=(1.6 + 2.7 * across, 0.9 + 2.6 * down), sharex=True, sharey=True,
-            squeeze=False,
-        )  # fmt: skip
+            down, across, figsize=size, sharex=True, sharey=True, squeeze=False
+        )
         chosen = [group.records("landscape", direction="gradient")[0] for group in groups]
         last = max(records[-1]["step"] for records in chosen)
         early = plt.matplotlib.colors.SymLogNorm(linthresh=10, vmin=0, vmax=max(last, 1), base=10)
         shades = plt.cm.ScalarMappable(early, plt.get_cmap("coolwarm"))
         for axes, group, records in zip(grid.flat, groups, chosen, strict=False):
-            _lines_of(axes, group, records, shades, _beside_the_paper(lr, direction))
+            _lines_of(axes, group, records, shades)
+            if _beside_the_paper(lr, direction) and group.variant in paper.CHANGE_BY_STEP_SIZE:
+                theirs = paper.CHANGE_BY_STEP_SIZE[group.variant]
+                axes.plot(paper.STEP_SIZES, theirs, color="black", **PAPER, zorder=3)
         for axes in list(grid.flat)[len(groups) :]:
             axes.set_axis_off()
         for axes in list(grid.flat)[: len(groups)][-across:]:
             axes.tick_params(labelbottom=True)
         for axes in grid[:, 0]:
             axes.set_ylabel("change of the gradient (l2)", fontsize=8)
-        grid[0][0].set_ylim(log_limits(numbers(r[CHANGE]) for records in chosen for r in records))
+        seen = [numbers(r[CHANGE]) for records in chosen for r in records]
+        dots = [line for axes in grid.flat for line in axes.lines if line.get_marker() == "o"]
+        grid[0][0].set_ylim(log_limits(seen, [line.get_ydata() for line in dots]))
+        plain_numbers(grid[0][0])
         figure.supxlabel("step size (along the gradient)", fontsize=9)
-        dots = "; black dots: the paper's median over training"
+        told = "; black dots: the paper's median over training" if dots else ""
         figure.suptitle(
             f"How far the gradient changes along the walk, lr {lr:g}\n"
-            f"one seed; dashed: step 0{dots if _beside_the_paper(lr, direction) else ''}",
+            f"one seed; dashed: step 0{told}",
             fontsize=9,
         )
         width = figure.get_figwidth()
@@ -277,15 +286,12 @@ def gradient_change(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-def _lines_of(axes: Any, group: Group, records: list[dict], shades: Any, beside: bool) -> None:
+def _lines_of(axes: Any, group: Group, records: list[dict], shades: Any) -> None:
     places = np.unique(np.linspace(0, len(records) - 1, LINES).round().astype(int))
     for r in (records[i] for i in reversed(places)):
         style = {"linestyle": "--", "linewidth": 1.8} if r["step"] == 0 else {"linewidth": 0.9}
         change = [np.nan if v is None else v for v in r[CHANGE]]
         axes.plot(r["step_sizes"], change, color=shades.to_rgba(r["step"]), **style)
-    if beside and group.variant in paper.CHANGE_BY_STEP_SIZE:
-        theirs = paper.CHANGE_BY_STEP_SIZE[group.variant]
-        axes.plot(paper.STEP_SIZES, theirs, color="black", **PAPER, zorder=3)
     axes.set(xscale="log", yscale="log")
     axes.set_title(group.variant, color=group.colour, fontsize=10)
     sizes = records[0]["step_sizes"]

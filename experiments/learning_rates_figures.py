@@ -33,6 +33,7 @@ from experiments.learning_rates_tables import (
     gains_table,
     grid_table,
     largest,
+    middle_rate,
     outcomes,
     rates_of,
     stable_table,
@@ -124,7 +125,7 @@ def bars(axes: Any, found: Sequence[Outcome], variants: Sequence[str]) -> None:
     least = min(o.lr for o in found) / 1.5
     for row, variant in enumerate(variants):
         for rates, height, alpha in ((without, 0.8, 0.15), (learning, 0.8, 0.3)):
-            end = float(np.median(list(rates[variant].values())))
+            end = middle_rate(rates[variant].values())
             if end > 0:
                 axes.barh(
                     row, end - least, height, left=least, color=colour(variant), alpha=alpha,
@@ -173,8 +174,8 @@ def divergence_figure(runs: Sequence[Run], found: Sequence[Outcome], folder: Pat
     grid[1, 0].set_ylabel("variance of a unit")
     handles = grid[0, 0].get_legend_handles_labels()[0]
     title = (
-        f"what the layers put out (before any norm), lr {bad.config['lr']:g}, "
-        f"seed {bad.config['seed']}: mean over a layer's units"
+        f"what the layers put out, before any norm; lr {bad.config['lr']:g}, seed "
+        f"{bad.config['seed']}\nmean over a layer's units; layers: convolutions, then linear"
     )
     legend_below(figure, handles, title)
     return [save(figure, folder, "divergence")]

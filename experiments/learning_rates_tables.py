@@ -20,6 +20,7 @@ the test set). A diverged run counts as chance in accuracies.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -113,13 +114,19 @@ def rates_of(found: Sequence[Outcome], variant: str) -> list[float]:
     return sorted({o.lr for o in found if o.variant == variant})
 
 
-def best_rate(found: Sequence[Outcome], variant: str) -> float:
-    """The rate of the highest mean training accuracy; of equal ones, the smallest."""
+def best_rate(found: Sequence[Outcome], variant: str) -> float | None:
+    """The rate of the highest mean training accuracy, of those at which a run learns; of equal
+    ones, the smallest. None if no run of the variant learns."""
+    rates = [
+        lr
+        for lr in rates_of(found, variant)
+        if any(o.status == LEARNS for o in at(found, variant, lr).values())
+    ]
 
     def mean(lr: float) -> float:
         return float(np.mean([o.train for o in at(found, variant, lr).values()]))
 
-    return max(rates_of(found, variant), key=lambda lr: (mean(lr), -lr))
+    return max(rates, key=lambda lr: (mean(lr), -lr), default=None)
 
 
 def smallest_common_rate(found: Sequence[Outcome], variants: Sequence[str]) -> float | None:
@@ -143,12 +150,12 @@ def stable_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
     without, learning = largest(found, learns=False), largest(found)
     for variant in without:
         best = best_rate(found, variant)
-        there = at(found, variant, best).values()
+        there = [] if best is None else at(found, variant, best).values()
         cells = [
             variant,
             rates_text(without[variant].values(), grid[-1]),
             rates_text(learning[variant].values(), grid[-1]),
-            f"{best:g}",
+            "none" if best is None else f"{best:g}",
             spread([o.train for o in there], ".3f"),
             spread([o.test for o in there], ".3f"),
         ]
@@ -160,12 +167,17 @@ def stable_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
     return "\n".join(rows) + "\n\n" + note
 
 
+def middle_rate(rates: Iterable[float]) -> float:
+    """The median; of an even number the lower one, so that it is a rate of the grid."""
+    return statistics.median_low(rates)
+
+
 def rates_text(rates: Iterable[float], top: float) -> str:
-    """The (lower) median of rates, with the least and largest where they differ."""
-    ordered = sorted(rates)
+    """The median of rates, with the least and largest where they differ."""
+    rates = list(rates)
     low, middle, high = (
         ("≥ " if lr >= top else "") + f"{lr:g}" if lr else "none"
-        for lr in (ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1])
+        for lr in (min(rates), middle_rate(rates), max(rates))
     )
     return middle if low == high else f"{middle} ({low} to {high})"
 
@@ -195,31 +207,36 @@ def _cell(there: Sequence[Outcome], skipped: bool) -> str:
 
 
 def gains(found: Sequence[Outcome], variant: str, base: str = "standard") -> dict[str, Any] | None:
-    """How much better `variant` is at its best rate than `base` at its own, in two parts: at equal
-    rate (the best of `base`), and by its own best rate. By seed, in training accuracy.
+    """How much better `variant` is than `base`, in training accuracy, by seed:
 
-    {"base_rate", "rate", "equal_rate": [...], "own_rate": [...], "small_rate": a rate or None,
-    "at_small_rate": [...]}; None if there is nothing to compare. The small rate is the smallest at
-    which every run of both learns: there Bjorck et al. find little difference.
+    at_small_rate   at `small_rate`, the smallest at which every run of both learns (or None):
+                    there Bjorck et al. find little difference
+    equal_rate      at `base_rate`, the best rate of `base`
+    own_rate        more than that at `rate`, its own best rate (or None)
+
+    None if there is no run of one of them, or no run of `base` learns.
     """
     if not {base, variant} <= {o.variant for o in found}:
         return None
     base_rate, rate = best_rate(found, base), best_rate(found, variant)
-    theirs, equal, own = (
-        at(found, *key) for key in ((base, base_rate), (variant, base_rate), (variant, rate))
-    )
-    seeds = sorted(set(theirs) & set(equal) & set(own))
+    if base_rate is None:
+        return None
     small = smallest_common_rate(found, (base, variant))
-    pair = ({}, {}) if small is None else (at(found, variant, small), at(found, base, small))
+
+    def more(better: tuple[str, float | None], worse: tuple[str, float | None]) -> dict[int, float]:
+        if better[1] is None or worse[1] is None:
+            return {}
+        a, b = (at(found, name, lr) for name, lr in (better, worse))  # type: ignore[arg-type]
+        return {seed: a[seed].train - b[seed].train for seed in a if seed in b}
+
     return {
-        "base_rate": base_rate,
-        "rate": rate,
-        "equal_rate": [equal[s].train - theirs[s].train for s in seeds],
-        "own_rate": [own[s].train - equal[s].train for s in seeds],
         "small_rate": small,
-        "at_small_rate": [pair[0][s].train - pair[1][s].train for s in sorted(set(pair[0]))
-                          if s in pair[1]],
-    }  # fmt: skip
+        "at_small_rate": more((variant, small), (base, small)),
+        "base_rate": base_rate,
+        "equal_rate": more((variant, base_rate), (base, base_rate)),
+        "rate": rate,
+        "own_rate": more((variant, rate), (variant, base_rate)),
+    }
 
 
 def gains_table(found: Sequence[Outcome]) -> str:
@@ -228,18 +245,17 @@ def gains_table(found: Sequence[Outcome]) -> str:
     rows = []
     for variant in dict.fromkeys(o.variant for o in found):
         gain = gains(found, variant)
-        if variant == "standard" or not gain or not gain["equal_rate"]:
+        if variant == "standard" or not gain:
             continue
-        small = "none"
-        if gain["at_small_rate"]:
-            small = f"{spread(gain['at_small_rate'], '+.3f')} at {gain['small_rate']:g}"
         cells = [
-            variant,
-            small,
-            f"{spread(gain['equal_rate'], '+.3f')} at {gain['base_rate']:g}",
-            f"{spread(gain['own_rate'], '+.3f')} at {gain['rate']:g}",
+            f"{spread(list(gain[key].values()), '+.3f')} at {gain[lr]:g}" if gain[key] else "none"
+            for key, lr in (
+                ("at_small_rate", "small_rate"),
+                ("equal_rate", "base_rate"),
+                ("own_rate", "rate"),
+            )
         ]
-        rows.append(f"| {' | '.join(cells)} |")
+        rows.append(f"| {variant} | {' | '.join(cells)} |")
     if not rows:
         return ""
     head = (
@@ -247,7 +263,9 @@ def gains_table(found: Sequence[Outcome]) -> str:
         "| over standard, at the standard network's best rate "
         "| more by the variant's own best rate |\n|---|---|---|---|\n"
     )
-    note = "(training accuracy; the last two columns add up to best against best)"
+    note = (
+        "(training accuracy; the last two columns add up to best against best; none: no such rate)"
+    )
     return head + "\n".join(rows) + "\n\n" + note
 
 
@@ -265,7 +283,7 @@ def summary(
     """Everything the figure and the tables show, in a small file (without this machine's paths)."""
     free = ("data_dir", "variants", "lr", "seed")
     variants = list(dict.fromkeys(o.variant for o in found))
-    return {
+    content = {
         "settings": {k: v for k, v in settings.items() if k not in free},
         "definitions": definitions(settings["steps"]),
         "grid": list(grid),
@@ -273,18 +291,20 @@ def summary(
         "largest_that_learns": largest(found),
         "best_rate": {v: best_rate(found, v) for v in variants},
         "gains_over_standard": {v: gains(found, v) for v in variants if v != "standard"},
-        "runs": [_plain(asdict(o)) for o in found],
+        "runs": [asdict(o) for o in found],
         "seconds": round(sum(map(seconds, runs)), 1),
         "environment": runs[0].config["environment"],
         "data_fingerprint": sorted({run.config["data_fingerprint"] for run in runs}),
     }
+    return _plain(content)
 
 
-def _plain(record: dict[str, Any]) -> dict[str, Any]:
+def _plain(content: Any) -> Any:
     """For JSON: no number that is not finite, and not more digits than they are worth."""
-    found = {}
-    for key, value in record.items():
-        if isinstance(value, float) and key != "lr":
-            value = round(value, 4) if math.isfinite(value) else None
-        found[key] = value
-    return found
+    if isinstance(content, dict):
+        return {key: _plain(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_plain(value) for value in content]
+    if isinstance(content, float):
+        return float(f"{content:.5g}") if math.isfinite(content) else None
+    return content

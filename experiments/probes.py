@@ -15,6 +15,7 @@ from typing import Any
 from experiments.recorders import Recorder
 from experiments.step import Step
 from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
+from minibn.random import derive
 
 EARLY = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all others
 
@@ -68,7 +69,7 @@ class Landscape(Recorder):
             loss=step.task.loss,
             direction=direction,
             weight_decay=self.weight_decay,
-            seed=self.seed + step.number,
+            seed=derive(self.seed, "landscape", step.number),
         )
         step.run.stream("landscape").append(
             {

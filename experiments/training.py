@@ -198,6 +198,8 @@ class Progress:
 
     @property
     def state(self) -> str:
+        if math.isnan(self.loss):
+            return "begun"
         accuracy = "" if math.isnan(self.accuracy) else f", acc {self.accuracy:.2f}"
         digits = ".3f" if abs(self.loss) < 1000 else ".3g"
         return f"loss {self.loss:{digits}}{accuracy}"

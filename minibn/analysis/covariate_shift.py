@@ -96,7 +96,7 @@ def covariate_shift(
     _check_values("covariate_shift", model, before, after)
     check_decay("covariate_shift", weight_decay)
     params = dict(model.named_parameters())
-    groups = layers_of(model) if layers is None else _checked(layers, params)
+    groups = layers_of(model) if layers is None else _checked(layers, trainable(model))
     found = []
     with held(model) as hold, recording(True), np.errstate(all="ignore"):  # host: NumPy's warnings
 

@@ -44,7 +44,7 @@ from minibn.tape import recording
 DIRECTIONS = ("gradient", "random", "filter")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # of arrays, which have no one truth
 class Probe:
     """What a walk saw. The vectors have an entry a step size; all are float64 on the host.
 
@@ -88,7 +88,8 @@ class Probe:
     def at_ceiling(self) -> bool:
         """Whether beta is largest at the longest step: a longer one may show a larger beta."""
         longest = int(np.argmax(self.step_sizes))  # host: a record of a walk
-        return bool(len(self.step_sizes) > 1 and self.effective_beta == self.beta[longest])
+        several = (self.step_sizes > 0).sum() > 1
+        return bool(several and self.effective_beta == self.beta[longest])
 
 
 def probe(
@@ -165,7 +166,7 @@ def probe(
 
 def _checked(step_sizes: Sequence[float]) -> np.ndarray:
     try:
-        etas = np.array([float(eta) for eta in step_sizes])  # host: the settings of a walk
+        etas = np.array([eta + 0.0 for eta in step_sizes], np.float64)  # host: settings of a walk
     except (TypeError, ValueError):
         etas = np.array([np.nan])  # host: no numbers
     if not etas.size or not (np.isfinite(etas) & (etas >= 0)).all():  # host: settings

@@ -290,7 +290,7 @@ def test_an_empty_batch_and_one_example_with_batchnorm_are_the_layers_errors():
     x, labels = images()
     model = lived(noisy_net(), x)
     mlp = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm(2)).initialize(0)
-    with untouched(model), pytest.raises(ShapeError, match="not empty|no variance|no examples"):
+    with untouched(model), pytest.raises(ShapeError, match=r"\(0, 6, 6, 3\) has fewer"):
         probe(model, (x[:0], labels[:0]), [0.1])
     with untouched(mlp), pytest.raises(ShapeError, match=r"\(1, 2\) has fewer than two values"):
         probe(mlp, (np.ones((1, 2), np.float32), labels[:1]), [0.1])
@@ -337,7 +337,7 @@ def test_what_cannot_be_asked_is_an_error_of_one_line(change, said):
 
 
 def test_weights_that_are_not_drawn_yet_are_an_error_that_says_how_to_draw_them():
-    with pytest.raises(RuntimeError, match="has no values yet. Call model.initialize"):
+    with pytest.raises(RuntimeError, match=r"has no values yet\. Call model"):
         probe(nn.Sequential(nn.Linear(2, 3)), (np.eye(2), np.array([0, 1])), [0.1])
 
 

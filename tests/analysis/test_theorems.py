@@ -146,7 +146,9 @@ def test_the_vanilla_gradient_is_that_of_the_network_without_norm(
 
 
 @given(seeds, st.sampled_from([8, 64]), epsilons)
-def test_the_printed_4_1_is_violated_wherever_there_is_a_correlation(seed: int, m: int, eps: float) -> None:
+def test_the_printed_4_1_is_violated_wherever_there_is_a_correlation(
+    seed: int, m: int, eps: float
+) -> None:
     u = drawn(seed, m, eps, C=3)
     assert (theorem_4_1_printed(u).exceeded | (shares(u).correlation < 1e-6)).all()
 
@@ -172,6 +174,32 @@ def test_without_eps_4_1_is_an_identity_at_eps_0_and_an_upper_bound_elsewhere(
 def test_the_printed_4_2a_is_an_identity_at_eps_0_only(seed: int, m: int) -> None:
     assert worst(theorem_4_2(drawn(seed, m, eps=0)).printed) < EXACT
     assert worst(theorem_4_2(drawn(seed, m, eps=0.1)).printed) > EXACT
+
+
+def test_the_parts_of_4_2_for_a_quadratic_are_those_of_its_matrix() -> None:
+    m, rng = 9, generator(0, "quadratic")
+    half = rng.standard_normal((m, m))
+    H, gamma, eps = half + half.T, 1.7, 0.1
+    y = rng.standard_normal((m, 1)) * 2 + 3
+    u = Units(
+        lambda z: (z * ops.matmul(H, z)).sum() * 0.5, y, np.array([gamma]), np.array([0.4]), eps
+    )
+    y_hat = (y - y.mean()) / np.sqrt(y.var() + eps)
+    g = H @ (gamma * y_hat + 0.4)
+    P = np.eye(m) - 1 / m - y_hat @ y_hat.T / m
+    d = gamma / u.sigma * (P @ g)
+    found, scaling = theorem_4_2(u), gamma**2 / (y.var() + eps)
+    separation = gamma / (m * (y.var() + eps)) * (g * y_hat).sum() * (d * d).sum()
+    for value, expected in (
+        (found.vanilla, g.T @ H @ g),
+        (found.along, d.T @ H @ d),
+        (found.inner, g.T @ y_hat),
+        (found.separation, separation),
+        (found.bound_b.right, scaling * g.T @ H @ g - separation),
+        (found.printed.right, scaling * d.T @ H @ d - separation),
+        (theorems.orthogonality(u).size, np.linalg.norm(y) * np.linalg.norm(d)),
+    ):
+        np.testing.assert_allclose(value, np.ravel(expected), rtol=1e-12)
 
 
 def share(violated: Callable[[Units], Sides], *, kind: str = "tanh", size: float = 1) -> float:

@@ -76,6 +76,7 @@ def study(
 
 
 def _accuracy(variant: str, lr: float, steps: Any, rng: np.random.Generator) -> np.ndarray:
+    pace: float
     pace, last, *_ = KINDS[variant]
     fails = variant == "standard" and lr >= 0.5
     pace, last = (1e9, 0.1) if fails else (pace * (0.1 / lr) ** 0.5, last)
@@ -173,7 +174,7 @@ def distributions(variant: str, lr: float, steps: int, every: int, rng: Any) -> 
                 middle = rng.uniform(-0.5, 0.5) if variant.startswith("noisy") else 0.1
                 middle += (0 if normed else 0.3) * s / steps
                 values = middle + wide * rng.standard_normal(400) * (1 + s / steps)
-                record = {
+                record: dict[str, Any] = {
                     "step": s, "layer": layer, "unit": 0, "place": place,
                     "mean": float(values.mean()), "var": float(values.var()),
                 }  # fmt: skip

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from experiments import figures, norm_figures, paper, series, vgg_figures, vgg_tables
+from experiments import accuracy_figures, distribution_figures, figures, series, vgg_tables
 
 NOWHERE = Path("nowhere")  # a folder for figures that are not saved
 MANY = [(v, 0.1, seed) for v in synthetic.KINDS for seed in range(3)]
@@ -25,12 +25,9 @@ def many(tmp_path_factory):
 @pytest.fixture(scope="module")
 def views(many):
     """Every figure of many runs, by name."""
-    layers = paper.shown_layers("vgg16")
-    with synthetic.kept(vgg_figures, norm_figures) as kept:
-        vgg_figures.accuracy_figure(many, NOWHERE, 4)
-        vgg_figures.distribution_figure(many, layers, NOWHERE)
-        vgg_figures.drift_figure(many, layers, NOWHERE)
-        norm_figures.draw(many, NOWHERE, 4)
+    with synthetic.kept(accuracy_figures, distribution_figures) as kept:
+        accuracy_figures.draw(many, NOWHERE, 4)
+        distribution_figures.draw(many, NOWHERE)
         yield kept
 
 
@@ -51,16 +48,43 @@ def test_the_accuracy_of_many_runs_is_a_line_a_variant_and_rate(views):
 def test_the_legend_of_many_runs_names_each_variant_and_each_rate_once(views):
     texts = [text.get_text() for text in views["accuracy"].legends[0].get_texts()]
     rates = ["lr 0.1", "lr 0.01", "lr 0.5"]
-    assert texts == [*figures.in_order(synthetic.KINDS), *rates, "the paper's"]
+    assert texts == [*figures.in_order(synthetic.KINDS), *rates]
 
 
 def test_the_lp_norms_stand_beside_standard_batchnorm_and_the_paper(views):
-    left, _ = views["norms-lp"].axes
+    left, _ = views["accuracy-lp"].axes
     five = ("standard", "batchnorm", "l1", "l2", "linf")
     assert [line.get_color() for line in ours(left)] == [figures.COLOURS[v] for v in five]
-    assert "norms-others" not in views, "nobody trained them"
+    assert "accuracy-others" not in views, "nobody trained them"
     titles = [axes.get_title() for axes in views["histograms-lp"].axes]
     assert titles == list(five)
+
+
+def papers(axes):
+    return [line for line in axes.lines if line.get_marker() == "o"]
+
+
+def test_rates_and_noise_have_views_of_their_own_with_the_papers_curves(views):
+    left, _ = views["accuracy-rates"].axes
+    assert len(ours(left)) == 6
+    assert len(papers(left)) == 4, "standard and batchnorm at 0.1 and 0.5"
+    noise = {line.get_color() for line in ours(views["accuracy-noise"].axes[0])}
+    assert noise == {figures.COLOURS[v] for v in distribution_figures.FOUR}
+
+
+def test_the_papers_curves_stay_out_of_a_full_figure_and_end_with_ours(views):
+    assert papers(views["accuracy"].axes[0]) == []
+    for line in papers(views["accuracy-lp"].axes[0]):
+        assert max(line.get_xdata()) <= 200
+
+
+def test_a_study_of_one_family_is_one_figure(tmp_path):
+    plan = [(v, 0.1, 0) for v in distribution_figures.FOUR]
+    study = synthetic.study(tmp_path / "study", plan, steps=120, streams=("metrics",))
+    with synthetic.kept(accuracy_figures) as kept:
+        accuracy_figures.draw(study.runs(), tmp_path, 4)
+    assert list(kept) == ["accuracy"]
+    assert len(papers(kept["accuracy"].axes[0])) == 3
 
 
 def test_histograms_are_of_the_papers_layer_and_in_the_order_of_training(many, views):
@@ -75,7 +99,7 @@ def test_histograms_are_of_the_papers_layer_and_in_the_order_of_training(many, v
 
 
 def test_distributions_and_drift_show_the_papers_four_variants(views):
-    four = list(vgg_figures.FOUR)
+    four = list(distribution_figures.FOUR)
     assert [axes.get_title() for axes in views["distributions"].axes[:4]] == four
     shown = {line.get_color() for axes in views["drift"].axes for line in axes.lines}
     assert shown == {figures.COLOURS[v] for v in four}
@@ -98,11 +122,8 @@ def test_a_legend_over_a_panel_would_be_found():
 def test_runs_without_the_records_of_a_view_leave_it_undrawn(tmp_path):
     study = synthetic.study(tmp_path / "study", [("l1", 0.1, 0)], streams=())
     found = study.runs()
-    layers = paper.shown_layers("vgg16")
-    assert vgg_figures.accuracy_figure(found, tmp_path / "figures", 4) == []
-    assert vgg_figures.distribution_figure(found, layers, tmp_path / "figures") == []
-    assert vgg_figures.drift_figure(found, layers, tmp_path / "figures") == []
-    assert norm_figures.draw(found, tmp_path / "figures", 4) == []
+    assert accuracy_figures.draw(found, tmp_path / "figures", 4) == []
+    assert distribution_figures.draw(found, tmp_path / "figures") == []
     assert not (tmp_path / "figures").exists()
 
 
@@ -111,8 +132,8 @@ def test_where_a_run_diverged_stands_a_cross(tmp_path):
     study = synthetic.study(
         tmp_path / "study", [("standard", 0.1, 0)], steps=20, streams=("metrics",), result=end
     )
-    with synthetic.kept(vgg_figures) as kept:
-        vgg_figures.accuracy_figure(study.runs(), tmp_path, 4)
+    with synthetic.kept(accuracy_figures) as kept:
+        accuracy_figures.draw(study.runs(), tmp_path, 4)
     crosses = [line for line in kept["accuracy"].axes[0].lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in crosses] == [19]
 
@@ -170,7 +191,7 @@ def test_the_lp_norms_differ_from_each_other_and_from_the_first_two_for_colour_b
     names = ("standard", "batchnorm", "l1", "l2", "linf")
     seen = {name: lab(figures.COLOURS[name], blindness) for name in names}
     distances = {(a, b): np.linalg.norm(seen[a] - seen[b]) for a in names for b in names if a < b}
-    assert min(distances.values()) > 26, min(distances, key=distances.get)
+    assert min(distances.values()) > 26, distances
 
 
 @pytest.mark.parametrize("blindness", BLINDNESS)
@@ -178,7 +199,7 @@ def test_no_two_of_the_later_colours_look_alike(blindness):
     later = list(figures.COLOURS)[4:]
     seen = {name: lab(shade, blindness) for name, shade in figures.COLOURS.items()}
     distances = {(a, b): np.linalg.norm(seen[a] - seen[b]) for a in seen for b in later if a != b}
-    assert min(distances.values()) > 12, min(distances, key=distances.get)
+    assert min(distances.values()) > 12, distances
 
 
 def test_a_variant_without_a_colour_is_grey_and_last():

@@ -86,6 +86,26 @@ def test_normalisation_takes_pytorchs_names_and_back():
     assert set(from_pytorch(theirs)) == set(ours)
 
 
+def test_the_gammas_of_a_layer_norm_over_images_are_transposed_and_come_back():
+    norm = nn.Sequential(norm=nn.LayerNorm((2, 3, 4))).initialize(0)
+    norm.norm.gamma.place(np.random.default_rng(0).normal(size=(2, 3, 4)))
+    theirs = to_pytorch(norm.state_dict())
+    assert theirs["norm.weight"].shape == theirs["norm.bias"].shape == (4, 2, 3)
+    assert theirs["norm.weight"][3, 1, 2] == norm.norm.gamma.numpy()[1, 2, 3]
+    back = from_pytorch(theirs)
+    for name, array in norm.state_dict().items():
+        np.testing.assert_array_equal(back[name], array)
+
+
+def test_the_gain_of_standardised_filters_keeps_its_name():
+    conv = nn.Sequential(conv=nn.WSConv2d(2, 3, 3, scaled=True)).initialize(0)
+    theirs = to_pytorch(conv.state_dict())
+    assert {name: a.shape for name, a in theirs.items()} == {
+        "conv.weight": (3, 2, 3, 3), "conv.bias": (3,), "conv.gain": (3,),
+    }  # fmt: skip
+    assert set(from_pytorch(theirs)) == set(conv.state_dict())
+
+
 def test_a_single_layers_names_have_no_path():
     ours = nn.BatchNorm(3).initialize(0).state_dict()
     assert set(to_pytorch(ours)) >= {"weight", "bias", "running_mean"}

@@ -9,7 +9,7 @@ from minibn import nn, ops, use
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
 from reference_models import VGG, vgg
-from reference_models.vgg import layer_count
+from reference_models.vgg import NORMS, layer_count
 
 NAMES = sorted(VGG)
 CHANNELS = {
@@ -75,6 +75,45 @@ def test_only_layers_whose_output_is_centred_go_without_bias():
     assert vgg("vgg11", norm="none", head="64", norm_head=True).linear9.bias is not None
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_with_a_beta_takes_the_place_of_the_bias(norm):
+    net = vgg("vgg11", width=1 / 16, norm=norm)
+    parameters = dict(net.named_parameters())
+    for k in range(1, 9):
+        assert (f"norm{k}.beta" in parameters) != (f"conv{k}.bias" in parameters)
+        assert (f"norm{k}" in dict(net.children())) == (norm not in ("none", "weight"))
+    assert isinstance(net.conv1, nn.WSConv2d) == ("weight" in norm)
+
+
+def test_all_norms_of_the_paper_have_the_same_parameters():
+    shapes = [
+        {name: p.shape for name, p in vgg("vgg16", width=0.25, norm=norm).named_parameters()}
+        for norm in ("batch", "l1", "l2", "linf", "layer", "group", "instance", "frozen")
+    ]
+    assert all(other == shapes[0] for other in shapes)
+
+
+def test_the_last_norm_alone_stands_behind_the_last_layer_that_would_have_one():
+    net = vgg("vgg11", norm="batch", noise=True, norm_layers="last")
+    names = [name for name, _ in net.children()]
+    assert [n for n in names if n.startswith("norm")] == ["norm8"]
+    assert len([n for n in names if n.startswith("noise")]) == 8
+    assert net.conv7.bias is not None and net.conv8.bias is None
+    names = vgg("vgg11", norm="batch", head="64,32", norm_head=True, norm_layers="last").children()
+    assert [name for name, _ in names if name.startswith("norm")] == ["norm10"]
+
+
+def test_group_norm_has_groups_of_16_channels_or_as_many_as_divide_them():
+    groups = [vgg("vgg11", width=w, norm="group").norm1.groups for w in (1.0, 0.25, 0.125, 0.3)]
+    assert groups == [4, 1, 1, 19]  # of 64, 16, 8 and 19 channels
+
+
+def test_filters_without_a_norm_behind_them_are_scaled():
+    assert vgg("vgg11", norm="weight").conv1.gain is not None
+    net = vgg("vgg11", norm="group+weight", norm_layers="last")
+    assert net.conv7.gain is not None and net.conv8.gain is None
+
+
 @pytest.mark.parametrize(("head", "hidden"), [("linear", []), ("32", [32]), ("64, 32", [64, 32])])
 def test_the_head_has_its_hidden_widths_whatever_the_width_of_the_convolutions(head, hidden):
     net = vgg("vgg11", width=0.25, head=head, classes=7)
@@ -110,7 +149,7 @@ def test_summary_names_every_layer_of_vgg16_and_the_total():
 def test_all_variants_start_from_the_same_convolutions():
     variants = [
         vgg("vgg11", width=0.125, norm=norm, noise=noise, head=head).initialize(3).state_dict()
-        for norm in ("none", "batch")
+        for norm in NORMS
         for noise in (False, True)
         for head in ("linear", "16")
     ]
@@ -125,6 +164,12 @@ def test_all_variants_start_from_the_same_convolutions():
         ({"model": "vgg12"}, r"model 'vgg12' is unknown\. Did you mean 'vgg1"),
         ({"model": "resnet"}, "model 'resnet' is unknown. There are vgg11, vgg13"),
         ({"norm": "bacth"}, r"norm 'bacth' is unknown\. Did you mean 'batch'\?"),
+        ({"norm": "l3"}, "norm 'l3' is unknown. There are none, batch, l1, l2, linf, layer, group"),
+        ({"norm_layers": "lst"}, r"norm_layers 'lst' is unknown\. Did you mean 'last'\?"),
+        (
+            {"norm": "instance", "head": "8", "norm_head": True},
+            "norm='instance' needs pixels; norm_head=True puts it behind vectors",
+        ),
         ({"width": 0.01}, r"leaves 64·0.01 < 1 channels in layer 1\. Use at least 0.0156"),
         ({"width": 0.0}, "width=0.0 must be a positive number"),
         ({"width": float("nan")}, "width=nan must be"),
@@ -234,10 +279,10 @@ def test_the_gradient_agrees_with_differences_of_the_loops_along_a_direction(bac
     assert slope == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("noise", [False, True])
 def test_every_parameter_gets_a_finite_gradient_in_every_variant(backend, norm, noise):
-    net = vgg("vgg11", width=1 / 16, norm=norm, noise=noise, head="8", norm_head=True)
+    net = vgg("vgg11", width=1 / 16, norm=norm, noise=noise, head="8", norm_head=norm != "instance")
     net.initialize(0)
     x = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
     ops.softmax_cross_entropy(net(backend.asarray(x)), [0, 1, 2, 3]).backward()

@@ -15,10 +15,13 @@ from minibn.nn import from_pytorch, to_pytorch
 
 EXCLUDED = {
     "Dropout": "draws its own mask; ops.dropout, the function of mask and input, is compared",
+    "FrozenBatchNorm": "PyTorch has none that trains gamma; it is batch_norm_inference",
+    "LpBatchNorm": "PyTorch has no such layer; the op is compared with its formula",
     "Module": "the base class: computes nothing",
     "Noise": "PyTorch has no such layer, and the draws would differ",
     "NoisyBatchNorm": "BatchNorm, which is compared, followed by Noise",
     "Sequential": "computes nothing itself; test_pytorch_vgg.py compares a network of it",
+    "WSConv2d": "PyTorch has no such layer; the op is compared with its formula",
 }
 
 
@@ -61,6 +64,38 @@ def avg_pools(draw):
     return nn.AvgPool2d(size, stride), torch.nn.AvgPool2d(size, stride), shape
 
 
+@st.composite
+def layer_norms(draw):
+    """Over the channels of vectors and images, and over images as a whole."""
+    shape = draw(st.sampled_from([(2, 3), (1, 5), (3, 2, 2, 4), (2, 1, 3, 2)]))
+    whole, eps = len(shape) == 4 and draw(st.booleans()), draw(st.sampled_from([1e-5, 1e-2]))
+    C = shape[-1]
+    theirs = torch.nn.LayerNorm((C, *shape[1:3]) if whole else C, eps=eps)
+    return nn.LayerNorm(shape[1:] if whole else C, eps=eps), theirs, shape
+
+
+@st.composite
+def rms_norms(draw):
+    shape = draw(st.sampled_from([(2, 3), (1, 5), (3, 2, 2, 4), (2, 1, 3, 2)]))
+    eps = draw(st.sampled_from([1e-5, 1e-2]))
+    return nn.RMSNorm(shape[-1], eps=eps), torch.nn.RMSNorm(shape[-1], eps=eps), shape
+
+
+@st.composite
+def group_norms(draw):
+    shape = draw(st.sampled_from([(2, 6), (3, 2, 2, 4), (2, 1, 3, 2)]))
+    groups, eps = draw(st.sampled_from([1, 2])), draw(st.sampled_from([1e-5, 1e-2]))
+    theirs = torch.nn.GroupNorm(groups, shape[-1], eps=eps)
+    return nn.GroupNorm(groups, shape[-1], eps=eps), theirs, shape
+
+
+@st.composite
+def instance_norms(draw):
+    shape = draw(st.sampled_from([(3, 2, 2, 4), (2, 1, 3, 2)]))
+    C, eps = shape[-1], draw(st.sampled_from([1e-5, 1e-2]))
+    return nn.InstanceNorm(C, eps=eps), torch.nn.InstanceNorm2d(C, eps=eps, affine=True), shape
+
+
 images = st.tuples(*(st.integers(1, 4) for _ in range(4)))
 LAYERS = {
     "AvgPool2d": avg_pools(),
@@ -74,8 +109,12 @@ LAYERS = {
             shape,
         )
     ),
+    "GroupNorm": group_norms(),
+    "InstanceNorm": instance_norms(),
+    "LayerNorm": layer_norms(),
     "Linear": linears(),
     "MaxPool2d": max_pools(),
+    "RMSNorm": rms_norms(),
     "ReLU": images.map(lambda shape: (nn.ReLU(), torch.nn.ReLU(), shape)),
 }
 
@@ -96,6 +135,8 @@ def in_our_layout(name, other):
         return other
     if name == "GlobalAvgPool2d":
         return lambda x: other(x.movedim(-1, 1))
+    if name in ("LayerNorm", "RMSNorm") and len(other.normalized_shape) == 1:
+        return other  # over the last axis, as PyTorch's always are
     return channels_first(other)
 
 

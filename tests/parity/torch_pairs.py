@@ -24,6 +24,7 @@ from parity.torch_moves import (
     shapes,
     transposed,
 )
+from parity.torch_norms import NORM_PAIRS
 
 from minibn import ops
 from minibn.testing.registry import CASES
@@ -280,4 +281,5 @@ PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     "transpose": moves(transposed),
     "var": variances(),
     "where": choices(ops.where, torch.where),
+    **NORM_PAIRS,
 }

@@ -42,9 +42,9 @@ class Layout:
         """The layout in which these axes of an array are what is averaged over, or None."""
         k = len(shape)
         groups = {  # axes -> how many of the last axes are channels, and how many groups they form
-            (*range(1, k),): (1, 1),
-            (*range(1, k - 1),): (1, shape[-1]),
             (*range(1, k - 2), k - 1): (2, shape[-2] if k > 2 else 1),
+            (*range(1, k - 1),): (1, shape[-1]),
+            (*range(1, k),): (1, 1),  # the last to stand, as of vectors they are the first, too
         }
         if k < 2 or axes not in groups or math.prod(shape) == 0:
             return None

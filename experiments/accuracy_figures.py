@@ -1,0 +1,137 @@
+"""Accuracy of VGG trainings over the steps, from metrics.jsonl and test.jsonl of their runs.
+
+accuracy.png          training and test accuracy of all variants and rates (Figs. 1a, 1b)
+accuracy-rates.png    standard and BatchNorm at every rate (Figs. 1a, 1b)
+accuracy-noise.png    with and without noise, at the main rate (Fig. 2 left)
+accuracy-lp.png       the l_p norms (Figs. 5a, 12a)
+accuracy-others.png   norms that the paper does not try
+
+The later ones are parts of the first, drawn where it holds more than they do. Dotted with dots: the
+paper's digitised curve, where a figure is not too full for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import paper
+from experiments.figures import DASHES, PAPER, legend_below, pyplot, save, smooth
+from experiments.series import Group, draw_curve, grouped, main_rate, middle_of, over_seeds
+from experiments.study import Run
+
+BESIDE = ("standard", "batchnorm")
+FAMILIES = {
+    "noise": ("noisy-batchnorm", "noisy-standard"),
+    "lp": ("l1", "l2", "linf"),
+    "others": (
+        "layernorm", "groupnorm", "instancenorm", "rmsnorm", "weightstandardisation",
+        "frozen-batchnorm",
+    ),
+}  # fmt: skip
+MOST = 6  # curves of ours among which the paper's are still legible
+
+
+def draw(runs: Sequence[Run], folder: Path, window: int) -> list[Path]:
+    """All views of this module that the records allow. Returns the paths of the PNGs."""
+    every = [group for group in grouped(runs) if group.records("metrics")]
+    if not every:
+        return []
+    views = {"accuracy": every}
+    both = [group for group in every if group.variant in BESIDE]
+    if len({group.lr for group in both}) > 1:
+        views["accuracy-rates"] = both
+    for name, groups in families(every).items():
+        views[f"accuracy-{name}"] = groups
+    views = {n: g for n, g in views.items() if n == "accuracy" or len(g) < len(every)}
+    return [accuracy(groups, folder, window, name) for name, groups in views.items()]
+
+
+def families(every: Sequence[Group]) -> dict[str, list[Group]]:
+    """Family -> its variants, and those that it is compared with, at the main rate; only families
+    of which a variant was trained."""
+    rate = main_rate(every)
+    found = {}
+    for name, variants in FAMILIES.items():
+        groups = [g for g in every if g.lr == rate and g.variant in BESIDE + variants]
+        if any(group.variant in variants for group in groups):
+            found[name] = groups
+    return found
+
+
+def accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> Path:
+    """Training and test accuracy: a colour a variant, a dash a rate, x where a run diverged."""
+    plt = pyplot()
+    figure, axes = plt.subplots(1, 2, figsize=(11, 5), sharex=True, sharey=True)
+    handles = _draw(axes, groups, window)
+    rates = {group.lr for group in groups}
+    at = f" at lr {min(rates):g}" if len(rates) == 1 else ""
+    title = f"Accuracy{at} ({middle_of(groups)}; training: mean of the last {window} steps)"
+    legend_below(figure, handles, title)
+    return save(figure, folder, name)
+
+
+def _draw(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any]:
+    """Training accuracy into the first axes, test accuracy into the second; returns the legend's
+    handles. The main rate is solid."""
+    plt = pyplot()
+    left, right = pair
+    main = main_rate(groups)
+    rates = sorted({group.lr for group in groups}, key=lambda lr: (lr != main, lr))
+    papers = False
+    for group in groups:
+        style = {"linestyle": DASHES[rates.index(group.lr) % len(DASHES)]}
+        curves = _curves(group, window)
+        for axes, curve in zip(pair, curves, strict=True):
+            if len(curve.steps):
+                draw_curve(axes, curve, group.colour, **style)
+        last = 0
+        for run in group.runs:
+            metrics = run.records("metrics")
+            last = max(last, len(metrics))
+            if (run.result or {}).get("status") == "diverged" and metrics:
+                end = smooth([r["accuracy"] for r in metrics], window)[-1]
+                left.plot(metrics[-1]["step"], end, "x", color=group.colour)
+        if len(groups) <= MOST:
+            papers |= _papers(pair, group, last)
+    left.set(title="training", xlabel="step", ylabel="share of images classified right")
+    right.set(title="test", xlabel="step", ylim=(0, 1))
+    shades = {group.variant: group.colour for group in groups}
+    handles = [plt.Line2D([], [], color=c, linewidth=2, label=v) for v, c in shades.items()]
+    for i, rate in enumerate(rates if len(rates) > 1 else ()):
+        dash = DASHES[i % len(DASHES)]
+        handles.append(plt.Line2D([], [], color="0.35", linestyle=dash, label=f"lr {rate:g}"))
+    if papers:
+        handles.append(plt.Line2D([], [], color="0.35", **PAPER, label="the paper's"))
+    return handles
+
+
+def _curves(group: Group, window: int) -> list[Any]:
+    """Training and test accuracy over the seeds; some of the smoothed points draw the same line."""
+    some = slice(None, None, max(1, window // 8))
+    train = [
+        ([r["step"] for r in s][some], smooth([r["accuracy"] for r in s], window)[some])
+        for s in group.records("metrics")
+    ]
+    test = [([r["updates"] for r in s], [r["accuracy"] for r in s]) for s in group.records("test")]
+    return [over_seeds(train), over_seeds(test)]
+
+
+def _papers(pair: Sequence[Any], group: Group, last: int) -> bool:
+    """Draw what is known of the paper's curves up to our last step; whether there is any."""
+    if group.runs[0].config["settings"]["data"] != "cifar10":
+        return False
+    known = False
+    tables: tuple[Mapping[Any, Any], ...] = (paper.TRAIN, paper.TEST)
+    for axes, table in zip(pair, tables, strict=True):
+        values = table.get((group.variant, group.lr), (None,) * len(paper.STEPS))
+        points = [
+            (step, value / 100)
+            for step, value in zip(paper.STEPS, values, strict=True)
+            if value is not None and step <= last
+        ]
+        if points:
+            axes.plot(*zip(*points, strict=True), color=group.colour, **PAPER, zorder=3)
+            known = True
+    return known

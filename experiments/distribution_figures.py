@@ -1,0 +1,183 @@
+"""Distributions of single units over a training, from distributions.jsonl of its run.
+
+distributions.png    what enters the ReLU of a layer: quantiles over training (Figs. 1c, 2 right)
+drift.png            how its mean and variance move (Fig. 8), at the ReLU and at the norm's input
+histograms-lp.png    histograms of a unit of a deep layer, of the l_p norms (Fig. 6)
+histograms-others.png    and of norms that the paper does not try
+
+All at the main rate, of the first seed. No file where nothing was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import paper
+from experiments.accuracy_figures import families
+from experiments.figures import colour, fan, legend_below, pyplot, save, smooth
+from experiments.series import Group, grouped, main_rate
+from experiments.study import Run
+from experiments.vgg_tables import first_seeds, first_units, successive
+
+FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1, 2 and 8
+SHOWN = 11  # the layer of Fig. 6
+RIDGES = 9  # histograms of a panel
+
+
+def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """All views of this module that the records allow. Returns the paths of the PNGs."""
+    layers = paper.shown_layers(runs[0].config["settings"]["model"])
+    paths = [*distribution_figure(runs, layers, folder), *drift_figure(runs, layers, folder)]
+    for family, groups in families(grouped(runs)).items():
+        if family != "noise":  # the first figure shows it
+            paths += histograms(groups, folder, f"histograms-{family}")
+    return paths
+
+
+def _title(layer: int, of_paper: int) -> str:
+    return f"layer {layer}" + (f" (as deep as the paper's {of_paper})" if layer != of_paper else "")
+
+
+def _recorded(runs: Sequence[Run]) -> list[tuple[str, dict[tuple[int, str], list[dict[str, Any]]]]]:
+    """(variant, its first units) of at most four variants: the paper's four if there are any."""
+    first = {run.config["variant"]: run for run in first_seeds(runs)}
+    shown = [variant for variant in FOUR if variant in first] or list(first)[:4]
+    found = [(variant, first_units(first[variant])) for variant in shown]
+    return [(variant, series) for variant, series in found if series]
+
+
+def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> list[Path]:
+    """One panel a layer and variant: quantiles of one unit's values over the batch, by step."""
+    recorded = _recorded(runs)
+    if not recorded:
+        return []
+    plt = pyplot()
+    figure, grid = plt.subplots(
+        len(layers), len(recorded), figsize=(2.9 * len(recorded), 1.9 * len(layers)),
+        sharex=True, squeeze=False,
+    )  # fmt: skip
+    for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
+        for axes, (variant, series) in zip(row, recorded, strict=True):
+            seen = [r for r in series.get((layer, "activation"), []) if "quantiles" in r]
+            if seen:
+                quantiles = np.array([r["quantiles"] for r in seen])
+                fan(axes, [r["step"] for r in seen], quantiles, colour(variant))
+        row[0].set_ylabel(_title(layer, of_paper).replace(" (", "\n("), fontsize=8)
+    for axes, (variant, _) in zip(grid[0], recorded, strict=True):
+        axes.set_title(variant, color=colour(variant))
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    figure.suptitle(
+        "what enters the ReLU of one unit: median and 50, 90, 98 % of its values (mind the "
+        f"scales), lr {main_rate(grouped(runs)):g}, one seed",
+        fontsize=10,
+    )
+    figure.tight_layout()
+    return [save(figure, folder, "distributions")]
+
+
+def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> list[Path]:
+    """Fig. 8: how mean and variance change between successive steps, and since the first.
+
+    Solid: at the activation; dotted: at the norm's input. After a BatchNorm the batch mean is
+    beta and the variance gamma² by definition, so the dotted line is the fair comparison.
+    """
+    recorded = _recorded(runs)
+    if not recorded:
+        return []
+    plt = pyplot()
+    columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
+    names = {"mean": "mean", "var": "variance"}
+    figure, grid = plt.subplots(
+        len(layers), 4, figsize=(14, 1.9 * len(layers)), sharex=True, squeeze=False
+    )
+    for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
+        for axes, (moment, first) in zip(row, columns, strict=True):
+            for variant, series in recorded:
+                for place, style in (("activation", "-"), ("norm_input", ":")):
+                    records = series.get((layer, place), [])
+                    steps, change = (_since_first if first else successive)(records, moment)
+                    if steps:
+                        name = variant + (": norm's input" if place == "norm_input" else "")
+                        line = smooth(change, 3)
+                        axes.plot(steps, line, style, color=colour(variant), label=name)
+            axes.set_yscale("log")
+            axes.minorticks_off()
+            since = "since step 0" if first else "to the next step"
+            axes.set_title(f"|change of {names[moment]}| {since}", fontsize=8)
+        row[0].set_ylabel(_title(layer, of_paper).replace(" (", "\n("), fontsize=8)
+    for axes in grid[-1]:
+        axes.set_xlabel("step")
+    handles, _ = grid[0][0].get_legend_handles_labels()
+    title = f"mean and variance of one unit, lr {main_rate(grouped(runs)):g}, one seed"
+    legend_below(figure, handles, title, columns=6)
+    return [save(figure, folder, "drift")]
+
+
+def _since_first(records: list[dict[str, Any]], moment: str) -> tuple[list[int], list[float]]:
+    """|moment(t) - moment(0)| for every recorded t after the first."""
+    later = [r for r in records if r["step"] > 0]
+    return [r["step"] for r in later], [
+        max(abs(r[moment] - records[0][moment]), 1e-12) for r in later
+    ]
+
+
+def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
+    """Fig. 6: what enters the ReLU of one unit, a histogram a step, later ones higher up."""
+    layer = _layer(groups[0].runs[0])
+    found = []
+    for group in groups:
+        records = first_units(group.runs[0]).get((layer, "activation"), [])
+        if seen := [r for r in records if "histogram" in r]:
+            found.append((group, seen))
+    if not found:
+        return []
+    plt = pyplot()
+    figure, row = plt.subplots(
+        1, len(found), figsize=(0.8 + 2.3 * len(found), 4.2), sharey=True, squeeze=False
+    )
+    for axes, (group, seen) in zip(row[0], found, strict=True):
+        _ridges(axes, seen, group.colour)
+        axes.set_title(group.variant, color=group.colour)
+        axes.set_xlabel("value")
+    row[0][0].set_ylabel("step of training")
+    like = "" if layer == SHOWN else f" (as deep as the paper's {SHOWN})"
+    figure.suptitle(
+        f"what enters the ReLU of one unit of layer {layer}{like}, over the batch; lr "
+        f"{groups[0].lr:g}, one seed (mind the scales)",
+        fontsize=10,
+    )
+    figure.tight_layout()
+    return [save(figure, folder, name)]
+
+
+def _layer(run: Run) -> int:
+    """The layer of this network that stands for the paper's layer of Fig. 6."""
+    layers = paper.shown_layers(run.config["settings"]["model"])
+    return next(layer for layer, of_paper in layers.items() if of_paper == SHOWN)
+
+
+def _ridges(axes: Any, records: list[dict[str, Any]], shade: str) -> None:
+    """Histograms of equal area, each standing on a line of its own; 98 % of all values in view."""
+    places = np.unique(np.linspace(0, len(records) - 1, RIDGES).round().astype(int))
+    chosen = [records[i] for i in places]
+    ends = [(r["quantiles"][0], r["quantiles"][-1]) for r in chosen]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    margin = 0.05 * (high - low) or 1.0
+    for i, record in enumerate(chosen):
+        counts = np.array(record["histogram"], np.float64)
+        first, last = record["range"]
+        edges = np.linspace(first, last, len(counts) + 1)
+        shares = counts / counts.max()
+        heights = i + 1.4 * np.append(shares, shares[-1])
+        axes.fill_between(
+            edges, i, heights, step="post", color=shade, alpha=0.55, linewidth=0, zorder=-i
+        )
+        axes.step(edges, heights, where="post", color=shade, linewidth=0.7, zorder=-i)
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_yticks(range(len(chosen)), [str(r["step"]) for r in chosen])
+    axes.grid(axis="y", alpha=0)
