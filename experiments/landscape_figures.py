@@ -2,13 +2,11 @@
 
 landscape-lr0.1.png            loss, gradient change and effective beta of two variants (Fig. 4)
 landscape-variants-lr0.1.png   the same for every variant, a column each (Figs. 12b to 12d)
-gradient-change-lr0.1.png      the gradient's change against the step size, a line a step (Fig. 11a)
 
-A file a rate and direction of the walks (Fig. 11: the gradient's); none without records. A record
-is a walk from one point of one training: "least to largest" is over its step sizes. Steps are on an
-axis that is linear up to 1 and logarithmic from there, since the first steps differ most. What
-leaves a panel is larger than all but 1 % of what is drawn there, or not finite. Dotted with dots:
-the paper's digitised curve.
+A file a rate and direction of the walks; none without records. A record is a walk from one point of
+one training: "least to largest" is over its step sizes. Steps are on an axis that is linear up to 1
+and logarithmic from there, since the first steps differ most. What leaves a panel is larger than
+all but 1 % of what is drawn there, or not finite. Dotted with dots: the paper's digitised curve.
 """
 
 from __future__ import annotations
@@ -50,17 +48,13 @@ WAYS = {
     "random": "random directions",
     "filter": "random directions, filter by filter as long as the weights",
 }
-LINES = 50  # in a panel of Fig. 11
+LINES = 50  # of a panel of Fig. 11, as in the paper
 Band = tuple[Curve, Curve]  # the least over the step sizes, and the largest
 
 
 def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
     """All views of this module that the records allow. Returns the paths of the PNGs."""
-    return [
-        *landscape(runs, folder),
-        *landscape_of_all(runs, folder),
-        *gradient_change(runs, folder),
-    ]
+    return [*landscape(runs, folder), *landscape_of_all(runs, folder)]
 
 
 def walked(runs: Sequence[Run]) -> dict[tuple[float, str], list[Group]]:
@@ -162,13 +156,14 @@ def _references(plt: Any, groups: Sequence[Group], lr: float, direction: str) ->
         plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=text)
         for text in _levels(groups, lr, direction)
     ]
-    if _beside_the_paper(lr, direction) and any(g.variant in paper.LOSS_BAND for g in groups):
+    if beside_the_paper(lr, direction) and any(g.variant in paper.LOSS_BAND for g in groups):
         text = "the paper's (its loss holds a weight penalty of about 2 at the start)"
         lines.append(plt.Line2D([], [], color="0.35", **PAPER, label=text))
     return lines
 
 
-def _beside_the_paper(lr: float, direction: str) -> bool:
+def beside_the_paper(lr: float, direction: str) -> bool:
+    """Whether the paper shows walks of this kind."""
     return lr == RATE and direction == "gradient"
 
 
@@ -183,7 +178,7 @@ def _levels(groups: Sequence[Group], lr: float, direction: str) -> dict[str, flo
 
 def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direction: str) -> None:
     """Draw each group's three measures into its column of three axes (which may be the same)."""
-    beside = _beside_the_paper(lr, direction)
+    beside = beside_the_paper(lr, direction)
     known = {g.variant for g in groups} if beside else set()
     betas = [effective_beta(group, direction) for group in groups]
     last = max(curve.steps[-1] for curve in betas)
@@ -234,66 +229,3 @@ def _papers(axes: Any, group: Group, values: Sequence[float]) -> None:
     """Step 0 stands alone: a line from there to step 100 would tell of steps that nobody read."""
     steps, values = [0, np.nan, *paper.LANDSCAPE_STEPS[1:]], [values[0], np.nan, *values[1:]]
     axes.plot(steps, values, color=group.colour, **PAPER, zorder=3)
-
-
-def gradient_change(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Fig. 11a: the gradient's change against the step size, one line a step of the first seed."""
-    plt = pyplot()
-    paths = []
-    for (lr, direction), groups in walked(runs).items():
-        if direction != "gradient":
-            continue
-        across = min(len(groups), 4)
-        down = -(-len(groups) // across)
-        size = (max(5.5, 1.6 + 2.7 * across), 0.9 + 2.6 * down)
-        figure, grid = plt.subplots(
-            down, across, figsize=size, sharex=True, sharey=True, squeeze=False
-        )
-        chosen = [group.records("landscape", direction="gradient")[0] for group in groups]
-        last = max(records[-1]["step"] for records in chosen)
-        early = plt.matplotlib.colors.SymLogNorm(linthresh=10, vmin=0, vmax=max(last, 1), base=10)
-        shades = plt.cm.ScalarMappable(early, plt.get_cmap("coolwarm"))
-        for axes, group, records in zip(grid.flat, groups, chosen, strict=False):
-            _lines_of(axes, group, records, shades)
-            if _beside_the_paper(lr, direction) and group.variant in paper.CHANGE_BY_STEP_SIZE:
-                theirs = paper.CHANGE_BY_STEP_SIZE[group.variant]
-                axes.plot(paper.STEP_SIZES, theirs, color="black", **PAPER, zorder=3)
-        for axes in list(grid.flat)[len(groups) :]:
-            axes.set_axis_off()
-        for axes in list(grid.flat)[: len(groups)][-across:]:
-            axes.tick_params(labelbottom=True)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("change of the gradient (l2)", fontsize=8)
-        seen = [numbers(r[CHANGE]) for records in chosen for r in records]
-        dots = [line for axes in grid.flat for line in axes.lines if line.get_marker() == "o"]
-        grid[0][0].set_ylim(log_limits(seen, [line.get_ydata() for line in dots]))
-        plain_numbers(grid[0][0])
-        figure.supxlabel("step size (along the gradient)", fontsize=9)
-        told = "; black dots: the paper's median over training" if dots else ""
-        figure.suptitle(
-            f"How far the gradient changes along the walk, lr {lr:g}\n"
-            f"one seed; dashed: step 0{told}",
-            fontsize=9,
-        )
-        width = figure.get_figwidth()
-        figure.tight_layout(rect=(0, 0, 1 - 1.0 / width, 1))
-        place = figure.add_axes((1 - 0.95 / width, 0.2, 0.18 / width, 0.6))
-        bar = figure.colorbar(shades, cax=place, label="step of training")
-        bar.set_ticks(ticks := [0, *(10**k for k in range(1, 6) if 10**k <= last)])
-        bar.set_ticklabels([str(t) for t in ticks])
-        bar.minorticks_off()
-        paths.append(save(figure, folder, file_name("gradient-change", lr)))
-    return paths
-
-
-def _lines_of(axes: Any, group: Group, records: list[dict], shades: Any) -> None:
-    places = np.unique(np.linspace(0, len(records) - 1, LINES).round().astype(int))
-    for r in (records[i] for i in reversed(places)):
-        style = {"linestyle": "--", "linewidth": 1.8} if r["step"] == 0 else {"linewidth": 0.9}
-        change = [np.nan if v is None else v for v in r[CHANGE]]
-        axes.plot(r["step_sizes"], change, color=shades.to_rgba(r["step"]), **style)
-    axes.set(xscale="log", yscale="log")
-    axes.set_title(group.variant, color=group.colour, fontsize=10)
-    sizes = records[0]["step_sizes"]
-    axes.set_xticks(sizes, [f"{x:g}" for x in sizes])
-    axes.set_xticks([], minor=True)

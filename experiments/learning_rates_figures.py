@@ -46,10 +46,10 @@ from minibn import checkpoint
 from minibn.errors import DataError
 
 PROGRAM = "python -m experiments.learning_rates_figures"
-MARKS: dict[str, tuple[str, dict[str, Any]]] = {
-    LEARNS: ("learns", {"marker": "o"}),
-    AT_CHANCE: ("at chance", {"marker": "o", "markerfacecolor": "white"}),
-    DIVERGED: ("diverged", {"marker": "x", "markeredgewidth": 1.4}),
+MARKS: dict[str, dict[str, Any]] = {
+    LEARNS: {"marker": "o"},
+    AT_CHANCE: {"marker": "o", "markerfacecolor": "white"},
+    DIVERGED: {"marker": "x", "markeredgewidth": 1.4},
 }
 SHOWN = 4  # steps before divergence
 
@@ -82,7 +82,7 @@ def rates_figure(
 ) -> Path:
     plt = pyplot()
     variants = list(dict.fromkeys(o.variant for o in found))
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4.4), width_ratios=(1, 1, 1.15))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 5), width_ratios=(1, 1, 1.15))
     for axes, key, title in (
         (left, "train", f"training accuracy, last tenth of {settings['steps']:,} steps"),
         (middle, "test", "test accuracy at the end"),
@@ -100,7 +100,7 @@ def rates_figure(
     lines = [plt.Line2D([], [], color=colour(v), marker=".", label=v) for v in variants]
     marks = [
         plt.Line2D([], [], color="black", linestyle="", label=name, **style)
-        for name, style in MARKS.values()
+        for name, style in MARKS.items()
     ]
     seeds = len({o.seed for o in found})
     band = "one seed" if seeds == 1 else f"median of {seeds} seeds, band: least to largest"
@@ -120,23 +120,24 @@ def by_rate(found: Sequence[Outcome], variant: str, key: str) -> Curve:
 
 
 def bars(axes: Any, found: Sequence[Outcome], variants: Sequence[str]) -> None:
-    """A row a variant: how far up every seed learns or does not diverge, and each run as a mark."""
+    """A row a variant: a mark a run, and bars up to the largest stable rates (the median seed)."""
     without, learning = largest(found, learns=False), largest(found)
     least = min(o.lr for o in found) / 1.5
     for row, variant in enumerate(variants):
-        for rates, height, alpha in ((without, 0.8, 0.15), (learning, 0.8, 0.3)):
+        for rates, alpha in ((without, 0.15), (learning, 0.3)):
             end = middle_rate(rates[variant].values())
             if end > 0:
                 axes.barh(
-                    row, end - least, height, left=least, color=colour(variant), alpha=alpha,
-                    linewidth=0,
+                    row, end - least, left=least, color=colour(variant), alpha=alpha, linewidth=0
                 )  # fmt: skip
         seeds = sorted({o.seed for o in found if o.variant == variant})
         for lr in rates_of(found, variant):
             for seed, o in at(found, variant, lr).items():
-                place = row + 0.5 * ((seeds.index(seed) + 0.5) / len(seeds) - 0.5)
-                style = MARKS[o.status][1]
-                axes.plot(lr, place, color=colour(variant), linestyle="", markersize=4, **style)
+                place = row + 0.75 * ((seeds.index(seed) + 0.5) / len(seeds) - 0.5)
+                axes.plot(
+                    lr, place, color=colour(variant), linestyle="", markersize=3.5,
+                    **MARKS[o.status],
+                )  # fmt: skip
     axes.set_yticks(range(len(variants)), variants, fontsize=8)
     axes.set_ylim(len(variants) - 0.5, -0.5)
     axes.grid(False)

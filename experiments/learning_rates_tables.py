@@ -5,8 +5,8 @@ The definitions, fixed before the runs:
 A run *diverged* if its loss was not finite at some step. It *learns* if its mean training loss over
 the last tenth of the steps lies more than 0.05 below ln 10. No constant answer has an expected loss
 below ln 10, whatever its biases do, and over a tenth of 200 steps the loss of a dead network
-scatters by 0.005 (sd); so this much is no accident, and who just begins to learn counts. Else it is
-at *chance*: dead, or too slow for so few steps.
+scatters by less than 0.005; so this much is no accident, and who just begins to learn counts. Else
+it is *at chance*: dead, or too slow for so few steps.
 
 The largest rate *without divergence* of a variant and seed is the largest of the grid such that
 neither it nor a smaller one diverged: behind a rate that diverged, a network that dies first is no
@@ -36,7 +36,7 @@ CLASSES = 10  # of both data sets
 CHANCE = 1 / CLASSES
 MARGIN = 0.05  # of the loss (nats) below a constant answer's
 LAST = 0.1  # the share of the steps over which a run's end is averaged
-LEARNS, AT_CHANCE, DIVERGED = "learns", "chance", "diverged"
+LEARNS, AT_CHANCE, DIVERGED = "learns", "at chance", "diverged"
 
 
 @dataclass(frozen=True)

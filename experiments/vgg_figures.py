@@ -8,7 +8,8 @@ unless --out says otherwise.
 accuracy           training and test accuracy (Figs. 1a, 1b, 2 left, 5a)
 distributions      of single units over training (Figs. 1c, 2 right, 6), and how they move (Fig. 8)
 shift              internal covariate shift, of the paper's two layers and of all (Fig. 3a)
-landscape          walks along the gradient (Figs. 4, 11a, 12)
+landscape          walks along the gradient (Figs. 4, 12)
+gradient_change    how far it changes with the step size (Fig. 11a)
 curvature          along the gradient, and of the Hessian, beside 2/lr
 
 are figures, each kind in a module of that name (`accuracy_figures`, ...) that names its files. What
@@ -27,6 +28,7 @@ from experiments import (
     accuracy_figures,
     curvature_figures,
     distribution_figures,
+    gradient_change_figures,
     landscape_figures,
     paper,
     probe_tables,
@@ -86,6 +88,7 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
         *distribution_figures.draw(runs, folder),
         *shift_figures.draw(runs, folder),
         *landscape_figures.draw(runs, folder),
+        *gradient_change_figures.draw(runs, folder),
         *curvature_figures.draw(runs, folder),
     ]
     print(f"\n{table}\n\n{verdict}\n")

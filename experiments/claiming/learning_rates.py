@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.claiming.claim import Claim, at
 from experiments.claiming.evidence import EVERY_RATE, Missing, Sweep, Trace
-from experiments.claiming.metrics import Metric, Quantity, itself, numbers, quotient
+from experiments.claiming.metrics import Metric, Quantity, numbers, quotient
 from experiments.claiming.rules import Rule, at_least, close, times
 from experiments.claiming.training import BN, STD
 from experiments.learning_rates_tables import (
@@ -51,7 +51,7 @@ def largest_rate(words: str, learns: bool) -> Quantity:
     def of(sweep: Sweep) -> float:
         rate = largest(ended(sweep), learns=learns)[sweep.variant][sweep.seed]
         if not rate:
-            raise Missing(f"{sweep}: no rate of the grid is small enough")
+            raise Missing(f"{sweep}: none of the grid's rates is one")
         return rate
 
     return Quantity(words, of)
@@ -77,6 +77,8 @@ def at_equal_small_rate(bn: list[Outcome], std: list[Outcome]) -> float:
 def share_by_rate(bn: list[Outcome], std: list[Outcome]) -> float:
     """Of best against best: the share that is gained by BatchNorm's own best rate."""
     theirs, own = best_rate(std, std[0].variant), best_rate(bn, bn[0].variant)
+    if theirs is None or own is None:
+        raise Missing(f"{(std if theirs is None else bn)[0].variant} learns at no rate of the grid")
     if theirs not in {o.lr for o in bn}:
         raise Missing(f"{bn[0].variant} was not trained at lr {theirs:g}")
     gain = accuracy(bn, own) - accuracy(std, theirs)
@@ -139,7 +141,8 @@ CLAIMS = [
     Claim(
         "explodes-with-depth", "Without a norm, at too large a rate, deep layers explode", BJORCK,
         KIND, at(EVERY_RATE, STD),
-        itself(Quantity("variance of the last layer over the first, before divergence", explosion)),
+        Metric(Quantity("variance before divergence", explosion), "{0}, last layer / first",
+               lambda a: a, quotient=True),
         times(100), "two orders of magnitude",
     ),
 ]  # fmt: skip

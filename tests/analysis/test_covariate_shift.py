@@ -1,6 +1,7 @@
-"""Definition 2.1 against the definition itself, computed with a copy of the model for each layer."""
+"""Definition 2.1 against the definition itself, with a copy of the model for each layer."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -37,7 +38,7 @@ def small_vgg():
 
 def mlp():
     sizes = [4, 6, 5, 3]
-    parts = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+    parts = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
     model = nn.Sequential(parts[0], nn.ReLU(), parts[1], nn.ReLU(), parts[2])
     x = np.random.default_rng(0).standard_normal((7, 4))
     return cross_entropy_case(model.initialize(0, dtype=np.float64), x, 3)
@@ -120,7 +121,7 @@ def test_without_an_update_there_is_no_shift_to_the_last_bit(make, mode):
 
 
 def test_two_linear_layers_by_hand():
-    """y = w₂ w₁ x with x = 1, w₁ = 2, w₂ = 3 for t = 5: y - t = 1. After w₁ = 1.7: 3·1.7 - 5 = .1."""
+    """y = w₂ w₁ x with x = 1, w₁ = 2, w₂ = 3, t = 5: y - t = 1. For w₁ = 1.7: 3·1.7 - 5 = .1."""
     model = nn.Sequential(a=nn.Linear(1, 1, bias=False), b=nn.Linear(1, 1, bias=False))
     model.initialize(0, dtype=np.float64)
     one = np.ones((1, 1))

@@ -109,6 +109,7 @@ def test_a_random_direction_is_as_long_as_the_gradient_and_moves_every_parameter
     assert length == pytest.approx(seen.gradient_norm, rel=1e-12)
     assert seen.distance == pytest.approx(seen.gradient_norm, rel=1e-12)
     assert all(a.any() for a in d.values())
+    assert not np.allclose(d["norm1.gamma"], d["norm1.beta"]), "each parameter has its own draws"
 
 
 def test_a_filter_direction_has_the_filters_norms_and_leaves_vectors_alone():

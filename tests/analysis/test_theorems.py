@@ -345,19 +345,21 @@ def test_gradients_of_units_are_those_of_the_whole_network(norm: str, backend: B
     assert not np.allclose(to_numpy(both[0]), to_numpy(both[1]))
 
 
-def test_looking_leaves_a_noisy_network_as_it_was() -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_looking_leaves_a_noisy_network_as_it_was(training: bool) -> None:
     model, (x, labels) = network(noise=True), images()
     model(x)
-    model.eval()
+    model.train(training)
     states = [*model.named_parameters(), *model.named_buffers()]
     arrays = [(state.data, state.data.copy()) for _, state in states]
     with units_at(model, "norm2", (x, labels)) as u:
+        assert all(part.training for _, part in model.named_modules())
         assert worst(theorem_4_2(u).hessian) < EXACT, "the noise is the same on both sides"
         weight_gradients(model, "norm2", (x, labels), u)
     for (name, state), (array, copy) in zip(states, arrays, strict=True):
         assert state.data is array and np.array_equal(array, copy), name
         assert state.grad is None
-    assert not any(part.training for _, part in model.named_modules())
+    assert {part.training for _, part in model.named_modules()} == {training}
 
 
 @pytest.mark.parametrize("name", ["norm4", "relu1", ""])

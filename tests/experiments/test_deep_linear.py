@@ -12,6 +12,8 @@ from studies import runs
 from experiments import deep_linear, deep_linear_figures, deep_linear_walks
 from experiments.command_line import parse
 from experiments.deep_linear_settings import QUICK, Settings, plans, settings_from
+from experiments.deep_linear_tables import loss_at, make_tables, make_verdict
+from experiments.series import grouped
 from experiments.study import Run, Study
 
 SMALL = [
@@ -278,3 +280,49 @@ def test_other_data_does_not_go_on_in_an_old_study(
     config.write_text(json.dumps({**content, "data_fingerprint": "another"}))
     assert main("--resume", folder) == 2
     assert "the data" in capsys.readouterr().err
+
+
+# -- tables
+
+
+def run_with(folder: Path, variant: str, losses: list[float], result: dict) -> Run:
+    """A run of these losses, of which nothing else was recorded."""
+    run = Run(folder / f"{variant}-lr1e-06-seed0")
+    run.folder.mkdir()
+    config = {"variant": variant, "lr": 1e-6, "seed": 0, "data_fingerprint": ""}
+    config |= {"settings": {"depth": 25}, "environment": {"threads": 1}}
+    (run.folder / "config.json").write_text(json.dumps(config))
+    lines = [json.dumps({"step": i, "loss": loss}) for i, loss in enumerate(losses)]
+    (run.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    (run.folder / "result.json").write_text(json.dumps(result))
+    return run
+
+
+def test_a_loss_at_a_step_is_the_median_of_the_steps_up_to_it(tmp_path: Path) -> None:
+    losses = [float(loss) for loss in range(1000, 880, -1)]
+    done = run_with(tmp_path, "standard", losses, {"status": "done", "steps": 120})
+    assert loss_at(done, 0) == 1000
+    assert loss_at(done, 100) == np.median(losses[51:101])
+    assert np.isnan(loss_at(done, 200)), "it did not get there"
+    gone = run_with(tmp_path, "l1", losses, {"status": "diverged", "step": 120})
+    assert loss_at(gone, 200) == np.inf
+
+
+def test_the_verdict_says_what_is_seen_and_what_is_not(tmp_path: Path) -> None:
+    result = {"status": "done", "steps": 100}
+    made = {"standard": 3.0, "batchnorm": 2.0, "l1": 4.0}
+    groups = grouped(run_with(tmp_path, v, [loss] * 100, result) for v, loss in made.items())
+    verdict = make_verdict(groups)
+    assert verdict.startswith("Verdict at lr 1e-06, 1 seed: BatchNorm trains faster than the")
+    assert "(2 against 3 at step 100)" in verdict
+    assert "NOT seen: l1 trains faster than the standard network (4 against 3" in verdict
+    assert "NOT seen: l1 beats batchnorm (4 against 2 at 100)" in verdict
+    assert "l2" not in verdict and "shift" not in verdict
+
+
+def test_the_papers_losses_stand_beside_ours_at_its_steps(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "batchnorm", [5.0] * 2001, {"status": "done", "steps": 2001})
+    assert (
+        "| batchnorm | 1e-06 | 1 | 5 | 5; 1.4e+03 | 5; 1.2e+03 | 5 |"
+        in make_tables(grouped([run]))[0]
+    )

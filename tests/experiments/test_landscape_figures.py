@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 import synthetic
 
-from experiments import curvature_figures, landscape_figures, paper, probe_tables
+from experiments import (
+    curvature_figures,
+    gradient_change_figures,
+    landscape_figures,
+    paper,
+    probe_tables,
+)
 from experiments.figures import COLOURS
 from experiments.series import grouped
 from experiments.study import Study
 
+MODULES = (landscape_figures, gradient_change_figures, curvature_figures)
 PLAN = [(v, 0.1, s) for v in ("standard", "batchnorm", "l1", "noisy-standard") for s in (0, 1)]
 
 
@@ -24,16 +31,16 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(study):
     """Every figure of the study, by name, instead of files."""
-    with synthetic.kept(landscape_figures, curvature_figures) as figures:
-        landscape_figures.draw(study.runs(), study.folder)
-        curvature_figures.draw(study.runs(), study.folder)
+    with synthetic.kept(*MODULES) as figures:
+        for module in MODULES:
+            module.draw(study.runs(), study.folder)
         yield figures
 
 
 @pytest.fixture
 def kept():
     """The figures that a test draws itself."""
-    with synthetic.kept(landscape_figures, curvature_figures) as figures:
+    with synthetic.kept(*MODULES) as figures:
         yield figures
 
 
@@ -63,6 +70,7 @@ def test_a_file_a_rate_and_direction_is_drawn(tmp_path):
     walks = [{"step": 0}, {"step": 0, "direction": "random"}, {"step": 50}]
     runs = with_walks(tmp_path / "study", "batchnorm", walks).runs()
     paths = landscape_figures.draw(runs, tmp_path / "figures")
+    paths += gradient_change_figures.draw(runs, tmp_path / "figures")
     names = ["landscape-lr0.1", "landscape-random-lr0.1", "gradient-change-lr0.1"]
     assert [path.stem for path in paths] == names
     assert all(path.stat().st_size > 1000 for path in paths)
@@ -72,8 +80,8 @@ def test_a_file_a_rate_and_direction_is_drawn(tmp_path):
 def test_nothing_is_drawn_and_tabled_without_records(tmp_path):
     study = synthetic.study(tmp_path / "study", [("standard", 0.1, 0)], streams=("metrics",))
     runs = study.runs()
-    assert landscape_figures.draw(runs, tmp_path / "figures") == []
-    assert curvature_figures.draw(runs, tmp_path / "figures") == []
+    for module in MODULES:
+        assert module.draw(runs, tmp_path / "figures") == []
     assert not (tmp_path / "figures").exists()
     assert probe_tables.landscape_table(runs) == probe_tables.steps_table(runs) == ""
     assert probe_tables.summary(runs[0], 9) == {}

@@ -1,4 +1,4 @@
-"""The probes along a training: on schedule, what a direct measurement gives, and without a trace."""
+"""The probes along a training: on schedule, as a direct measurement says, and without a trace."""
 
 import copy
 import math

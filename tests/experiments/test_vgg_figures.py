@@ -146,7 +146,8 @@ def test_the_summary_of_sixty_runs_is_a_small_file(tmp_path):
     vgg_tables.write_summary(tmp_path / "summary.json", content)
     assert (tmp_path / "summary.json").stat().st_size < 150_000
     assert json.loads((tmp_path / "summary.json").read_text()) == content
-    assert len(content["environments"]) == 1
+    assert content["environments"] == [synthetic.ENVIRONMENT]
+    assert {run["environment"] for run in content["runs"].values()} == {0}
     one = content["runs"]["standard-lr0.1-seed0"]
     assert len(one["step"]) == len(one["train_accuracy"]) >= 10
     assert set(one) >= {"landscape", "shift", "test", "loss"}
