@@ -4,8 +4,8 @@ curvature-lr0.1.png    g'Hg / g'g along the gradient, the largest eigenvalue and
                        Hessian over training, beside 2/lr, where gradient descent on a parabola
                        begins to diverge
 
-A file a rate; none where nothing was recorded. A point a record; the trace is an estimate
-(Hutchinson's), with its standard error.
+A file a rate; none where nothing was recorded. A point a record, on a linear axis of steps, since
+the early ones are not recorded; the trace is an estimate (Hutchinson's), with its standard error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.figures import early_steps, legend_below, plain_numbers, pyplot, save
+from experiments.figures import legend_below, plain_numbers, pyplot, save
 from experiments.series import Curve, Group, draw_curve, grouped, middle_of, numbers, over_seeds
 from experiments.study import Run
 
@@ -50,9 +50,6 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
             axes.axhline(2 / lr, color="0.35", linestyle="--", linewidth=1)
         for axes in row:
             plain_numbers(axes)
-            early_steps(
-                axes, max(r["step"] for g in groups for s in g.records("curvature") for r in s)
-            )
         handles = [plt.Line2D([], [], color=g.colour, linewidth=2, label=g.variant) for g in groups]
         edge = f"2/lr = {2 / lr:.3g}: the edge of stability"
         handles.append(plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=edge))

@@ -132,8 +132,25 @@ def loss_figure(groups: Sequence[Group], folder: Path) -> Path:
         axes.set_title(f"lr {lr:g}", fontsize=10)
     row[0].set(ylim=log_limits([], seen), ylabel="loss: squared error, summed over samples")
     handles = [*handles_of(groups), _papers_handle("the paper's")]
-    legend_below(figure, handles, f"Training loss ({middle_of(groups)})", columns=6)
+    levels = {tuple(run.config["rank_losses"]) for group in groups for run in group.runs}
+    if len(levels) == 1:  # one seed, one problem
+        handles.append(_rank_levels(row, levels.pop()))
+    legend_below(figure, handles, f"Training loss ({middle_of(groups)})", columns=4)
     return save(figure, folder, "loss")
+
+
+def _rank_levels(row: Sequence[Any], losses: Sequence[float]) -> Any:
+    """Lines at the losses of the best maps of each rank. Returns their handle of the legend."""
+    style = {"color": "0.6", "linewidth": 0.7, "linestyle": "-.", "zorder": 1}
+    low, high = row[0].get_ylim()
+    for axes in row:
+        for rank, loss in enumerate(losses):
+            if low < loss < high:
+                axes.axhline(loss, **style)
+                place = (1.01, loss)
+                transform = axes.get_yaxis_transform()
+                axes.text(*place, f"{rank}", transform=transform, fontsize=7, va="center")
+    return pyplot().Line2D([], [], label="best map of that rank: a saddle", **style)
 
 
 def _papers_handle(text: str, **style: Any) -> Any:

@@ -21,11 +21,10 @@ What does not fit: losses start at 1.3e4 (standard) and 1.9e4 (batchnorm), in th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from experiments import session
+from experiments.carry_out import Plan
 from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
-from experiments.vgg_settings import Plan
 from minibn.nn.init import glorot_normal, glorot_uniform
 
 # The name of a variant -> its norm. Noise has no place in a network that isolates what isn't noise.
@@ -55,7 +54,7 @@ class Settings:
     depth: int = setting(25, "layers")
     width: int = setting(10, "units of every layer")
     samples: int = setting(1000, "samples, which all are in the batch of every step")
-    # A of 10×10 "i.i.d. Gaussian" entries: of which variance, it does not say. With 1/width, where a
+    # "i.i.d. Gaussian" entries: of which variance, it does not say. With 1/width, where a
     # target varies as much as an input does, losses agree from step 1,000 on (see above).
     target_std: float = setting(
         1.0, "standard deviation of a target: the entries of A are N(0, target_std²/width)"
@@ -104,11 +103,6 @@ class Settings:
 
 # As far as the paper's first point of each loss curve.
 QUICK = {"steps": 1000, "shift_every": 100, "checkpoint_every": 500}
-
-
-def settings_from(given: dict[str, Any]) -> Settings:
-    """The defaults, then with --quick its preset, then what was given."""
-    return Settings(**{**(QUICK if given.get("quick") else {}), **given})
 
 
 def check(s: Settings) -> None:

@@ -54,6 +54,16 @@ def losses_at(group: Group, step: int) -> list[float]:
     return [loss_at(run, step) for run in group.runs]
 
 
+def nearest_rank(run: Run) -> float:
+    """The rank whose best map has the loss nearest to the run's last, in decades: see
+    `deep_linear.rank_losses`. nan if it diverged."""
+    last = loss_at(run, run.records("metrics")[-1]["step"] + 1)
+    if not last > 0 or (run.result or {}).get("status") == "diverged":
+        return float("nan")
+    levels = np.maximum(run.config["rank_losses"], 1e-12 * last)  # the last one is 0
+    return float(np.argmin(abs(np.log(levels / last))))
+
+
 def outcome(group: Group) -> str:
     """How many runs diverged, and when."""
     results = [run.result or {} for run in group.runs]
@@ -76,9 +86,11 @@ def loss_table(groups: Sequence[Group]) -> str:
             spread(losses_at(group, s)) + (f"; {theirs[s]:.3g}" if theirs.get(s) else "")
             for s in steps
         ]
-        rows.append(_row(group, [str(len(group.runs)), *cells, outcome(group)]))
-    head = ["seeds", *(f"step {s:,}" for s in steps), ""]
-    return _table(head, rows) + "\n\n(training loss; behind a semicolon the paper's)"
+        rank = spread([nearest_rank(run) for run in group.runs])
+        rows.append(_row(group, [str(len(group.runs)), *cells, rank, outcome(group)]))
+    head = ["seeds", *(f"step {s:,}" for s in steps), "rank", ""]
+    note = "(training loss; behind a semicolon the paper's; rank: of the best linear maps, the one "
+    return f"{_table(head, rows)}\n\n{note}whose loss is nearest to the last)"
 
 
 def _papers_losses(group: Group) -> Sequence[float | None]:
@@ -252,6 +264,7 @@ def _of_run(run: Run) -> dict[str, Any]:
         "lr": config["lr"],
         "seed": config["seed"],
         "result": run.result,
+        "rank_losses": config["rank_losses"],
         "step": [m["step"] for m in sparse],
         "loss": [_short(m["loss"]) for m in sparse],
         "walk_step": [r["step"] for r in walks],

@@ -47,7 +47,7 @@ def draw(groups: Sequence[Group], folder: Path) -> list[Path]:
 def _columns(groups: Sequence[Group], rows: int, height: float) -> tuple[Any, Any]:
     """A column a variant, each with its name above, on common scales."""
     figure, grid = pyplot().subplots(
-        rows, len(groups), figsize=(1.6 + 2.2 * len(groups), height),
+        rows, len(groups), figsize=(max(5.0, 1.6 + 2.2 * len(groups)), height),
         sharex=True, sharey="row", squeeze=False,
     )  # fmt: skip
     for axes, group in zip(grid[0], groups, strict=True):
@@ -95,8 +95,8 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
         ]
     sizes = groups[0].records("landscape")[0][0]["step_sizes"]
     title = (
-        f"Walks along the gradient, lr {lr:g}: least to largest over steps of {min(sizes):g} to "
-        f"{max(sizes):g}\n({middle_of(groups)})"
+        f"Walks along the gradient, lr {lr:g} ({middle_of(groups)})\n"
+        f"least to largest over steps of {min(sizes):g} to {max(sizes):g}"
     )
     legend_below(figure, handles, title, columns=3 if len(groups) > 2 else 1)
     return save(figure, folder, f"landscape-lr{lr:g}")

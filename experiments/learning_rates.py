@@ -25,23 +25,20 @@ On a CPU (CIFAR-10, seven variants, three seeds: 168 runs), in at most about an 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from experiments import learning_rates_figures, session, vgg_cifar, vgg_runs, vgg_settings
-from experiments.command_line import UsageError, at_least, setting
+from experiments.carry_out import Plan, Result, carry_out
+from experiments.command_line import at_least, setting
 from experiments.learning_rates_tables import barrier, largest_stable
 from experiments.probes import numbers
-from experiments.recorders import Distributions, Recorder
+from experiments.recorders import Recorder
 from experiments.step import Step
-from experiments.study import Study
-from experiments.training import clock, train
-from experiments.vgg_settings import Plan
+from experiments.study import Run, Study
 from minibn import nn, to_numpy
-from minibn.data import Batches, Dataset, pad_crop_flip
 from minibn.tape import value
 
 __all__ = ["Settings", "largest_stable", "main"]
@@ -70,7 +67,7 @@ class Settings(vgg_settings.Settings):
     )
     # Short runs need their test accuracy once, at the end, which is always measured.
     eval_every: int = setting(1000, "steps between measurements of test accuracy")
-    record_every: int = setting(1, "", flag=False)  # distributions: here, their moments alone
+    record_every: int = setting(0, "", flag=False)  # no distributions: `moments_steps` instead
     checkpoint_every: int = setting(100, "steps between checkpoints")
     # Most runs that diverge do it at once. To look costs a quarter of a step.
     moments_steps: int = setting(
@@ -126,37 +123,6 @@ class Moments(Recorder):
         )
 
 
-def configuration(s: Settings, plan: Plan, data: Dataset) -> dict[str, Any]:
-    return {**vgg_runs.configuration(s, plan, data), "experiment": KIND}
-
-
-def run(s: Settings, study: Study, plan: Plan, data: Dataset) -> dict[str, Any]:
-    """Train one variant at one rate, from its last checkpoint if there is one."""
-    folder = study.run(plan.name)
-    if done := vgg_runs.finished(s, folder):
-        return done
-    folder.begin(configuration(s, plan, data))
-    model = vgg_runs.network(s, plan.variant, plan.seed)
-    shared = vgg_runs.recorders(s, model, plan, data)
-    recorders = [r for r in shared if not isinstance(r, Distributions)]
-    return train(
-        folder,
-        model,
-        vgg_runs.sgd(s, model, plan.lr),
-        Batches(
-            data.train_images,
-            data.train_labels,
-            s.batch_size,
-            plan.seed,
-            pad_crop_flip if s.augment else None,
-        ),
-        steps=s.steps,
-        recorders=[*recorders, Moments(s.moments_steps)],
-        checkpoint_every=s.checkpoint_every,
-        label=f"{plan.variant} lr {plan.lr:g} seed {plan.seed}",
-    )
-
-
 def ascending(s: Settings) -> list[Plan]:
     """By rate: whether one is run depends on those below."""
     return sorted(vgg_settings.plans(s), key=lambda plan: plan.lr)
@@ -164,63 +130,38 @@ def ascending(s: Settings) -> list[Plan]:
 
 def study_all(s: Settings, study: Study) -> int:
     data = vgg_runs.load_data(s)
-    if s.batch_size > len(data.train_images):
-        raise UsageError(
-            f"--batch-size {s.batch_size} is more than the {len(data.train_images):,} training "
-            "images. Use a smaller batch."
-        )
-    plans = ascending(s)
-    for plan in plans:
-        folder = study.run(plan.name)
-        if folder.begun and not vgg_runs.finished(s, folder):
-            session.unchanged(folder, configuration(s, plan, data), s.force)
-    study.change(**session.stored(s))
-    announce(s, study, data)
-    ended: dict[str, list[tuple[float, bool]]] = {}  # variant -> (rate, whether it diverged)
-    for plan in plans:
-        before = ended.setdefault(plan.variant, [])
-        if plan.lr > barrier(before):
-            continue
-        result = run(s, study, plan, data)
-        before.append((plan.lr, result["status"] == "diverged"))
+    diverged: dict[str, list[tuple[float, bool]]] = {}  # variant -> (rate, whether it diverged)
+
+    def wanted(plan: Plan, results: Mapping[Plan, Result]) -> bool:
+        before = [(p.lr, r["status"] == "diverged") for p, r in results.items()
+                  if p.variant == plan.variant]  # fmt: skip
+        diverged[plan.variant] = before
+        return plan.lr <= barrier(before)
+
+    def run(folder: Run, plan: Plan) -> Result:
+        result = vgg_runs.run(s, folder, plan, data, [Moments(s.moments_steps)])
         # Hundreds of networks that nobody asks for: with more --steps a run begins again, the same.
-        study.run(plan.name).checkpoint_path.unlink(missing_ok=True)
-        if result["status"] == "diverged":
-            print(f"{plan.name}: diverged at step {result['step']}", flush=True)
-    for variant, before in ended.items():
-        if (end := barrier(before)) < max(s.lr):
-            print(f"{variant}: not run above {end:g}, where every seed diverged", flush=True)
-    learning_rates_figures.draw([study])
-    return 0
+        folder.checkpoint_path.unlink(missing_ok=True)
+        return result
 
+    def draw() -> None:
+        for variant, before in diverged.items():
+            if (end := barrier(before)) < max(s.lr):
+                print(f"{variant}: not run above {end:g}, where every seed diverged", flush=True)
+        learning_rates_figures.draw([study])
 
-def announce(s: Settings, study: Study, data: Dataset) -> None:
-    """Say what is to be done, and how long that takes at most."""
-    todo = [p for p in ascending(s) if not vgg_runs.finished(s, study.run(p.name))]
-    steps = sum(s.steps - len(study.run(plan.name).records("metrics")) for plan in todo)
-    print(
-        f"{study.folder}: at most {len(todo)} of {len(s.variants) * len(s.lr) * len(s.seed)} runs "
-        f"to do, {steps:,} steps on {data.name}, {s.model} width {s.width:g}, {s.backend}, threads "
-        f"{s.threads}, kernels {s.kernels}",
-        flush=True,
-    )
-    if todo and s.backend != "cupy" and not s.quick:
-        seconds = vgg_runs.seconds_a_step(s, data) * steps
-        if seconds > 600:
-            print(
-                f"This will take at most about {clock(seconds)} here. It can be stopped and "
-                "continued at any time; --quick is over in two minutes.",
-                flush=True,
-            )
+    work = vgg_runs.work_of(
+        s, data, KIND, run=run, draw=draw, wanted=wanted,
+        plans=ascending(s),
+    )  # fmt: skip
+    return carry_out(s, study, work)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study, draw its figures, print its tables. Returns the exit code."""
     return session.attend(
-        session.Experiment(
-            "learning_rates", Settings, partial(vgg_runs.preset, Settings, QUICK), check, study_all
-        ),
-        description=str(__doc__).partition("\n\n")[0],
+        session.Experiment(KIND, Settings, QUICK, check, study_all),
+        description=__doc__,
         arguments=arguments,
     )
 

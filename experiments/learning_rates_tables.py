@@ -1,6 +1,8 @@
 """What the runs of `learning_rates` say: outcomes, largest stable rates, tables.
 
-The definitions, fixed before the runs:
+The definitions, fixed before the runs; the margin and the grid after a pilot of nine runs (one
+seed), in which a margin of 0.1 instead would have lowered both the standard network's largest rate
+that learns (0.4, loss 2.22 at the end) and BatchNorm's (3.2, loss 2.22):
 
 A run *diverged* if its loss was not finite at some step. It *learns* if its mean training loss over
 the last tenth of the steps lies more than 0.05 below ln 10. No constant answer has an expected loss

@@ -1,8 +1,7 @@
 """Recorders of `minibn.analysis`: the landscape, covariate shift and curvature along a training.
 
 Each measures on the batch of its step, in training mode, and leaves the model as it was: a run with
-recorders takes the same path as one without. They must stand before the recorders that watch
-layers, whose watchers would else see the measurements' own forward passes.
+recorders takes the same path as one without.
 """
 
 from __future__ import annotations
@@ -40,6 +39,8 @@ class Landscape(Recorder):
     The step sizes are `multiples` of the learning rate. Costs, in training steps, one more than
     there are multiples, for each direction.
     """
+
+    runs_the_model = True
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Landscape(Recorder):
                 "cosine": numbers(seen.cosine),
                 "beta": numbers(seen.beta),
                 "saturated": seen.saturated,
+                "at_floor": seen.at_floor,
                 "at_ceiling": seen.at_ceiling,
             }
         )
@@ -95,6 +97,8 @@ class CovariateShift(Recorder):
     `places`: for each layer, from the first, the module whose input is its activation; "" for
     none. The update is the step's own. Costs about two thirds of a training step a layer.
     """
+
+    runs_the_model = True
 
     def __init__(self, every: int, places: Sequence[str], *, weight_decay: float = 0.0) -> None:
         self.every, self.places, self.weight_decay = every, tuple(places), weight_decay
@@ -145,6 +149,8 @@ class Curvature(Recorder):
     One costs about five training steps to record the graph and two or three a product: one for the
     gradient, at most `iterations` for the eigenvalues, `samples` for the trace.
     """
+
+    runs_the_model = True
 
     def __init__(
         self, every: int, *, iterations: int = 12, samples: int = 4, weight_decay: float = 0.0

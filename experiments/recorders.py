@@ -29,7 +29,13 @@ BINS = 24
 
 class Recorder:
     """Measures at some steps. `during` wraps a step (forward, backward, update), `after` follows
-    it."""
+    it.
+
+    runs_the_model: whether it makes forward passes of its own. Such recorders are entered before,
+    and left after, those that watch the step's.
+    """
+
+    runs_the_model = False
 
     def during(self, step: Step) -> AbstractContextManager:
         return contextlib.nullcontext()

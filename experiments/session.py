@@ -38,13 +38,14 @@ BEFORE_KERNELS = "reference"
 class Experiment:
     """What tells one experiment's session from another's.
 
-    settings_from turns the flags that were given into settings; `check` raises UsageError for those
-    that can't work; `work(settings, study)` does everything else and returns the exit code.
+    settings: its dataclass; quick: the values that --quick stands for. `check` raises UsageError
+    for settings that can't work; `work(settings, study)` does everything else and returns the exit
+    code.
     """
 
     name: str
     settings: Any
-    settings_from: Callable[[dict[str, Any]], Any]
+    quick: dict[str, Any]
     check: Callable[[Any], None]
     work: Callable[[Any, Study], int]
     kind: str = ""  # of its studies, where several experiments share one; else its name
@@ -54,9 +55,19 @@ class Experiment:
         return f"python -m experiments.{self.name}"
 
 
-def attend(experiment: Experiment, *, description: str, arguments: Sequence[str] | None) -> int:
-    """Parse, open the study, do its work. Every failure ends in one line; returns the exit code."""
-    program = experiment.program
+def preset(settings: Any, quick: dict[str, Any], given: dict[str, Any]) -> Any:
+    """Settings: the defaults, then with --quick its preset, then what was given."""
+    return settings(**{**(quick if given.get("quick") else {}), **given})
+
+
+def attend(
+    experiment: Experiment, *, description: str | None, arguments: Sequence[str] | None
+) -> int:
+    """Parse, open the study, do its work. Every failure ends in one line; returns the exit code.
+
+    description: the experiment's docstring, whose first paragraph --help shows.
+    """
+    program, description = experiment.program, str(description).partition("\n\n")[0]
     try:
         words = sys.argv[1:] if arguments is None else arguments
         given = parse(experiment.settings, words, program=program, description=description)
@@ -98,7 +109,7 @@ def attend(experiment: Experiment, *, description: str, arguments: Sequence[str]
 def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Study]:
     """(settings, study): a new one, or the one that --resume names, with its settings."""
     if "resume" not in given:
-        s = with_threads(experiment.settings_from(given))
+        s = with_threads(preset(experiment.settings, experiment.quick, given))
         experiment.check(s)
         folder = default_folder(experiment.name) if s.out is None else Path(s.out)
         return s, Study.create(folder, experiment.kind or experiment.name, stored(s))

@@ -139,6 +139,13 @@ class Run:
         content = read_json(path, "status")
         return read_json(path, "step") if content["status"] == "diverged" else content
 
+    def finished(self, steps: int) -> dict[str, Any] | None:
+        """The result of a run that has nothing left to do: it diverged, or has all its steps."""
+        result = self.result if self.begun else None
+        if result and (result["status"] == "diverged" or result.get("steps", 0) >= steps):
+            return result
+        return None
+
     @property
     def checkpoint_path(self) -> Path:
         return self.folder / "checkpoint" / "latest.npz"

@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from experiments import session, theorems_figures
+from experiments.carry_out import Plan, Work, carry_out, check_batch_size
 from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
 from experiments.recorders import Recorder
 from experiments.step import CLASSIFY, Task
-from experiments.study import Run, Study, environment
+from experiments.study import Run, Study
 from experiments.theorems_records import Heads, Theorems
-from experiments.training import cores, train
-from experiments.vgg_settings import DATA, Plan
+from experiments.training import train
+from experiments.vgg_settings import DATA
 from minibn import nn, optim
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, load, normalize
@@ -87,11 +88,6 @@ QUICK = {
     "train_size": 2000, "batch_size": 32, "steps": 200, "measure_every": 50, "draws": 5,
     "checkpoint_every": 100,
 }  # fmt: skip
-
-
-def settings_from(given: dict[str, Any]) -> Settings:
-    """The defaults, then with --quick its preset, then what was given."""
-    return Settings(**{**(QUICK if given.get("quick") else {}), **given})
 
 
 def check(s: Settings) -> None:
@@ -171,30 +167,8 @@ def recorders(s: Settings, seed: int) -> list[Recorder]:
     ]
 
 
-def finished(s: Settings, folder: Run) -> bool:
-    """Whether a run has nothing left to do: it diverged, or has all its steps."""
-    result = folder.result if folder.begun else None
-    if result is None:
-        return False
-    return result["status"] == "diverged" or result.get("steps", 0) >= s.steps
-
-
-def configuration(s: Settings, plan: Plan, data: Dataset) -> dict[str, Any]:
-    """What config.json of a run says."""
-    return {
-        "experiment": KIND,
-        **dataclasses.asdict(plan),
-        "norm": "batch",
-        "noise": False,
-        "settings": session.stored(s),
-        "data_fingerprint": data.fingerprint,
-        "environment": environment(get_backend(), s.threads or cores()),
-    }
-
-
 def run(s: Settings, folder: Run, plan: Plan, data: Dataset) -> dict[str, Any]:
     """Measure and train, from the last checkpoint if there is one."""
-    folder.begin(configuration(s, plan, data))
     model = network(s, plan.seed)
     return train(
         folder,
@@ -211,36 +185,27 @@ def run(s: Settings, folder: Run, plan: Plan, data: Dataset) -> dict[str, Any]:
 
 def study_all(s: Settings, study: Study) -> int:
     data = load_data(s)
-    if s.batch_size > len(data.train_images):
-        raise UsageError(
-            f"--batch-size {s.batch_size} is more than the {len(data.train_images):,} training "
-            "images. Use a smaller batch."
-        )
-    for plan in plans(s):
-        folder = study.run(plan.name)
-        if folder.begun and not finished(s, folder):
-            session.unchanged(folder, configuration(s, plan, data), s.force)
-    study.change(**session.stored(s))
-    todo = [plan for plan in plans(s) if not finished(s, study.run(plan.name))]
-    print(
-        f"{study.folder}: {len(todo)} of {len(plans(s))} runs to do, {s.steps:,} steps each on "
-        f"{data.name}, batch {s.batch_size}, {s.backend}, threads {s.threads}, kernels "
-        f"{s.kernels}. The first steps take longest: they are measured most.",
-        flush=True,
+    check_batch_size(s.batch_size, data)
+    work = Work(
+        plans=plans(s),
+        configuration=lambda plan: {
+            "experiment": KIND,
+            "norm": "batch",
+            "noise": False,
+            "data_fingerprint": data.fingerprint,
+        },
+        run=lambda folder, plan: run(s, folder, plan, data),
+        about=f"on {data.name}, batch {s.batch_size} (the first, measured most, take longest)",
+        draw=lambda: theorems_figures.draw([study]),
     )
-    for plan in todo:
-        result = run(s, study.run(plan.name), plan, data)
-        if result["status"] == "diverged":
-            print(f"{plan.name}: diverged at step {result['step']}", flush=True)
-    theorems_figures.draw([study])
-    return 0
+    return carry_out(s, study, work)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the study, draw its figure, print its table. Returns the exit code."""
     return session.attend(
-        session.Experiment(KIND, Settings, settings_from, check, study_all),
-        description=str(__doc__).partition("\n\n")[0],
+        session.Experiment(KIND, Settings, QUICK, check, study_all),
+        description=__doc__,
         arguments=arguments,
     )
 

@@ -79,8 +79,8 @@ def train(
     """Train to `steps` updates from wherever the run stands, and return its result.
 
     metrics.jsonl gets step, loss, accuracy (of the batch, before the update; if the task has a
-    score) and lr. A loss that is not finite ends the run as diverged, with its step. Recorders
-    enter a step in their order and leave it in the opposite one. Raises Interrupted after saving.
+    score) and lr. A loss that is not finite ends the run as diverged, with its step.
+    Raises Interrupted after saving.
     """
     start, states = run.restore()
     if states is not None:
@@ -100,6 +100,7 @@ def train(
         if start < steps:
             for recorder in recorders:
                 recorder.resumed(run, start)
+    recorders = sorted(recorders, key=lambda recorder: not recorder.runs_the_model)
     began = time.perf_counter()
     waiting: list[tuple[int, Any, Any]] = []
     metrics = run.stream("metrics")

@@ -6,22 +6,20 @@ what is measured on the way depends on its settings alone.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from experiments import paper, session, vgg_figures
-from experiments.command_line import UsageError
+from experiments.carry_out import Plan, Work, carry_out, check_batch_size
 from experiments.probes import CovariateShift, Curvature, Landscape
 from experiments.recorders import Distributions, Recorder, TestAccuracy
 from experiments.step import one_step
-from experiments.study import Run, Study, environment
-from experiments.training import clock, cores, train
-from experiments.vgg_settings import VARIANTS, Plan, Settings, check, plans
+from experiments.study import Run, Study
+from experiments.training import train
+from experiments.vgg_settings import VARIANTS, Settings, check, plans
 from minibn import nn, optim
 from minibn.analysis import layers_of
 from minibn.backend import get_backend
@@ -44,28 +42,10 @@ def sgd(s: Settings, model: nn.Sequential, lr: float) -> optim.SGD:
 
 
 def load_data(s: Settings) -> Dataset:
-    return load(s.data, s.data_dir, train_size=s.train_size, test_size=s.test_size)
-
-
-def configuration(s: Settings, plan: Plan, data: Dataset) -> dict[str, Any]:
-    """What config.json of a run says."""
-    return {
-        "experiment": KIND,
-        **dataclasses.asdict(plan),
-        "norm": VARIANTS[plan.variant][0],
-        "noise": VARIANTS[plan.variant][1],
-        "settings": session.stored(s),
-        "data_fingerprint": data.fingerprint,
-        "environment": environment(get_backend(), s.threads or cores()),
-    }
-
-
-def finished(s: Settings, folder: Run) -> dict[str, Any] | None:
-    """The result of a run that has nothing left to do: it diverged, or has all its steps."""
-    result = folder.result if folder.begun else None
-    if result and (result["status"] == "diverged" or result.get("steps", 0) >= s.steps):
-        return result
-    return None
+    """The data set. Raises UsageError if it is smaller than a batch."""
+    data = load(s.data, s.data_dir, train_size=s.train_size, test_size=s.test_size)
+    check_batch_size(s.batch_size, data)
+    return data
 
 
 def recorders(s: Settings, model: nn.Sequential, plan: Plan, data: Dataset) -> list[Recorder]:
@@ -73,7 +53,7 @@ def recorders(s: Settings, model: nn.Sequential, plan: Plan, data: Dataset) -> l
     decay, parts = s.weight_decay, dict(model.children())
     depth = len(layers_of(model))
     places = [f"relu{k}" if f"relu{k}" in parts else "" for k in range(1, depth + 1)]
-    return [
+    found: list[Recorder] = [
         Landscape(
             s.probe_every,
             s.probe_sizes,
@@ -84,17 +64,17 @@ def recorders(s: Settings, model: nn.Sequential, plan: Plan, data: Dataset) -> l
         CovariateShift(s.shift_every, places, weight_decay=decay),
         Curvature(s.curvature_every, weight_decay=decay),
         TestAccuracy(data, s.eval_every),
-        Distributions(paper.shown_layers(s.model), s.record_every, units=3, seed=plan.seed),
     ]
+    if s.record_every:
+        layers = paper.shown_layers(s.model)
+        found.append(Distributions(layers, s.record_every, units=3, seed=plan.seed))
+    return found
 
 
-def run(s: Settings, study: Study, plan: Plan, data: Dataset) -> dict[str, Any]:
+def run(
+    s: Settings, folder: Run, plan: Plan, data: Dataset, watching: Sequence[Recorder]
+) -> dict[str, Any]:
     """Train one variant, from its last checkpoint if there is one."""
-    folder = study.run(plan.name)
-    done = finished(s, folder)
-    if done:
-        return done
-    folder.begin(configuration(s, plan, data))
     model = network(s, plan.variant, plan.seed)
     augment = pad_crop_flip if s.augment else None
     return train(
@@ -103,9 +83,9 @@ def run(s: Settings, study: Study, plan: Plan, data: Dataset) -> dict[str, Any]:
         sgd(s, model, plan.lr),
         Batches(data.train_images, data.train_labels, s.batch_size, plan.seed, augment),
         steps=s.steps,
-        recorders=recorders(s, model, plan, data),
+        recorders=[*recorders(s, model, plan, data), *watching],
         checkpoint_every=s.checkpoint_every,
-        label=f"{plan.variant} lr {plan.lr:g} seed {plan.seed}",
+        label=plan.label,
     )
 
 
@@ -124,45 +104,28 @@ def seconds_a_step(s: Settings, data: Dataset) -> float:
     return time.perf_counter() - began
 
 
+def work_of(s: Settings, data: Dataset, kind: str = KIND, **more: Any) -> Work:
+    """The trainings of these settings. `more`: other parts of the Work, and `watching(plan)`, what
+    is measured beside `recorders`."""
+    watching = more.pop("watching", lambda plan: [])
+    shared: dict[str, Any] = {
+        "plans": plans(s),
+        "configuration": lambda plan: {
+            "experiment": kind,
+            "norm": VARIANTS[plan.variant][0],
+            "noise": VARIANTS[plan.variant][1],
+            "data_fingerprint": data.fingerprint,
+        },
+        "run": lambda folder, plan: run(s, folder, plan, data, watching(plan)),
+        "about": f"on {data.name}, {s.model} width {s.width:g}",
+        "seconds": lambda left: seconds_a_step(s, data) * sum(left.values()),
+    }
+    return Work(**{**shared, **more})
+
+
 def study_all(s: Settings, study: Study) -> int:
     data = load_data(s)
-    if s.batch_size > len(data.train_images):
-        raise UsageError(
-            f"--batch-size {s.batch_size} is more than the {len(data.train_images):,} training "
-            "images. Use a smaller batch."
-        )
-    for plan in plans(s):
-        folder = study.run(plan.name)
-        if folder.begun and not finished(s, folder):
-            session.unchanged(folder, configuration(s, plan, data), s.force)
-    study.change(**session.stored(s))
-    todo = [plan for plan in plans(s) if not finished(s, study.run(plan.name))]
-    steps = sum(s.steps - len(study.run(plan.name).records("metrics")) for plan in todo)
-    print(
-        f"{study.folder}: {len(todo)} of {len(plans(s))} runs to do, {steps:,} steps on "
-        f"{data.name}, {s.model} width {s.width:g}, {s.backend}, threads "
-        f"{s.threads}, kernels {s.kernels}",
-        flush=True,
-    )
-    if todo and s.backend != "cupy" and not s.quick:
-        seconds = seconds_a_step(s, data) * steps
-        if seconds > 600:
-            print(
-                f"This will take at most about {clock(seconds)} here. It can be stopped and "
-                "continued at any time; --quick shows the same findings in a minute.",
-                flush=True,
-            )
-    for plan in todo:
-        result = run(s, study, plan, data)
-        if result["status"] == "diverged":
-            print(f"{plan.name}: diverged at step {result['step']}", flush=True)
-    vgg_figures.draw([study])
-    return 0
-
-
-def preset(settings: type[Settings], quick: dict[str, Any], given: dict[str, Any]) -> Settings:
-    """The defaults, then with --quick its preset, then what was given."""
-    return settings(**{**(quick if given.get("quick") else {}), **given})
+    return carry_out(s, study, work_of(s, data, draw=lambda: vgg_figures.draw([study])))
 
 
 def attend(
@@ -174,9 +137,7 @@ def attend(
 ) -> int:
     """The session of an experiment of this kind. Returns the exit code."""
     return session.attend(
-        session.Experiment(
-            name, settings, partial(preset, settings, quick), check, study_all, kind=KIND
-        ),
-        description=str(description).partition("\n\n")[0],
+        session.Experiment(name, settings, quick, check, study_all, kind=KIND),
+        description=description,
         arguments=arguments,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from experiments import session
+from experiments.carry_out import Plan
 from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
 from minibn.analysis.probe import DIRECTIONS
 from reference_models.vgg import VGG, vgg
@@ -25,6 +26,13 @@ VARIANTS = {
     "l1": ("l1", False),
     "l2": ("l2", False),
     "linf": ("linf", False),
+    "layernorm": ("layer", False),
+    "groupnorm": ("group", False),
+    "instancenorm": ("instance", False),
+    "rmsnorm": ("rms", False),
+    "weightstandardisation": ("weight", False),
+    "groupnorm-weightstandardisation": ("group+weight", False),
+    "frozen-batchnorm": ("frozen", False),
 }
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1 and 2
 
@@ -69,7 +77,9 @@ class Settings:
         None, "continue the study in this folder; only --steps may be raised", kind=str
     )
     eval_every: int = setting(500, "steps between measurements of test accuracy")
-    record_every: int = setting(100, "steps between records of the activations' distributions")
+    record_every: int = setting(
+        100, "steps between records of the activations' distributions; 0: none"
+    )
     # "[1/2, 4] × step size"; the points between are read off Fig. 11.
     probe_every: int = setting(
         0, "steps between walks along the gradient (Figs. 4, 11, 12); 0: none. A walk costs one "
@@ -115,9 +125,9 @@ def check(s: Settings) -> None:
         one_of("--probe-directions", direction, DIRECTIONS)
     for size in s.probe_sizes:
         at_least("--probe-sizes", size, 0, above=True)
-    for name in ("probe_every", "shift_every", "curvature_every"):
+    for name in ("record_every", "probe_every", "shift_every", "curvature_every"):
         at_least(flag_name(name), getattr(s, name), 0)
-    for name in ("steps", "batch_size", "eval_every", "record_every", "checkpoint_every"):
+    for name in ("steps", "batch_size", "eval_every", "checkpoint_every"):
         at_least(flag_name(name), getattr(s, name), 1)
     for name in ("train_size", "test_size", "threads"):
         if getattr(s, name) is not None:
@@ -148,19 +158,6 @@ def check(s: Settings) -> None:
             f"--width {s.width:g} with --head {s.head} makes a network of more than "
             f"{MOST_PARAMETERS:.0e} parameters. Take a smaller one."
         )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One run of the study."""
-
-    variant: str
-    lr: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant}-lr{self.lr:g}-seed{self.seed}"
 
 
 def plans(s: Settings) -> list[Plan]:

@@ -20,7 +20,7 @@ FREE = (
     "quick", "backend", "data_dir", "threads", "kernels", "variants",
     "variants_elsewhere", "lr", "seed",
     "eval_every", "record_every", "checkpoint_every", "probe_every", "probe_directions",
-    "shift_every", "curvature_every", "measure_every",
+    "shift_every", "curvature_every", "measure_every", "moments_steps",
 )  # fmt: skip
 
 # Where the rates are what is compared, their grid belongs to the scale.

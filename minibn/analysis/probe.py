@@ -85,6 +85,13 @@ class Probe:
         return bool(self.gradient_change[second] < (1 + longer) / 2 * self.gradient_change[first])
 
     @property
+    def at_floor(self) -> bool:
+        """Whether beta is largest at the shortest step: a shorter one may show a larger beta."""
+        shortest = int(np.argmin(np.where(self.step_sizes > 0, self.step_sizes, np.inf)))  # host: -
+        several = (self.step_sizes > 0).sum() > 1
+        return bool(several and self.effective_beta == self.beta[shortest])
+
+    @property
     def at_ceiling(self) -> bool:
         """Whether beta is largest at the longest step: a longer one may show a larger beta."""
         longest = int(np.argmax(self.step_sizes))  # host: a record of a walk

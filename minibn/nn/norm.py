@@ -160,7 +160,9 @@ class FrozenBatchNorm(Module):
     estimated on what those before it, estimated already, let through. The state has BatchNorm's
     names: loaded from one that has seen batches, its running statistics are kept. Evaluation before
     any batch is the identity. It shows what the scale at initialisation does by itself, without
-    gradients through statistics. Raises ShapeError for a first batch with one value a channel.
+    gradients through statistics. (A measurement that steps back to before the first batch, as those
+    of `minibn.analysis` do, estimates anew each time.) Raises ShapeError for a first batch with one
+    value a channel.
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import vgg_cifar, vgg_figures, vgg_runs
+from experiments import vgg_cifar, vgg_figures
 from experiments.command_line import parse
+from experiments.session import preset
 from experiments.study import Run, Study
 from experiments.vgg_settings import Settings
 from minibn import checkpoint
@@ -35,7 +36,7 @@ TWO = [*SMALL, "--variants", "noisy-batchnorm", "standard"]
 def settings(*arguments: str) -> Settings:
     """The settings that a command line gives."""
     given = parse(Settings, arguments, program="test", description="")
-    return vgg_runs.preset(Settings, vgg_cifar.QUICK, given)
+    return preset(Settings, vgg_cifar.QUICK, given)
 
 
 def main(*arguments: object, draw: bool = False) -> int:

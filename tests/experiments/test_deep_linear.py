@@ -11,9 +11,10 @@ from studies import runs
 
 from experiments import deep_linear, deep_linear_figures, deep_linear_walks
 from experiments.command_line import parse
-from experiments.deep_linear_settings import QUICK, Settings, plans, settings_from
+from experiments.deep_linear_settings import QUICK, Settings, plans
 from experiments.deep_linear_tables import loss_at, make_tables, make_verdict
 from experiments.series import grouped
+from experiments.session import preset
 from experiments.study import Run, Study
 
 SMALL = [
@@ -27,7 +28,7 @@ HERE = Path(__file__).parent
 
 def settings(*arguments: object) -> Settings:
     words = [str(a) for a in arguments]
-    return settings_from(parse(Settings, words, program="test", description=""))
+    return preset(Settings, QUICK, parse(Settings, words, program="test", description=""))
 
 
 def main(*arguments: object, draw: bool = False) -> int:
@@ -89,6 +90,23 @@ def test_the_loss_is_the_sum_of_squared_errors_times_its_scale(scale: float) -> 
     expected = scale * ((data.x @ product - data.targets) ** 2).sum()
     assert of.loss(model(x), targets).item() == pytest.approx(expected, rel=1e-12)
     assert of.score is None
+
+
+def test_no_map_of_a_rank_has_less_than_its_loss_and_one_has_just_that() -> None:
+    s = settings(*SMALL, "--loss-scale", 2)
+    data = deep_linear.problem(s, 0)
+    levels = deep_linear.rank_losses(s, data)
+    assert levels[0] == pytest.approx(2 * (data.targets**2).sum()) and len(levels) == 4
+    u, sizes, v = np.linalg.svd(data.targets, full_matrices=False)
+    for rank in range(4):
+        best = (u[:, :rank] * sizes[:rank]) @ v[:rank]  # of that rank, and in the span of x
+        assert levels[rank] == pytest.approx(2 * ((best - data.targets) ** 2).sum(), abs=1e-9)
+        P = np.linalg.lstsq(data.x, best, rcond=None)[0]
+        np.testing.assert_allclose(data.x @ P, best, atol=1e-10)
+        rng = np.random.default_rng(0)
+        for _ in range(20):
+            near = (P + 0.1 * rng.normal(size=P.shape))[:, :rank] @ rng.normal(size=(rank, 3))
+            assert 2 * ((data.x @ near - data.targets) ** 2).sum() >= levels[rank] - 1e-9
 
 
 # -- what a run leaves
@@ -291,6 +309,7 @@ def run_with(folder: Path, variant: str, losses: list[float], result: dict) -> R
     run.folder.mkdir()
     config = {"variant": variant, "lr": 1e-6, "seed": 0, "data_fingerprint": ""}
     config |= {"settings": {"depth": 25}, "environment": {"threads": 1}}
+    config |= {"rank_losses": [40.0, 4.0, 0.4, 0.0]}
     (run.folder / "config.json").write_text(json.dumps(config))
     lines = [json.dumps({"step": i, "loss": loss}) for i, loss in enumerate(losses)]
     (run.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")

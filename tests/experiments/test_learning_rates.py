@@ -15,8 +15,9 @@ from studies import leftovers, runs
 
 from experiments import learning_rates, learning_rates_figures, vgg_runs
 from experiments.learning_rates import Moments, Settings, ascending
+from experiments.session import preset
 from experiments.step import Step
-from experiments.study import Run, Study
+from experiments.study import Run
 from minibn import optim
 from minibn.tape import value
 from reference_models.vgg import vgg
@@ -46,14 +47,13 @@ def fake_runs(fate: Callable[[Any], bool], monkeypatch: pytest.MonkeyPatch) -> l
     """Replace training: a plan diverges if `fate` says so. Returns where the names will stand."""
     called: list[str] = []
 
-    def run(s: Settings, study: Study, plan: Any, data: Any) -> dict[str, Any]:
+    def run(s: Settings, folder: Run, plan: Any, *others: Any) -> dict[str, Any]:
         called.append(plan.name)
-        study.run(plan.name).begin(learning_rates.configuration(s, plan, data))
         result = {"status": "diverged", "step": 1} if fate(plan) else {"status": "done", "steps": 5}
-        study.run(plan.name).finish(result)
+        folder.finish(result)
         return result
 
-    monkeypatch.setattr(learning_rates, "run", run)
+    monkeypatch.setattr(vgg_runs, "run", run)
     return called
 
 
@@ -209,9 +209,9 @@ def test_a_study_that_is_stopped_and_continued_equals_one_that_nobody_disturbed(
 def test_what_is_finished_is_not_trained_again(
     whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(learning_rates, "train", None)
+    monkeypatch.setattr(vgg_runs, "train", None)
     assert main_without_figures("--resume", whole) == 0
-    assert "at most 0 of 4 runs to do, 0 steps" in capsys.readouterr().out
+    assert "0 of 4 runs to do, 0 steps" in capsys.readouterr().out
 
 
 # Bad input
@@ -239,6 +239,6 @@ def test_bad_arguments_are_refused_in_one_line_and_nothing_is_written(
 
 
 def test_the_quick_preset_is_small_and_flags_go_before_it() -> None:
-    quick = vgg_runs.preset(Settings, learning_rates.QUICK, {"quick": True, "steps": 7})
+    quick = preset(Settings, learning_rates.QUICK, {"quick": True, "steps": 7})
     assert (quick.data, quick.width, quick.steps) == ("shapes", 0.125, 7)
     assert len(quick.variants) * len(quick.lr) * len(quick.seed) * 300 <= 5000, "steps in all"

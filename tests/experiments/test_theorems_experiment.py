@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from experiments import theorems, theorems_figures
+from experiments.session import preset
 from experiments.study import Run, Study
-from experiments.theorems import NORMS, TASK, Settings, check, network, settings_from
+from experiments.theorems import NORMS, QUICK, TASK, Settings, check, network
 from experiments.theorems_records import HEADS, due
 from experiments.theorems_tables import EXACT, ORDERED, TARGET
 from minibn import checkpoint
@@ -124,7 +125,7 @@ def test_what_is_printed_is_judged(whole: Path) -> None:
 
 
 def test_the_shares_are_those_of_the_networks_units_before_the_update(whole: Path) -> None:
-    s = settings_from({**Study(whole).settings, "channels": (2, 3)})
+    s = preset(Settings, QUICK, {**Study(whole).settings, "channels": (2, 3)})
     data = theorems.load_data(s)
     batch = TASK.prepare(*Batches(data.train_images, data.train_labels, 6, seed=0).batch(0))
     records = only_run(whole).records("theorems")
@@ -324,5 +325,5 @@ def test_resume_lists_what_differs(whole: Path, capsys: pytest.CaptureFixture) -
 def test_defaults_and_quick_pass_their_own_check() -> None:
     fits: Callable[[Settings], None] = check
     fits(Settings())
-    fits(settings_from({"quick": True}))
-    assert settings_from({"quick": True, "steps": 7}).steps == 7
+    fits(preset(Settings, QUICK, {"quick": True}))
+    assert preset(Settings, QUICK, {"quick": True, "steps": 7}).steps == 7

@@ -25,10 +25,11 @@ from support.backends import DEVICES, chosen
 from threadpoolctl import threadpool_info
 
 from experiments import training, vgg_runs
+from experiments.carry_out import Plan
 from experiments.study import Run, Study, environment, write_json
 from experiments.training import Progress, clock, one_step, train
 from experiments.vgg_runs import load_data, network, sgd
-from experiments.vgg_settings import FOUR, Plan, plans
+from experiments.vgg_settings import FOUR, plans
 from minibn.backend import get_backend, use
 from minibn.backend.cpu import threads
 from minibn.backend.kernels import mode
@@ -256,7 +257,7 @@ def test_a_diverging_run_is_recorded_and_the_others_go_on(
     (row,) = [line for line in shown.out.splitlines() if line.startswith("| standard | 1e+09")]
     assert f"diverged at step {step}" in row
     assert (folder / "table.md").read_text().count(f"diverged at step {step}") == 1
-    assert "Figure: " in shown.out and (folder / "figures" / "accuracy.png").exists()
+    assert "Figures:" in shown.out and (folder / "figures" / "accuracy.png").exists()
 
 
 def test_the_step_of_divergence_does_not_depend_on_when_it_is_noticed(tmp_path: Path) -> None:

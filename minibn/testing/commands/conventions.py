@@ -63,6 +63,12 @@ def kept_by_dropout(x: Tensor) -> Tensor:
     return ops.dropout(x, 0.5, np.array([0.5, 0.4]))
 
 
+def first_of_lp(p: float) -> Callable[[Any], Any]:
+    """The first value of a batch, centred and divided by its norm."""
+    ones, zeros = np.ones(1), np.zeros(1)
+    return lambda x: ops.lp_batch_norm(x.reshape(-1, 1), ones, zeros, p=p, eps=0.0)[:1]
+
+
 SUBGRADIENTS = (
     Convention("relu at 0", lambda: slopes(ops.relu, 0), 0.0, "the same"),
     Convention("abs at 0", lambda: slopes(ops.abs, 0), 0.0, "the same"),
@@ -104,6 +110,18 @@ SUBGRADIENTS = (
         lambda: slopes(lambda x: ops.norm(x, INF), [2, -2, 1]),
         [0.5, -0.5, 0],
         "the same",
+    ),
+    Convention(
+        "lp_batch_norm, p=1, of 2, -2, 0: its first value",
+        lambda: slopes(first_of_lp(1), [2, -2, 0]),
+        [1 / 8, 1 / 8, -1 / 4],  # sign(0) = 0 in the slope of mean |x|
+        "has none",
+    ),
+    Convention(
+        "lp_batch_norm, p=inf, of 2, -2, 0: its first value",
+        lambda: slopes(first_of_lp(INF), [2, -2, 0]),
+        [1 / 12, 1 / 12, -1 / 6],  # max |x| is shared by 2 and -2
+        "has none",
     ),
     Convention("sqrt at 0", lambda: slopes(ops.sqrt, 0), INF, "the same"),
     Convention("x**0 at 0", lambda: slopes(lambda x: x**0, 0), 0.0, "the same; 0**0 is 1 in both"),

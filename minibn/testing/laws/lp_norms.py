@@ -165,7 +165,7 @@ def batches(draw: Any) -> tuple[Point, dict[str, Any], list[np.ndarray]]:
 @law(
     "l_p batch norms",
     "After k batches the running mean and norm are the closed form of the batches' own: weights "
-    "m·(1-m)^(k-i), or 1/k without a momentum. Evaluation divides by them, and writes nothing.",
+    "m·(1-m)^(k-i), or 1/k without a momentum; evaluation divides by them, and writes nothing.",
     over=("nn.LpBatchNorm",),
     draw=batches(),
     subject=lambda name: nn.LpBatchNorm,

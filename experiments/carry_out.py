@@ -1,0 +1,113 @@
+"""The work of a study: every run of a list, from wherever each stands, then the figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments import session
+from experiments.command_line import UsageError
+from experiments.study import Run, Study, environment
+from experiments.training import clock, cores
+from minibn.backend import get_backend
+from minibn.data import Dataset
+
+Result = dict[str, Any]
+LONG = 600  # seconds from which on an announcement says how long it will take
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of a study."""
+
+    variant: str
+    lr: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-lr{self.lr:g}-seed{self.seed}"
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant} lr {self.lr:g} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What `carry_out` asks an experiment.
+
+    configuration(plan): what config.json says beside the plan. run(folder, plan): train from the
+    last checkpoint, in a folder that has begun. about: what the announcement says of the runs.
+    draw(): the figures. seconds(left): an estimate for {plan: steps that are left}, or None where
+    it would be idle. wanted(plan, results): whether to run it at all, given the results so far.
+    """
+
+    plans: Sequence[Plan]
+    configuration: Callable[[Plan], dict[str, Any]]
+    run: Callable[[Run, Plan], Result]
+    about: str
+    draw: Callable[[], object]
+    seconds: Callable[[Mapping[Plan, int]], float] | None = None
+    wanted: Callable[[Plan, Mapping[Plan, Result]], bool] = lambda plan, results: True
+
+
+def carry_out(s: Any, study: Study, work: Work) -> int:
+    """Do what is not done yet, and draw. Returns the exit code.
+
+    Raises UsageError, before anything is written, if a run that has begun would not go on bit for
+    bit (and --force is not given).
+    """
+    folders = {plan: study.run(plan.name) for plan in work.plans}
+    results = {p: r for p, f in folders.items() if (r := f.finished(s.steps)) is not None}
+    for plan, folder in folders.items():
+        if folder.begun and plan not in results:
+            session.unchanged(folder, configuration(s, plan, work), s.force)
+    study.change(**session.stored(s))
+    left = {
+        plan: s.steps - len(folder.records("metrics"))
+        for plan, folder in folders.items()
+        if plan not in results
+    }
+    print(
+        f"{study.folder}: {len(left)} of {len(folders)} runs to do, {sum(left.values()):,} steps "
+        f"{work.about}, {s.backend}, threads {s.threads}, kernels {s.kernels}",
+        flush=True,
+    )
+    if left and work.seconds is not None and s.backend != "cupy" and not s.quick:
+        seconds = work.seconds(left)
+        if seconds > LONG:
+            print(
+                f"This will take at most about {clock(seconds)} here. It can be stopped and "
+                "continued at any time; --quick is over in two minutes.",
+                flush=True,
+            )
+    for plan, folder in folders.items():
+        if plan in left and work.wanted(plan, results):
+            folder.begin(configuration(s, plan, work))
+            results[plan] = work.run(folder, plan)
+            if results[plan]["status"] == "diverged":
+                print(f"{plan.name}: diverged at step {results[plan]['step']}", flush=True)
+    work.draw()
+    return 0
+
+
+def configuration(s: Any, plan: Plan, work: Work) -> dict[str, Any]:
+    """What config.json of a run says."""
+    return {
+        **dataclasses.asdict(plan),
+        **work.configuration(plan),
+        "settings": session.stored(s),
+        "environment": environment(get_backend(), s.threads or cores()),
+    }
+
+
+def check_batch_size(batch_size: int, data: Dataset) -> None:
+    """Raise UsageError unless the data has a batch."""
+    if batch_size > len(data.train_images):
+        raise UsageError(
+            f"--batch-size {batch_size} is more than the {len(data.train_images):,} training "
+            "images. Use a smaller batch."
+        )
