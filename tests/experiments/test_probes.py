@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,20 @@ from experiments.study import Run
 from experiments.vgg_runs import load_data, network, sgd
 from minibn import grad, nn, ops, optim, to_numpy
 from minibn.analysis import distribution_shift, layers_of, probe, snapshot
+from minibn.backend.cpu import threads
 from minibn.data import Batches, Dataset, pad_crop_flip
 
 SETTINGS = settings(*SMALL)
 LAYERS = 9  # of VGG-11: eight convolutions and the classifier
 LISTS = ("step_sizes", "losses", "gradient_change", "cosine", "beta")
 UNIT = ("mean_drift", "var_drift", "wasserstein", "std")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the runs: another number of threads rounds otherwise."""
+    with threads.limited(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +74,7 @@ def test_a_trained_run_has_its_walks_and_shifts_on_schedule(whole: Path) -> None
     ]
     for r in walks:
         assert list(r) == ["step", "lr", "direction", "loss", "gradient_norm", *LISTS,
-                           "saturated", "at_ceiling"]  # fmt: skip
+                           "saturated", "at_floor", "at_ceiling"]  # fmt: skip
         assert r["step_sizes"] == [0.025, 0.05, 0.1, 0.2] and r["lr"] == 0.05
         assert all(len(r[key]) == 4 and None not in r[key] for key in LISTS)
         assert type(r["saturated"]) is type(r["at_ceiling"]) is bool
