@@ -33,8 +33,8 @@ from experiments.claiming import (
 )
 from experiments.claiming.claim import Claim, Finding, find
 from experiments.claiming.evidence import Evidence
-from experiments.command_line import UsageError, parse, report, setting
-from experiments.study import commit, write_json
+from experiments.running.command_line import UsageError, parse_studies, report, setting
+from experiments.running.study import commit, write_json
 from minibn import checkpoint
 from minibn.errors import DataError
 
@@ -74,20 +74,9 @@ class Options:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and write it if --out says where. Returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folders = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
     try:
-        options = Options(
-            **parse(
-                Options,
-                words[len(folders) :],
-                program=f"{PROGRAM} STUDY [STUDY ...]",
-                description=str(__doc__).partition("\n\n")[0],
-            )
-        )
-        if not folders:
-            raise UsageError(f"which studies? {PROGRAM} runs/vgg_cifar/TIME runs/deep_linear/TIME")
-        findings, evidence = verdicts([Path(folder) for folder in folders])
+        folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
+        findings, evidence = verdicts(folders)
         print(table.scale(evidence), table.table(findings), table.NOTE, sep="\n\n")
         print(f"\n{len(findings)} claims: {table.counted(findings)}.")
         if options.out:

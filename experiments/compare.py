@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.command_line import UsageError, parse, report, setting
-from experiments.figures import COLOURS, pyplot, save, smooth
-from experiments.session import BEFORE_KERNELS
-from experiments.study import Run, Study
-from experiments.vgg_tables import final_train, require_alike
+from experiments.running.command_line import UsageError, parse, report, setting
+from experiments.running.session import BEFORE_KERNELS
+from experiments.running.study import Run, Study
+from experiments.views.drawing import COLOURS, pyplot, save, smooth
+from experiments.views.vgg_tables import final_train, require_alike
 from minibn import checkpoint
 from minibn.errors import DataError
 

@@ -19,8 +19,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments import vgg_cifar, vgg_runs, vgg_settings
-from experiments.command_line import setting
+from experiments import vgg_cifar
+from experiments.running.command_line import setting
+from experiments.vgg import runs as vgg_runs
+from experiments.vgg import settings as vgg_settings
 
 
 @dataclass(frozen=True)

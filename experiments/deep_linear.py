@@ -31,14 +31,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments import deep_linear_figures, paper, session
-from experiments.carry_out import Plan, Work, carry_out
+from experiments import paper
 from experiments.deep_linear_settings import INITS, QUICK, VARIANTS, Settings, check, plans
-from experiments.probes import CovariateShift, Landscape
-from experiments.recorders import Distributions, Recorder
-from experiments.step import Step, Task, one_step
-from experiments.study import Run, Study
-from experiments.training import train
+from experiments.running import session
+from experiments.running.carry_out import Plan, Work, carry_out
+from experiments.running.probes import CovariateShift, Landscape
+from experiments.running.recorders import Distributions, Recorder
+from experiments.running.step import Step, Task, one_step
+from experiments.running.study import Run, Study
+from experiments.running.training import train
+from experiments.views import deep_linear as deep_linear_figures
 from minibn import nn, optim
 from minibn.backend import get_backend
 from minibn.random import generator

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments import session
-from experiments.carry_out import Plan
-from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.running import session
+from experiments.running.carry_out import Plan
+from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
 from minibn.nn.init import glorot_normal, glorot_uniform
 
 # The name of a variant -> its norm. Noise has no place in a network that isolates what isn't noise.

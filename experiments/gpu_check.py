@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.command_line import UsageError, at_least, one_of, parse, report, setting
-from experiments.study import environment, write_json
-from experiments.training import cores, one_step
-from experiments.vgg_runs import network, sgd
-from experiments.vgg_settings import DATA, VARIANTS, Settings
+from experiments.running.command_line import UsageError, at_least, one_of, parse, report, setting
+from experiments.running.study import environment, write_json
+from experiments.running.training import cores, one_step
+from experiments.vgg.runs import network, sgd
+from experiments.vgg.settings import DATA, VARIANTS, Settings
 from minibn import use
 from minibn.backend import get_backend
 from minibn.data import Batches, load

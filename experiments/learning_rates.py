@@ -30,14 +30,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from experiments import learning_rates_figures, session, vgg_cifar, vgg_runs, vgg_settings
-from experiments.carry_out import Plan, Result, carry_out
-from experiments.command_line import at_least, setting
-from experiments.learning_rates_tables import barrier, largest_stable
-from experiments.probes import numbers
-from experiments.recorders import Recorder
-from experiments.step import Step
-from experiments.study import Run, Study
+from experiments import vgg_cifar
+from experiments.running import session
+from experiments.running.carry_out import Plan, Result, carry_out
+from experiments.running.command_line import at_least, setting
+from experiments.running.probes import numbers
+from experiments.running.recorders import Recorder
+from experiments.running.step import Step
+from experiments.running.study import Run, Study
+from experiments.vgg import runs as vgg_runs
+from experiments.vgg import settings as vgg_settings
+from experiments.views import learning_rates as learning_rates_figures
+from experiments.views.learning_rates_tables import barrier, largest_stable
 from minibn import nn, to_numpy
 from minibn.tape import value
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.command_line import (
+from experiments.running.command_line import (
     UsageError,
     at_least,
     one_of,
@@ -26,13 +26,13 @@ from experiments.command_line import (
     restored,
     setting,
 )
-from experiments.figures import pyplot, save
-from experiments.recorders import predictions
-from experiments.session import BACKENDS
-from experiments.study import Run, steps_of
-from experiments.training import cores
-from experiments.vgg_runs import load_data, network
-from experiments.vgg_settings import Settings
+from experiments.running.recorders import predictions
+from experiments.running.session import BACKENDS
+from experiments.running.study import Run, steps_of
+from experiments.running.training import cores
+from experiments.vgg.runs import load_data, network
+from experiments.vgg.settings import Settings
+from experiments.views.drawing import pyplot, save
 from minibn import checkpoint, nn, use
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, normalize

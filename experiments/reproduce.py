@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.command_line import UsageError, at_least, one_of, parse, report, setting
-from experiments.session import BACKENDS
-from experiments.study import read_json, write_json
-from experiments.training import clock, cores
+from experiments.running.command_line import UsageError, at_least, one_of, parse, report, setting
+from experiments.running.session import BACKENDS
+from experiments.running.study import read_json, write_json
+from experiments.running.training import clock, cores
 from minibn.errors import DataError
 
 PROGRAM = "python -m experiments.reproduce"
@@ -193,18 +193,10 @@ def _last(logs: Path, job: Job) -> str:
     return lines[-1] if lines else "it said nothing"
 
 
-def views(s: Settings, folder: Path, done: Sequence[Job]) -> list[Job]:
-    """What is drawn when the trainings are done, from the studies of each kind."""
-
-    def studies(*modules: str) -> tuple[str, ...]:
-        return tuple(str(folder / job.name) for job in done if job.module in modules)
-
-    found = [
-        Job("figures-vgg", "vgg_figures", studies("vgg_cifar")),
-        Job("figures-linear", "deep_linear_figures", studies("deep_linear")),
-        Job("claims", "claims", studies("vgg_cifar", "deep_linear", "theorems", "learning_rates")),
-    ]
-    return [job for job in found if job.flags]
+def views(folder: Path, done: Sequence[Job]) -> list[Job]:
+    """What is drawn and judged when the trainings are done."""
+    studies = tuple(str(folder / job.name) for job in done)
+    return [Job("figures", "draw", studies), Job("claims", "claims", studies)] if studies else []
 
 
 def check(s: Settings) -> None:
@@ -230,10 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         at_once = s.jobs or (1 if s.scale == "paper" else cores())
         print(f"{folder}: {len(todo)} of {len(everything)} studies to do, {at_once} at once.")
         failed = work(todo, folder, at_once)
-        for view in views(s, folder, [job for job in everything if Book(folder).has(job)]):
-            out = folder / view.name.removeprefix("figures-")
-            command = [sys.executable, "-m", f"experiments.{view.module}", *view.flags]
-            if subprocess.run([*command, "--out", str(out)], check=False).returncode:
+        for view in views(folder, [job for job in everything if Book(folder).has(job)]):
+            out = ["--out", str(folder / view.name)]
+            command = [sys.executable, "-m", f"experiments.{view.module}", *view.flags, *out]
+            if subprocess.run(command, check=False).returncode:
                 failed.append(view.name)
     except (UsageError, DataError, OSError, json.JSONDecodeError) as error:
         return report(PROGRAM, error)

@@ -22,15 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments import session, theorems_figures
-from experiments.carry_out import Plan, Work, carry_out, check_batch_size
-from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
-from experiments.recorders import Recorder
-from experiments.step import CLASSIFY, Task
-from experiments.study import Run, Study
+from experiments.running import session
+from experiments.running.carry_out import Plan, Work, carry_out, check_batch_size
+from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.running.recorders import Recorder
+from experiments.running.step import CLASSIFY, Task
+from experiments.running.study import Run, Study
+from experiments.running.training import train
 from experiments.theorems_records import Heads, Theorems
-from experiments.training import train
-from experiments.vgg_settings import DATA
+from experiments.vgg.settings import DATA
+from experiments.views import theorems as theorems_figures
 from minibn import nn, optim
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, load, normalize

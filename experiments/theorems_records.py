@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.recorders import Recorder
-from experiments.step import Step
+from experiments.running.recorders import Recorder
+from experiments.running.step import Step
 from minibn import ops, to_numpy
 from minibn.analysis import theorems
 from minibn.analysis.units import Sides, Units, dot, units_at, weight_gradients

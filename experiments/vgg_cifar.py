@@ -22,8 +22,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from experiments import vgg_runs
-from experiments.vgg_settings import Settings
+from experiments.vgg import runs as vgg_runs
+from experiments.vgg.settings import Settings
 
 # Products this small gain next to nothing from a second thread (a step of "standard" takes 16 and
 # 15 ms), and lose eightfold when the other core is busy.

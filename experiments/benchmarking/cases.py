@@ -17,7 +17,7 @@ import numpy as np
 
 import minibn
 from experiments.benchmarking.timing import Contender
-from experiments.vgg_settings import VARIANTS
+from experiments.vgg.settings import VARIANTS
 from minibn import nn, ops, optim
 from minibn.profiling import part
 from minibn.tape import value

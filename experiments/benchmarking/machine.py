@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarking.cases import OURS, Case
-from experiments.study import environment
+from experiments.running.study import environment
 from minibn import nn
 from minibn.backend import get_backend
 from minibn.backend.cpu.threads import in_shares

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.command_line import UsageError
-from experiments.study import Run, Study, read_json
+from experiments.running.command_line import UsageError
+from experiments.running.study import Run, Study, read_json
 from minibn.errors import DataError
 
 # Settings that say where, how and which runs, or how often is measured: they may differ between

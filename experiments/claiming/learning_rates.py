@@ -14,7 +14,7 @@ from experiments.claiming.evidence import EVERY_RATE, Missing, Sweep, Trace
 from experiments.claiming.metrics import Metric, Quantity, numbers, quotient
 from experiments.claiming.rules import Rule, at_least, close, times
 from experiments.claiming.training import BN, STD
-from experiments.learning_rates_tables import (
+from experiments.views.learning_rates_tables import (
     DIVERGED,
     Outcome,
     barrier,

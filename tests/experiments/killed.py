@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import training, vgg_cifar, vgg_figures, vgg_runs
-from experiments.study import Run, Stream
+from experiments import vgg_cifar
+from experiments.running import training
+from experiments.running.study import Run, Stream
+from experiments.vgg import runs as vgg_runs
+from experiments.views import vgg as vgg_figures
 
 
 def happen(name: str) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import vgg_cifar, vgg_figures
-from experiments.command_line import parse
-from experiments.session import preset
-from experiments.study import Run, Study
-from experiments.vgg_settings import Settings
+from experiments import vgg_cifar
+from experiments.running.command_line import parse
+from experiments.running.session import preset
+from experiments.running.study import Run, Study
+from experiments.vgg.settings import Settings
+from experiments.views import vgg as vgg_figures
 from minibn import checkpoint
 
 KILLED = Path(__file__).with_name("killed.py")

@@ -13,8 +13,8 @@ import pytest
 from studies import ONE, STEPS, TWO, assert_same_study, main, runs
 
 from experiments import gpu_check, predict
-from experiments import study as study_module
-from experiments.study import Run
+from experiments.running import study as study_module
+from experiments.running.study import Run
 from minibn.backend import available
 
 
@@ -445,7 +445,7 @@ def test_exhausted_memory_is_one_line_with_advice(
     def one_step(*arguments: object) -> None:
         raise MemoryError
 
-    from experiments import vgg_runs
+    from experiments.vgg import runs as vgg_runs
 
     monkeypatch.setattr(vgg_runs, "one_step", one_step)
     assert "Take a smaller --batch-size" in refused(*ONE, "--out", "study")

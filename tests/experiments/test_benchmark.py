@@ -18,8 +18,8 @@ from experiments import benchmark
 from experiments.benchmarking import machine, memory, others, targets, timing
 from experiments.benchmarking.cases import Case, Disagreement, Step, contend, stages
 from experiments.benchmarking.timing import Contender, Ratio, Times, in_turn
-from experiments.command_line import UsageError
-from experiments.training import cores
+from experiments.running.command_line import UsageError
+from experiments.running.training import cores
 from minibn.backend import to_numpy
 
 SMALL = Case("vgg11", batch=4, width=0.0625)

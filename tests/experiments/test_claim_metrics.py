@@ -21,7 +21,7 @@ from experiments.claiming import layers, metrics, rules
 from experiments.claiming.claim import at
 from experiments.claiming.evidence import Missing, Trace
 from experiments.claiming.metrics import Quantity, difference, quotient
-from experiments.study import Study
+from experiments.running.study import Study
 from minibn.errors import DataError
 
 

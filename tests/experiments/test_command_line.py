@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from studies import main, settings
 
-from experiments.command_line import UsageError, parse, restored, setting
+from experiments.running.command_line import UsageError, parse, restored, setting
+from experiments.vgg.settings import Settings, plans
 from experiments.vgg_cifar import QUICK
-from experiments.vgg_settings import Settings, plans
 from minibn.errors import DataError
 
 FIELDS = list(dataclasses.fields(Settings))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
-from experiments.study import Study
+from experiments.running.study import Study
 
 SETTINGS = {
     "model": "vgg11", "width": 0.5, "head": "linear", "data": "shapes", "batch_size": 16,

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from studies import runs
 
-from experiments import deep_linear, deep_linear_figures, deep_linear_walks
-from experiments.command_line import parse
+from experiments import deep_linear, draw
 from experiments.deep_linear_settings import QUICK, Settings, plans
-from experiments.deep_linear_tables import loss_at, make_tables, make_verdict
-from experiments.series import grouped
-from experiments.session import preset
-from experiments.study import Run, Study
+from experiments.running.command_line import parse
+from experiments.running.session import preset
+from experiments.running.study import Run, Study
+from experiments.views import deep_linear as deep_linear_figures
+from experiments.views import deep_linear_walks
+from experiments.views.deep_linear_tables import loss_at, make_tables, make_verdict
+from experiments.views.series import grouped
 
 SMALL = [
     *("--depth", "4", "--width", "3", "--samples", "20", "--lr", "1e-3", "1e-4"),
@@ -191,13 +193,13 @@ def test_several_studies_are_drawn_together_and_only_if_alike(
     assert main(*SMALL, *few, "--seed", 1, "--out", other) == 0
     assert main(*SMALL, *few, "--target-std", 2, "--out", third) == 0
     both = [str(whole), str(other), "--out", str(tmp_path / "drawn")]
-    assert deep_linear_figures.main(both) == 0
+    assert draw.main(both) == 0
     assert "| standard | 0.001 | 2 |" in (tmp_path / "drawn" / "table.md").read_text()
     capsys.readouterr()
-    assert deep_linear_figures.main([str(whole), str(third)]) == 2
+    assert draw.main([str(whole), str(third)]) == 2
     assert "target_std 2.0" in capsys.readouterr().err
-    assert deep_linear_figures.main([]) == 2
-    assert deep_linear_figures.main([str(tmp_path / "none")]) == 2
+    assert draw.main([]) == 2
+    assert draw.main([str(tmp_path / "none")]) == 2
 
 
 # -- killed, raised, diverged

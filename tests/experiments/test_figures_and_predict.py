@@ -7,15 +7,11 @@ import numpy as np
 import pytest
 from studies import TWO, main, runs
 
-from experiments import (
-    figures,
-    gpu_check,
-    paper,
-    predict,
-    vgg_figures,
-    vgg_tables,
-)
-from experiments.study import Run, Study, write_json
+from experiments import draw, gpu_check, paper, predict
+from experiments.running.study import Run, Study, write_json
+from experiments.views import drawing as figures
+from experiments.views import vgg as vgg_figures
+from experiments.views import vgg_tables
 from minibn import use
 from minibn.data import Batches, normalize
 from minibn.errors import DataError
@@ -55,7 +51,7 @@ def test_drawing_from_the_command_line_names_the_figures_and_gives_the_same_byte
     drawn, whole_of_two, whole, tmp_path, capsys
 ):
     studies = [str(whole_of_two), str(whole)]
-    assert vgg_figures.main([*studies, "--out", str(tmp_path / "again")]) == 0
+    assert draw.main([*studies, "--out", str(tmp_path / "again")]) == 0
     said = capsys.readouterr().out
     assert "Verdict at lr 0.05" in said
     for name in ("accuracy", "distributions", "drift"):
@@ -74,8 +70,8 @@ def test_studies_of_different_networks_are_not_drawn_together(study, tmp_path):
 
 
 def test_a_study_without_results_is_named(tmp_path, capsys):
-    assert vgg_figures.main([str(tmp_path)]) == 2
-    assert vgg_figures.main([]) == 2
+    assert draw.main([str(tmp_path)]) == 2
+    assert draw.main([]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "no study" in lines[0] and "which study?" in lines[1]
 

@@ -6,16 +6,14 @@ import numpy as np
 import pytest
 import synthetic
 
-from experiments import (
-    curvature_figures,
-    gradient_change_figures,
-    landscape_figures,
-    paper,
-    probe_tables,
-)
-from experiments.figures import COLOURS
-from experiments.series import grouped
-from experiments.study import Study
+from experiments import paper
+from experiments.running.study import Study
+from experiments.views import curvature as curvature_figures
+from experiments.views import gradient_change as gradient_change_figures
+from experiments.views import landscape as landscape_figures
+from experiments.views import probe_tables
+from experiments.views.drawing import COLOURS
+from experiments.views.series import grouped
 
 MODULES = (landscape_figures, gradient_change_figures, curvature_figures)
 PLAN = [(v, 0.1, s) for v in ("standard", "batchnorm", "l1", "noisy-standard") for s in (0, 1)]

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from studies import leftovers, runs
 
-from experiments import learning_rates, learning_rates_figures, vgg_runs
+from experiments import learning_rates
 from experiments.learning_rates import Moments, Settings, ascending
-from experiments.session import preset
-from experiments.step import Step
-from experiments.study import Run
+from experiments.running.session import preset
+from experiments.running.step import Step
+from experiments.running.study import Run
+from experiments.vgg import runs as vgg_runs
+from experiments.views import learning_rates as learning_rates_figures
 from minibn import optim
 from minibn.tape import value
 from reference_models.vgg import vgg
@@ -162,7 +164,9 @@ def test_moments_are_not_looked_at_after_the_first_steps(tmp_path: Path) -> None
 
 KILL = """
 import os, signal, sys
-from experiments import learning_rates, learning_rates_figures, training
+from experiments import learning_rates
+from experiments.views import learning_rates as learning_rates_figures
+from experiments.running import training
 real, left = training.one_step, int(sys.argv[1])
 def one_step(*arguments):
     global left

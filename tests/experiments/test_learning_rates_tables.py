@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import learning_rates, learning_rates_figures
+from experiments import draw as draw_again
+from experiments import learning_rates
 from experiments.learning_rates import largest_stable
-from experiments.learning_rates_figures import divergence_figure, draw
-from experiments.learning_rates_tables import (
+from experiments.running.study import Run, Study, write_json
+from experiments.views.learning_rates import diverged_and_other, divergence_figure, draw
+from experiments.views.learning_rates_tables import (
     Outcome,
     barrier,
     best_rate,
@@ -23,7 +25,6 @@ from experiments.learning_rates_tables import (
     smallest_common_rate,
     stable_table,
 )
-from experiments.study import Run, Study, write_json
 from minibn.errors import DataError
 
 STEPS = 20
@@ -232,7 +233,7 @@ def test_a_study_of_another_kind_is_refused(
     folder = a_study(tmp_path / "study").folder
     write_json(folder / "study.json", {"experiment": "vgg_cifar", "settings": {}})
     if command == "figures":
-        assert learning_rates_figures.main([str(folder)]) == 2
+        assert draw_again.main([str(folder)]) == 2
     else:
         assert learning_rates.main(["--resume", str(folder)]) == 2
     assert "is a study of vgg_cifar" in capsys.readouterr().err
@@ -242,9 +243,9 @@ def test_figures_need_a_study_with_a_run_that_ended(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     a_study(tmp_path / "empty")
-    assert learning_rates_figures.main([str(tmp_path / "empty")]) == 2
+    assert draw_again.main([str(tmp_path / "empty")]) == 2
     assert "has no run that ended. Continue it with --resume" in capsys.readouterr().err
-    assert learning_rates_figures.main([]) == 2
+    assert draw_again.main([]) == 2
     assert "which study?" in capsys.readouterr().err
 
 
@@ -260,7 +261,7 @@ def test_studies_are_drawn_together_and_runs_in_both_count_once(
     written(two.folder, ("standard", 0.1, 0))
     written(two.folder, ("noisy-batchnorm", 0.8, 0))
     command = [str(one.folder), str(two.folder), "--out", str(tmp_path / "out")]
-    assert learning_rates_figures.main(command) == 0
+    assert draw_again.main(command) == 0
     content = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert len(content["runs"]) == 3 and content["grid"] == [0.1, 0.2, 0.4, 0.8]
     assert content["seconds"] == 4.5
@@ -292,5 +293,5 @@ def test_divergence_is_drawn_only_where_the_step_before_it_was_recorded(tmp_path
     found = [late, other, early]
     (path,) = divergence_figure(found, outcomes(found), tmp_path)
     assert path.name == "divergence.png"
-    chosen = learning_rates_figures.diverged_and_other(found, outcomes(found))
+    chosen = diverged_and_other(found, outcomes(found))
     assert chosen == (early, [other], 3)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from studies import ONE, SMALL, STEPS, TWO, assert_same_study, killed, main, runs, settings
 
 from experiments.paper import shown_layers
-from experiments.probes import EARLY, CovariateShift, Landscape, due, number, numbers
-from experiments.recorders import Distributions
-from experiments.step import Step, Task, one_step
-from experiments.study import Run
-from experiments.vgg_runs import load_data, network, sgd
+from experiments.running.probes import EARLY, CovariateShift, Landscape, due, number, numbers
+from experiments.running.recorders import Distributions
+from experiments.running.step import Step, Task, one_step
+from experiments.running.study import Run
+from experiments.vgg.runs import load_data, network, sgd
 from minibn import grad, nn, ops, optim, to_numpy
 from minibn.analysis import distribution_shift, layers_of, probe, snapshot
 from minibn.backend.cpu import threads

@@ -7,11 +7,11 @@ import pytest
 from studies import SMALL, runs, settings
 
 from experiments.paper import shown_layers
-from experiments.recorders import BINS, QUANTILES, Distributions, TestAccuracy, predictions
-from experiments.step import Step
-from experiments.study import Run
-from experiments.vgg_runs import load_data, network, sgd
-from experiments.vgg_settings import FOUR, VARIANTS
+from experiments.running.recorders import BINS, QUANTILES, Distributions, TestAccuracy, predictions
+from experiments.running.step import Step
+from experiments.running.study import Run
+from experiments.vgg.runs import load_data, network, sgd
+from experiments.vgg.settings import FOUR, VARIANTS
 from minibn import kernels, nn, no_grad
 from minibn.backend import get_backend, to_numpy, use
 from minibn.data import Dataset, normalize

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from experiments import reproduce
-from experiments.command_line import parse
 from experiments.reproduce import SEEDS, Book, Job, Settings, jobs, main
+from experiments.running.command_line import parse
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -53,7 +53,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def arrange(**texts: str) -> None:
         made = [Job(name, "script", (text,)) for name, text in texts.items()]
         monkeypatch.setattr(reproduce, "jobs", lambda s: made)
-        monkeypatch.setattr(reproduce, "views", lambda s, folder, done: [])
+        monkeypatch.setattr(reproduce, "views", lambda folder, done: [])
         monkeypatch.setattr(Job, "command", lambda job, to: [sys.executable, "-c", job.flags[0]])
 
     monkeypatch.chdir(tmp_path)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import synthetic
 
-from experiments import series
-from experiments.study import Run
+from experiments.running.study import Run
+from experiments.views import series
 
 INF = np.inf
 

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import synthetic
 
-from experiments import paper, probe_tables, shift_figures
-from experiments.figures import COLOURS
-from experiments.series import grouped
-from experiments.study import write_json
+from experiments import paper
+from experiments.running.study import write_json
+from experiments.views import probe_tables
+from experiments.views import shift as shift_figures
+from experiments.views.drawing import COLOURS
+from experiments.views.series import grouped
 
 PLAN = [(v, lr, s) for v in ("standard", "batchnorm") for lr in (0.1, 0.01) for s in (0, 1)]
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import theorems, theorems_figures
-from experiments.session import preset
-from experiments.study import Run, Study
+from experiments import draw, theorems
+from experiments.running.session import preset
+from experiments.running.study import Run, Study
 from experiments.theorems import NORMS, QUICK, TASK, Settings, check, network
 from experiments.theorems_records import HEADS, due
-from experiments.theorems_tables import EXACT, ORDERED, TARGET
+from experiments.views import theorems as theorems_figures
+from experiments.views.theorems_tables import EXACT, ORDERED, TARGET
 from minibn import checkpoint
 from minibn.analysis.theorems import shares
 from minibn.analysis.units import dot, units_at
@@ -36,7 +37,8 @@ import sys
 sys.path.insert(0, sys.argv.pop(1))
 import killed
 killed.arrange(sys.argv.pop(1))
-from experiments import theorems, theorems_figures
+from experiments import theorems
+from experiments.views import theorems as theorems_figures
 theorems_figures.draw = lambda studies: None
 sys.exit(theorems.main(sys.argv[1:]))
 """
@@ -230,7 +232,7 @@ def test_the_tables_and_the_figure_are_drawn_from_files(
 ) -> None:
     assert main(*TINY, "--steps", 3, "--seed", 1, "--out", tmp_path / "other") == 0
     out = tmp_path / "drawn"
-    assert theorems_figures.main([str(whole), str(tmp_path / "other"), "--out", str(out)]) == 0
+    assert draw.main([str(whole), str(tmp_path / "other"), "--out", str(out)]) == 0
     text = (out / "table.md").read_text()
     assert text in capsys.readouterr().out
     assert (out / "figures" / "theorems.png").stat().st_size > 10_000
@@ -263,12 +265,12 @@ def test_drawing_nothing_is_one_line(
         (str(tmp_path),): "there is no study",
         (str(whole), "--oot", "x"): "Did you mean --out?",
     }.items():
-        assert theorems_figures.main(words) == 2
+        assert draw.main(words) == 2
         (found,) = capsys.readouterr().err.splitlines()
         assert line in found
     shutil.copytree(whole, tmp_path / "study")
     (only_run(tmp_path / "study").folder / "theorems.jsonl").unlink()
-    assert theorems_figures.main([str(tmp_path / "study")]) == 2
+    assert draw.main([str(tmp_path / "study")]) == 2
     assert "no run with measurements yet" in capsys.readouterr().err
 
 

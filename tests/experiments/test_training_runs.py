@@ -24,12 +24,13 @@ from studies import (
 from support.backends import DEVICES, chosen
 from threadpoolctl import threadpool_info
 
-from experiments import training, vgg_runs
-from experiments.carry_out import Plan
-from experiments.study import Run, Study, environment, write_json
-from experiments.training import Progress, clock, one_step, train
-from experiments.vgg_runs import load_data, network, sgd
-from experiments.vgg_settings import FOUR, plans
+from experiments.running import training
+from experiments.running.carry_out import Plan
+from experiments.running.study import Run, Study, environment, write_json
+from experiments.running.training import Progress, clock, one_step, train
+from experiments.vgg import runs as vgg_runs
+from experiments.vgg.runs import load_data, network, sgd
+from experiments.vgg.settings import FOUR, plans
 from minibn.backend import get_backend, use
 from minibn.backend.cpu import threads
 from minibn.backend.kernels import mode
@@ -208,7 +209,7 @@ def test_a_step_runs_with_the_threads_and_kernels_of_its_settings(
 
 
 def test_the_commit_is_unknown_outside_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments import study
+    from experiments.running import study
 
     def fail(*arguments: Any, **settings: Any) -> None:
         raise subprocess.CalledProcessError(128, "git")

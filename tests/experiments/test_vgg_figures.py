@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import synthetic
 
-from experiments import accuracy_figures, distribution_figures, figures, series, vgg_tables
+from experiments.views import accuracy as accuracy_figures
+from experiments.views import distributions as distribution_figures
+from experiments.views import drawing as figures
+from experiments.views import series, vgg_tables
 
 NOWHERE = Path("nowhere")  # a folder for figures that are not saved
 MANY = [(v, 0.1, seed) for v in synthetic.KINDS for seed in range(3)]

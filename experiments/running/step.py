@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.study import Run
+from experiments.running.study import Run
 from minibn import nn, ops
 from minibn.backend import get_backend
 from minibn.data import normalize

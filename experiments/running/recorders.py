@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.step import Step
-from experiments.study import Run
+from experiments.running.step import Step
+from experiments.running.study import Run
 from minibn import nn, no_grad, to_numpy
 from minibn.backend import get_backend
 from minibn.data import Dataset, in_order, normalize

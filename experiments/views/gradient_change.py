@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.figures import PAPER, log_limits, plain_numbers, pyplot, save
-from experiments.landscape_figures import CHANGE, LINES, beside_the_paper, walked
-from experiments.series import Group, numbers
-from experiments.study import Run
+from experiments.running.study import Run
+from experiments.views.drawing import PAPER, log_limits, plain_numbers, pyplot, save
+from experiments.views.landscape import CHANGE, LINES, beside_the_paper, walked
+from experiments.views.series import Group, numbers
 
 ACROSS = 4  # panels
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import paper, probe_tables
-from experiments.figures import smooth
-from experiments.series import grouped, main_rate, spread
-from experiments.study import Run, Study
+from experiments import paper
+from experiments.running.study import Run, Study
+from experiments.views import probe_tables
+from experiments.views.drawing import smooth
+from experiments.views.series import grouped, main_rate, spread
 from minibn import checkpoint
 from minibn.errors import DataError
 

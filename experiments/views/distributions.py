@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.accuracy_figures import families
-from experiments.figures import colour, fan, legend_below, pyplot, save, smooth
-from experiments.series import Group, grouped, main_rate
-from experiments.study import Run
-from experiments.vgg_tables import first_seeds, first_units, successive
+from experiments.running.study import Run
+from experiments.views.accuracy import families
+from experiments.views.drawing import colour, fan, legend_below, pyplot, save, smooth
+from experiments.views.series import Group, grouped, main_rate
+from experiments.views.vgg_tables import first_seeds, first_units, successive
 
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1, 2 and 8
 SHOWN = 11  # the layer of Fig. 6

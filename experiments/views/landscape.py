@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.figures import (
+from experiments.running.study import Run
+from experiments.views.drawing import (
     PAPER,
     early_steps,
     legend_below,
@@ -27,7 +28,7 @@ from experiments.figures import (
     pyplot,
     save,
 )
-from experiments.series import (
+from experiments.views.series import (
     RATE,
     Curve,
     Group,
@@ -37,7 +38,6 @@ from experiments.series import (
     over_seeds,
     seeds_of,
 )
-from experiments.study import Run
 
 LOSS, CHANGE = "losses", "gradient_change"
 PAPERS: dict[str, dict[str, Any]] = {LOSS: paper.LOSS_RANGE, CHANGE: paper.CHANGE_RANGE}

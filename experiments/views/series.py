@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.figures import colour, in_order
-from experiments.study import Run
+from experiments.running.study import Run
+from experiments.views.drawing import colour, in_order
 
 RATE = 0.1  # the paper's learning rate of VGG "unless otherwise specified"
 

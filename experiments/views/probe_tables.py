@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.landscape_figures import CHANGE, LOSS, share, walked
-from experiments.series import RATE, Group, numbers, over_training, spread
-from experiments.shift_figures import MEASURES, measured, medians, of_layer, shown
-from experiments.study import Run
+from experiments.running.study import Run
+from experiments.views.landscape import CHANGE, LOSS, share, walked
+from experiments.views.series import RATE, Group, numbers, over_training, spread
+from experiments.views.shift import MEASURES, measured, medians, of_layer, shown
 
 
 def ends(record: dict[str, Any], key: str) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.study import Study
+from experiments.running.study import Study
 from minibn.errors import DataError
 
 # What is an identity: name -> (what it says, how it differs from the paper's form)

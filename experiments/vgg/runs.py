@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments import paper, session, vgg_figures
-from experiments.carry_out import Plan, Work, carry_out, check_batch_size
-from experiments.probes import CovariateShift, Curvature, Landscape
-from experiments.recorders import Distributions, Recorder, TestAccuracy
-from experiments.step import one_step
-from experiments.study import Run, Study
-from experiments.training import train
-from experiments.vgg_settings import VARIANTS, Settings, check, plans
+from experiments import paper
+from experiments.running import session
+from experiments.running.carry_out import Plan, Work, carry_out, check_batch_size
+from experiments.running.probes import CovariateShift, Curvature, Landscape
+from experiments.running.recorders import Distributions, Recorder, TestAccuracy
+from experiments.running.step import one_step
+from experiments.running.study import Run, Study
+from experiments.running.training import train
+from experiments.vgg.settings import VARIANTS, Settings, check, plans
+from experiments.views import vgg as vgg_figures
 from minibn import nn, optim
 from minibn.analysis import layers_of
 from minibn.backend import get_backend

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.figures import DASHES, PAPER, legend_below, pyplot, save, smooth
-from experiments.series import Group, draw_curve, grouped, main_rate, middle_of, over_seeds
-from experiments.study import Run
+from experiments.running.study import Run
+from experiments.views.drawing import DASHES, PAPER, legend_below, pyplot, save, smooth
+from experiments.views.series import Group, draw_curve, grouped, main_rate, middle_of, over_seeds
 
 BESIDE = ("standard", "batchnorm")
 FAMILIES = {

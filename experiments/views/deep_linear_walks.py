@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.figures import PAPER, early_steps, legend_below, log_limits, pyplot, save
-from experiments.landscape_figures import CHANGE, LINES, LOSS, band, effective_beta
-from experiments.series import Curve, Group, draw_curve, middle_of, numbers
+from experiments.views.drawing import PAPER, early_steps, legend_below, log_limits, pyplot, save
+from experiments.views.landscape import CHANGE, LINES, LOSS, band, effective_beta
+from experiments.views.series import Curve, Group, draw_curve, middle_of, numbers
 
 RATE = 1e-6  # of the paper's Figs. 10, 11b and 13
 ROWS = {

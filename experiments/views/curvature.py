@@ -16,9 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from experiments.figures import legend_below, plain_numbers, pyplot, save
-from experiments.series import Curve, Group, draw_curve, grouped, middle_of, numbers, over_seeds
-from experiments.study import Run
+from experiments.running.study import Run
+from experiments.views.drawing import legend_below, plain_numbers, pyplot, save
+from experiments.views.series import (
+    Curve,
+    Group,
+    draw_curve,
+    grouped,
+    middle_of,
+    numbers,
+    over_seeds,
+)
 
 TITLES = ("along the gradient, g'Hg / g'g", "largest eigenvalue of H", "trace of H (estimated)")
 

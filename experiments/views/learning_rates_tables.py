@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.figures import in_order
-from experiments.series import spread
-from experiments.study import Run
-from experiments.vgg_tables import seconds
+from experiments.running.study import Run
+from experiments.views.drawing import in_order
+from experiments.views.series import spread
+from experiments.views.vgg_tables import seconds
 
 CLASSES = 10  # of both data sets
 CHANCE = 1 / CLASSES

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 import minibn
-from experiments.command_line import UsageError
+from experiments.running.command_line import UsageError
 from minibn import checkpoint
 from minibn.errors import DataError
 
@@ -260,13 +260,19 @@ class Study:
         return (self.folder / "study.json").exists()
 
     @classmethod
-    def open(cls, folder: Path, experiment: str, flag: str = "--resume") -> Study:
+    def open(cls, folder: Path, kinds: str | tuple[str, ...], flag: str = "--resume") -> Study:
+        """The study in that folder. Raises UsageError if there is none, or one of another kind."""
         if not cls(folder).exists:
             raise UsageError(f"{flag} {folder}: there is no study (no study.json in that folder).")
         study = cls(folder)
-        if study._content["experiment"] != experiment:
-            raise UsageError(f"{flag} {folder} is a study of {study._content['experiment']}.")
+        if study.kind not in ((kinds,) if isinstance(kinds, str) else kinds):
+            raise UsageError(f"{flag} {folder} is a study of {study.kind}.")
         return study
+
+    @property
+    def kind(self) -> str:
+        """The experiment, or what several of them share."""
+        return self._content["experiment"]
 
     @property
     def _content(self) -> dict[str, Any]:

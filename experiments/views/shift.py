@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.figures import (
+from experiments.running.study import Run
+from experiments.views.drawing import (
     early_steps,
     legend_below,
     log_limits,
@@ -27,7 +28,7 @@ from experiments.figures import (
     save,
     smooth,
 )
-from experiments.series import (
+from experiments.views.series import (
     Curve,
     Group,
     draw_curve,
@@ -37,7 +38,6 @@ from experiments.series import (
     over_seeds,
     over_training,
 )
-from experiments.study import Run
 from reference_models.vgg import VGG
 
 MEASURES = {

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments import session
-from experiments.carry_out import Plan
-from experiments.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.running import session
+from experiments.running.carry_out import Plan
+from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
 from minibn.analysis.probe import DIRECTIONS
 from reference_models.vgg import VGG, vgg
 

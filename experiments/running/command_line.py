@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from minibn.errors import DataError
@@ -92,6 +94,23 @@ def parse(
             + (f"Did you mean {near[0]}?" if near else "--help lists the flags.")
         )
     return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(given).items()}
+
+
+def parse_studies(
+    settings: type, arguments: Sequence[str] | None, *, program: str, description: str | None
+) -> tuple[list[Path], Any]:
+    """(folders, settings) of a command line that begins with the folders of studies.
+
+    Raises UsageError if it names none, and as `parse` does.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    folders = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    first = str(description).partition("\n\n")[0]
+    usage = f"{program} STUDY [STUDY ...]"
+    given = parse(settings, words[len(folders) :], program=usage, description=first)
+    if not folders:
+        raise UsageError(f"which study? {program} runs/vgg_cifar/TIME")
+    return [Path(folder) for folder in folders], settings(**given)
 
 
 def _value(kind: type) -> Any:

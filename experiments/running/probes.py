@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from experiments.recorders import Recorder
-from experiments.step import Step
+from experiments.running.recorders import Recorder
+from experiments.running.step import Step
 from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 from minibn.random import derive
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.command_line import UsageError, flag_name, one_of, parse, report, restored
-from experiments.study import Run, Study, default_folder
-from experiments.training import Interrupted, cores
+from experiments.running.command_line import UsageError, flag_name, one_of, parse, report, restored
+from experiments.running.study import Run, Study, default_folder
+from experiments.running.training import Interrupted, cores
 from minibn import kernels, use
 from minibn.backend import get_backend
 from minibn.backend.cpu import threads

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experiments.command_line import UsageError
-from experiments.recorders import Recorder
-from experiments.step import CLASSIFY, Step, Task, one_step
-from experiments.study import Run
+from experiments.running.command_line import UsageError
+from experiments.running.recorders import Recorder
+from experiments.running.step import CLASSIFY, Step, Task, one_step
+from experiments.running.study import Run
 from minibn import nn
 from minibn.backend.cpu import threads
 from minibn.errors import DataError

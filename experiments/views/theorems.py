@@ -1,7 +1,5 @@
 """Figure, tables and summary of `theorems` studies, from their files.
 
-    python -m experiments.theorems_figures STUDY [STUDY ...] [--out DIR]
-
 theorems.png   what becomes of a unit's gradient, layer by layer over the training, and residuals
 table.md       which forms hold, which are violated how often, and the shares in numbers
 summary.json   the same for programs, seed by seed
@@ -9,18 +7,15 @@ summary.json   the same for programs, seed by seed
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.command_line import UsageError, parse, report, setting
-from experiments.figures import early_steps, pyplot, save
-from experiments.study import Study, write_json
-from experiments.theorems_tables import (
+from experiments.running.study import Study, write_json
+from experiments.views.drawing import early_steps, pyplot, save
+from experiments.views.theorems_tables import (
     TARGET,
     Found,
     conditions,
@@ -33,9 +28,6 @@ from experiments.theorems_tables import (
     values,
 )
 from minibn import checkpoint
-from minibn.errors import DataError
-
-PROGRAM = "python -m experiments.theorems_figures"
 
 POINTS: dict[str, Any] = {"linewidth": 1.4, "marker": ".", "markersize": 4}
 REMOVED = {
@@ -120,30 +112,3 @@ def figure(f: Found, folder: Path) -> Path:
     )
     figure.tight_layout()
     return save(figure, folder, "theorems")
-
-
-@dataclass(frozen=True)
-class Options:
-    out: str | None = setting(None, "folder for figure, table and summary", kind=str)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw again, several studies together. Returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folders = []
-    while words and not words[0].startswith("-"):
-        folders.append(Path(words.pop(0)))
-    try:
-        description = str(__doc__).partition("\n\n")[0]
-        given = parse(Options, words, program=f"{PROGRAM} STUDY [...]", description=description)
-        if not folders:
-            raise UsageError(f"which study? {PROGRAM} runs/theorems/TIME")
-        out = Path(given["out"]) if given.get("out") else None
-        draw([Study.open(folder, "theorems", "STUDY") for folder in folders], out)
-    except (UsageError, DataError, OSError) as error:
-        return report(PROGRAM, error)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

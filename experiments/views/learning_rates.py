@@ -1,9 +1,6 @@
 """Figures, tables and summary of `learning_rates` studies, from their files.
 
-    python -m experiments.learning_rates_figures STUDY [STUDY ...] [--out DIR]
-
-draws them again, for several studies (of one network on one data set) together; into the first one
-unless --out says otherwise.
+Several studies must be of one network on one data set.
 
 learning_rates.png   accuracy against the rate, and the outcome of each run
 divergence.png       mean and variance of the layers' outputs in the last steps before a loss is
@@ -12,17 +9,15 @@ divergence.png       mean and variance of the layers' outputs in the last steps 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.command_line import UsageError, parse, report, setting
-from experiments.figures import colour, legend_below, pyplot, save
-from experiments.learning_rates_tables import (
+from experiments.running.study import Run, Study, write_json
+from experiments.views.drawing import colour, legend_below, pyplot, save
+from experiments.views.learning_rates_tables import (
     AT_CHANCE,
     CHANCE,
     DIVERGED,
@@ -39,13 +34,11 @@ from experiments.learning_rates_tables import (
     stable_table,
     summary,
 )
-from experiments.series import Curve, draw_curve, over_seeds, without_copies
-from experiments.study import Run, Study, write_json
-from experiments.vgg_tables import require_alike
+from experiments.views.series import Curve, draw_curve, over_seeds, without_copies
+from experiments.views.vgg_tables import require_alike
 from minibn import checkpoint
 from minibn.errors import DataError
 
-PROGRAM = "python -m experiments.learning_rates_figures"
 MARKS: dict[str, dict[str, Any]] = {
     LEARNS: {"marker": "o"},
     AT_CHANCE: {"marker": "o", "markerfacecolor": "white"},
@@ -202,33 +195,3 @@ def diverged_and_other(
             ]
             return run, others[:1], o.step
     return None
-
-
-@dataclass(frozen=True)
-class Options:
-    out: str | None = setting(None, "folder for figures, table and summary", kind=str)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folders = []
-    while words and not words[0].startswith("-"):
-        folders.append(Path(words.pop(0)))
-    try:
-        given = parse(
-            Options,
-            words,
-            program=f"{PROGRAM} STUDY [STUDY ...]",
-            description=str(__doc__).partition("\n\n")[0],
-        )
-        if not folders:
-            raise UsageError(f"which study? {PROGRAM} runs/learning_rates/TIME")
-        out = Path(given["out"]) if given.get("out") else None
-        draw([Study.open(folder, "learning_rates", "STUDY") for folder in folders], out)
-    except (UsageError, DataError, OSError) as error:
-        return report(PROGRAM, error)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments import session
-from experiments.command_line import UsageError
-from experiments.study import Run, Study, environment
-from experiments.training import clock, cores
+from experiments.running import session
+from experiments.running.command_line import UsageError
+from experiments.running.study import Run, Study, environment
+from experiments.running.training import clock, cores
 from minibn.backend import get_backend
 from minibn.data import Dataset
 

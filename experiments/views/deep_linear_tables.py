@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.landscape_figures import LOSS
-from experiments.probe_tables import ends
-from experiments.series import Group, numbers, over_training, spread
-from experiments.shift_figures import medians, of_layer
-from experiments.study import Run, Study
-from experiments.vgg_tables import seconds
+from experiments.running.study import Run, Study
+from experiments.views.landscape import LOSS
+from experiments.views.probe_tables import ends
+from experiments.views.series import Group, numbers, over_training, spread
+from experiments.views.shift import medians, of_layer
+from experiments.views.vgg_tables import seconds
 from minibn.errors import DataError
 
 WINDOW = 50

@@ -1,9 +1,6 @@
 """Figures, table and verdict of `vgg_cifar` studies, from their files.
 
-    python -m experiments.vgg_figures STUDY [STUDY ...] [--out DIR]
-
-draws them again, for several studies (of one network on one data set) together; into the first one
-unless --out says otherwise.
+Several studies must be of one network on one data set.
 
 accuracy           training and test accuracy (Figs. 1a, 1b, 2 left, 5a)
 distributions      of single units over training (Figs. 1c, 2 right, 6), and how they move (Fig. 8)
@@ -12,32 +9,27 @@ landscape          walks along the gradient (Figs. 4, 12)
 gradient_change    how far it changes with the step size (Fig. 11a)
 curvature          along the gradient, and of the Hessian, beside 2/lr
 
-are figures, each kind in a module of that name (`accuracy_figures`, ...) that names its files. What
+are figures, each kind in a module of that name, which names its files. What
 no run has recorded is not drawn. table.md holds the numbers beside the paper's; summary.json, a
 small file, what the curves were drawn from.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from experiments import (
-    accuracy_figures,
-    curvature_figures,
-    distribution_figures,
-    gradient_change_figures,
-    landscape_figures,
-    paper,
-    probe_tables,
-    shift_figures,
-)
-from experiments.command_line import UsageError, parse, report, setting
-from experiments.series import ReadOnce, grouped, without_copies
-from experiments.study import Run, Study
-from experiments.vgg_tables import (
+from experiments import paper
+from experiments.running.study import Run, Study
+from experiments.views import accuracy as accuracy_figures
+from experiments.views import curvature as curvature_figures
+from experiments.views import distributions as distribution_figures
+from experiments.views import gradient_change as gradient_change_figures
+from experiments.views import landscape as landscape_figures
+from experiments.views import probe_tables
+from experiments.views import shift as shift_figures
+from experiments.views.series import ReadOnce, grouped, without_copies
+from experiments.views.vgg_tables import (
     against_the_paper,
     drift_table,
     make_table,
@@ -48,8 +40,6 @@ from experiments.vgg_tables import (
 )
 from minibn import checkpoint
 from minibn.errors import DataError
-
-PROGRAM = "python -m experiments.vgg_figures"
 
 
 def draw(studies: Sequence[Study], out: Path | None = None) -> None:
@@ -93,33 +83,3 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     ]
     print(f"\n{table}\n\n{verdict}\n")
     print("\n".join(["Figures:", *map(str, paths)]))
-
-
-@dataclass(frozen=True)
-class Options:
-    out: str | None = setting(None, "folder for figures, table and summary", kind=str)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folders = []
-    while words and not words[0].startswith("-"):
-        folders.append(Path(words.pop(0)))
-    try:
-        given = parse(
-            Options,
-            words,
-            program=f"{PROGRAM} STUDY [STUDY ...]",
-            description=str(__doc__).partition("\n\n")[0],
-        )
-        if not folders:
-            raise UsageError(f"which study? {PROGRAM} runs/vgg_cifar/TIME")
-        out = Path(given["out"]) if given.get("out") else None
-        draw([Study.open(folder, "vgg_cifar", "STUDY") for folder in folders], out)
-    except (UsageError, DataError, OSError) as error:
-        return report(PROGRAM, error)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,7 @@
 """Figures, table and verdict of `deep_linear` studies, from their files.
 
-    python -m experiments.deep_linear_figures STUDY [STUDY ...] [--out DIR]
-
-draws them again, for several studies (of one network) together; into the first one unless --out
-says otherwise. Several seeds: the median, and a band from the least to the largest.
+Several studies must be of one network. Several seeds: the median, and a band from the least to the
+largest.
 
 loss.png                training loss, a panel a rate (Figs. 3b left, 5b)
 shift.png               internal covariate shift of layers 9 and 17, a row a rate (Fig. 3b)
@@ -14,24 +12,23 @@ landscape-lr*.png, gradient-change-lr*.png    see `deep_linear_walks` (Figs. 10,
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import deep_linear_walks, paper
-from experiments.command_line import UsageError, parse, report, setting
-from experiments.deep_linear_tables import (
+from experiments import paper
+from experiments.running.study import Run, Study
+from experiments.views import deep_linear_walks
+from experiments.views.deep_linear_tables import (
     make_tables,
     make_verdict,
     require_alike,
     summary,
 )
-from experiments.figures import PAPER, fan, legend_below, log_limits, pyplot, save
-from experiments.series import (
+from experiments.views.drawing import PAPER, fan, legend_below, log_limits, pyplot, save
+from experiments.views.series import (
     Curve,
     Group,
     ReadOnce,
@@ -41,13 +38,11 @@ from experiments.series import (
     over_seeds,
     without_copies,
 )
-from experiments.shift_figures import medians, of_layer
-from experiments.study import Run, Study
-from experiments.vgg_tables import write_summary
+from experiments.views.shift import medians, of_layer
+from experiments.views.vgg_tables import write_summary
 from minibn import checkpoint
 from minibn.errors import DataError
 
-PROGRAM = "python -m experiments.deep_linear_figures"
 THIN = 10  # a line of the loss has a point each so many steps
 DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 PAIR = ("standard", "batchnorm")  # of Fig. 3b
@@ -289,33 +284,3 @@ def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
     figure.suptitle(f"{title} {first[0].lr:g}\n{bands}", fontsize=10)
     figure.tight_layout()
     return [save(figure, folder, "distributions")]
-
-
-@dataclass(frozen=True)
-class Options:
-    out: str | None = setting(None, "folder for figures, table and summary", kind=str)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folders = []
-    while words and not words[0].startswith("-"):
-        folders.append(Path(words.pop(0)))
-    try:
-        given = parse(
-            Options,
-            words,
-            program=f"{PROGRAM} STUDY [STUDY ...]",
-            description=str(__doc__).partition("\n\n")[0],
-        )
-        if not folders:
-            raise UsageError(f"which study? {PROGRAM} runs/deep_linear/TIME")
-        out = Path(given["out"]) if given.get("out") else None
-        draw([Study.open(folder, "deep_linear", "STUDY") for folder in folders], out)
-    except (UsageError, DataError, OSError) as error:
-        return report(PROGRAM, error)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

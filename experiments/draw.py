@@ -1,0 +1,52 @@
+"""Figures and tables of finished or unfinished studies, drawn again from their files.
+
+    python -m experiments.draw STUDY [STUDY ...] [--out DIR]
+
+Studies of one kind (VGG trainings, the deep linear network, theorems, learning rates) are drawn
+together: several seeds give medians with bands. Into the first study of a kind, unless --out names
+a folder, which holds one for each kind if there are several.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.running.command_line import UsageError, parse_studies, report, setting
+from experiments.running.study import Study
+from experiments.views import deep_linear, learning_rates, theorems, vgg
+from minibn.errors import DataError
+
+PROGRAM = "python -m experiments.draw"
+VIEWS = {
+    "vgg_cifar": vgg.draw,
+    "deep_linear": deep_linear.draw,
+    "theorems": theorems.draw,
+    "learning_rates": learning_rates.draw,
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    out: str | None = setting(None, "folder for figures, tables and summaries", kind=str)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw, kind by kind. Returns the exit code."""
+    try:
+        folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
+        out = None if options.out is None else Path(options.out)
+        studies = [Study.open(folder, tuple(VIEWS), "STUDY") for folder in folders]
+        kinds = dict.fromkeys(study.kind for study in studies)
+        for kind in kinds:
+            of_kind = [study for study in studies if study.kind == kind]
+            VIEWS[kind](of_kind, out / kind if out and len(kinds) > 1 else out)
+    except (UsageError, DataError, OSError) as error:
+        return report(PROGRAM, error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

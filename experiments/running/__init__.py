@@ -1,0 +1,11 @@
+"""From a command line to finished runs: what every experiment shares.
+
+command_line   flags from a dataclass of settings; bad input is one line
+session        opening and continuing a study, and every way to stop
+study          where results lie: studies, runs, streams of lines, checkpoints
+carry_out      the work of a study: its runs, from wherever each stands, then the figures
+training       the loop that saves, continues bit for bit after a kill, and measures
+step           one update: what is minimised, and what a recorder may look at
+recorders      what is measured while a network trains
+probes         recorders of `minibn.analysis`: landscape, covariate shift, curvature
+"""

@@ -1,0 +1,9 @@
+"""Figures and tables, drawn from the files of studies by `python -m experiments.draw`.
+
+vgg, deep_linear, theorems, learning_rates    one kind of study each: `draw(studies, out)`
+accuracy, distributions, shift, landscape, gradient_change, curvature    figures of VGG studies
+deep_linear_walks                             figures of walks along the gradient, deep linear
+..._tables                                    numbers beside the paper's, and small summaries
+series                                        runs -> curves over seeds
+drawing                                       colours, style, files
+"""
