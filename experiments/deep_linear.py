@@ -35,7 +35,7 @@ from experiments import paper
 from experiments.deep_linear_settings import INITS, QUICK, VARIANTS, Settings, check, plans
 from experiments.running import session
 from experiments.running.carry_out import Plan, Work, carry_out
-from experiments.running.probes import CovariateShift, Landscape
+from experiments.running.probes import CovariateShift, Curvature, Landscape
 from experiments.running.recorders import Distributions, Recorder
 from experiments.running.step import Step, Task, one_step
 from experiments.running.study import Run, Study
@@ -143,6 +143,7 @@ def recorders(s: Settings, seed: int) -> list[Recorder]:
     return [
         Landscape(s.probe_every, s.probe_sizes, seed=seed),
         CovariateShift(s.shift_every, [f"linear{k + 1}" for k in range(1, s.depth)]),
+        Curvature(s.curvature_every),
         Activations(shown_layers(s.depth), s.record_every, units=1, seed=seed),
     ]
 

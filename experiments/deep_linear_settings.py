@@ -93,6 +93,11 @@ class Settings:
         50, "steps between measurements of internal covariate shift, for every layer; 0: none. One "
         "costs about 16 training steps",
     )  # fmt: skip
+    # Its largest eigenvalue is to be seen beside 2/lr (the edge of stability; not in the paper).
+    curvature_every: int = setting(
+        500, "steps between measurements of the Hessian: along the gradient, largest eigenvalues, "
+        "trace; 0: none. One costs about forty training steps",
+    )  # fmt: skip
     record_every: int = setting(50, "steps between records of the activations' distributions")
     checkpoint_every: int = setting(1000, "steps between checkpoints")
     # Products of 1000×10 by 10×10 gain nothing from a second thread.
@@ -113,7 +118,7 @@ def check(s: Settings) -> None:
     for name in ("variants", "variants_elsewhere"):
         for variant in getattr(s, name):
             one_of(flag_name(name), variant, tuple(VARIANTS))
-    for name in ("probe_every", "shift_every"):
+    for name in ("probe_every", "shift_every", "curvature_every"):
         at_least(flag_name(name), getattr(s, name), 0)
     for name in ("depth", "width", "steps", "record_every", "checkpoint_every"):
         at_least(flag_name(name), getattr(s, name), 1)

@@ -86,7 +86,7 @@ REFUSED = {
     "--batch-size 0": "--batch-size 0 must be at least 1",
     "--batch-size 41": "--batch-size 41 is more than the 40 training images. Use a smaller",
     "--eval-every 0": "--eval-every 0 must be at least 1",
-    "--record-every 0": "--record-every 0 must be at least 1",
+    "--record-every -1": "--record-every -1 must be at least 0",
     "--checkpoint-every 0": "--checkpoint-every 0 must be at least 1",
     "--train-size 0": "--train-size 0 must be at least 1",
     "--test-size -1": "--test-size -1 must be at least 1",

@@ -253,7 +253,7 @@ def test_the_command_prints_the_table_and_writes_it_without_paths(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "which studies?"),
+        ([], "which study?"),
         (["nowhere"], "there is no study"),
         (["s", "wide"], "like with like"),
         (["s", "other"], "is a study of cooking. There are claims about deep_linear, "),

@@ -231,12 +231,12 @@ def test_a_study_of_another_kind_is_refused(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     folder = a_study(tmp_path / "study").folder
-    write_json(folder / "study.json", {"experiment": "vgg_cifar", "settings": {}})
+    write_json(folder / "study.json", {"experiment": "cooking", "settings": {}})
     if command == "figures":
         assert draw_again.main([str(folder)]) == 2
     else:
         assert learning_rates.main(["--resume", str(folder)]) == 2
-    assert "is a study of vgg_cifar" in capsys.readouterr().err
+    assert "is a study of cooking" in capsys.readouterr().err
 
 
 def test_figures_need_a_study_with_a_run_that_ended(

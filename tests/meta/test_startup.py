@@ -56,7 +56,7 @@ def test_importing_minibn_loads_only_what_every_use_needs() -> None:
 
 def test_the_help_of_the_experiment_loads_nothing_that_only_its_work_needs() -> None:
     loaded = loaded_by(HELP)
-    assert "experiments.session" in loaded
+    assert "experiments.running.session" in loaded
     assert loaded & NEVER == set()
 
 
