@@ -20,7 +20,7 @@ import numpy as np
 
 from experiments import paper
 from experiments.running.study import Run, Study
-from experiments.views import deep_linear_walks
+from experiments.views import curvature, deep_linear_walks
 from experiments.views.deep_linear_tables import (
     make_tables,
     make_verdict,
@@ -72,6 +72,7 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
         *layers_figure(groups, folder),
         *distribution_figure(groups, folder),
         *deep_linear_walks.draw(groups, folder),
+        *curvature.draw(runs, folder),
     ]
     print(f"\n{tables[0]}\n\n{verdict}\n")
     print("\n".join(["Figures:", *map(str, paths)]))
