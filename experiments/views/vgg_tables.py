@@ -67,9 +67,12 @@ def make_verdict(runs: list[Run]) -> str:
     """One line: which of the paper's findings these runs show, and which they don't.
 
     A finding is seen if accuracies differ by more than MARGIN in the mean, and each seed of the one
-    lies above each of the other. The claims table (`experiments.claims`) judges more strictly.
+    lies above each of the other. Runs that have not ended are left out: a shorter one would lose.
+    The claims table (`experiments.claims`) judges more strictly.
     """
-    groups = grouped(runs)
+    groups = grouped(run for run in runs if run.result)
+    if not groups:
+        return "Verdict: none yet, for no run has ended."
     rate = main_rate(groups)
     scores = {(g.variant, g.lr): [final_train(run) for run in g.runs] for g in groups}
     score = {variant: values for (variant, lr), values in scores.items() if lr == rate}

@@ -93,7 +93,7 @@ def test_the_smoothed_curve_is_the_mean_of_the_last_values():
 class Fake:
     """A run that claims a training accuracy."""
 
-    result = None
+    result: dict | None = {"status": "done"}
 
     def __init__(self, variant, accuracy, lr=0.1, seed=0):
         settings = {"data": "cifar10"}
@@ -281,3 +281,11 @@ def test_each_file_of_a_figure_that_was_laid_out_is_drawn_once(tmp_path):
     figure.draw = draw
     assert figures.save(figure, tmp_path, "one").stat().st_size > 1000
     assert len(drawn) == 2, "once for the PNG, once for the SVG"
+
+
+def test_the_verdict_leaves_out_runs_that_have_not_ended():
+    ended, unfinished = fake_runs({"standard": 0.5}), fake_runs({"batchnorm": 0.4})
+    for run in unfinished:
+        run.result = None
+    assert "nothing to compare" in vgg_tables.make_verdict([*ended, *unfinished])
+    assert "no run has ended" in vgg_tables.make_verdict(unfinished)
