@@ -29,13 +29,16 @@ from experiments.running.training import cores, one_step
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import DATA, VARIANTS, Settings
 from minibn import use
+from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 from minibn.backend import get_backend
-from minibn.data import Batches, load
+from minibn.data import Batches, load, normalize
 from minibn.errors import BackendUnavailable, DataError
+from minibn.ops import softmax_cross_entropy
 from reference_models.vgg import VGG
 
 PROGRAM = "python -m experiments.gpu_check"
 TOLERANCE = 2e-3  # of the loss, in float32 after a few steps, without TF32
+MEASURED = 1e-6  # of measurements in float64 (normals of the noise differ by a few ulp)
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Options:
     data_dir: str | None = setting(None, "where CIFAR-10 lies", kind=str)
     model: str = setting("vgg16", f"the network that is timed: {', '.join(VGG)}")
     width: float = setting(1.0, "factor on its channels")
+    variants: tuple[str, ...] = setting(tuple(VARIANTS), "the variants whose losses are compared")
     steps: int = setting(5, "steps of each variant that are compared")
     rounds: int = setting(30, "steps that are timed")
     batch_size: int = setting(128, "images per step")
@@ -59,6 +63,29 @@ def losses(variant: str, backend: str, batches: Batches, steps: int) -> list[flo
         optimizer = sgd(settings, model, 0.01)
         results = [one_step(model, optimizer, *batches.batch(i))[0] for i in range(steps)]
         return [float(loss.item()) for loss in results]
+
+
+def measurements(backend: str, batches: Batches) -> list[float]:
+    """What `minibn.analysis` says of an update of a narrow VGG-11 with noisy BatchNorm, in float64,
+    where nothing is left to rounding: a walk, covariate shift, drift, curvature."""
+    settings = Settings(model="vgg11", width=0.125)
+    with use(backend) as where:
+        model = network(settings, "noisy-batchnorm", seed=0).initialize(0, np.float64)
+        images, labels = batches.batch(0)
+        batch = normalize(where.asarray(images), np.float64), labels
+        walk = probe(model, batch, [0.05, 0.1])
+        before = snapshot(model)
+        loss = softmax_cross_entropy(model(batch[0]), labels)
+        loss.backward()
+        sgd(settings, model, 0.1).step()
+        after = {name: p.data for name, p in model.named_parameters()}
+        shifts = covariate_shift(model, batch, before, after)
+        moved = distribution_shift(model, batch, before, after, ["relu3"])[0]
+        H = Hessian(model, batch)
+        return [
+            walk.loss, *walk.losses, *walk.gradient_change, *(shift.l2 for shift in shifts),
+            moved.mean_drift, moved.wasserstein, H.along_gradient(), *H.eigenvalues(1).values,
+        ]  # fmt: skip
 
 
 def step_times(options: Options, batches: Batches) -> list[float]:
@@ -91,14 +118,20 @@ def check(options: Options) -> int:
     batches = Batches(data.train_images, data.train_labels, options.batch_size, seed=0)
     found: dict[str, Any] = {"tests": gpu_tests() if options.backend == "cupy" else None}
     agree = True
-    for variant in VARIANTS:
+    for variant in options.variants:
         ours, theirs = (
             losses(variant, b, batches, options.steps) for b in ("numpy", options.backend)
         )
         worst = max(abs(a - b) / abs(a) for a, b in zip(ours, theirs, strict=True))
         agree &= bool(np.isfinite(worst)) and worst <= TOLERANCE
         found[variant] = {"numpy": ours, options.backend: theirs, "worst_relative": worst}
-        print(f"{variant:<16} losses on numpy and {options.backend} differ by at most {worst:.1e}")
+        print(f"{variant}: numpy and {options.backend} differ by at most {worst:.1e} of the loss")
+    few = Batches(data.train_images, data.train_labels, min(16, options.batch_size), seed=0)
+    ours, theirs = (measurements(b, few) for b in ("numpy", options.backend))
+    worst = max(abs(a - b) / max(abs(a), 1e-12) for a, b in zip(ours, theirs, strict=True))
+    agree &= bool(np.isfinite(worst)) and worst <= MEASURED
+    found["analysis"] = {"numpy": ours, options.backend: theirs, "worst_relative": worst}
+    print(f"analysis: numpy and {options.backend} differ by at most {worst:.1e}")
     times = step_times(options, batches)
     spread = [1000 * t for t in (min(times), statistics.median(times), max(times))]
     print(
@@ -128,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         one_of("--backend", options.backend, ("cupy", "strict"))
         one_of("--data", options.data, DATA)
         one_of("--model", options.model, tuple(VGG))
+        for variant in options.variants:
+            one_of("--variants", variant, tuple(VARIANTS))
         for name in ("steps", "rounds", "batch_size"):
             at_least("--" + name.replace("_", "-"), getattr(options, name), 1)
         return check(options)
