@@ -93,9 +93,8 @@ def test_the_smoothed_curve_is_the_mean_of_the_last_values():
 class Fake:
     """A run that claims a training accuracy."""
 
-    result: dict | None = {"status": "done"}
-
     def __init__(self, variant, accuracy, lr=0.1, seed=0):
+        self.result = {"status": "done"}
         settings = {"data": "cifar10"}
         self.config = {"variant": variant, "lr": lr, "seed": seed, "settings": settings}
         self.accuracy = accuracy
