@@ -107,7 +107,7 @@ class Settings:
 
 
 # As far as the paper's first point of each loss curve.
-QUICK = {"steps": 1000, "shift_every": 100, "checkpoint_every": 500}
+QUICK = {"steps": 1000, "probe_every": 100, "shift_every": 200, "checkpoint_every": 500}
 
 
 def check(s: Settings) -> None:
