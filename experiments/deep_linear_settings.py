@@ -112,33 +112,21 @@ QUICK = {"steps": 1000, "probe_every": 100, "shift_every": 200, "checkpoint_ever
 
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
-    one_of("--backend", s.backend, session.BACKENDS)
-    one_of("--kernels", s.kernels, session.KERNELS)
+    session.check_shared(s, plans(s))
     one_of("--init", s.init, tuple(INITS))
     for name in ("variants", "variants_elsewhere"):
         for variant in getattr(s, name):
             one_of(flag_name(name), variant, tuple(VARIANTS))
     for name in ("probe_every", "shift_every", "curvature_every"):
         at_least(flag_name(name), getattr(s, name), 0)
-    for name in ("depth", "width", "steps", "record_every", "checkpoint_every"):
+    for name in ("depth", "width", "record_every"):
         at_least(flag_name(name), getattr(s, name), 1)
     at_least("--samples", s.samples, 2)  # one has no variance
-    if s.threads is not None:
-        at_least("--threads", s.threads, 1)
     for name in ("target_std", "loss_scale"):
         at_least(flag_name(name), getattr(s, name), 0, above=True)
     for name in ("lr", "probe_sizes"):
         for number in getattr(s, name):
             at_least(flag_name(name), number, 0, above=True)
-    for seed in s.seed:
-        at_least("--seed", seed, 0)
-    for name in ("variants", "variants_elsewhere", "lr", "seed", "probe_sizes"):
-        if len(set(getattr(s, name))) < len(getattr(s, name)):
-            raise UsageError(
-                f"{flag_name(name)} names something twice: {session.shown(getattr(s, name))}."
-            )
-    if len({plan.name for plan in plans(s)}) < len(plans(s)):
-        raise UsageError(f"--lr {session.shown(s.lr)}: rates of a study must differ in six digits.")
     if s.depth * s.width**2 + s.samples * s.width > LARGEST:
         raise UsageError(
             f"--depth {s.depth} --width {s.width} --samples {s.samples} is more than a machine "

@@ -93,27 +93,20 @@ QUICK = {
 
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
-    one_of("--backend", s.backend, session.BACKENDS)
-    one_of("--kernels", s.kernels, session.KERNELS)
+    session.check_shared(s, plans(s), may_repeat=("channels",))
     one_of("--data", s.data, DATA)
-    for name in ("steps", "hidden", "measure_every", "draws", "checkpoint_every"):
+    for name in ("hidden", "measure_every", "draws"):
         at_least(flag_name(name), getattr(s, name), 1)
     at_least("--batch-size", s.batch_size, 3)  # of two values a norm leaves ±1
-    for name in ("train_size", "threads"):
-        if getattr(s, name) is not None:
-            at_least(flag_name(name), getattr(s, name), 1)
+    if s.train_size is not None:
+        at_least("--train-size", s.train_size, 1)
     for name in ("lr", "largest"):
         at_least(flag_name(name), getattr(s, name), 0, above=True)
     if len(s.channels) != 2:
         raise UsageError(f"--channels {session.shown(s.channels)}: there are two convolutions.")
-    for name, least in (("channels", 1), ("m", 3), ("eps", 0), ("seed", 0)):
+    for name, least in (("channels", 1), ("m", 3), ("eps", 0)):
         for number in getattr(s, name):
             at_least(flag_name(name), number, least)
-    for name in ("m", "eps", "seed"):
-        if len(set(getattr(s, name))) < len(getattr(s, name)):
-            raise UsageError(
-                f"{flag_name(name)} names something twice: {session.shown(getattr(s, name))}."
-            )
     largest = max(s.batch_size * SIDE**2 * max(s.channels), max(s.m) ** 2, s.hidden * s.channels[1])
     if largest > 10**10:
         raise UsageError(

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.running.command_line import UsageError, flag_name, one_of, parse, report, restored
+from experiments.running.command_line import (
+    UsageError,
+    at_least,
+    flag_name,
+    one_of,
+    parse,
+    report,
+    restored,
+)
 from experiments.running.study import Run, Study, default_folder
 from experiments.running.training import Interrupted, cores
 from minibn import kernels, use
@@ -142,6 +150,24 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
     s = with_threads(dataclasses.replace(settings, **given))
     experiment.check(s)
     return s, study
+
+
+def check_shared(s: Any, plans: Sequence[Any], may_repeat: Sequence[str] = ()) -> None:
+    """Raise UsageError for settings with which no experiment can work. plans: its runs, which must
+    have different names; may_repeat: the lists that may name something twice."""
+    one_of("--backend", s.backend, BACKENDS)
+    one_of("--kernels", s.kernels, KERNELS)
+    at_least("--steps", s.steps, 1)
+    at_least("--checkpoint-every", s.checkpoint_every, 1)
+    if s.threads is not None:
+        at_least("--threads", s.threads, 1)
+    for seed in s.seed:
+        at_least("--seed", seed, 0)
+    for name, values in vars(s).items():
+        if isinstance(values, tuple) and name not in may_repeat and len(set(values)) < len(values):
+            raise UsageError(f"{flag_name(name)} names something twice: {shown(values)}.")
+    if len({plan.name for plan in plans}) < len(plans):
+        raise UsageError(f"--lr {shown(s.lr)}: rates of a study must differ in six digits.")
 
 
 def with_threads(s: Any) -> Any:

@@ -115,8 +115,7 @@ class Settings:
 
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
-    one_of("--backend", s.backend, session.BACKENDS)
-    one_of("--kernels", s.kernels, session.KERNELS)
+    session.check_shared(s, plans(s))
     one_of("--data", s.data, DATA)
     one_of("--model", s.model, tuple(VGG))
     for variant in s.variants:
@@ -127,26 +126,17 @@ def check(s: Settings) -> None:
         at_least("--probe-sizes", size, 0, above=True)
     for name in ("record_every", "probe_every", "shift_every", "curvature_every"):
         at_least(flag_name(name), getattr(s, name), 0)
-    for name in ("steps", "batch_size", "eval_every", "checkpoint_every"):
+    for name in ("batch_size", "eval_every"):
         at_least(flag_name(name), getattr(s, name), 1)
-    for name in ("train_size", "test_size", "threads"):
+    for name in ("train_size", "test_size"):
         if getattr(s, name) is not None:
             at_least(flag_name(name), getattr(s, name), 1)
     at_least("--width", s.width, 0, above=True)
     for lr in s.lr:
         at_least("--lr", lr, 0, above=True)
-    for seed in s.seed:
-        at_least("--seed", seed, 0)
     at_least("--weight-decay", s.weight_decay, 0)
     if not 0 <= s.momentum < 1:
         raise UsageError(f"--momentum {s.momentum} must lie in [0, 1).")
-    for name in ("variants", "lr", "seed", "probe_sizes", "probe_directions"):
-        if len(set(getattr(s, name))) < len(getattr(s, name)):
-            raise UsageError(
-                f"{flag_name(name)} names something twice: {' '.join(map(str, getattr(s, name)))}."
-            )
-    if len({plan.name for plan in plans(s)}) < len(plans(s)):
-        raise UsageError(f"--lr {session.shown(s.lr)}: rates of a study must differ in six digits.")
     try:
         numbers = sum(p.size for p in vgg(s.model, width=s.width, head=s.head).parameters())
     except OverflowError:
