@@ -1,17 +1,17 @@
 """Norm or bias, noise, ReLU and pooling in one kernel, against the ops one after another."""
 
 import itertools
-from contextlib import ExitStack, contextmanager
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.norm_kernels import cut, cuts
 
 import minibn
 from minibn import Tensor, grad, nn, ops
-from minibn.backend.cpu import memory, rows, threads
+from minibn.backend.cpu import memory
 from minibn.backend.cpu.epilogue import FusedEpilogue
 from minibn.backend.cpu.rows import Rows, moments
 from minibn.backend.kernels import find, kernels
@@ -89,24 +89,6 @@ def problems(draw, **fixed):
         pool,
         draw(st.sampled_from([1e-1, 1e-5])),
     )
-
-
-@contextmanager
-def cut(block=1 << 18, row=1 << 14, count=1):
-    with ExitStack() as stack:
-        stack.enter_context(patch.object(rows, "BLOCK", block))
-        stack.enter_context(patch.object(rows, "ROW", row))
-        stack.enter_context(threads.limited(count))
-        yield
-
-
-cuts = st.fixed_dictionaries(
-    {
-        "block": st.sampled_from([1, 30, 100, 1 << 18]),
-        "row": st.sampled_from([1, 12, 1 << 14]),
-        "count": st.integers(1, 3),
-    }
-)
 
 
 def by_kernel(problem, dtype=np.float64, keep=True, wants=None, layout=None, draws=None):
