@@ -12,6 +12,7 @@ every measurement on, and serves all figures. These are drawn at the end, from t
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -21,10 +22,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from experiments.running.command_line import UsageError, at_least, one_of, parse, report, setting
-from experiments.running.session import BACKENDS
-from experiments.running.study import read_json, write_json
+from experiments.running.command_line import (
+    UsageError,
+    at_least,
+    flag_name,
+    one_of,
+    parse,
+    report,
+    setting,
+)
+from experiments.running.session import BACKENDS, FREE, preset, stored
+from experiments.running.study import Study, read_json, write_json
 from experiments.running.training import clock, cores
 from minibn.errors import DataError
 
@@ -105,6 +115,22 @@ class Job:
         flags = ["--resume", str(folder)] if (folder / "study.json").exists() else begin
         return [sys.executable, "-m", f"experiments.{self.module}", *flags]
 
+    def unlike(self, folder: Path) -> str:
+        """How the study that is there differs from the one that the flags ask for; "" if not."""
+        if not (folder / "study.json").exists():
+            return ""
+        module: Any = importlib.import_module(f"experiments.{self.module}")
+        given = parse(module.Settings, self.flags, program=PROGRAM, description="")
+        asked = stored(preset(module.Settings, module.QUICK, given))
+        study = Study.open(folder, self.module, str(folder)).settings
+        differ = [
+            f"{flag_name(key)} {study.get(key)}, not {value}"
+            for key, value in asked.items()
+            if key not in FREE and not (key == "threads" and value is None)
+            and study.get(key, value) != value
+        ]  # fmt: skip
+        return "; ".join(differ)
+
 
 def jobs(s: Settings) -> list[Job]:
     """What there is to do, one seed after another: a first answer to everything comes early."""
@@ -149,6 +175,9 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
 
     On Ctrl-C or SIGTERM the running ones are asked to save and stop: KeyboardInterrupt follows.
     """
+    for job in todo:
+        if differ := job.unlike(folder / job.name):
+            raise UsageError(f"{folder / job.name} was begun with {differ}. Choose another --out.")
     waiting, failed = list(todo), []
     running: dict[subprocess.Popen, tuple[Job, float]] = {}
     logs = folder / "logs"

@@ -8,8 +8,9 @@ the product stands in the order of the layers. A layer is
     linear → norm
 
 without a bias, and "the activation of layer k" is what it hands to layer k + 1. What the network
-can express is a linear map (with norms: an affine one); its loss as a function of the W_i is a
-polynomial of degree 2k, which makes it hard.
+can express is a linear map (an affine one with a norm over the batch; neither with a norm over each
+sample, such as layer norm). Without a norm its loss is a polynomial of degree 2k in the W_i, which
+makes it hard.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from minibn.nn.init import glorot_uniform
 from minibn.nn.module import Buffer, Initializer, Module, Parameter, ones, zeros
 from reference_models.vgg import NORMS as ALL_NORMS
 
-# Instance norm needs pixels, and the standardised weights are a convolution's.
+# Instance norm needs pixels, and the standardised weights are a convolution's. VGG's groups of 16
+# channels would be pairs here, and a normalised pair is ±1: so two groups, or one.
 NORMS = {
     name: make
     for name, make in ALL_NORMS.items()
     if name not in ("instance", "weight", "group+weight")
-}
+} | {"group": lambda width: nn.GroupNorm(2 if width % 2 == 0 else 1, width)}
 
 
 def deep_linear(

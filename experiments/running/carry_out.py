@@ -80,8 +80,9 @@ def carry_out(s: Any, study: Study, work: Work) -> int:
         seconds = work.seconds(left)
         if seconds > LONG:
             print(
-                f"This will take at most about {clock(seconds)} here. It can be stopped and "
-                "continued at any time; --quick is over in two minutes.",
+                f"Training will take about {clock(seconds)} here, and what is measured on the way "
+                "some more. It can be stopped and continued at any time; --quick is over in two "
+                "minutes.",
                 flush=True,
             )
     for plan, folder in folders.items():

@@ -16,12 +16,12 @@ from experiments.running.step import Step
 from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 from minibn.random import derive
 
-EARLY = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all others
+FIRST = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all others
 
 
 def due(step: int, every: int) -> bool:
     """Whether a measurement falls on this step: each `every` (0: never), and some before."""
-    return every > 0 and (step % every == 0 or (step in EARLY and step < every))
+    return every > 0 and (step % every == 0 or (step in FIRST and step < every))
 
 
 def number(x: float) -> float | None:
@@ -175,6 +175,7 @@ class Curvature(Recorder):
                 "along_gradient": number(H.along_gradient()),
                 "eigenvalues": numbers(largest.values),
                 "residuals": numbers(largest.residuals),
+                "converged": largest.converged,
                 "trace": number(trace.value),
                 "trace_error": number(trace.error),
             }

@@ -3,6 +3,8 @@
 probe                 a walk along the gradient: loss, gradient change, effective beta
 covariate_shift       Definition 2.1 of Santurkar et al. 2018, for every layer
 distribution_shift    moments' drift and Wasserstein distance: the original notion
+Hessian               along the gradient, its largest eigenvalues, its trace
+units_at              the units of a BatchNorm, whose theorems are in `minibn.analysis.theorems`
 """
 
 from minibn.analysis.covariate_shift import (
@@ -20,9 +22,10 @@ from minibn.analysis.curvature import (
 )  # fmt: skip
 from minibn.analysis.probe import Probe, probe
 from minibn.analysis.state import held, snapshot
+from minibn.analysis.units import Units, units_at
 
 __all__ = [
-    "Hessian", "LayerShift", "Probe", "UnitShift", "covariate_shift", "curvature_along_gradient",
-    "distribution_shift", "held", "hessian_eigenvalues", "hessian_trace", "layers_of", "probe",
-    "snapshot",
+    "Hessian", "LayerShift", "Probe", "UnitShift", "Units", "covariate_shift",
+    "curvature_along_gradient", "distribution_shift", "held", "hessian_eigenvalues",
+    "hessian_trace", "layers_of", "probe", "snapshot", "units_at",
 ]  # fmt: skip

@@ -89,7 +89,8 @@ def covariate_shift(
 
     batch (x, targets) of the step; before, after: the parameters by name around its update. If
     `before` is a whole `snapshot`, statistics and noise are those of its moment, too; otherwise the
-    model's present ones. layers: parameter names, default `layers_of(model)`. Costs about two
+    model's present ones. layers: parameter names, default `layers_of(model)`;
+    parameters in none of them do not move. Costs about two
     thirds of a training step a layer. The model is left as it was, to the last bit.
     Raises ValueError where before or after lack a parameter.
     """

@@ -7,7 +7,8 @@ mean), for p = 1, 2, ∞". Taken at its word, with M values a channel and mu the
     x̂ = (x - mu) / s,   s = ((1/M) Σ |x|^p)^(1/p):   mean |x|,   √(mean x²),   max |x|
 
 The norm is that of the values *as they come*, not of x - mu: a channel's variance is then at most
-1, and a bias in front, though it cancels in x - mu, still counts in s. Two readings are options:
+1 for p = 2 and ∞, while for p = 1 it may be larger (π/2 for normal values of mean 0). And a bias in
+front, though it cancels in x - mu, still counts in s. Two readings are options:
 
     center_first   s is the norm of x - mu (Hoffer et al. 2018): l2 is BatchNorm then
     reduce         "norm_of_mean" as above; "mean_of_norm" is ‖x‖_p / M, smaller by M^(1/p - 1)
@@ -137,7 +138,8 @@ def lp_batch_norm(
     x (..., C), gamma (C,), beta (C,) -> (..., C); with `return_moments` also the batch's mean and
     norm n, (C,) plain arrays. p: 1, 2 or float("inf"). center_first, reduce: other readings of the
     paper (see the module).
-    Law: f(a·x; a^p·eps) == f(x; eps) for a > 0; with p = 2 and center_first it is batch_norm.
+    Law: f(a·x; a^p·eps) == f(x; eps) for a > 0 (with a·eps for p = ∞); with p = 2 and center_first
+    it is batch_norm.
     Raises ValueError for another p or `reduce`, ShapeError for a channel with a single value.
     """
     check_order("lp_batch_norm", p, reduce)

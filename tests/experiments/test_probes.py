@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from studies import ONE, SMALL, STEPS, TWO, assert_same_study, killed, main, runs, settings
 
 from experiments.paper import shown_layers
-from experiments.running.probes import EARLY, CovariateShift, Landscape, due, number, numbers
+from experiments.running.probes import FIRST, CovariateShift, Landscape, due, number, numbers
 from experiments.running.recorders import Distributions
 from experiments.running.step import Step, Task, one_step
 from experiments.running.study import Run
@@ -45,7 +45,7 @@ def data() -> Dataset:
 
 @given(st.integers(0, 10_000), st.integers(1, 1000))
 def test_a_measurement_falls_on_each_multiple_and_on_some_of_the_first_steps(step, every):
-    early = step in EARLY and step < every
+    early = step in FIRST and step < every
     assert due(step, every) == (step in range(0, step + 1, every) or early)
     assert due(0, every) and not due(step, 0)
 

@@ -1,6 +1,7 @@
 """`reproduce`: what it would run is what the experiments accept; what is done is not done again."""
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from experiments import reproduce
+from experiments import reproduce, vgg_cifar
 from experiments.reproduce import SEEDS, Book, Job, Settings, jobs, main
 from experiments.running.command_line import parse
+from experiments.running.session import preset, stored
+from experiments.vgg import settings as vgg_settings
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -136,6 +139,25 @@ def test_an_existing_study_is_continued(tmp_path: Path) -> None:
     (tmp_path / "study.json").write_text("{}")
     assert new[-3:] == ["--quick", "--out", str(tmp_path)]
     assert job.command(tmp_path)[-2:] == ["--resume", str(tmp_path)]
+
+
+def test_a_study_that_was_begun_with_other_settings_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    begun, asked = (
+        Job("one", "vgg_cifar", ("--quick", "--lr", "0.1", "--steps", steps))
+        for steps in ("300", "400")
+    )
+    given = parse(vgg_settings.Settings, begun.flags, program="test", description="")
+    settings = stored(preset(vgg_settings.Settings, vgg_cifar.QUICK, given))
+    folder = tmp_path / "out" / "quick" / "one"
+    folder.mkdir(parents=True)
+    content = {"experiment": "vgg_cifar", "settings": settings}
+    (folder / "study.json").write_text(json.dumps(content))
+    assert begun.unlike(folder) == ""
+    monkeypatch.setattr(reproduce, "jobs", lambda s: [asked])
+    assert main(["--out", str(tmp_path / "out")]) == 2
+    assert "was begun with --steps 300, not 400. Choose another --out." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
