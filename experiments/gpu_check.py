@@ -4,10 +4,11 @@
 
 1. the tests marked `gpu` (every op, layer and short training on CuPy);
 2. the first losses of every variant on both backends, from the same weights, side by side;
-3. the time of a step of VGG-16 with BatchNorm at batch 128.
+3. what `minibn.analysis` measures on both, in float64: walk, covariate shift, drift, curvature;
+4. the time of a step of VGG-16 with BatchNorm at batch 128.
 
 Writes gpu_check.json into --out and ends with exit code 0 only if everything agrees. Without a GPU
-it says what is missing (exit code 2); `--backend strict` rehearses 2 and 3.
+it says what is missing (exit code 2); `--backend strict` rehearses 2 to 4.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def measurements(backend: str, batches: Batches) -> list[float]:
     where nothing is left to rounding: a walk, covariate shift, drift, curvature."""
     settings = Settings(model="vgg11", width=0.125)
     with use(backend) as where:
-        model = network(settings, "noisy-batchnorm", seed=0).initialize(0, np.float64)
+        model = network(settings, "noisy-batchnorm", seed=0, dtype=np.float64)
         images, labels = batches.batch(0)
         batch = normalize(where.asarray(images), np.float64), labels
         walk = probe(model, batch, [0.05, 0.1])

@@ -31,11 +31,11 @@ from reference_models.vgg import vgg
 KIND = "vgg_cifar"  # what study.json says, whichever experiment it was
 
 
-def network(s: Settings, variant: str, seed: int) -> nn.Sequential:
+def network(s: Settings, variant: str, seed: int, dtype: Any = np.float32) -> nn.Sequential:
     """The variant's VGG, with the weights that belong to the seed."""
     norm, noise = VARIANTS[variant]
     model = vgg(s.model, width=s.width, head=s.head, norm=norm, noise=noise)
-    return model.initialize(seed)
+    return model.initialize(seed, dtype)
 
 
 def sgd(s: Settings, model: nn.Sequential, lr: float) -> optim.SGD:
