@@ -3,10 +3,11 @@
     python -m experiments.claims STUDY [STUDY ...] [--out DIR]
 
 Each claim is a sentence of "How Does Batch Normalization Help Optimization?" (Santurkar et al.
-2018; some are of those who answered it), a metric (one number a seed), and a rule that was fixed
-before the runs, with its reason: experiments/claiming/. Studies may be of any kinds, in any order;
-those of one kind must be of one network, data set and length. A claim whose runs are not among
-them is undecided. One seed decides nothing.
+2018; some are of those who answered it), a metric (one number a seed), and a rule with its reason,
+fixed before the runs but where it is marked as amended: experiments/claiming/. Studies may be of
+any kinds, in any order; those of one kind must be of one network, data set and length. A claim
+whose runs are not among them is undecided, as is one about VGG on other data than CIFAR-10. One
+seed decides nothing.
 
 Left out is what nothing here measures: accuracies with augmentation, other architectures, BatchNorm
 under other initialisations.
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
         findings, evidence = verdicts(folders)
         print(table.scale(evidence), table.table(findings), table.NOTE, sep="\n\n")
-        print(f"\n{len(findings)} claims: {table.counted(findings)}.")
+        print(f"\n{len(findings)} claims: {table.counted(findings)}.\n{table.counts(findings)}")
         if options.out:
             write(findings, evidence, Path(options.out))
             print(f"Written: {Path(options.out) / 'claims.md'}, claims.json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,16 @@ LATEST = (1_500, 2_000)  # the end of our shortest evidence
 MOST = (100, 2_000)
 END = (14_000, 15_000)
 
+# Settings without which a claim of that kind isn't the paper's.
+SCALE: dict[str, dict[str, Any]] = {"vgg_cifar": {"data": "cifar10"}}
+
+SEEN = (
+    "VGG at lr 0.1, seeds 0 and 1; the theorems, seeds 0 to 2; the deep linear network at lr 1e-6, "
+    "seed 0"
+)
+
+TEXT, FIGURES, OTHERS = "the paper's sentences", "its figures, as we read them", "others' and ours"
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -28,7 +38,9 @@ class Claim:
     says: the claim, short; place: where the paper (or who else) makes it; runs: what the metric
     takes, in order; why: the reason for the rule; paper: the metric of the paper's digitised
     curves, if there are any; scale: settings without which the claim isn't the paper's; main:
-    whether it stands in the short table.
+    whether it stands in the short table; amended: what was changed or added, and why, after part of
+    the evidence had been seen (SEEN); remark: from the runs of every seed, what a reader of the
+    verdict must know.
     """
 
     id: str
@@ -42,6 +54,18 @@ class Claim:
     paper: float | None = None
     scale: Mapping[str, Any] = field(default_factory=dict)
     main: bool = False
+    amended: str = ""
+    remark: Callable[[Sequence[Sequence[Any]]], str] | None = None
+
+    @property
+    def source(self) -> str:
+        """Who says so, by `place`: TEXT names a section or an appendix of the paper, FIGURES only
+        figures, or a number that is printed nowhere ("digitised"); OTHERS none of these."""
+        if "digitised" in self.place:
+            return FIGURES
+        if self.place.startswith("Fig.") and "§" not in self.place:
+            return FIGURES
+        return TEXT if "§" in self.place or "App." in self.place else OTHERS
 
     @property
     def measured(self) -> str:
@@ -61,6 +85,7 @@ class Finding:
     claim: Claim
     values: dict[int, float]
     verdict: Verdict
+    remark: str = ""
 
     @property
     def mean(self) -> float:
@@ -81,12 +106,15 @@ def find(claim: Claim, evidence: Evidence) -> Finding:
             values[seed] = claim.metric(runs)
         except Missing as reason:
             missing[seed] = str(reason)
-    return Finding(claim, values, judge(claim.rule, values, missing, claim.metric.quotient))
+    measured = [runs for seed, runs in seeds.items() if seed in values]
+    remark = claim.remark(measured) if claim.remark and measured else ""
+    verdict = judge(claim.rule, values, missing, claim.metric.quotient)
+    return Finding(claim, values, verdict, remark)
 
 
 def _require_scale(claim: Claim, evidence: Evidence) -> None:
     ours = evidence.settings(claim.kind)
-    for name, value in claim.scale.items():
+    for name, value in {**SCALE.get(claim.kind, {}), **claim.scale}.items():
         if ours.get(name) != value:
             raise Missing(f"it is about {name} {value}, these studies have {ours.get(name)}")
 

@@ -1,7 +1,8 @@
 """Quantities with an entry a layer: covariate shift in both senses, and moments of distributions.
 
 Layers are the paper's numbers, of 13 convolutions (25 layers of the deep linear network); in a
-network of another depth the layer that lies as deep stands for it.
+network of another depth the layer that lies as deep stands for it. Distributions are on record for
+a sample of each layer's units: three in VGG, one in the deep linear network.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from experiments.claiming.evidence import Missing, Trace
 from experiments.claiming.metrics import INF, TINY, Quantity, numbers, span
 
 EVERY = 100  # steps between the distributions that `spread` compares
+PLACES = {"activation": "activation", "norm_input": "norm's input"}
 SHIFT = {
     "l2": "‖G-G'‖",
     "relative": "‖G-G'‖ / ‖G‖",
@@ -54,7 +56,7 @@ def drift(
     moment: str, place: str, start: int, stop: int, layers: Sequence[int], *, relative: bool = False
 ) -> Quantity:
     """How far a unit's batch mean or variance moves from one step to the next: the median over
-    units and steps. relative: in standard deviations, or as a share of the variance."""
+    sampled units and steps. relative: in standard deviations, or as a share of the variance."""
 
     def of(run: Trace) -> np.ndarray:
         found = []
@@ -73,36 +75,49 @@ def drift(
 
     name = {"mean": "mean", "var": "variance"}[moment]
     unit = "" if not relative else ", in sd" if moment == "mean" else ", as a share of it"
-    where = {"activation": "activation", "norm_input": "norm's input"}[place]
     return Quantity(
-        f"step-to-step change of units' {name}{unit}, {where}, {_layers(layers)}, "
+        f"step-to-step change of sampled units' {name}{unit}, {PLACES[place]}, {_layers(layers)}, "
         f"{span(start, stop)}",
         of,
     )
 
 
-def spread(start: int, stop: int, layers: Sequence[int]) -> Quantity:
-    """How far a unit's whole distribution moves in 100 steps, at the activation: the mean change of
-    its seven quantiles, in standard deviations; the median over units and steps."""
+def spread(
+    start: int,
+    stop: int,
+    layers: Sequence[int],
+    place: str = "activation",
+    *,
+    own_scale: bool = False,
+) -> Quantity:
+    """How far a unit's whole distribution moves in 100 steps: the mean change of its seven
+    quantiles, in standard deviations of the earlier one; the median over sampled units and steps.
+    own_scale: of each minus its mean, in its own standard deviations, so that only a change of
+    shape counts."""
+
+    def quantiles(record: dict[str, Any]) -> np.ndarray:
+        q = np.asarray(record["quantiles"], np.float64)
+        return (q - record["mean"]) / max(record["var"] ** 0.5, TINY) if own_scale else q
 
     def of(run: Trace) -> np.ndarray:
         found = []
         for layer in layers:
             moved = []
-            for series in _units(run, layer, "activation", start, stop):
+            for series in _units(run, layer, place, start, stop):
                 for step, now in series.items():
                     then = series.get(step + EVERY, {})
                     if step % EVERY == 0 and "quantiles" in now and "quantiles" in then:
-                        change = np.subtract(then["quantiles"], now["quantiles"])
-                        moved.append(np.abs(change).mean() / max(now["var"] ** 0.5, TINY))
+                        change = np.abs(quantiles(then) - quantiles(now)).mean()
+                        moved.append(change if own_scale else change / max(now["var"] ** 0.5, TINY))
             if not moved:
                 raise Missing(f"{run} has no quantiles of layer {layer} {EVERY} steps apart")
             found.append(_median(moved))
         return np.array(found)
 
+    scale = "each centred and in its own sd" if own_scale else "in sd"
     return Quantity(
-        f"change of units' quantiles in {EVERY} steps, in sd, {_layers(layers)}, "
-        f"{span(start, stop)}",
+        f"change of sampled units' quantiles in {EVERY} steps, {scale}, {PLACES[place]}, "
+        f"{_layers(layers)}, {span(start, stop)}",
         of,
     )
 
@@ -123,7 +138,9 @@ def moment(which: str, start: int, stop: int, layers: Sequence[int]) -> Quantity
         )  # fmt: skip
 
     name = {"mean": "|mean|", "sd": "sd"}[which]
-    return Quantity(f"{name} of units, activation, {_layers(layers)}, {span(start, stop)}", of)
+    return Quantity(
+        f"{name} of sampled units, activation, {_layers(layers)}, {span(start, stop)}", of
+    )
 
 
 def _units(

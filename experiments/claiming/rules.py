@@ -34,7 +34,8 @@ class Rule:
         return self.low <= x <= self.high
 
     def opposite(self, x: float) -> bool:
-        return -INF < self.below >= x or INF > self.above <= x
+        low = self.below > -INF and x <= self.below
+        return low or (self.above < INF and x >= self.above)
 
     def __str__(self) -> str:
         if self.high == INF:
@@ -117,4 +118,9 @@ def judge(
     against = sum(rule.opposite(x) for x in values.values())
     if not hold and not against:
         return Verdict(UNDECIDED, "within the margin")
-    return Verdict(UNDECIDED, f"seeds disagree ({hold} of {n} hold, {against} hold the opposite)")
+    if hold and against:
+        return Verdict(UNDECIDED, f"seeds disagree: {hold} of {n} hold, {against} the opposite")
+    count, what = (hold, "hold") if hold else (against, "hold the opposite")
+    if count == n:  # opposites on either side, or infinities
+        return Verdict(UNDECIDED, f"all {n} {what}, their mean does not")
+    return Verdict(UNDECIDED, f"{count} of {n} {what}, the rest lies within the margin")

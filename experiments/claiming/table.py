@@ -6,16 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.claiming.claim import Claim, Finding
+from experiments.claiming.claim import FIGURES, OTHERS, SEEN, TEXT, Claim, Finding
 from experiments.claiming.evidence import Evidence
 from experiments.claiming.rules import CONTRADICTED, REPRODUCED, UNDECIDED
 
 HEAD = "| claim | holds if | paper | ours | verdict |\n" + "|---" * 5 + "|\n"
 NOTE = (
     "Ours: mean over the seeds (least to largest); of quotients the geometric mean. Paper: the "
-    "same number from its digitised curves, where there is one, and whether it fails the rule. "
-    "Reproduced: the rule holds at every seed; contradicted: its opposite does; anything else is "
-    "undecided, as is one seed alone. The rules were fixed before the runs."
+    "nearest number from its digitised curves, often of another window of steps, where there is "
+    "one, and whether it fails the rule. Reproduced: the rule holds at every seed; contradicted: "
+    "its opposite does; anything else is undecided, as is one seed alone. The rules were fixed "
+    "before the runs, but for those marked as amended (†): these were changed or added after part "
+    f"of the evidence was seen ({SEEN}). What the paper leaves open of the deep linear network was "
+    "decided by its loss curves: claims about its losses are no blind test."
 )
 
 
@@ -49,12 +52,13 @@ def ours(finding: Finding) -> str:
 def row(finding: Finding) -> str:
     claim = finding.claim
     word = f"**{finding.verdict.word}**" if finding.verdict.word != UNDECIDED else UNDECIDED
+    reason = "; ".join(filter(None, [finding.verdict.reason, finding.remark]))
     cells = [
-        f"{claim.says} ({claim.place})",
+        f"{claim.says}{' †' if claim.amended else ''} ({claim.place})",
         f"{claim.measured}: **{claim.rule}**",
         of_paper(claim),
         ours(finding),
-        f"{word}: {finding.verdict.reason}" if finding.verdict.reason else word,
+        f"{word}: {reason}" if reason else word,
     ]
     return f"| {' | '.join(cell.replace('|', '∣') for cell in cells)} |"
 
@@ -70,10 +74,25 @@ def counted(findings: Sequence[Finding]) -> str:
     return ", ".join(f"{words.count(kind)} {kind}" for kind in kinds)
 
 
+def counts(findings: Sequence[Finding]) -> str:
+    """Markdown: the verdicts on all claims, the main ones, and by who says so."""
+    parts = [("all", findings), ("the main ones", [f for f in findings if f.claim.main])]
+    parts += [(who, [f for f in findings if f.claim.source == who])
+              for who in (TEXT, FIGURES, OTHERS)]  # fmt: skip
+    lines = [f"- {who}, {len(of)} claims: {counted(of)}" for who, of in parts]
+    numbers = len({f.claim.measured for f in findings})
+    return "\n".join([
+        *lines,
+        f"\nThey rest on {numbers} measurements: some are judged twice, as the paper's text "
+        "and its figures say opposite things.",
+    ])  # fmt: skip
+
+
 def rules(findings: Sequence[Finding]) -> str:
-    """Markdown: every rule with its opposite and its reason."""
+    """Markdown: every rule with its opposite, its reason, and what was amended."""
     return "\n".join(
         f"- `{c.id}`: holds if {c.rule}, its opposite if {c.rule.refuted}: {c.why}."
+        + (f" **Amended**: {c.amended}." if c.amended else "")
         for c in (finding.claim for finding in findings)
     )
 
@@ -99,7 +118,7 @@ def document(
     main = [finding for finding in findings if finding.claim.main]
     parts = [
         "# Claims and verdicts",
-        f"{len(findings)} claims: {counted(findings)}.",
+        counts(findings),
         scale(evidence),
         NOTE,
         "## The main claims",
@@ -135,6 +154,8 @@ def _entry(finding: Finding) -> dict[str, Any]:
         "holds_if": str(claim.rule),
         "opposite_if": claim.rule.refuted,
         "why": claim.why,
+        "source": claim.source,
+        "amended": claim.amended,
         "paper": _finite(claim.paper),
         "main": claim.main,
         "seeds": {str(seed): _finite(x) for seed, x in values.items()},
@@ -144,6 +165,7 @@ def _entry(finding: Finding) -> dict[str, Any]:
         "largest": _finite(max(values.values(), default=None)),
         "verdict": finding.verdict.word,
         "reason": finding.verdict.reason,
+        "remark": finding.remark,
     }
 
 

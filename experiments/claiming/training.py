@@ -14,6 +14,8 @@ FULL = {"width": 1.0, "data": "cifar10", "augment": False}
 TWO_POINTS = "two points are several times what the mean over 1,500 batches moves by chance"
 NO_CHANCE = "chance is 0.10; 0.15 has learnt next to nothing, 0.30 clearly something"
 
+ONE_SIDED = "the rule was two-sided, so that being better would have counted against it"
+
 
 def train(key: Key, *steps: int) -> float:
     """The paper's training accuracy, as a share."""
@@ -38,12 +40,14 @@ def trains_faster(lr: float, of_paper: float | None, place: str, main: bool = Fa
     )  # fmt: skip
 
 
-def generalises_better(updates: int, margin: float, why: str, main: bool = False) -> Claim:
+def ahead_on_the_test_set(
+    updates: int, says: str, margin: float, why: str, amended: str, main: bool = False
+) -> Claim:
     return Claim(
-        f"bn-generalises-better-{updates}",
-        f"At an equal rate BatchNorm generalises better, at step {updates:,}",
+        f"bn-generalises-better-{updates}", says,
         "Fig. 1b; §2", VGG, at(0.1, BN, STD), difference(test_accuracy(updates)), more_by(margin),
         why, test(Key(BN, 0.1), updates) - test(Key(STD, 0.1), updates), main=main,
+        amended=amended,
     )  # fmt: skip
 
 
@@ -59,11 +63,11 @@ def ends_at(variant: str, share: float) -> Claim:
 
 def stays_at_chance(
     id: str, says: str, place: str, key: Key, window: tuple[int, int], of_paper: float | None,
-    main: bool = False,
+    main: bool = False, amended: str = "",
 ) -> Claim:  # fmt: skip
     return Claim(
         id, says, place, VGG, (key,), itself(train_accuracy(*window)),
-        at_most(0.15, opposite=0.30), NO_CHANCE, of_paper, main=main,
+        at_most(0.15, opposite=0.30), NO_CHANCE, of_paper, main=main, amended=amended,
     )  # fmt: skip
 
 
@@ -74,10 +78,18 @@ BASICS = [
     ),
     trains_faster(0.5, lead(0.5, BN, STD, 500, 1000, 2000), "Fig. 1a"),
     trains_faster(0.01, None, "Fig. 3a, left"),
-    generalises_better(
-        2_000, 0.02, "two points: more than two seeds of one network differ", main=True
+    ahead_on_the_test_set(
+        2_000, "At an equal rate BatchNorm is ahead on the test set at step 2,000", 0.02,
+        "two points: more than two seeds of one network differ; BatchNorm is then far ahead in "
+        "training, too",
+        "it was called better generalisation and a main claim; it is speed, seen on the test set. "
+        "The verdict is as it was: reproduced (0.20)",
     ),
-    generalises_better(15_000, 0.01, "a third of the gap of 2.9 points that the paper shows"),
+    ahead_on_the_test_set(
+        15_000, "At an equal rate BatchNorm generalises better, at step 15,000", 0.01,
+        "a third of the gap of 2.9 points that the paper shows",
+        "main, in the place of bn-generalises-better-2000", main=True,
+    ),
     ends_at(BN, 0.83),
     ends_at(STD, 0.80),
     stays_at_chance(
@@ -112,14 +124,16 @@ NOISE = [
     Claim(
         "noisy-bn-nears-bn", "Noisy BatchNorm trains almost as well as BatchNorm",
         "§2.1, Fig. 2", VGG, at(0.1, BN, NOISY), difference(train_accuracy(*LATEST)),
-        close(0.06), "the paper's own curves are 5.5 points apart at step 2,000",
+        at_most(0.06, opposite=0.12), "the paper's own curves are 5.5 points apart at step 2,000",
         lead(0.1, BN, NOISY, 2000), main=True,
+        amended=f"{ONE_SIDED}, by 0.06. The verdict is as it was: undecided (0.075)",
     ),
     Claim(
         "noisy-bn-nears-bn-at-the-end", "At the end noisy BatchNorm trains as well as BatchNorm",
         "§2.1, Fig. 2", VGG, at(0.1, BN, NOISY), difference(train_accuracy(*END)),
-        close(0.02), "the paper's late means are 0.6 to 1.1 points apart",
+        at_most(0.02, opposite=0.04), "the paper's late means are 0.6 to 1.1 points apart",
         lead(0.1, BN, NOISY, 15_000),
+        amended=f"{ONE_SIDED}, by 0.02. The verdict is as it was: undecided (too few steps)",
     ),
     Claim(
         "noise-slows-bn", "Noise slows BatchNorm down at first", "Fig. 2", VGG,
@@ -128,8 +142,10 @@ NOISE = [
         lead(0.1, BN, NOISY, 100, 500),
     ),
     stays_at_chance(
-        "noise-stops-std", "The same noise keeps the standard network from training entirely",
+        "noise-stops-std", "Noise as large in absolute units stops the standard network",
         "§2.1", Key("noisy-standard", 0.1), LATEST, None, main=True,
+        amended="in words: the noise is not in the activations' own scale, which may be smaller. "
+        "The verdict was undecided (run not ended)",
     ),
     Claim(
         "noise-costs-std-more", "The same noise costs the standard network more than BatchNorm",
@@ -154,8 +170,10 @@ def lp_claims(norm: str) -> list[Claim]:
         Claim(
             f"{norm}-nears-bn", f"{norm} trains as well as BatchNorm",
             "§3.3, Fig. 5a", VGG, at(0.1, norm, BN), difference(train_accuracy(*EARLY)),
-            close(0.05), "the paper's curves are 0 to 4 points apart at step 1,000",
+            at_least(-0.05, opposite=-0.10),
+            "the paper's curves are 0 to 4 points apart at step 1,000",
             of_paper - train(Key(BN, 0.1), 1000),
+            amended=f"{ONE_SIDED}, by 0.05. The verdict is as it was: reproduced",
         ),
     ]  # fmt: skip
 

@@ -16,7 +16,7 @@ from experiments.running.study import Run, Study
 KINDS = ("vgg_cifar", "deep_linear", "theorems", "learning_rates")
 STEPS = 10
 SETTINGS = {
-    "model": "vgg11", "width": 0.5, "head": "linear", "data": "shapes", "batch_size": 16,
+    "model": "vgg11", "width": 0.5, "head": "linear", "data": "cifar10", "batch_size": 16,
     "steps": STEPS, "threads": 1, "record_every": 5,
 }  # fmt: skip
 

@@ -1,9 +1,6 @@
 """Claims: rules give the verdicts they promise, on studies whose numbers the test knows."""
 
-import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +11,15 @@ from claim_studies import (
     KINDS,
     claim,
     found,
+    named,
     pair,
     study,
     trained,
 )
 
 from experiments import claims
-from experiments.claiming import layers, rules
-from experiments.claiming.claim import Claim, at
+from experiments.claiming import layers, rules, table
+from experiments.claiming.claim import FIGURES, OTHERS, TEXT, Claim, at
 from experiments.claiming.evidence import Evidence, Key
 from experiments.claiming.metrics import difference, itself
 from minibn.errors import DataError
@@ -45,9 +43,9 @@ def test_an_opposite_that_holds_at_every_seed_is_contradicted(tmp_path: Path) ->
     ("ours", "reason"),
     [
         ([0.51, 0.49], "within the margin"),
-        ([0.6, 0.4], "seeds disagree (1 of 2 hold, 1 hold the opposite)"),
-        ([0.9, 0.9, 0.51], "seeds disagree (2 of 3 hold, 0 hold the opposite)"),
-        ([0.2, 0.49], "seeds disagree (0 of 2 hold, 1 hold the opposite)"),
+        ([0.6, 0.4], "seeds disagree: 1 of 2 hold, 1 the opposite"),
+        ([0.9, 0.9, 0.51], "2 of 3 hold, the rest lies within the margin"),
+        ([0.2, 0.49], "1 of 2 hold the opposite, the rest lies within the margin"),
         ([0.9], "n = 1"),
         ([0.1], "n = 1"),
     ],
@@ -215,83 +213,43 @@ def test_the_papers_own_curves_fulfil_every_rule_but_those_its_figures_contradic
     assert all(numbers[i].rule.opposite(numbers[i].paper or 0) for i in AGAINST_ITSELF)
 
 
-# The program
-
-
-def test_the_command_prints_the_table_and_writes_it_without_paths(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    made = study(tmp_path / "s", steps=2000, data_dir=str(tmp_path))
-    for seed in (0, 1):
-        trained(made, "batchnorm", seed, 0.9, steps=2000)
-        trained(made, "standard", seed, 0.5, steps=2000)
-        trained(made, "noisy-batchnorm", seed, 0.5, steps=2000)
-    linear = study(tmp_path / "linear", "deep_linear")
-    trained(linear, "batchnorm", lr=1e-6, diverged=4)
-    out = tmp_path / "out"
-    assert claims.main([str(made.folder), str(linear.folder), "--out", str(out)]) == 0
-    said = capsys.readouterr().out
-    row = next(line for line in said.splitlines() if "BatchNorm trains faster at lr 0.1" in line)
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[2:] == ["0.26", "0.4 (0.4 to 0.4), n = 2", "**reproduced**"]
-    assert "| **contradicted** |" in said  # noisy BatchNorm is far from BatchNorm here
-    text = (out / "claims.md").read_text()
-    content = json.loads((out / "claims.json").read_text(), parse_constant=lambda c: 1 / 0)
-    for written in (text, json.dumps(content)):
-        assert str(tmp_path) not in written
-    assert f"{len(claims.CLAIMS)} claims: " in text and row in text
-    for what in claims.CLAIMS:
-        assert text.count(f"`{what.id}`") == 1
-    entry = content["claims"][0]
-    assert entry["seeds"] == {"0": pytest.approx(0.4), "1": pytest.approx(0.4)}
-    assert (entry["n"], entry["verdict"]) == (2, "reproduced")
-    described = content["studies"]["deep_linear"]["runs"]["batchnorm-lr1e-06-seed0"]
-    assert described == {"result": {"status": "diverged", "step": 4}, "commit": "c"}
-    assert content["studies"]["vgg_cifar"]["settings"]["steps"] == 2000
-
-
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("id", "source"),
     [
-        ([], "which study?"),
-        (["nowhere"], "there is no study"),
-        (["s", "wide"], "like with like"),
-        (["s", "other"], "is a study of cooking. There are claims about deep_linear, "),
-        (["s", "--outt", "x"], "Did you mean --out?"),
+        ("noise-stops-std", TEXT),
+        ("bn-change", TEXT),
+        ("bn-loss-worse-at-0", FIGURES),
+        ("bn-mean-drifts-less", FIGURES),
+        ("dln-l2-as-bn", FIGURES),
+        ("bn-hessian-smaller", OTHERS),
+        ("gain-is-by-rates", OTHERS),
+        ("theorem-4.2b-convolutions", OTHERS),
     ],
 )
-def test_what_cannot_be_judged_ends_in_one_line(
-    words: list[str],
-    says: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    study(Path("s"))
-    study(Path("wide"), width=1.0)
-    study(Path("other"), "cooking")
-    assert claims.main(words) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("python -m experiments.claims: ") and says in line
+def test_who_says_so_is_told_by_the_place(id: str, source: str) -> None:
+    assert named(id).source == source
 
 
-def test_a_record_without_its_key_ends_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    made = study(tmp_path / "s", steps=1)
-    for variant in ("batchnorm", "standard"):
-        trained(made, variant, steps=1, landscape=[{"step": 0, "direction": "gradient"}])
-    assert claims.main([str(made.folder)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("lack 'losses'. Restore them, or train that run again.")
+def test_what_was_amended_is_marked_in_the_table_and_told_with_the_rules(tmp_path: Path) -> None:
+    made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
+    changed = claim(BETTER.metric, BETTER.rule, *BETTER.runs, amended="the margin was 7")
+    before, after = (found(what, made) for what in (BETTER, changed))
+    assert "†" in table.row(after) and "†" not in table.row(before)
+    assert "**Amended**: the margin was 7." in table.rules([after])
+    assert "Amended" not in table.rules([before])
+    assert "fixed before the runs, but for those marked as amended" in table.NOTE
 
 
-def test_claims_need_no_matplotlib(tmp_path: Path) -> None:
-    made = pair(tmp_path / "s", [0.9], [0.5])
-    program = (
-        "import sys; sys.modules['matplotlib'] = None; from experiments import claims; "
-        f"sys.exit(claims.main([{str(made.folder)!r}]))"
+def test_a_claim_about_vgg_is_not_judged_on_other_data(tmp_path: Path) -> None:
+    made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5], data="shapes")
+    assert found(BETTER, made).verdict.reason == (
+        "it is about data cifar10, these studies have shapes"
     )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True)
-    assert done.returncode == 0, done.stderr
+
+
+def test_one_number_that_two_claims_share_is_counted_as_one_measurement(tmp_path: Path) -> None:
+    made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
+    ids = ("mean-as-stable", "bn-mean-drifts-less", "theorem-4.1", "theorem-4.2a")
+    said = table.counts([found(named(id), made) for id in ids])
+    assert "- all, 4 claims: 0 reproduced, 0 contradicted, 4 undecided" in said
+    assert "- the paper's sentences, 3 claims" in said and "rest on 3 measurements" in said
