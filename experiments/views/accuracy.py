@@ -27,7 +27,7 @@ FAMILIES = {
     "lp": ("l1", "l2", "linf"),
     "others": (
         "layernorm", "groupnorm", "instancenorm", "rmsnorm", "weightstandardisation",
-        "frozen-batchnorm",
+        "groupnorm-weightstandardisation", "frozen-batchnorm",
     ),
 }  # fmt: skip
 MOST = 6  # curves of ours among which the paper's are still legible

@@ -5,7 +5,8 @@ curvature-lr0.1.png    g'Hg / g'g along the gradient, the largest eigenvalue and
                        begins to diverge
 
 A file a rate; none where nothing was recorded. A point a record, on a linear axis of steps, since
-the early ones are not recorded; the trace is an estimate (Hutchinson's), with its standard error.
+the early ones are not recorded; the trace is an estimate (Hutchinson's), of a single seed with its
+standard error: over several seeds the band says more.
 """
 
 from __future__ import annotations
@@ -42,15 +43,12 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
         for group in groups:
             for axes, of in zip(row, (_along, _largest, _trace), strict=True):
                 draw_curve(axes, _curve(group, of), group.colour, marker=".")
-            trace, error = _curve(group, _trace), _curve(group, _error)
-            row[2].errorbar(
-                trace.steps,
-                trace.median,
-                error.median,
-                color=group.colour,
-                linewidth=0,
-                elinewidth=0.8,
-            )
+            if len(group.records("curvature")) == 1:
+                trace, error = _curve(group, _trace), _curve(group, _error)
+                row[2].errorbar(
+                    trace.steps, trace.median, error.median, color=group.colour, linewidth=0,
+                    elinewidth=0.8,
+                )  # fmt: skip
         for axes, title in zip(row, TITLES, strict=True):
             axes.set(title=title, xlabel="step of training", ylabel="curvature")
             axes.set_yscale("symlog", linthresh=1, linscale=0.5)

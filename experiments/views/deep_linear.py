@@ -22,12 +22,13 @@ from experiments import paper
 from experiments.running.study import Run, Study
 from experiments.views import curvature, deep_linear_walks
 from experiments.views.deep_linear_tables import (
+    in_one_line,
     make_tables,
-    make_verdict,
     require_alike,
+    shown_layers,
     summary,
 )
-from experiments.views.drawing import PAPER, fan, legend_below, log_limits, pyplot, save
+from experiments.views.drawing import DOTTED, PAPER, fan, legend_below, log_limits, pyplot, save
 from experiments.views.series import (
     Curve,
     Group,
@@ -38,15 +39,13 @@ from experiments.views.series import (
     over_seeds,
     without_copies,
 )
-from experiments.views.shift import medians, of_layer
-from experiments.views.vgg_tables import write_summary
+from experiments.views.shift import by_layer, of_layer
+from experiments.views.tables import write_summary
 from minibn import checkpoint
 from minibn.errors import DataError
 
 THIN = 10  # a line of the loss has a point each so many steps
-DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 PAIR = ("standard", "batchnorm")  # of Fig. 3b
-DEPTH = paper.DEEP_LINEAR_LAYERS
 
 
 def draw(studies: Sequence[Study], out: Path | None = None) -> None:
@@ -61,7 +60,7 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     if not groups:
         raise DataError(f"{studies[0].folder} has no run with results yet.")
     require_alike(studies)
-    tables, verdict = make_tables(groups), make_verdict(groups)
+    tables, verdict = make_tables(groups), in_one_line(groups)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(out / "table.md", "\n\n".join([*tables, verdict]) + "\n")
     write_summary(out / "summary.json", summary(studies[0].settings, groups))
@@ -153,11 +152,6 @@ def _papers_handle(text: str, **style: Any) -> Any:
     return pyplot().Line2D([], [], color="0.35", label=text, **(style or PAPER))
 
 
-def shown_layers(depth: int) -> dict[int, int]:
-    """Layer -> the paper's layer of Fig. 3b that lies as deep."""
-    return {paper.same_depth(k, DEPTH, depth): k for k in paper.DEEP_LINEAR_SHIFT_LAYERS}
-
-
 def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path]:
     """Fig. 3b: standard and batchnorm, a row a rate."""
     found = [g for g in groups if g.records("shift") and g.variant in PAIR]
@@ -227,7 +221,7 @@ def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
     )
     for row, (lr, of_rate) in zip(grid, rates.items(), strict=True):
         for axes, measure in zip(row, measures, strict=True):
-            curves = [_by_layer(group, measure) for group in of_rate]
+            curves = [by_layer(group, measure) for group in of_rate]
             for group, curve in zip(of_rate, curves, strict=True):
                 draw_curve(axes, curve, group.colour, marker=".", markersize=4)
             if measure == "cosine":
@@ -245,15 +239,6 @@ def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
     )
     legend_below(figure, handles_of(found), title)
     return [save(figure, folder, "shift-layers")]
-
-
-def _by_layer(group: Group, measure: str) -> Curve:
-    """x: layers. Zeros, which a logarithmic axis can't show, are left out."""
-    layers = sorted({r["layer"] for s in group.records("shift") for r in s})
-    found = np.array([medians(group, layer, measure) for layer in layers], np.float64).T
-    if measure != "cosine":
-        found[found == 0] = np.nan
-    return over_seeds([(layers, values) for values in found])
 
 
 def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:

@@ -15,27 +15,28 @@ import numpy as np
 from experiments import paper
 from experiments.running.study import Run, Study
 from experiments.views.landscape import LOSS
-from experiments.views.probe_tables import ends
-from experiments.views.series import Group, numbers, over_training, spread
+from experiments.views.probe_tables import ends, median_of
+from experiments.views.series import Group, over_training, second_half, spread
 from experiments.views.shift import medians, of_layer
-from experiments.views.vgg_tables import seconds
-from minibn.errors import DataError
+from experiments.views.tables import JUDGED, require_same, seconds
 
 WINDOW = 50
 RATE = 1e-6  # of the paper's Figs. 5b, 10, 11b and 13
-SAME = ("depth", "width", "samples", "target_std", "loss_scale", "init", "norm_output")
+SAME = (
+    "depth",
+    "width",
+    "samples",
+    "target_std",
+    "loss_scale",
+    "init",
+    "norm_output",
+    "fixed_affine",
+)
 
 
 def require_alike(studies: Sequence[Study]) -> None:
     """Raise DataError unless the studies are of one network and problem."""
-    first = studies[0]
-    for study in studies[1:]:
-        for key in (*SAME, "fixed_affine"):
-            if study.settings[key] != first.settings[key]:
-                raise DataError(
-                    f"{study.folder} has {key} {study.settings[key]}, {first.folder} "
-                    f"{first.settings[key]}: figures compare like with like. Draw them apart."
-                )
+    require_same(studies, SAME)
 
 
 def loss_at(run: Run, step: int) -> float:
@@ -145,16 +146,11 @@ def landscape_table(groups: Sequence[Group]) -> str:
 
 def late_cosine(group: Group, layer: int) -> list[float]:
     """The mean cosine of the second half of training, for each seed."""
-    found = []
-    for steps, values in of_layer(group, layer, "cosine"):
-        late = values[np.array(steps) >= steps[-1] / 2]
-        found.append(float(np.nanmean(late)) if (~np.isnan(late)).any() else float("nan"))
-    return found
+    return [second_half(*seed) for seed in of_layer(group, layer, "cosine")]
 
 
-def layers_shown(group: Group) -> dict[int, int]:
+def shown_layers(depth: int) -> dict[int, int]:
     """Layer -> the paper's layer of Fig. 3b that lies as deep."""
-    depth = group.runs[0].config["settings"]["depth"]
     of = paper.DEEP_LINEAR_LAYERS
     return {paper.same_depth(k, of, depth): k for k in paper.DEEP_LINEAR_SHIFT_LAYERS}
 
@@ -162,7 +158,8 @@ def layers_shown(group: Group) -> dict[int, int]:
 def shift_table(groups: Sequence[Group]) -> str:
     rows = []
     for group in groups:
-        for layer, k in layers_shown(group).items() if group.records("shift") else ():
+        depth = group.runs[0].config["settings"]["depth"]
+        for layer, k in shown_layers(depth).items() if group.records("shift") else ():
             l2, cosine = paper.DEEP_LINEAR_SHIFT.get((group.variant, group.lr, k), (None, None))
             cells = [
                 f"{layer}" + (f" (paper's {k})" if k != layer else ""),
@@ -191,51 +188,35 @@ def _table(head: Sequence[str], rows: Sequence[str]) -> str:
     return "\n".join([f"| {' | '.join(names)} |", "|" + "---|" * len(names), *rows])
 
 
-def make_verdict(groups: Sequence[Group]) -> str:
-    """One paragraph: which of the paper's findings the medians over seeds show, at the largest
-    rate, and which they don't."""
+def in_one_line(groups: Sequence[Group]) -> str:
+    """The numbers that the paper compares, at the largest rate: the median over seeds for each
+    variant. What they say of the paper is judged by the rules of `experiments.claims`."""
     lr = max(group.lr for group in groups)
-    at = {group.variant: group for group in groups if group.lr == lr}
-    last = min(s[-1]["step"] + 1 for group in at.values() for s in group.records("metrics"))
-    lines = []
-
-    def compare(
-        claim: str, less: str, more: str, of: Callable[[Group], Sequence[float]], when: str
-    ) -> None:
-        if less in at and more in at and of(at[less]) and of(at[more]):
-            a, b = (np.median(of(at[variant])) for variant in (less, more))
-            if not np.isnan([a, b]).any():
-                seen = "" if a < b else "NOT seen: "
-                lines.append(f"{seen}{claim} ({a:.3g} against {b:.3g} {when})")
-
-    for step in sorted({min(1000, last), last}):
-        for norm, name in (("batchnorm", "BatchNorm"), ("l1", "l1"), ("l2", "l2"), ("linf", "l∞")):
-            claim = f"{name} trains faster than the standard network"
-            compare(claim, norm, "standard", partial(losses_at, step=step), f"at step {step:,}")
-    for other in ("batchnorm", "l2", "linf"):
-        compare(f"l1 beats {other}", "l1", other, partial(losses_at, step=last), f"at {last:,}")
-    for k in paper.DEEP_LINEAR_SHIFT_LAYERS:
-        compare(
-            f"BatchNorm has no less covariate shift, layer {k}", "standard", "batchnorm",
-            partial(_shift_as_deep, k=k), "median of l2",
-        )  # fmt: skip
-    measures = {
-        "effective beta is": ("median", partial(over_walks, of=beta)),
-        "largest effective beta is": ("", partial(_largest, of=beta)),
-        "largest loss along a walk is": ("", partial(_largest, of=lambda r: ends(r, LOSS)[1])),
-        "band of losses along a walk is": ("decades, median", partial(over_walks, of=decades)),
+    of_rate = [group for group in groups if group.lr == lr]
+    last = min(s[-1]["step"] + 1 for group in of_rate for s in group.records("metrics"))
+    measures: dict[str, Callable[[Group], Sequence[float]]] = {
+        f"loss at step {step:,}": partial(losses_at, step=step)
+        for step in sorted({min(1000, last), last})
     }
-    for what, (when, of) in measures.items():
-        compare(f"BatchNorm's {what} smaller", "batchnorm", "standard", of, when)
-    seeds = max(len(group.runs) for group in groups)
+    for k in paper.DEEP_LINEAR_SHIFT_LAYERS:
+        measures[f"l2 of the covariate shift, layer {k}, median"] = partial(_shift_as_deep, k=k)
+    measures["effective beta, median"] = partial(over_walks, of=beta)
+    measures["effective beta, largest"] = partial(_largest, of=beta)
+    measures["band of losses along a walk, median decades"] = partial(over_walks, of=decades)
+    parts = []
+    for what, of in measures.items():
+        found = [(group.variant, of(group)) for group in of_rate]
+        texts = [f"{v} {np.median(x):.3g}" for v, x in found if x and not np.isnan(x).any()]
+        parts += [f"{what}: {', '.join(texts)}"] if texts else []
+    seeds = max(len(group.runs) for group in of_rate)
     count = f"{seeds} seed{'s' * (seeds != 1)}"
-    text = "; ".join(lines or ["nothing to compare"]).replace(" )", ")")
-    return f"Verdict at lr {lr:g}, {count}: {text}."
+    return f"Verdict at lr {lr:g}, {count}: {'; '.join(parts)}. {JUDGED[seeds > 1]}"
 
 
 def _shift_as_deep(group: Group, k: int) -> list[float]:
     """The median l2 of the layer that lies as deep as the paper's layer k, for each seed."""
-    layer = next(ours for ours, theirs in layers_shown(group).items() if theirs == k)
+    depth = group.runs[0].config["settings"]["depth"]
+    layer = next(ours for ours, theirs in shown_layers(depth).items() if theirs == k)
     return medians(group, layer, "l2") if group.records("shift") else []
 
 
@@ -256,9 +237,9 @@ def _of_run(run: Run) -> dict[str, Any]:
     config, metrics = run.config, run.records("metrics")
     sparse = [m for m in metrics if m["step"] % WINDOW == 0 or m is metrics[-1]]
     walks = [r for r in run.records("landscape") if r["direction"] == "gradient"]
-    shifts: dict[int, list[float | None]] = {}
+    shifts: dict[int, list[dict[str, Any]]] = {}
     for record in run.records("shift"):
-        shifts.setdefault(record["layer"], []).append(record["l2"])
+        shifts.setdefault(record["layer"], []).append(record)
     return {
         "variant": config["variant"],
         "lr": config["lr"],
@@ -270,7 +251,7 @@ def _of_run(run: Run) -> dict[str, Any]:
         "walk_step": [r["step"] for r in walks],
         "walk_loss": [[_short(v) for v in ends(r, LOSS)] for r in walks],
         "beta": [_short(beta(r)) for r in walks],
-        "shift_l2": {layer: _short(float(np.median(numbers(v)))) for layer, v in shifts.items()},
+        "shift_l2": {layer: _short(median_of(of, "l2")) for layer, of in shifts.items()},
         "seconds": seconds(run),
         "environment": config["environment"],
         "data_fingerprint": config["data_fingerprint"],

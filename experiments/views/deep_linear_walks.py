@@ -17,9 +17,17 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.views.drawing import PAPER, early_steps, legend_below, log_limits, pyplot, save
-from experiments.views.landscape import CHANGE, LINES, LOSS, band, effective_beta
-from experiments.views.series import Curve, Group, draw_curve, middle_of, numbers
+from experiments.views.drawing import (
+    DOTTED,
+    PAPER,
+    early_steps,
+    legend_below,
+    log_limits,
+    pyplot,
+    save,
+)
+from experiments.views.landscape import CHANGE, LINES, LOSS, band, effective_beta, shade
+from experiments.views.series import Group, draw_curve, middle_of, numbers
 
 RATE = 1e-6  # of the paper's Figs. 10, 11b and 13
 ROWS = {
@@ -27,7 +35,6 @@ ROWS = {
     CHANGE: "‖∇L(w - ηd) - ∇L(w)‖ (l2)",
     "beta": "effective beta",
 }
-DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}
 LEVEL = {"color": "0.35", "linestyle": "--", "linewidth": 1}
 
 
@@ -66,8 +73,7 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
             [values for _, values in largest],
         )
         for axes, group, (low, high) in zip(row, groups, pairs, strict=True):
-            _shade(axes, low.below(10 * limits[1]), high.below(10 * limits[1]), group.colour)
-            axes.set(yscale="log", ylim=limits)
+            shade(axes, low, high, group.colour, limits)
         for axes, group, (steps, values) in zip(row, groups, largest, strict=False):
             axes.plot(steps, values, color=group.colour, **PAPER)
     betas = [effective_beta(group) for group in groups]
@@ -109,14 +115,6 @@ def _largest_losses(group: Group) -> tuple[Sequence[float], np.ndarray]:
         return (), np.array([])
     losses = paper.DEEP_LINEAR_LARGEST_LOSS[group.variant]
     return paper.DEEP_LINEAR_WALK_STEPS, np.array(losses)
-
-
-def _shade(axes: Any, low: Curve, high: Curve, shade: str) -> None:
-    """The band of the median seed, and paler what any seed reached."""
-    axes.fill_between(low.steps, low.low, high.high, color=shade, alpha=0.15, linewidth=0)
-    axes.fill_between(low.steps, low.median, high.median, color=shade, alpha=0.4, linewidth=0)
-    for end in (low.median, high.median):
-        axes.plot(low.steps, end, color=shade, linewidth=0.8)
 
 
 def gradient_change(groups: Sequence[Group], lr: float, folder: Path) -> Path:

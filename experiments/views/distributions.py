@@ -19,13 +19,14 @@ import numpy as np
 from experiments import paper
 from experiments.running.study import Run
 from experiments.views.accuracy import families
-from experiments.views.drawing import colour, fan, legend_below, pyplot, save, smooth
-from experiments.views.series import Group, grouped, main_rate
+from experiments.views.drawing import PAPER, colour, fan, legend_below, pyplot, save, smooth
+from experiments.views.series import RATE, Group, grouped, main_rate
 from experiments.views.vgg_tables import first_seeds, first_units, successive
 
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1, 2 and 8
 SHOWN = 11  # the layer of Fig. 6
 RIDGES = 9  # histograms of a panel
+PAPERS = {"mean": paper.DRIFT, "var": paper.VARIANCE_DRIFT}
 
 
 def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -66,7 +67,7 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
             if seen:
                 quantiles = np.array([r["quantiles"] for r in seen])
                 fan(axes, [r["step"] for r in seen], quantiles, colour(variant))
-        row[0].set_ylabel(_title(layer, of_paper).replace(" (", "\n("), fontsize=8)
+        row[0].set_ylabel(f"value\n{_title(layer, of_paper)}".replace(" (", "\n("), fontsize=8)
     for axes, (variant, _) in zip(grid[0], recorded, strict=True):
         axes.set_title(variant, color=colour(variant))
     for axes in grid[-1]:
@@ -83,28 +84,33 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
 def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> list[Path]:
     """Fig. 8: how mean and variance change between successive steps, and since the first.
 
-    Solid: at the activation; dotted: at the norm's input. After a BatchNorm the batch mean is
-    beta and the variance gamma² by definition, so the dotted line is the fair comparison.
+    Solid: at the activation; dashed: at the norm's input. After a BatchNorm the batch mean is
+    beta and the variance gamma² by definition, so the dashed line is the fair comparison. Dotted
+    with dots: the paper's median over training, at the activation, to the next step.
     """
     recorded = _recorded(runs)
     if not recorded:
         return []
     plt = pyplot()
     columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
-    names = {"mean": "mean", "var": "variance"}
+    names, theirs = {"mean": "mean", "var": "variance"}, False
     figure, grid = plt.subplots(
         len(layers), 4, figsize=(14, 1.9 * len(layers)), sharex=True, squeeze=False
     )
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
         for axes, (moment, first) in zip(row, columns, strict=True):
             for variant, series in recorded:
-                for place, style in (("activation", "-"), ("norm_input", ":")):
+                for place, style in (("activation", "-"), ("norm_input", "--")):
                     records = series.get((layer, place), [])
                     steps, change = (_since_first if first else successive)(records, moment)
                     if steps:
                         name = variant + (": norm's input" if place == "norm_input" else "")
                         line = smooth(change, 3)
                         axes.plot(steps, line, style, color=colour(variant), label=name)
+                if not first:
+                    theirs |= _papers_median(
+                        axes, runs, PAPERS[moment].get((variant, of_paper)), variant
+                    )
             axes.set_yscale("log")
             axes.minorticks_off()
             since = "since step 0" if first else "to the next step"
@@ -113,14 +119,30 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
     for axes in grid[-1]:
         axes.set_xlabel("step")
     handles, _ = grid[0][0].get_legend_handles_labels()
+    if theirs:
+        text = "the paper's median at the activation"
+        handles.append(plt.Line2D([], [], color="0.35", **PAPER, label=text))
     title = f"mean and variance of one unit, lr {main_rate(grouped(runs)):g}, one seed"
     legend_below(figure, handles, title, columns=6)
     return [save(figure, folder, "drift")]
 
 
+def _papers_median(axes: Any, runs: Sequence[Run], median: float | None, variant: str) -> bool:
+    """Draw the paper's median change over the steps of ours; whether there is one."""
+    settings = runs[0].config["settings"]
+    comparable = settings["data"] == "cifar10" and main_rate(grouped(runs)) == RATE
+    if median is None or not comparable or not axes.lines:
+        return False
+    last = max(line.get_xdata()[-1] for line in axes.lines)
+    axes.plot([0, last], [median, median], color=colour(variant), **PAPER, zorder=3)
+    return True
+
+
 def _since_first(records: list[dict[str, Any]], moment: str) -> tuple[list[int], list[float]]:
-    """|moment(t) - moment(0)| for every recorded t after the first."""
-    later = [r for r in records if r["step"] > 0]
+    """|moment(t) - moment(0)| at every recorded t after the first: not at the t + 1 behind it,
+    which is there for the change to the next step and would make pairs of points."""
+    recorded = {r["step"] for r in records}
+    later = [r for r in records if r["step"] > 0 and r["step"] - 1 not in recorded]
     return [r["step"] for r in later], [
         max(abs(r[moment] - records[0][moment]), 1e-12) for r in later
     ]
@@ -162,7 +184,7 @@ def _layer(run: Run) -> int:
 
 
 def _ridges(axes: Any, records: list[dict[str, Any]], shade: str) -> None:
-    """Histograms of equal area, each standing on a line of its own; 98 % of all values in view."""
+    """Histograms of equal height, each on a line of its own; 98 % of all values in view."""
     places = np.unique(np.linspace(0, len(records) - 1, RIDGES).round().astype(int))
     chosen = [records[i] for i in places]
     ends = [(r["quantiles"][0], r["quantiles"][-1]) for r in chosen]

@@ -24,11 +24,13 @@ COLOURS = {
     "instancenorm": "#8c8c8c",
     "rmsnorm": "#25048b",
     "weightstandardisation": "#b08cf5",
+    "groupnorm-weightstandardisation": "#4e075f",
     "frozen-batchnorm": "#045c5c",
 }
 UNKNOWN = "#5f5f5f"  # a variant of somebody else's
 DASHES = ("-", "--", "-.", ":")
 PAPER = {"linestyle": (0, (1, 1.5)), "linewidth": 1.1, "marker": "o", "markersize": 3.0}
+DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}  # one number of the paper's, as a line
 
 
 def colour(variant: str) -> str:

@@ -37,6 +37,7 @@ from experiments.views.series import (
     numbers,
     over_seeds,
     seeds_of,
+    stands_for,
 )
 
 LOSS, CHANGE = "losses", "gradient_change"
@@ -83,9 +84,14 @@ def effective_beta(group: Group, direction: str = "gradient") -> Curve:
 
 
 def share(group: Group, flag: str, direction: str = "gradient") -> float:
-    """The share of walks with this flag ("saturated", "at_ceiling"), over all seeds."""
-    walks = [r for s in group.records("landscape", direction=direction) for r in s]
-    return float(np.mean([bool(r[flag]) for r in walks]))
+    """The share of training with this flag ("saturated", "at_ceiling"): each walk counts for the
+    steps up to the next one. The mean over the seeds."""
+    seeds = group.records("landscape", direction=direction)
+    shares = [
+        np.average([bool(r[flag]) for r in s], weights=stands_for([r["step"] for r in s]))
+        for s in seeds
+    ]
+    return float(np.mean(shares))
 
 
 def file_name(view: str, lr: float, direction: str = "gradient") -> str:
@@ -106,12 +112,13 @@ def landscape(runs: Sequence[Run], folder: Path) -> list[Path]:
         handles = [
             plt.Line2D(
                 [], [], color=g.colour, linewidth=2,
-                label=f"{g.variant} (beta saturated in {share(g, 'saturated', direction):.0%})",
+                label=f"{g.variant} (beta saturated in {share(g, 'saturated', direction):.0%} of "
+                "training)",
             )
             for g in pair
         ]  # fmt: skip
         handles += _references(plt, pair, lr, direction)
-        legend_below(figure, handles, _title(pair, lr, direction), columns=4)
+        legend_below(figure, handles, _title(pair, lr, direction), columns=3)
         paths.append(save(figure, folder, file_name("landscape", lr, direction)))
     return paths
 
@@ -188,7 +195,7 @@ def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direct
         theirs = [np.ravel(PAPERS[key][v][:seen]) for v in known & set(PAPERS[key])]
         limits = log_limits((c.median for pair in bands for c in pair), theirs)
         for column, group, (low, high) in zip(columns, groups, bands, strict=True):
-            _shade(column[i], low, high, group.colour, limits)
+            shade(column[i], low, high, group.colour, limits)
             plain_numbers(column[i])
             if beside:
                 _papers_band(column[i], group, key)
@@ -207,13 +214,13 @@ def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direct
         early_steps(axes, last)
 
 
-def _shade(axes: Any, low: Curve, high: Curve, shade: str, limits: tuple[float, float]) -> None:
+def shade(axes: Any, low: Curve, high: Curve, colour: str, limits: tuple[float, float]) -> None:
     """The band of the median seed, and paler what any seed reached. Infinity leaves the axis."""
     low, high = low.below(10 * limits[1]), high.below(10 * limits[1])
-    axes.fill_between(low.steps, low.low, high.high, color=shade, alpha=0.15, linewidth=0)
-    axes.fill_between(low.steps, low.median, high.median, color=shade, alpha=0.4, linewidth=0)
+    axes.fill_between(low.steps, low.low, high.high, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(low.steps, low.median, high.median, color=colour, alpha=0.4, linewidth=0)
     for end in (low.median, high.median):
-        axes.plot(low.steps, end, color=shade, linewidth=0.8)
+        axes.plot(low.steps, end, color=colour, linewidth=0.8)
     axes.set(yscale="log", ylim=limits)
 
 

@@ -29,7 +29,7 @@ from experiments.views.learning_rates_tables import (
     grid_table,
     largest,
     middle_rate,
-    outcomes,
+    outcomes_of,
     rates_of,
     stable_table,
     summary,
@@ -56,7 +56,7 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     require_alike(studies)
     settings = studies[0].settings
     runs = without_copies(run for study in studies for run in study.runs())
-    found = outcomes(runs)
+    found = outcomes_of(studies)
     if not found:
         raise DataError(f"{studies[0].folder} has no run that ended. Continue it with --resume.")
     grid = sorted({lr for study in studies for lr in study.settings["lr"]})
@@ -126,6 +126,8 @@ def bars(axes: Any, found: Sequence[Outcome], variants: Sequence[str]) -> None:
         seeds = sorted({o.seed for o in found if o.variant == variant})
         for lr in rates_of(found, variant):
             for seed, o in at(found, variant, lr).items():
+                if not o.ran:
+                    continue
                 place = row + 0.75 * ((seeds.index(seed) + 0.5) / len(seeds) - 0.5)
                 axes.plot(
                     lr, place, color=colour(variant), linestyle="", markersize=3.5,
@@ -181,7 +183,7 @@ def diverged_and_other(
     """(run, [another at its rate and seed], the step at which it diverged)."""
     named = {(r.config["variant"], r.config["lr"], r.config["seed"]): r for r in runs}
     bad = sorted(
-        (o for o in found if o.status == DIVERGED),
+        (o for o in found if o.status == DIVERGED and o.ran),
         key=lambda o: (o.variant != "standard", o.lr, o.seed),
     )
     for o in bad:

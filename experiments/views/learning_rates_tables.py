@@ -16,7 +16,9 @@ more stable. The largest rate that *learns* is the largest at which the run lear
 rates do: the reading that favours each variant.
 
 A variant's *best* rate has the highest training accuracy (mean over seeds; it is never chosen by
-the test set). A diverged run counts as chance in accuracies.
+the test set). A diverged run counts as chance in accuracies. So does a rate that a study left out
+because every seed of it diverged at a lower one: else the mean of a variant over several studies
+would be that of the seeds that survived.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.study import Run
+from experiments.running.study import Run, Study
 from experiments.views.drawing import in_order
-from experiments.views.series import spread
-from experiments.views.vgg_tables import seconds
+from experiments.views.series import spread, without_copies
+from experiments.views.tables import seconds
 
 CLASSES = 10  # of both data sets
 CHANCE = 1 / CLASSES
@@ -44,7 +46,8 @@ LEARNS, AT_CHANCE, DIVERGED = "learns", "at chance", "diverged"
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended. Loss and `train` are means over the last tenth of the steps; `test` is NaN
-    where it was not measured; `step` is that of divergence."""
+    where it was not measured; `step` is that of divergence. A diverged one without a step was left
+    out, for a lower rate had diverged: see `left_out`."""
 
     variant: str
     lr: float
@@ -54,6 +57,10 @@ class Outcome:
     train: float = CHANCE
     test: float = CHANCE
     step: int | None = None
+
+    @property
+    def ran(self) -> bool:
+        return self.status != DIVERGED or self.step is not None
 
 
 def outcome(run: Run) -> Outcome | None:
@@ -73,9 +80,40 @@ def outcome(run: Run) -> Outcome | None:
 
 def outcomes(runs: Iterable[Run]) -> list[Outcome]:
     """Of the runs that ended, by variant in the order of figures, rate and seed."""
-    found = [o for o in map(outcome, runs) if o]
+    return sorted_as_drawn(o for o in map(outcome, runs) if o)
+
+
+def sorted_as_drawn(found: Iterable[Outcome]) -> list[Outcome]:
+    found = list(found)
     order = in_order(o.variant for o in found)
     return sorted(found, key=lambda o: (order.index(o.variant), o.lr, o.seed))
+
+
+def left_out(found: Sequence[Outcome], grid: Iterable[float]) -> list[Outcome]:
+    """What one study with these outcomes did not run of the grid, since every seed of it diverged
+    at a lower rate. Each counts as diverged."""
+    missing = []
+    for variant in dict.fromkeys(o.variant for o in found):
+        of = [o for o in found if o.variant == variant]
+        end = barrier((o.lr, o.status == DIVERGED) for o in of)
+        ran = {(o.lr, o.seed) for o in of}
+        missing += [
+            Outcome(variant, lr, seed, DIVERGED)
+            for lr in grid
+            for seed in sorted({o.seed for o in of})
+            if lr > end and (lr, seed) not in ran
+        ]
+    return missing
+
+
+def outcomes_of(studies: Sequence[Study]) -> list[Outcome]:
+    """`outcomes` of all runs of the studies, each once, and what a study left out of the rates of
+    all of them, unless another ran it."""
+    grid = sorted({lr for study in studies for lr in study.settings["lr"]})
+    missing = [o for study in studies for o in left_out(outcomes(study.runs()), grid)]
+    ended = outcomes(without_copies(run for study in studies for run in study.runs()))
+    found = {(o.variant, o.lr, o.seed): o for o in [*missing, *ended]}
+    return sorted_as_drawn(found.values())
 
 
 def largest_stable(runs: Iterable[Run], *, learns: bool = True) -> dict[str, dict[int, float]]:
@@ -188,23 +226,25 @@ def grid_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
     """Markdown: training accuracy, a row a variant, a column a rate."""
     rows = [f"| variant | {' | '.join(f'{lr:g}' for lr in grid)} |", "|---" * (len(grid) + 1) + "|"]
     for variant in dict.fromkeys(o.variant for o in found):
-        end = barrier((o.lr, o.status == DIVERGED) for o in found if o.variant == variant)
-        cells = [_cell(list(at(found, variant, lr).values()), lr > end) for lr in grid]
+        cells = [_cell(list(at(found, variant, lr).values())) for lr in grid]
         rows.append(f"| {variant} | {' | '.join(cells)} |")
     note = (
         "(training accuracy by rate, mean over seeds, a diverged run counted as chance; in "
-        "brackets how many did not learn; not run: above a rate at which every seed diverged)"
+        "brackets how many did not learn; not run: left out, for a lower rate diverged at every "
+        "seed of the study; counts as diverged)"
     )
     return "\n".join(rows) + "\n\n" + note
 
 
-def _cell(there: Sequence[Outcome], skipped: bool) -> str:
+def _cell(there: Sequence[Outcome]) -> str:
     if not there:
-        return "not run" if skipped else ""
-    count = [(s, sum(o.status == s for o in there)) for s in (AT_CHANCE, DIVERGED)]
+        return ""
+    statuses = [o.status if o.ran else "not run" for o in there]
+    count = [(s, statuses.count(s)) for s in (AT_CHANCE, DIVERGED, "not run")]
     failed = ", ".join(f"{n} {s}" for s, n in count if n)
-    if count[1][1] == len(there):
-        return f"diverged at step {spread([o.step or 0 for o in there], 'g')}"
+    if all(o.status == DIVERGED for o in there):
+        steps = [o.step for o in there if o.step is not None]
+        return f"diverged at step {spread(steps, 'g')}" if steps else "not run"
     return f"{np.mean([o.train for o in there]):.3f}" + (f" ({failed})" if failed else "")
 
 
@@ -293,7 +333,7 @@ def summary(
         "largest_that_learns": largest(found),
         "best_rate": {v: best_rate(found, v) for v in variants},
         "gains_over_standard": {v: gains(found, v) for v in variants if v != "standard"},
-        "runs": [asdict(o) for o in found],
+        "runs": [asdict(o) for o in found if o.ran],
         "seconds": round(sum(map(seconds, runs)), 1),
         "environment": runs[0].config["environment"],
         "data_fingerprint": sorted({run.config["data_fingerprint"] for run in runs}),

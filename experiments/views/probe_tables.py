@@ -1,7 +1,8 @@
 """Walks and covariate shift in numbers: markdown tables beside the paper's, and summaries.
 
-Medians over training weigh each record by the steps it stands for. Several seeds: their median,
-with the least and the largest in brackets.
+Medians and shares over training weigh each record by the steps up to the next; the largest value
+and the mean cosine of the second half don't. Several seeds: their median, with the least and the
+largest in brackets; of shares, their mean.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from experiments import paper
 from experiments.running.study import Run
 from experiments.views.landscape import CHANGE, LOSS, share, walked
-from experiments.views.series import RATE, Group, numbers, over_training, spread
+from experiments.views.series import RATE, Group, numbers, over_training, second_half, spread
 from experiments.views.shift import MEASURES, measured, medians, of_layer, shown
 
 
@@ -72,7 +73,8 @@ def landscape_table(runs: Sequence[Run]) -> str:
     )
     note = (
         "(widths: largest minus least over the step sizes of a walk, median over training; change: "
-        "l2 change of the gradient; beta: the largest of a walk; the paper's are over 15,000 steps)"
+        "l2 change of the gradient; beta: the largest of a walk; saturated, at ceiling: shares of "
+        "training; the paper's are over 15,000 steps)"
     )
     return _table(names, rows, note)
 
@@ -108,13 +110,6 @@ def steps_table(runs: Sequence[Run]) -> str:
     )
     note = "(least to largest over the walk; the paper's loss holds a weight penalty of about 2)"
     return _table(names, rows, note)
-
-
-def second_half(steps: Sequence[int], values: np.ndarray) -> float:
-    """The mean over the second half of training; nan without a value."""
-    late = values[np.asarray(steps) >= steps[-1] / 2]
-    late = late[~np.isnan(late)]
-    return float(late.mean()) if len(late) else float("nan")
 
 
 def shift_table(runs: Sequence[Run]) -> str:
@@ -170,13 +165,14 @@ def summary(run: Run, points: int) -> dict[str, Any]:
         by_layer.setdefault(record["layer"], []).append(record)
     if by_layer:
         content["shift"] = {
-            measure: [_short(_median(by_layer[layer], measure)) for layer in sorted(by_layer)]
+            measure: [_short(median_of(by_layer[layer], measure)) for layer in sorted(by_layer)]
             for measure in MEASURES
         }
     return content
 
 
-def _median(records: list[dict[str, Any]], measure: str) -> float:
+def median_of(records: Sequence[dict[str, Any]], measure: str) -> float:
+    """The median over training of a measure of one layer's shift records."""
     values = numbers([r.get(measure) for r in records], null=np.nan)
     return over_training([r["step"] for r in records], values)
 

@@ -124,13 +124,24 @@ def over_training(steps: Sequence[float], values: Sequence[float] | np.ndarray) 
     known = ~np.isnan(values)
     if not known.any():
         return float("nan")
-    at, seen = np.asarray(steps, np.float64)[known], np.asarray(values, np.float64)[known]
-    if len(at) == 1:
-        return float(seen[0])
-    weights = np.append(np.diff(at), at[-1] - at[-2])
+    seen = np.asarray(values, np.float64)[known]
     order = np.argsort(seen)
-    below = np.cumsum(weights[order])
+    below = np.cumsum(stands_for(np.asarray(steps)[known])[order])
     return float(seen[order][np.searchsorted(below, below[-1] / 2)])
+
+
+def stands_for(steps: Sequence[float] | np.ndarray) -> np.ndarray:
+    """How many steps each of some ascending ones stands for: those up to the next; the last as many
+    as the one before it."""
+    at = np.asarray(steps, np.float64)
+    return np.append(np.diff(at), at[-1] - at[-2]) if len(at) > 1 else np.ones(len(at))
+
+
+def second_half(steps: Sequence[int], values: np.ndarray) -> float:
+    """The mean over the second half of training; nan without a value."""
+    late = values[np.asarray(steps) >= steps[-1] / 2]
+    late = late[~np.isnan(late)]
+    return float(late.mean()) if len(late) else float("nan")
 
 
 def draw_curve(axes: Any, curve: Curve, shade: str, **style: Any) -> None:

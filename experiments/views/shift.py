@@ -20,6 +20,7 @@ import numpy as np
 from experiments import paper
 from experiments.running.study import Run
 from experiments.views.drawing import (
+    DOTTED,
     early_steps,
     legend_below,
     log_limits,
@@ -48,7 +49,7 @@ MEASURES = {
     "var_drift": "|change of a unit's variance|",
     "wasserstein": "Wasserstein distance",
 }
-DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}
+PAPERS = "the paper's: median of l2, mean of the cosine's second half"
 
 
 def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -162,7 +163,7 @@ def _legend(plt: Any, figure: Any, groups: Sequence[Group]) -> None:
     colours = {group.variant: group.colour for group in groups}
     handles = [plt.Line2D([], [], color=c, linewidth=2, label=v) for v, c in colours.items()]
     ideal = "ideal: cosine 1 (l2: 0, below any logarithmic axis)"
-    theirs = "the paper's: median of l2, mean of the cosine's second half; dot: its l2 at the start"
+    theirs = f"{PAPERS}; dot: its l2 at the start"
     handles += [
         plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=ideal),
         plt.Line2D([], [], color="0.35", **DOTTED, label=theirs),
@@ -181,7 +182,7 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
     for lr, groups in measured(runs).items():
         figure, grid = plt.subplots(2, 3, figsize=(12, 6.6), sharex=True)
         for axes, (measure, label) in zip(grid.flat, MEASURES.items(), strict=True):
-            curves = [_by_layer(group, measure) for group in groups]
+            curves = [by_layer(group, measure) for group in groups]
             for group, curve in zip(groups, curves, strict=True):
                 draw_curve(axes, curve, group.colour, marker=".", markersize=5)
             axes.set_title(label, fontsize=10)
@@ -205,7 +206,7 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
         handles.append(plt.Line2D([], [], color="0.35", linestyle="--", label="ideal cosine"))
         if any((g.variant, lr, k) in paper.SHIFT for g in groups for k in paper.SHIFT_LAYERS):
             style = {"linestyle": "", "marker": "o", "markerfacecolor": "white"}
-            handles.append(plt.Line2D([], [], color="0.35", **style, label="the paper's"))
+            handles.append(plt.Line2D([], [], color="0.35", **style, label=PAPERS))
         title = (
             f"Covariate shift of every layer from a step to the next, lr {lr:g} "
             f"({middle_of(groups)})\nby definition, layer 1 has l2 = 0, and behind a BatchNorm "
@@ -216,8 +217,8 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-def _by_layer(group: Group, measure: str) -> Curve:
-    """x: layers. Zeros, which a logarithmic axis can't show, are left out."""
+def by_layer(group: Group, measure: str) -> Curve:
+    """Medians over training; x: layers. Zeros, which a logarithmic axis can't show, are missing."""
     layers = sorted({r["layer"] for s in group.records("shift") for r in s})
     by_seed: list[list[float]] = [medians(group, layer, measure) for layer in layers]
     found = np.array(by_seed, np.float64).T

@@ -30,20 +30,20 @@ from experiments.views.theorems_tables import (
 from minibn import checkpoint
 
 POINTS: dict[str, Any] = {"linewidth": 1.4, "marker": ".", "markersize": 4}
-REMOVED = {
-    "mean": ("#1f77b4", "mean (along 1)"),
-    "correlation": ("#c0392b", "correlation (along y_hat)"),
-}
+# No variant's colours: at least 20 from each of them in CIELAB.
+PLUM, GREEN, FOREST = "#90135d", "#2ad096", "#164a01"
+PINK, LIME, LILAC = "#f187db", "#a8c428", "#a558e3"
+REMOVED = {"mean": (PLUM, "mean (along 1)"), "correlation": (GREEN, "correlation (along y_hat)")}
 FACTORS = {
-    "scaling": ("#111111", "-", "gamma²/sigma²"),
-    "reduction": ("#2ca02c", "--", "‖∇_y L̂‖²/‖∇_y L‖²"),
-    "weight_reduction": ("#8a1ff0", "-", "‖∇_w L̂‖²/‖∇_w L‖²"),
+    "scaling": (FOREST, "-", "gamma²/sigma²"),
+    "reduction": (PINK, "--", "‖∇_y L̂‖²/‖∇_y L‖²"),
+    "weight_reduction": (LIME, "-", "‖∇_w L̂‖²/‖∇_w L‖²"),
 }
 LINES = {
-    "4.1": ("#1f77b4", "-", "4.1"), "4.2a": ("#2ca02c", "-", "4.2a"),
-    "4.2 Hessian": ("#8c564b", "-", "4.2, full Hessian"), "4.5": ("#8c8c8c", "-", "4.5"),
-    "4.1 printed": ("#c0392b", "--", "4.1 of v3 (1/√m)"),
-    "4.1 without eps": ("#e08e0b", "--", "4.1 with 1/m, no eps"),
+    "4.1": (PLUM, "-", "4.1"), "4.2a": (GREEN, "-", "4.2a"),
+    "4.2 Hessian": (FOREST, "-", "4.2, full Hessian"), "4.5": (LILAC, "-", "4.5"),
+    "4.1 printed": (PINK, "--", "4.1 of v3 (1/√m)"),
+    "4.1 without eps": (LIME, "--", "4.1 with 1/m, no eps"),
 }  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from experiments.views import landscape as landscape_figures
 from experiments.views import probe_tables
 from experiments.views import shift as shift_figures
 from experiments.views.series import ReadOnce, grouped, without_copies
+from experiments.views.tables import write_summary
 from experiments.views.vgg_tables import (
     against_the_paper,
     drift_table,
@@ -36,7 +37,6 @@ from experiments.views.vgg_tables import (
     make_verdict,
     require_alike,
     summary,
-    write_summary,
 )
 from minibn import checkpoint
 from minibn.errors import DataError

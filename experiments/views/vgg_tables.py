@@ -1,10 +1,8 @@
-"""The numbers of `vgg_cifar` runs as text: table, verdict, and the paper's beside ours."""
+"""The numbers of `vgg_cifar` runs as text: table, verdict in one line, the paper's beside ours."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,25 +12,22 @@ from experiments.running.study import Run, Study
 from experiments.views import probe_tables
 from experiments.views.drawing import smooth
 from experiments.views.series import grouped, main_rate, spread
-from minibn import checkpoint
-from minibn.errors import DataError
+from experiments.views.tables import JUDGED, require_same, seconds
 
 LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
 MARGIN = 0.02  # accuracies nearer than this count as alike
-FAILS = 0.2  # a network below this has not left chance
+# Of these the paper says something; of the first pair also at other rates.
+COMPARED = (
+    ("batchnorm", "standard"), ("batchnorm", "noisy-batchnorm"), ("noisy-batchnorm", "standard"),
+    ("standard", "noisy-standard"), ("l1", "batchnorm"), ("l2", "batchnorm"),
+    ("linf", "batchnorm"),
+)  # fmt: skip
 POINTS, WALKS = 900, 400  # of all runs together in a summary, which is to stay a small file
 
 
 def require_alike(studies: Sequence[Study]) -> None:
     """Raise DataError unless the studies are of one network, data set and length."""
-    first = studies[0]
-    for study in studies[1:]:
-        for key in ("model", "width", "head", "data", "batch_size", "steps"):
-            if study.settings[key] != first.settings[key]:
-                raise DataError(
-                    f"{study.folder} has {key} {study.settings[key]}, {first.folder} "
-                    f"{first.settings[key]}: figures compare like with like. Draw them apart."
-                )
+    require_same(studies, ("model", "width", "head", "data", "batch_size", "steps"))
 
 
 def final_train(run: Run) -> float:
@@ -64,56 +59,41 @@ def make_table(runs: list[Run]) -> str:
 
 
 def make_verdict(runs: list[Run]) -> str:
-    """One line: which of the paper's findings these runs show, and which they don't.
+    """One line: training accuracies, and which of two variants that the paper compares is ahead.
 
-    A finding is seen if accuracies differ by more than MARGIN in the mean, and each seed of the one
-    lies above each of the other. Runs that have not ended are left out: a shorter one would lose.
-    The claims table (`experiments.claims`) judges more strictly.
+    One is ahead if the mean accuracies differ by more than MARGIN, and each seed of it lies above
+    each of the other. Runs that have not ended are left out: a shorter one would lose. What that
+    says of the paper is judged by the rules of `experiments.claims`.
     """
     groups = grouped(run for run in runs if run.result)
     if not groups:
         return "Verdict: none yet, for no run has ended."
     rate = main_rate(groups)
     scores = {(g.variant, g.lr): [final_train(run) for run in g.runs] for g in groups}
-    score = {variant: values for (variant, lr), values in scores.items() if lr == rate}
-    claims = (
-        ("batchnorm", "standard", "BatchNorm trains faster than the standard network"),
-        ("batchnorm", "noisy-batchnorm", "noise slows BatchNorm down"),
-        ("noisy-batchnorm", "standard", "noisy BatchNorm still beats the standard network"),
-        ("standard", "noisy-standard", "the same noise holds the standard network back"),
-    )
-    lines = []
-    for better, worse, claim in claims:
-        if better in score and worse in score:
-            lines.append(_beats(score[better], score[worse], claim))
-    for variant in ("l1", "l2", "linf"):
-        if variant in score and "batchnorm" in score:
-            ours, theirs = np.mean(score[variant]), np.mean(score["batchnorm"])
-            as_well = f"{variant} trains as well as BatchNorm ({ours:.2f} against {theirs:.2f})"
-            lines.append(as_well if ours > theirs - MARGIN else f"NOT seen: {as_well}")
-    for lr in sorted({group.lr for group in groups if group.lr > rate}):
-        both = [scores.get((variant, lr)) for variant in ("batchnorm", "standard")]
-        if both[0] and both[1]:
-            ours, theirs = np.mean(both[0]), np.mean(both[1])
-            fails = (
-                f"at lr {lr:g} BatchNorm trains and the standard network does not "
-                f"({ours:.2f} against {theirs:.2f})"
-            )
-            seen = max(both[1]) < FAILS < min(both[0]) - MARGIN
-            lines.append(fails if seen else f"NOT seen: {fails}")
-    seeds = max(len(values) for values in score.values())
-    return (
-        f"Verdict at lr {rate:g}, {seeds} seed{'s' * (seeds != 1)}: "
-        + "; ".join(lines or ["nothing to compare"])
-        + "."
-    )
+    pairs = [
+        (a, b, lr)
+        for a, b in COMPARED
+        for lr in sorted({group.lr for group in groups}, key=lambda lr: (lr != rate, lr))
+        if (a, lr) in scores and (b, lr) in scores
+        if lr == rate or (a, b) == COMPARED[0]
+    ]
+    lines = [
+        _compared((a, scores[a, lr]), (b, scores[b, lr])) + ("" if lr == rate else f" at lr {lr:g}")
+        for a, b, lr in pairs
+    ]
+    seeds = max(len(values) for (_, lr), values in scores.items() if lr == rate)
+    count = f"{seeds} seed{'s' * (seeds != 1)}"
+    text = "; ".join(lines or ["nothing to compare"])
+    return f"Verdict at lr {rate:g}, {count}, training accuracy: {text}. {JUDGED[seeds > 1]}"
 
 
-def _beats(better: list[float], worse: list[float], claim: str) -> str:
-    text = f"{claim} ({np.mean(better):.2f} against {np.mean(worse):.2f})"
-    if np.mean(better) <= np.mean(worse) + MARGIN:
-        return f"NOT seen: {text}"
-    return text if min(better) > max(worse) else f"undecided, seeds overlap: {text}"
+def _compared(one: tuple[str, list[float]], other: tuple[str, list[float]]) -> str:
+    first, second = sorted((one, other), key=lambda named: -np.mean(named[1]))
+    (a, best), (b, worst) = first, second
+    if np.mean(best) - np.mean(worst) <= MARGIN:
+        return f"{a} {np.mean(best):.2f} and {b} {np.mean(worst):.2f} lie within {MARGIN:g}"
+    word = "is ahead of" if min(best) > max(worst) else "overlaps with"
+    return f"{a} {np.mean(best):.2f} {word} {b} {np.mean(worst):.2f}"
 
 
 def around(records: list[dict[str, Any]], step: int, window: int) -> float | None:
@@ -236,18 +216,6 @@ def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str,
         "environments": environments,  # a run names its own by its place here
         "runs": content,
     }
-
-
-def write_summary(path: Path, content: dict[str, Any]) -> None:
-    """JSON with a line a run."""
-    head = json.dumps({**content, "runs": None}, indent=2).removesuffix("null\n}")
-    lines = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in content["runs"].items())
-    checkpoint.write_text(path, f"{head}{{\n{lines}\n  }}\n}}\n")
-
-
-def seconds(run: Run) -> float:
-    """Time spent training, over every sitting."""
-    return round(sum(record["seconds"] for record in run.records("timings")), 1)
 
 
 def _rounded(values: list[float], window: int) -> list[float]:

@@ -209,6 +209,17 @@ def kept(*modules: Any) -> Iterator[dict[str, Any]]:
         pyplot().close(figure)
 
 
+def cut_off(figure: Any) -> list[str]:
+    """The legends of a figure that reach beyond its left or right edge, with their labels."""
+    renderer = figure.canvas.get_renderer()
+    width = figure.bbox.width
+    return [
+        str([text.get_text() for text in legend.get_texts()])
+        for legend in figure.legends
+        if (box := legend.get_window_extent(renderer)).x0 < 0 or box.x1 > width
+    ]
+
+
 def covered(figure: Any) -> list[str]:
     """The legends of a figure that lie over one of its panels, with its labels."""
     renderer = figure.canvas.get_renderer()

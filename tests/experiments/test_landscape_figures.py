@@ -170,10 +170,16 @@ def test_a_walk_that_was_not_finite_leaves_the_panel_at_its_top(tmp_path, kept):
 
 
 def test_the_legend_says_how_often_beta_was_saturated(tmp_path, kept):
-    walks = [{"step": s, "saturated": s == 0} for s in range(4)]
+    walks = [{"step": s, "saturated": s == 0} for s in (0, 5, 10, 15)]
     landscape_figures.draw(with_walks(tmp_path / "a", "standard", walks).runs(), tmp_path)
     texts = [text.get_text() for text in kept["landscape-lr0.1"].legends[0].get_texts()]
-    assert "standard (beta saturated in 25%)" in texts
+    assert "standard (beta saturated in 25% of training)" in texts
+
+
+def test_a_flag_counts_for_the_steps_up_to_the_next_walk(tmp_path):
+    walks = [{"step": s, "saturated": s < 5} for s in (0, 1, 2, 10, 20)]
+    group = grouped(with_walks(tmp_path / "a", "standard", walks).runs())[0]
+    assert landscape_figures.share(group, "saturated") == pytest.approx(10 / 30)
 
 
 def test_lines_of_the_gradients_change_go_from_blue_to_red(drawn):
@@ -213,10 +219,24 @@ def test_the_largest_eigenvalue_is_drawn_and_an_undefined_curvature_left_out(tmp
     assert trace.lines[0].get_ydata().tolist() == [1]
 
 
+def test_the_error_of_the_trace_is_drawn_of_a_single_seed_alone(tmp_path, kept):
+    for name, seeds in (("one", [0]), ("two", [0, 1])):
+        plan = [("l1", 0.1, seed) for seed in seeds]
+        study = synthetic.study(tmp_path / name, plan, streams=("curvature",))
+        curvature_figures.draw(study.runs(), tmp_path)
+        trace = kept["curvature-lr0.1"].axes[2]
+        assert len(trace.containers) == (seeds == [0]), name
+
+
 def test_no_legend_lies_over_a_panel(drawn):
     assert len(drawn) == 7
     for name, figure in drawn.items():
         assert synthetic.covered(figure) == [], name
+
+
+def test_no_legend_is_cut_off(drawn):
+    for name, figure in drawn.items():
+        assert synthetic.cut_off(figure) == [], name
 
 
 def test_the_table_holds_medians_over_training_beside_the_papers(tmp_path):
@@ -234,7 +254,7 @@ def test_the_table_holds_medians_over_training_beside_the_papers(tmp_path):
     assert (row["change, step 0"], row["change, step 0+"]) == ("140", "135")
     assert (row["beta: median"], row["beta: median+"]) == ("20", "20.0")
     assert (row["beta: largest"], row["beta: largest+"]) == ("24", "25")
-    assert (row["beta, step 0"], row["saturated"], row["at ceiling"]) == ("24", "25%", "0%")
+    assert (row["beta, step 0"], row["saturated"], row["at ceiling"]) == ("24", "33%", "0%")
 
 
 def test_equal_steps_stand_beside_the_papers(tmp_path):

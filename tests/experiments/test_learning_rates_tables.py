@@ -22,6 +22,7 @@ from experiments.views.learning_rates_tables import (
     largest,
     outcome,
     outcomes,
+    outcomes_of,
     smallest_common_rate,
     stable_table,
 )
@@ -221,9 +222,45 @@ def test_the_tables_tell_edges_of_the_grid_failures_and_what_was_not_run() -> No
     assert "| l1 | 0.1 | none | none |  |  |" in stable
     rows = grid_table(found, grid).splitlines()
     assert rows[0] == "| variant | 0.1 | 0.2 | 0.8 | 1.6 |"
-    assert rows[2] == "| standard | 0.305 | 0.405 | diverged at step 7 | not run |"
+    assert rows[2] == "| standard | 0.305 | 0.405 | diverged at step 7 |  |"
     assert rows[3] == "| batchnorm | 0.355 | 0.505 | 0.705 | 0.150 (1 at chance) |"
     assert rows[4] == "| l1 | 0.100 (1 at chance) |  |  |  |", "not yet"
+
+
+def seed_by_seed(tmp_path: Path) -> list[Study]:
+    """A study a seed: seed 0 diverged at 0.2 and was not run at 0.4; seeds 1 and 2 learn there."""
+    studies = [a_study(tmp_path / f"seed{seed}") for seed in range(3)]
+    for seed, study in enumerate(studies):
+        written(study.folder, ("batchnorm", 0.1, seed), accuracy=0.4)
+        written(study.folder, ("batchnorm", 0.2, seed), diverged=None if seed else 5, accuracy=0.4)
+        if seed:
+            written(study.folder, ("batchnorm", 0.4, seed), accuracy=0.5)
+    return studies
+
+
+def test_a_rate_left_out_because_a_lower_one_diverged_counts_as_diverged(tmp_path: Path) -> None:
+    found = outcomes_of(seed_by_seed(tmp_path))
+    (missing,) = [o for o in found if not o.ran]
+    assert (missing.lr, missing.seed, missing.train) == (0.4, 0, 0.1)
+    row = grid_table(found, (0.1, 0.2, 0.4)).splitlines()[2]
+    assert row == "| batchnorm | 0.400 | 0.300 (1 diverged) | 0.367 (1 not run) |"
+    assert best_rate(found, "batchnorm") == 0.1, "the mean of the survivors is best at 0.4"
+    assert largest(found, learns=False) == {"batchnorm": {0: 0.1, 1: 0.4, 2: 0.4}}
+
+
+def test_what_one_study_left_out_and_another_ran_counts_as_it_ended(tmp_path: Path) -> None:
+    studies = seed_by_seed(tmp_path)
+    other = a_study(tmp_path / "other")
+    written(other.folder, ("batchnorm", 0.4, 0), accuracy=0.6)
+    found = outcomes_of([*studies, other])
+    assert all(o.ran for o in found) and len(found) == 9
+
+
+def test_a_rate_that_is_still_to_be_run_is_not_counted(tmp_path: Path) -> None:
+    study = a_study(tmp_path / "study")
+    written(study.folder, ("batchnorm", 0.1, 0), diverged=2)
+    written(study.folder, ("batchnorm", 0.1, 1))
+    assert len(outcomes_of([study])) == 2, "seed 1 did not diverge: 0.2 and 0.4 are to be run"
 
 
 @pytest.mark.parametrize("command", ["--resume", "figures"])

@@ -8,7 +8,7 @@ import synthetic
 
 from experiments import paper
 from experiments.running.study import write_json
-from experiments.views import probe_tables
+from experiments.views import probe_tables, series
 from experiments.views import shift as shift_figures
 from experiments.views.drawing import COLOURS
 from experiments.views.series import grouped
@@ -106,14 +106,20 @@ def test_every_layer_is_shown_and_what_has_no_value_is_left_out(study, drawn):
     }
 
 
+def test_every_figure_says_which_of_the_papers_numbers_it_shows(drawn):
+    for name in ("shift", "shift-layers-lr0.1"):
+        texts = [text.get_text() for text in drawn[name].legends[0].get_texts()]
+        assert any(text.startswith(shift_figures.PAPERS) for text in texts), name
+
+
 def test_an_undefined_cosine_is_passed_over(tmp_path):
     study = synthetic.study(tmp_path / "study", [("standard", 0.1, 0)], streams=("shift",))
     run = rewritten(study, lambda r: {"cosine": None if r["step"] < 100 else 0.25})
     group = grouped([run])[0]
     assert shift_figures.medians(group, 5, "cosine") == [0.25]
     steps, values = shift_figures.of_layer(group, 5, "cosine")[0]
-    assert probe_tables.second_half(steps, values) == 0.25
-    assert np.isnan(probe_tables.second_half(steps, np.full(len(steps), np.nan)))
+    assert series.second_half(steps, values) == 0.25
+    assert np.isnan(series.second_half(steps, np.full(len(steps), np.nan)))
 
 
 def test_no_legend_lies_over_a_panel(study, drawn):

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import synthetic
 
+from experiments import paper
+from experiments.vgg.settings import VARIANTS
 from experiments.views import accuracy as accuracy_figures
 from experiments.views import distributions as distribution_figures
 from experiments.views import drawing as figures
-from experiments.views import series, vgg_tables
+from experiments.views import series, tables, vgg_tables
+from experiments.views import theorems as theorems_figures
 
 NOWHERE = Path("nowhere")  # a folder for figures that are not saved
 MANY = [(v, 0.1, seed) for v in synthetic.KINDS for seed in range(3)]
@@ -108,6 +111,21 @@ def test_distributions_and_drift_show_the_papers_four_variants(views):
     assert shown == {figures.COLOURS[v] for v in four}
 
 
+def test_the_papers_median_drift_stands_beside_changes_to_the_next_step_alone(views):
+    for i, axes in enumerate(views["drift"].axes):
+        layer, column = list(paper.LAYERS)[i // 4], i % 4
+        table = {0: paper.DRIFT, 2: paper.VARIANCE_DRIFT}.get(column, {})
+        expected = {(figures.COLOURS[v], table[v, k]) for v, k in table if k == layer}
+        assert {(line.get_color(), line.get_ydata()[0]) for line in papers(axes)} == expected
+
+
+def test_what_moved_since_step_0_is_drawn_at_the_recorded_steps_and_not_at_those_behind_them(views):
+    since = views["drift"].axes[1].lines
+    assert {tuple(line.get_xdata()) for line in since} == {(50, 100, 150)}
+    mean = [{"step": s, "mean": m} for s, m in ((0, 1.0), (1, 9.0), (50, 3.0), (51, 7.0))]
+    assert distribution_figures._since_first(mean, "mean") == ([50], [2.0])
+
+
 def test_no_legend_of_many_runs_lies_over_a_panel(views):
     for name, figure in views.items():
         assert synthetic.covered(figure) == [], name
@@ -146,7 +164,7 @@ def test_the_summary_of_sixty_runs_is_a_small_file(tmp_path):
     streams = ("metrics", "test", "landscape", "shift")
     study = synthetic.study(tmp_path / "study", plan, steps=300, every=20, streams=streams)
     content = vgg_tables.summary(study.settings, study.runs(), 6)
-    vgg_tables.write_summary(tmp_path / "summary.json", content)
+    tables.write_summary(tmp_path / "summary.json", content)
     assert (tmp_path / "summary.json").stat().st_size < 150_000
     assert json.loads((tmp_path / "summary.json").read_text()) == content
     assert content["environments"] == [synthetic.ENVIRONMENT]
@@ -163,6 +181,25 @@ def test_the_colours_of_before_are_as_they_were():
     first = {"standard": "#c0392b", "batchnorm": "#1f77b4"}
     second = {"noisy-batchnorm": "#2ca02c", "noisy-standard": "#e08e0b"}
     assert list(figures.COLOURS.items())[:4] == [*first.items(), *second.items()]
+
+
+def test_every_variant_has_a_colour_and_stands_in_a_figure_of_its_family():
+    assert set(figures.COLOURS) == set(VARIANTS)
+    families = [v for family in accuracy_figures.FAMILIES.values() for v in family]
+    assert sorted([*families, *accuracy_figures.BESIDE]) == sorted(VARIANTS)
+
+
+def test_the_figure_of_the_theorems_has_no_variants_colours():
+    shades = {s for s, _ in theorems_figures.REMOVED.values()}
+    shades |= {
+        s for s, *_ in (*theorems_figures.FACTORS.values(), *theorems_figures.LINES.values())
+    }
+    distances = {
+        (shade, variant): np.linalg.norm(lab(shade, "none") - lab(other, "none"))
+        for shade in shades
+        for variant, other in figures.COLOURS.items()
+    }
+    assert min(distances.values()) > 20, min(distances, key=distances.get)
 
 
 # Severe forms as matrices on linear RGB (Machado, Oliveira & Fernandes 2009)
