@@ -61,12 +61,12 @@ class Settings:
 
 
 SEEDS = {"quick": (0,), "cpu": (0, 1, 2), "paper": (0,)}
-LINEAR = ("standard", "batchnorm", "l1", "l2", "linf")
 ALL = ("standard", "batchnorm", "noisy-batchnorm", "l1", "l2", "linf", "noisy-standard")
+QUIET = ("standard", "batchnorm", "l1", "l2", "linf")
 # (learning rate, variants) of the VGG trainings: Figs. 1 to 6, 8, 11 and 12 need no other.
 VGG_RUNS = ((0.1, ALL), (0.5, ALL[:2]), (0.01, ALL[:2]))
 # (learning rate, variants) of the deep linear network: Figs. 3b, 5b, 9, 10, 11b and 13.
-LINEAR_RUNS = ((1e-6, LINEAR), (1e-7, LINEAR[:2]))
+LINEAR_RUNS = ((1e-6, QUIET), (1e-7, QUIET[:2]))
 
 VGG_FLAGS = {
     "quick": ["--quick", "--probe-every", "25", "--shift-every", "50", "--curvature-every", "100"],
@@ -76,19 +76,12 @@ VGG_FLAGS = {
         *("--eval-every", "500", "--checkpoint-every", "250", "--curvature-every", "500"),
     ],
     "paper": [
-        "--probe-every",
-        "100",
-        "--shift-every",
-        "100",
-        "--eval-every",
-        "1000",
-        "--curvature-every",
-        "1000",
+        *("--probe-every", "100", "--shift-every", "100"),
+        *("--eval-every", "1000", "--curvature-every", "1000"),
     ],
 }
-# The deep linear network is small: the paper's own scale is affordable everywhere but in `quick`.
-LINEAR_FLAGS = {"quick": ["--quick"], "cpu": [], "paper": []}
-THEOREM_FLAGS = {"quick": ["--quick"], "cpu": [], "paper": []}
+# Of the deep linear network and the theorems the paper's own scale, their default, is affordable.
+OTHER_FLAGS = {"quick": ["--quick"], "cpu": [], "paper": []}
 RATES = ("0.05", "0.1", "0.2", "0.4", "0.8", "1.6", "3.2", "6.4")
 RATES_FLAGS = {
     "quick": ["--quick"],
@@ -96,6 +89,7 @@ RATES_FLAGS = {
     "cpu": [
         *("--model", "vgg11", "--width", "0.25", "--steps", "200", "--threads", "1"),
         *("--test-size", "2000", "--lr", *RATES),
+        *("--variants", *QUIET),
     ],
     "paper": [],
 }
@@ -142,13 +136,13 @@ def jobs(s: Settings) -> list[Job]:
         for kind, module, runs, flags in (
             ("vgg", "vgg_cifar", VGG_RUNS, [*VGG_FLAGS[s.scale], *where, *data,
                                             "--probe-directions", "gradient", "random"]),
-            ("linear", "deep_linear", LINEAR_RUNS, LINEAR_FLAGS[s.scale]),
+            ("linear", "deep_linear", LINEAR_RUNS, OTHER_FLAGS[s.scale]),
         ):  # fmt: skip
             for lr, variants in runs:
                 given = ("--lr", f"{lr:g}", "--seed", str(seed), "--variants", *variants)
                 found.append(Job(f"{kind}-lr{lr:g}-seed{seed}", module, (*flags, *given)))
         one = ("--seed", str(seed))
-        found.append(Job(f"theorems-seed{seed}", "theorems", (*THEOREM_FLAGS[s.scale], *one)))
+        found.append(Job(f"theorems-seed{seed}", "theorems", (*OTHER_FLAGS[s.scale], *one)))
         rates = (*RATES_FLAGS[s.scale], *where, *data, *one)
         found.append(Job(f"rates-seed{seed}", "learning_rates", rates))
     return found
