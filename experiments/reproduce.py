@@ -222,6 +222,20 @@ def views(folder: Path, done: Sequence[Job]) -> list[Job]:
     return [Job("figures", "draw", studies), Job("claims", "claims", studies)] if studies else []
 
 
+def spent(folder: Path, done: Sequence[Job]) -> str:
+    """What the studies took, by what their clocks said in each sitting."""
+    seconds = {
+        job.name: sum(
+            record["seconds"]
+            for run in Study(folder / job.name).runs()
+            for record in run.records("timings")
+        )
+        for job in done
+    }
+    lines = [f"{name}: {clock(taken)}" for name, taken in seconds.items()]
+    return "\n".join([*lines, f"All: {clock(sum(seconds.values()))}, one study after another."])
+
+
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work."""
     one_of("--scale", s.scale, tuple(SEEDS))
@@ -245,7 +259,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         at_once = s.jobs or (1 if s.scale == "paper" else cores())
         print(f"{folder}: {len(todo)} of {len(everything)} studies to do, {at_once} at once.")
         failed = work(todo, folder, at_once)
-        for view in views(folder, [job for job in everything if Book(folder).has(job)]):
+        done = [job for job in everything if Book(folder).has(job)]
+        if done:
+            print(spent(folder, done), flush=True)
+        for view in views(folder, done):
             out = ["--out", str(folder / view.name)]
             command = [sys.executable, "-m", f"experiments.{view.module}", *view.flags, *out]
             if subprocess.run(command, check=False).returncode:

@@ -16,6 +16,7 @@ from experiments import reproduce, vgg_cifar
 from experiments.reproduce import SEEDS, Book, Job, Settings, jobs, main
 from experiments.running.command_line import parse
 from experiments.running.session import preset, stored
+from experiments.running.study import Run
 from experiments.vgg import settings as vgg_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -71,6 +72,19 @@ def test_what_is_done_is_skipped(scripts: Any, capsys: pytest.CaptureFixture) ->
     assert main([]) == main([]) == 0
     assert Path("times.txt").read_text() == "x"
     assert "0 of 1 studies to do" in capsys.readouterr().out
+
+
+def test_it_says_what_each_study_took_in_all_its_sittings(
+    scripts: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    run = Run(tmp_path / "runs/reproduce/quick/one/runs/batchnorm")
+    run.begin({})
+    for step in (10, 20):
+        run.stream("timings").append({"step": step, "seconds": 40.0})
+    run.cut(100)
+    scripts(one=ONCE)
+    main([])
+    assert "one: 80 s" in capsys.readouterr().out
 
 
 def test_a_job_with_other_flags_than_those_it_was_done_with_is_done_again(scripts: Any) -> None:
