@@ -15,27 +15,28 @@ makes it hard.
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Callable
+from functools import partial
 
 from minibn import nn
 from minibn.nn.init import glorot_uniform
 from minibn.nn.module import Buffer, Initializer, Module, Parameter, ones, zeros
-from reference_models.vgg import NORMS as ALL_NORMS
+from reference_models.norms import NORMS as ALL_NORMS
+from reference_models.norms import Norm, maker_of, standardises
 
-# Instance norm needs pixels, and the standardised weights are a convolution's. VGG's groups of 16
-# channels would be pairs here, and a normalised pair is ±1: so two groups, or one.
-NORMS = {
-    name: make
-    for name, make in ALL_NORMS.items()
-    if name not in ("instance", "weight", "group+weight")
-} | {"group": lambda width: nn.GroupNorm(2 if width % 2 == 0 else 1, width)}
+# Instance norm needs pixels. VGG's groups of 16 channels would be pairs here, and a normalised pair
+# is ±1: so two groups, or one.
+NORMS = {name: make for name, make in ALL_NORMS.items() if name != "instance"}
+NORMS |= dict.fromkeys(
+    ("group", "group+weight"), lambda width: nn.GroupNorm(2 if width % 2 == 0 else 1, width)
+)
 
 
 def deep_linear(
     depth: int = 25,
     width: int = 10,
     *,
-    norm: str = "none",
+    norm: Norm = "none",
     norm_output: bool = False,
     affine: bool = True,
     init: Initializer = glorot_uniform,
@@ -43,37 +44,41 @@ def deep_linear(
     """A deep linear network (N, width) -> (N, width), of layers linear1, norm1, linear2, ... Not
     initialised yet.
 
-    norm: a name of NORMS, behind every layer but the last; with norm_output
-    behind the last as well (the output is then centred and scaled, and only its gamma and beta can
-    reach the targets). affine=False keeps each norm's gamma at 1 and beta at 0.
+    norm: a name of NORMS ("l1", or another reading of the paper such as "l1-centred"), or one's own
+    function width -> Module. It stands behind every layer but the last, with norm_output behind the
+    last as well (the output is then centred and scaled, and only its gamma and beta can reach the
+    targets). "weight" and "group+weight" standardise the matrices of these layers. affine=False
+    keeps each norm's gamma, or each matrix's gain, at 1 and beta at 0.
     Raises ValueError for an unknown norm, fewer than one layer or a width below 1.
 
     >>> net = deep_linear(3, norm="batch")
     >>> [name for name, _ in net.children()]
     ['linear1', 'norm1', 'linear2', 'norm2', 'linear3']
     """
-    if norm not in NORMS:
-        near = difflib.get_close_matches(str(norm), NORMS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(NORMS)}."
-        raise ValueError(f"deep_linear: norm {norm!r} is unknown. {hint}")
+    make = maker_of("deep_linear", norm, NORMS)
     if depth < 1:
         raise ValueError(f"deep_linear: depth={depth} must be 1 layer or more.")
     if width < 1:
         raise ValueError(f"deep_linear: width={width} must be 1 unit or more.")
     parts: dict[str, Module] = {}
-    make = NORMS[norm]
     for layer in range(1, depth + 1):
-        parts[f"linear{layer}"] = nn.Linear(width, width, bias=False, init=init)
-        if make is not None and (layer < depth or norm_output):
-            parts[f"norm{layer}"] = made = make(width)
-            if not affine:
-                _fix_affine(made)
+        stands = layer < depth or norm_output
+        behind = make(width) if make is not None and stands else None
+        kind: Callable[..., Module] = nn.Linear
+        if stands and standardises(norm):  # no ReLU follows: a factor of 1 keeps the variance
+            kind = partial(nn.WSLinear, scaled=behind is None, factor=1.0)
+        parts[f"linear{layer}"] = kind(width, width, bias=False, init=init)
+        if behind is not None:
+            parts[f"norm{layer}"] = behind
+    if not affine:
+        for part in parts.values():
+            _fix_affine(part)
     return nn.Sequential(**parts)
 
 
-def _fix_affine(norm: Module) -> None:
-    """Gamma and beta as buffers: kept at 1 and 0, not trained."""
-    for name, start in (("gamma", ones), ("beta", zeros)):
-        part = getattr(norm, name, None)
-        if isinstance(part, Parameter):
-            setattr(norm, name, Buffer(part.shape, start))
+def _fix_affine(part: Module) -> None:
+    """Gamma, beta and gain as buffers: kept at 1, 0 and 1, not trained."""
+    for name, start in (("gamma", ones), ("beta", zeros), ("gain", ones)):
+        free = getattr(part, name, None)
+        if isinstance(free, Parameter):
+            setattr(part, name, Buffer(free.shape, start))

@@ -11,14 +11,15 @@ linear layers together, and a layer has the same name in every variant ("conv3.w
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Callable
 from functools import partial
 
 from minibn import nn
 from minibn.nn.init import glorot_uniform
 from minibn.nn.module import Initializer, Module
+from reference_models.norms import NORMS, Norm, choose, maker_of, standardises
+
+__all__ = ["NORMS", "VGG", "hidden_widths", "layer_count", "vgg"]
 
 VGG: dict[str, tuple[int | str, ...]] = {
     "vgg11": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
@@ -28,36 +29,6 @@ VGG: dict[str, tuple[int | str, ...]] = {
     "vgg19": (64, 64, "M", 128, 128, "M", 256, 256, 256, 256, "M",
               512, 512, 512, 512, "M", 512, 512, 512, 512, "M"),
 }  # fmt: skip
-
-
-def _groups_of_16(channels: int) -> Module:
-    """GroupNorm by 16 channels, or as many as divide them: Wu & He's 32 groups of 512."""
-    return nn.GroupNorm(channels // math.gcd(channels, 16), channels)
-
-
-# What stands behind a convolution. With "weight" it is in the convolution: its filters are
-# standardised, and scaled too if no norm follows.
-NORMS: dict[str, Callable[[int], Module] | None] = {
-    "none": None,
-    "batch": nn.BatchNorm,
-    "l1": partial(nn.LpBatchNorm, p=1),
-    "l2": partial(nn.LpBatchNorm, p=2),
-    "linf": partial(nn.LpBatchNorm, p=math.inf),
-    "layer": partial(nn.LayerNorm, axes="example"),
-    "group": _groups_of_16,
-    "instance": nn.InstanceNorm,
-    "rms": partial(nn.RMSNorm, axes="example"),
-    "weight": None,
-    "group+weight": _groups_of_16,
-    "frozen": nn.FrozenBatchNorm,
-}
-
-
-def _choose(what: str, name: str, table: dict) -> None:
-    if name not in table:
-        near = difflib.get_close_matches(str(name), table, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(table)}."
-        raise ValueError(f"vgg: {what} {name!r} is unknown. {hint}")
 
 
 def hidden_widths(head: str) -> tuple[int, ...]:
@@ -75,7 +46,7 @@ def vgg(
     *,
     width: float = 1.0,
     head: str = "linear",
-    norm: str = "none",
+    norm: Norm = "none",
     noise: bool = False,
     norm_head: bool = False,
     norm_layers: str = "all",
@@ -86,8 +57,9 @@ def vgg(
     """A VGG for images (N, 32, 32, channels) -> logits (N, classes). Not initialised yet.
 
     width scales the convolutions' channels; head gives the hidden linear widths ("linear": none);
-    norm (a name of NORMS) and noise stand behind every convolution, with `norm_head` behind hidden
-    linear layers too; norm_layers="last" leaves out all norms but the last (Bjorck et al. 2018).
+    norm and noise stand behind every convolution, with `norm_head` behind hidden linear layers too;
+    norm_layers="last" leaves out all norms but the last (Bjorck et al. 2018). norm: a name of NORMS
+    ("l1", or another reading of the paper such as "l1-centred"), or a function channels -> Module.
     A layer whose norm has a beta has no bias: where each channel is centred its gradient would be
     zero, and so all these networks have the same parameters. (In the norm of l1, l2 and linf, which
     is that of values not yet centred, a bias would still count.) Images of another size don't fit
@@ -98,12 +70,13 @@ def vgg(
     >>> net = vgg("vgg11", width=0.25, norm="batch")
     >>> sum(p.size for p in net.parameters())
     579098
+    >>> own = vgg(norm=lambda channels: nn.LpBatchNorm(channels, p=1, momentum=0.01))
     """
-    _choose("model", model, VGG)
-    _choose("norm", norm, NORMS)
+    choose("vgg", "model", model, VGG)
+    make = maker_of("vgg", norm, NORMS)
     if not 0 < width < float("inf"):
         raise ValueError(f"vgg: width={width} must be a positive number.")
-    _choose("norm_layers", norm_layers, dict.fromkeys(("all", "last")))
+    choose("vgg", "norm_layers", norm_layers, dict.fromkeys(("all", "last")))
     hidden = hidden_widths(head)
     if norm == "instance" and norm_head and hidden:
         raise ValueError(
@@ -115,7 +88,6 @@ def vgg(
 
     def norm_of(features: int) -> Module | None:
         """The norm behind the present layer."""
-        make = NORMS[norm]
         stands = layer == last or (layer < last and norm_layers == "all")
         return make(features) if make is not None and stands else None
 
@@ -139,7 +111,9 @@ def vgg(
                 f"Use at least {1 / int(entry):g}."
             )
         behind = norm_of(filters)
-        kind = partial(nn.WSConv2d, scaled=behind is None) if "weight" in norm else nn.Conv2d
+        kind: Callable[..., Module] = nn.Conv2d
+        if standardises(norm):
+            kind = partial(nn.WSConv2d, scaled=behind is None)
         bias = not hasattr(behind, "beta")
         parts[f"conv{layer}"] = kind(depth, filters, 3, padding=1, bias=bias, init=init)
         finish(behind)

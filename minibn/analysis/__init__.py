@@ -4,9 +4,11 @@ probe                 a walk along the gradient: loss, gradient change, effectiv
 covariate_shift       Definition 2.1 of Santurkar et al. 2018, for every layer
 distribution_shift    moments' drift and Wasserstein distance: the original notion
 Hessian               along the gradient, its largest eigenvalues, its trace
-units_at              the units of a BatchNorm, whose theorems are in `minibn.analysis.theorems`
+units_at              the units of a BatchNorm on a batch; `units` is the module
+theorems              the module of what the paper proves about them, both sides
 """
 
+from minibn.analysis import theorems, units
 from minibn.analysis.covariate_shift import (
     LayerShift,
     UnitShift,
@@ -19,7 +21,7 @@ from minibn.analysis.curvature import (
     curvature_along_gradient,
     hessian_eigenvalues,
     hessian_trace,
-)  # fmt: skip
+)
 from minibn.analysis.probe import Probe, probe
 from minibn.analysis.state import held, snapshot
 from minibn.analysis.units import Units, units_at
@@ -27,5 +29,5 @@ from minibn.analysis.units import Units, units_at
 __all__ = [
     "Hessian", "LayerShift", "Probe", "UnitShift", "Units", "covariate_shift",
     "curvature_along_gradient", "distribution_shift", "held", "hessian_eigenvalues",
-    "hessian_trace", "layers_of", "probe", "snapshot", "units_at",
+    "hessian_trace", "layers_of", "probe", "snapshot", "theorems", "units", "units_at",
 ]  # fmt: skip

@@ -36,7 +36,7 @@ from minibn.analysis.state import (
     loss_of,
     norm,
     trainable,
-)  # fmt: skip
+)
 from minibn.backend import array_module
 from minibn.backward import grad
 from minibn.nn.module import Module
@@ -48,7 +48,11 @@ SAMPLES = 4096  # values of a unit whose distribution is compared
 
 @dataclass(frozen=True)
 class LayerShift:
-    """Definition 2.1 for one layer, counted from 1. relative = l2 / ‖G‖; nan where ‖G‖ is 0."""
+    """Definition 2.1 for one layer, counted from 1, whose parameters are `names`.
+
+    l2 = ‖G - G'‖; relative = l2 / ‖G‖; cosine of G and G'; gradient_norm = ‖G‖. Quotients by 0 are
+    nan. G has the parameters' entries one after another: norms are in units of loss per weight.
+    """
 
     layer: int
     names: tuple[str, ...]
@@ -89,10 +93,13 @@ def covariate_shift(
 
     batch (x, targets) of the step; before, after: the parameters by name around its update. If
     `before` is a whole `snapshot`, statistics and noise are those of its moment, too; otherwise the
-    model's present ones. layers: parameter names, default `layers_of(model)`;
-    parameters in none of them do not move. Costs about two
-    thirds of a training step a layer. The model is left as it was, to the last bit.
-    Raises ValueError where before or after lack a parameter.
+    model's present ones. weight_decay λ adds λ w to the gradients of weights of two axes or more.
+    layers: lists of parameter names, in order; by default `layers_of(model)`. Parameters in none of
+    them do not move: with some of the layers only, it is no longer Definition 2.1.
+
+    Costs about two thirds of a training step a layer. The model is left as it was, to the last bit.
+    Raises ValueError where before or after lack a parameter, layers name an unknown one or one
+    twice, or the loss is no scalar.
     """
     _check_values("covariate_shift", model, before, after)
     check_decay("covariate_shift", weight_decay)

@@ -277,11 +277,11 @@ def _lanczos(
         alphas.append(_dot(Q[m - 1], w))
         w = _orthogonal(w, Q[:m])
         beta = math.sqrt(_dot(w, w))
-        T = np.diag(alphas) + np.diag(betas, 1) + np.diag(betas, -1)  # host: (m, m)
-        thetas, S = np.linalg.eigh(T)  # host: (m,), (m, m)
-        size = np.abs(thetas)  # host: (m,)
-        best = np.argsort(-(thetas if which == "largest" else size))[:k]  # host: (k,)
-        values, residuals = thetas[best], beta * np.abs(S[-1, best])  # host: (k,) each
+        T = np.diag(alphas) + np.diag(betas, 1) + np.diag(betas, -1)  # host: a small matrix
+        thetas, S = np.linalg.eigh(T)  # host: as T: (m,), (m, m)
+        size = np.abs(thetas)  # host: as T
+        best = np.argsort(-(thetas if which == "largest" else size))[:k]  # host: as T
+        values, residuals = thetas[best], beta * np.abs(S[-1, best])  # host: as T
         converged = m >= k and bool(tolerance and (residuals <= tolerance * size.max()).all())
         if converged:
             break

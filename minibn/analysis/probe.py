@@ -34,7 +34,7 @@ from minibn.analysis.state import (
     loss_of,
     norm,
     trainable,
-)  # fmt: skip
+)
 from minibn.backend import array_module, backend_of
 from minibn.backward import grad
 from minibn.nn.module import Module
@@ -87,7 +87,8 @@ class Probe:
     @property
     def at_floor(self) -> bool:
         """Whether beta is largest at the shortest step: a shorter one may show a larger beta."""
-        shortest = int(np.argmin(np.where(self.step_sizes > 0, self.step_sizes, np.inf)))  # host: -
+        etas = self.step_sizes
+        shortest = int(np.argmin(np.where(etas > 0, etas, np.inf)))  # host: a record of a walk
         several = (self.step_sizes > 0).sum() > 1
         return bool(several and self.effective_beta == self.beta[shortest])
 

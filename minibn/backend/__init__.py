@@ -3,29 +3,23 @@
 Inside an op the backend is *inferred*: `xp = array_module(x)` looks at the array's class and never
 imports a library to find out. At the edge it is *chosen*: `use("cupy")` names the backend on which
 new arrays are born. Differences that are real (scatter, synchronising, moving to the host) are
-methods of the `Backend` object. Inference after array-api-compat, names at the edge after Chainer.
+methods of the `Backend` objects in `libraries`. Inference after array-api-compat, names at the edge
+after Chainer.
 """
 
 from __future__ import annotations
 
 import contextvars
 import difflib
-import math
-import os
-import platform
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from minibn.backend.philox import philox
-from minibn.errors import BackendMismatch, BackendUnavailable, ShapeError
-
-if TYPE_CHECKING:
-    from minibn.backend.kernels import Kernel
+from minibn.backend.families import FAMILIES, NEUTRAL, TENSOR, family
+from minibn.backend.libraries import Backend, NumpyBackend, StrictBackend
+from minibn.errors import BackendMismatch, BackendUnavailable
 
 __all__ = [
     "Backend",
@@ -36,179 +30,6 @@ __all__ = [
     "to_numpy",
     "use",
 ]
-
-
-class Backend:
-    """An array library: its namespace `xp`, and what differs between libraries beyond names."""
-
-    name: str
-
-    @property
-    def xp(self) -> Any:
-        """The namespace to call: `xp.zeros`, `xp.float32`, ..."""
-        raise NotImplementedError
-
-    @property
-    def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
-        """The kernels that stand in for ops here, by the op's class: see `backend.kernels`."""
-        return {}
-
-    @property
-    def memory_exhausted(self) -> tuple[type[Exception], ...]:
-        """What this backend raises when memory runs out, for an `except` clause."""
-        return (MemoryError,)
-
-    def asarray(self, x: Any, dtype: Any = None) -> Any:
-        """`x` as an array here: a host array, list or scalar is moved, an array of here passes.
-
-        Raises BackendMismatch for an array of another device: bring it to the host first.
-        """
-        if getattr(x, "__minibn_tensor__", False):
-            raise TypeError("asarray: x is a Tensor, whose graph would be lost: pass x.data")
-        owner = "" if isinstance(x, (list, tuple)) else _family(x)
-        if owner == self.name:
-            x = x if dtype is None else x.astype(dtype, copy=False)
-        elif owner in ("", _NEUTRAL, "numpy"):
-            x = self._from_host(np.asarray(x, dtype))
-        else:
-            raise BackendMismatch(
-                f"asarray: x is an array of {owner}, this is {self.name}. "
-                "Bring it to the host first: asarray(to_numpy(x))"
-            )
-        if x.dtype.kind in "OSU":
-            raise TypeError(f"asarray: x has dtype {x.dtype}, which is no number")
-        return x
-
-    def to_numpy(self, x: Any) -> np.ndarray:
-        """`x` as a NumPy array on the host; waits for the device. NumPy's own arrays pass."""
-        owner = backend_of(x)
-        if owner is not self:
-            raise BackendMismatch(
-                f"to_numpy: x is an array of {owner.name}, this is {self.name}. "
-                "minibn.backend.to_numpy(x) takes either"
-            )
-        return self._to_host(x.data if _family(x) == _TENSOR else x)
-
-    def scatter_add(self, out_shape: tuple[int, ...], index: Any, values: Any) -> Any:
-        """Zeros of `out_shape` with `values` added at flat positions; repeated ones accumulate.
-
-        index (any shape, integers), values (the same shape) -> out_shape, dtype of `values`
-        Law: the adjoint of `x.reshape(-1)[index]`. Raises ShapeError if the shapes differ.
-        """
-        out, index, values = self._scatter_arguments(out_shape, index, values)
-        self._add_at(out, index, values)
-        return out.reshape(out_shape)
-
-    def scatter_assign(self, out_shape: tuple[int, ...], index: Any, values: Any) -> Any:
-        """`scatter_add` for an index without repeated positions, which needs no atomic adds."""
-        out, index, values = self._scatter_arguments(out_shape, index, values)
-        out[index] = values
-        return out.reshape(out_shape)
-
-    def philox(self, key: int, counter: int, count: int) -> Any:
-        """`count` raw integers of Philox4x64-10, the same on every backend."""
-        return philox(self.xp, key, counter, count)
-
-    def draws(self, key: int, counter: int, count: int, dtype: Any, **what: Any) -> Any:
-        """What `minibn.random` draws, bit for bit, by a faster way; None if there is none here."""
-        return None
-
-    def piecewise(self, update: Callable[..., None], *arrays: Any) -> None:
-        """update(*arrays), which changes arrays of one shape in place and treats each element
-        alike; perhaps a piece of them at a time."""
-        update(*arrays)
-
-    def synchronize(self) -> None:
-        """Wait until everything asked for is computed. Needed around a clock, nowhere else."""
-
-    def describe(self) -> dict[str, str | int]:
-        """The device by name and size, for a run's config: plain strings and numbers."""
-        return {"backend": self.name, "device": _cpu_model(), "cores": _cpu_cores()}
-
-    def _from_host(self, x: np.ndarray) -> Any:
-        return x
-
-    def _to_host(self, x: Any) -> np.ndarray:
-        return np.asarray(x)
-
-    def _scatter_arguments(
-        self, out_shape: tuple[int, ...], index: Any, values: Any
-    ) -> tuple[Any, Any, Any]:
-        if index.shape != values.shape:
-            raise ShapeError(
-                f"scatter: index has shape {index.shape}, values {values.shape}: "
-                "each value needs one flat position. Broadcast the values first"
-            )
-        xp = array_module(index, values)
-        out = xp.zeros(math.prod(out_shape), dtype=values.dtype)
-        return out, index.reshape(-1), values.reshape(-1)
-
-    def _add_at(self, out: Any, index: Any, values: Any) -> None:
-        self.xp.add.at(out, index, values)
-
-    def __repr__(self) -> str:
-        return f"<minibn backend {self.name}>"
-
-
-class NumpyBackend(Backend):
-    """Arrays in host memory."""
-
-    name = "numpy"
-
-    @property
-    def xp(self) -> Any:
-        return np
-
-    @property
-    def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
-        from minibn.backend.cpu.table import KERNELS  # at the first op: they know the ops
-
-        return KERNELS
-
-    def philox(self, key: int, counter: int, count: int) -> Any:
-        return np.random.Philox(key=key, counter=counter).random_raw(count)
-
-    def draws(self, key: int, counter: int, count: int, dtype: Any, **what: Any) -> Any:
-        from minibn.backend.cpu.draws import draw  # at the first noise: they know the threads
-
-        return draw(key, counter, count, dtype, **what)
-
-    def piecewise(self, update: Callable[..., None], *arrays: Any) -> None:
-        from minibn.backend.cpu.elementwise import piecewise
-
-        piecewise(update, *arrays)
-
-
-class DeviceBackend(Backend):
-    """What CuPy's arrays need that NumPy's do not."""
-
-    def _add_at(self, out: Any, index: Any, values: Any) -> None:
-        if values.dtype.kind == "c":  # atomics add real numbers: two columns, one index
-            part = values.real.dtype
-            out = out.view(part).reshape(-1, 2)
-            values = self.xp.ascontiguousarray(values).view(part).reshape(-1, 2)
-        self.xp.add.at(out, index, values)
-
-
-class StrictBackend(DeviceBackend):
-    """NumPy arrays wrapped so that they are at least as strict as CuPy's: see `strict.py`."""
-
-    name = "strict"
-
-    def __init__(self) -> None:
-        from minibn.backend import strict
-
-        self._strict = strict
-
-    @property
-    def xp(self) -> Any:
-        return self._strict.xp
-
-    def _from_host(self, x: np.ndarray) -> Any:
-        return self._strict.StrictArray(x.copy())  # as a device would: no memory is shared
-
-    def _to_host(self, x: Any) -> np.ndarray:
-        return self._strict.to_numpy(x)
 
 
 def _cupy_backend() -> Backend:
@@ -228,15 +49,6 @@ _BACKENDS: dict[str, Callable[[], Backend]] = {
     "strict": StrictBackend,
     "cupy": _cupy_backend,
 }
-_ARRAY_CLASSES = {
-    "numpy": ("numpy", "ndarray"),
-    "strict": ("minibn.backend.strict", "StrictArray"),
-    "cupy": ("cupy", "ndarray"),
-}
-_TENSOR, _NEUTRAL = "tensor", "neutral"
-
-# The family of every class seen so far: the name of a backend, "tensor", or "neutral".
-_FAMILIES: dict[type, str] = {np.ndarray: "numpy"}
 _INSTANCES: dict[str, Backend] = {}
 _current: contextvars.ContextVar[str] = contextvars.ContextVar("minibn_backend", default="numpy")
 
@@ -260,18 +72,18 @@ def backend_of(*arrays: Any) -> Backend:
     """The `Backend` that the arrays or Tensors belong to. As `array_module` decides."""
     found, position = "", 0
     for i, x in enumerate(arrays):
-        family = _FAMILIES.get(type(x)) or _family(x)
-        if family == _TENSOR:
-            family = _family(x.data)
-        if family in (_NEUTRAL, found):
+        whose = FAMILIES.get(type(x)) or family(x)
+        if whose == TENSOR:
+            whose = family(x.data)
+        if whose in (NEUTRAL, found):
             continue
         if found:
             raise BackendMismatch(
-                f"argument {position} is an array of {found}, argument {i} of {family} "
+                f"argument {position} is an array of {found}, argument {i} of {whose} "
                 f"(shape {x.shape}): arrays of two backends do not mix. Move one: "
                 f"get_backend({found!r}).asarray(to_numpy(x))"
             )
-        found, position = family, i
+        found, position = whose, i
     return _instance(found or "numpy")
 
 
@@ -350,43 +162,3 @@ def _instance(name: str) -> Backend:
     if backend is None:
         backend = _INSTANCES.setdefault(name, _BACKENDS[name]())
     return backend
-
-
-def _family(x: Any) -> str:
-    """Whose array `x` is: looked up by its class, which is remembered."""
-    cls = type(x)
-    family = _FAMILIES.get(cls)
-    if family is None:
-        family = _FAMILIES[cls] = _classify(cls)
-    return family
-
-
-def _classify(cls: type) -> str:
-    if getattr(cls, "__minibn_tensor__", False):
-        return _TENSOR
-    if cls is type(None) or issubclass(cls, (bool, int, float, complex, np.generic)):
-        return _NEUTRAL
-    for name, (module, attribute) in _ARRAY_CLASSES.items():
-        loaded = sys.modules.get(module)  # an array's library is loaded already, or there is none
-        if loaded is not None and issubclass(cls, getattr(loaded, attribute)):
-            return name
-    raise TypeError(
-        f"{cls.__module__}.{cls.__qualname__} is no array of {', '.join(_BACKENDS)}. "
-        "Make one: minibn.backend.get_backend().asarray(x)"
-    )
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (names and names[0]) or platform.processor() or platform.machine() or "unknown"
-
-
-def _cpu_cores() -> int:
-    """The cores this process may use, not those the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import DeviceBackend
+from minibn.backend.libraries import DeviceBackend
 
 _IS_READY: list[bool] = []  # not empty once CuPy has computed something in this process
 

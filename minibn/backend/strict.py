@@ -1,4 +1,4 @@
-"""A stand-in for CuPy on machines without a GPU: NumPy arrays under CuPy's restrictions.
+"""A stand-in for CuPy on machines without a GPU: NumPy under CuPy's restrictions.
 
 It checks the surface, not the numbers: what runs on it finds in CuPy every name, keyword and
 conversion that it uses. Refused are mixing with NumPy arrays, NumPy's functions, implicit
@@ -8,22 +8,30 @@ the device by request (`item`, `to_numpy`, a boolean mask, ...) is counted: `cou
 """
 
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minibn.backend.cupy_surface import surface, version
-from minibn.errors import BackendMismatch
+from minibn.backend.strict_array import (
+    StrictArray,
+    count_transfers,
+    key_for_numpy,
+    operand,
+    to_numpy,
+    unwrap,
+    waited_for,
+    wrap,
+)
+
+__all__ = ["Namespace", "StrictArray", "count_transfers", "to_numpy", "xp"]
 
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-DTYPES = "?bBhHiIlLqQefdFD"
-NUMBERS = (bool, int, float, complex, np.generic)
 SUBMODULES = _words("fft lib lib.stride_tricks linalg")
 
 # The dtypes that CuPy's atomic operations take.
@@ -48,173 +56,13 @@ LEFT_OUT = _words(
 )
 
 
-class Transfers:
-    """How often the host waited for the device: `n`, and in `names` by what."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-
-    @property
-    def n(self) -> int:
-        return len(self.names)
-
-
-_counting: list[Transfers] = []
-
-
-@contextmanager
-def count_transfers() -> Iterator[Transfers]:
-    """Count what waits for the device inside the block: `with count_transfers() as count`."""
-    count = Transfers()
-    _counting.append(count)
-    try:
-        yield count
-    finally:
-        _counting.remove(count)
-
-
-def to_numpy(x: "StrictArray") -> np.ndarray:
-    """The array on the host, as a copy, and counted."""
-    _count("to_numpy")
-    return x._host.copy()
-
-
-class StrictArray:
-    """An array that behaves as `cupy.ndarray` where CuPy is stricter than NumPy."""
-
-    __slots__ = ("__weakref__", "_host")
-    __hash__ = None  # type: ignore[assignment]  # equality is elementwise
-
-    def __init__(self, host: np.ndarray) -> None:
-        if host.dtype.char not in DTYPES:
-            raise TypeError(f"CuPy has no arrays of dtype {host.dtype}: use numbers up to 64 bits")
-        self._host = host
-
-    def __getitem__(self, key: Any) -> "StrictArray":
-        key, copies = _index(key, self.shape)
-        found = np.asarray(self._host[key])
-        return StrictArray(found.copy() if copies and found.base is not None else found)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._host[_index(key, self.shape)[0]] = _operand(value)
-
-    def __len__(self) -> int:
-        return len(self._host)
-
-    def __iter__(self) -> Iterator["StrictArray"]:
-        if self._host.ndim < 2:
-            raise TypeError("iterating over single elements would launch a kernel for each")
-        return (self[i] for i in range(len(self)))
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"CuPy {version()} and NumPy do not both have ndarray.{name}")
-
-    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
-        raise TypeError("no implicit conversion to a NumPy array: minibn.backend.to_numpy(x)")
-
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        name = getattr(function, "__name__", "function")
-        raise BackendMismatch(
-            f"numpy.{name} got a strict array: xp = array_module(x), then xp.{name}"
-        )
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method == "__call__" and isinstance(inputs[0], np.generic) and not kwargs:
-            return _wrap(ufunc(*_unwrap(inputs)))  # np.float32(2) * x, which CuPy allows
-        raise BackendMismatch(
-            f"numpy.{ufunc.__name__} got a strict array, maybe beside a NumPy array: "
-            f"xp = array_module(x), then xp.{ufunc.__name__}"
-        )
-
-    def __copy__(self) -> "StrictArray":
-        return StrictArray(self._host.copy())
-
-    def __deepcopy__(self, memo: Any) -> "StrictArray":
-        return self.__copy__()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("a device array is not pickled: save minibn.backend.to_numpy(x)")
-
-    def __format__(self, spec: str) -> str:
-        if spec:
-            raise TypeError(f"format(x, {spec!r}) would wait for the device: format x.item()")
-        return repr(self)
-
-    def __repr__(self) -> str:
-        return f"strict.{self._host!r}"
-
-
-def _operand(x: Any) -> Any:
-    """What an operator takes beside a strict array, unwrapped; NotImplemented for what CuPy leaves
-    to the other side: objects that opt out of ufuncs, as Tensors do."""
-    if isinstance(x, (StrictArray, np.ndarray)):
-        return _unwrap(x)
-    if isinstance(x, NUMBERS):
-        return x
-    if getattr(x, "__array_ufunc__", False) is None:
-        return NotImplemented
-    raise TypeError(f"an array takes arrays and numbers beside it, this is a {type(x).__name__}")
-
-
-def _unwrap(x: Any) -> Any:
-    """The NumPy arrays inside the arguments of a call, with no other array among them."""
-    if isinstance(x, StrictArray):
-        return x._host
-    if isinstance(x, np.ndarray):
-        raise BackendMismatch(
-            f"a NumPy array (shape {x.shape}) meets a strict array: "
-            "get_backend('strict').asarray(x) first"
-        )
-    if getattr(x, "__minibn_tensor__", False):
-        raise TypeError("array functions take arrays, this is a Tensor: pass x.data")
-    return type(x)([_unwrap(item) for item in x]) if type(x) in (list, tuple) else x
-
-
-def _wrap(x: Any) -> Any:
-    """Results of NumPy as strict arrays: numbers become 0-d arrays, tuples are wrapped inside."""
-    if isinstance(x, (np.ndarray, *NUMBERS)):
-        return StrictArray(np.asarray(x))
-    if isinstance(x, tuple) and hasattr(x, "_fields"):
-        return type(x)(*map(_wrap, x))
-    return type(x)(map(_wrap, x)) if isinstance(x, (list, tuple)) else x
-
-
-def _index(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], bool]:
-    """The key for NumPy, its integer arrays wrapped into range; and whether it makes a copy."""
-    parts = [
-        np.asarray(p, dtype=None if p else int) if isinstance(p, list) else _unwrap(p)
-        for p in (key if isinstance(key, tuple) else (key,))
-    ]
-    arrays = [isinstance(p, (np.ndarray, bool, np.bool)) for p in parts]
-    masks = [isinstance(p, np.ndarray) and p.dtype == bool for p in parts]
-    axes = [
-        p.ndim if mask else int(p is not None and p is not ...)
-        for p, mask in zip(parts, masks, strict=True)
-    ]
-    axis = 0
-    for i, p in enumerate(parts):
-        if masks[i]:
-            _count("mask")
-        elif arrays[i] and axis < len(shape) and np.asarray(p).dtype.kind in "iu":
-            parts[i] = p % max(shape[axis], 1)
-        axis += len(shape) - sum(axes) if p is ... else axes[i]
-    if not any(arrays) and not any(p is ... for p in parts):
-        parts.append(...)  # a single element is then a 0-d view, not a scalar
-    return tuple(parts), any(arrays)
-
-
-def _count(name: str) -> None:
-    for count in _counting:
-        count.names.append(name)
-
-
 def _along_axis(function: Callable[..., Any]) -> Callable[..., Any]:
     """`take_along_axis` or `put_along_axis` with the indices wrapped into range."""
 
     def call(x: Any, indices: Any, *values: Any, axis: int | None) -> Any:
         length = x.size if axis is None else x.shape[axis]
-        index = _unwrap(indices) % max(length, 1)
-        return _wrap(function(_unwrap(x), index, *_unwrap(values), axis=axis))
+        index = unwrap(indices) % max(length, 1)
+        return wrap(function(unwrap(x), index, *unwrap(values), axis=axis))
 
     return call
 
@@ -223,8 +71,8 @@ def _onto_device(function: Callable[..., Any]) -> Callable[..., Any]:
     """`xp.asarray` and `xp.array`: the two functions that take NumPy arrays, and copy them."""
 
     def move(x: Any, *args: Any, **kwargs: Any) -> Any:
-        x = x.copy() if isinstance(x, np.ndarray) else _unwrap(x)
-        return _wrap(function(x, *args, **kwargs))
+        x = x.copy() if isinstance(x, np.ndarray) else unwrap(x)
+        return wrap(function(x, *args, **kwargs))
 
     return move
 
@@ -235,7 +83,7 @@ def _scatter(ufunc: np.ufunc) -> Callable[..., None]:
     def at(x: Any, indices: Any, b: Any) -> None:
         if x.dtype.char not in SCATTERED.get(ufunc.__name__, "iIlLqQ"):
             raise TypeError(f"CuPy {version()}: {ufunc.__name__}.at takes no {x.dtype}")
-        ufunc.at(_unwrap(x), _index(indices, x.shape)[0], _unwrap(b))
+        ufunc.at(unwrap(x), key_for_numpy(indices, x.shape)[0], unwrap(b))
 
     return at
 
@@ -245,13 +93,13 @@ def _translated(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if name in WAITING or (name == "where" and len(args) + len(kwargs) == 1):
-            _count(name)
+            waited_for(name)
         if name in ("take", "put"):
             kwargs.setdefault("mode", "wrap")
-        found = function(*_unwrap(args), **{k: _unwrap(v) for k, v in kwargs.items()})
+        found = function(*unwrap(args), **{k: unwrap(v) for k, v in kwargs.items()})
         if kwargs.get("out") is not None:
             return kwargs["out"]
-        return found if name in ON_THE_HOST | ASKED_FOR else _wrap(found)
+        return found if name in ON_THE_HOST | ASKED_FOR else wrap(found)
 
     return call
 
@@ -328,11 +176,11 @@ def _resolve(full: str) -> Any:
 
 def _operator(function: Callable[..., Any], swapped: bool, in_place: bool) -> Callable[..., Any]:
     def operate(self: StrictArray, other: Any) -> Any:
-        other = _operand(other)
+        other = operand(other)
         if other is NotImplemented:
             return other
         found = function(other, self._host) if swapped else function(self._host, other)
-        return self if in_place else _wrap(found)
+        return self if in_place else wrap(found)
 
     return operate
 

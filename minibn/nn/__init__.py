@@ -4,7 +4,14 @@ model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).initialize(se
 """
 
 from minibn.nn import init
-from minibn.nn.layer_norm import GroupNorm, InstanceNorm, LayerNorm, RMSNorm, WSConv2d
+from minibn.nn.layer_norm import (
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    RMSNorm,
+    WSConv2d,
+    WSLinear,
+)
 from minibn.nn.layers import AvgPool2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU
 from minibn.nn.module import Buffer, Counter, Module, Parameter, Sequential
 from minibn.nn.noise import Dropout, Noise
@@ -22,6 +29,6 @@ __all__ = [
     "AvgPool2d", "BatchNorm", "Buffer", "Conv2d", "Counter", "Dropout", "Flatten",
     "FrozenBatchNorm", "GlobalAvgPool2d", "GroupNorm", "InstanceNorm", "LayerNorm", "Linear",
     "LpBatchNorm", "MaxPool2d", "Module", "Noise", "NoisyBatchNorm", "Parameter", "RMSNorm",
-    "ReLU", "Sequential", "WSConv2d", "from_pytorch", "init", "reestimate_statistics", "summary",
-    "to_pytorch",
+    "ReLU", "Sequential", "WSConv2d", "WSLinear", "from_pytorch", "init", "reestimate_statistics",
+    "summary", "to_pytorch",
 ]  # fmt: skip

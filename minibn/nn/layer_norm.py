@@ -8,7 +8,7 @@ import math
 from typing import Any
 
 from minibn import ops
-from minibn.nn.layers import Conv2d
+from minibn.nn.layers import Conv2d, Linear
 from minibn.nn.module import Module, Parameter, ones, zeros
 
 Shape = int | tuple[int, ...]
@@ -96,11 +96,21 @@ class InstanceNorm(Module):
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
 
 
+def standardised(weight: Any, gain: Any, factor: float, eps: float) -> Any:
+    """The filters (..., F) with mean 0 and variance 1 each; with a gain (F,), times gain · factor /
+    √fan-in."""
+    if gain is not None:
+        fan_in = weight.size // weight.shape[-1]
+        gain = gain * (factor / math.sqrt(fan_in))
+    return ops.weight_standardisation(weight, 1.0 if gain is None else gain, eps=eps)
+
+
 class WSConv2d(Conv2d):
     """A convolution whose filters are standardised: mean 0 and variance 1 each (Qiao et al. 2019).
 
     Such filters are large: a norm must follow. With `scaled` none needs to (Brock et al. 2021):
-    they are divided by √fan-in, times √(2/(1 - 1/π)) for the ReLU, times a trained gain each.
+    they are divided by √fan-in, times `factor` for the nonlinearity that follows (by default
+    √(2/(1 - 1/π)) for the ReLU; 1 for none), times a trained gain each.
     """
 
     def __init__(
@@ -110,20 +120,51 @@ class WSConv2d(Conv2d):
         size: int | tuple[int, int],
         *settings: Any,
         scaled: bool = False,
+        factor: float = RELU_GAIN,
         eps: float = 1e-5,
         **more: Any,
     ) -> None:
         super().__init__(channels, filters, size, *settings, **more)
-        self.eps = eps
+        self.factor, self.eps = factor, eps
         self.gain = Parameter((filters,), ones) if scaled else None
 
     def filters(self) -> Any:
         """What x is convolved with: (Kh, Kw, C, F)."""
-        if self.gain is None:
-            return ops.weight_standardisation(self.weight, eps=self.eps)
-        fan_in = self.weight.size // self.weight.shape[-1]
-        gain = self.gain * (RELU_GAIN / math.sqrt(fan_in))
-        return ops.weight_standardisation(self.weight, gain, eps=self.eps)
+        return standardised(self.weight, self.gain, self.factor, self.eps)
 
     def forward(self, x: Any) -> Any:
         return ops.conv2d(x, self.filters(), self.bias, stride=self.stride, padding=self.padding)
+
+
+class WSLinear(Linear):
+    """y = x Ŵ + b with standardised columns of weights: WSConv2d for vectors, with its options.
+
+    x (N, inputs) -> (N, outputs). Law: the mean of an example's inputs changes nothing. Raises
+    ShapeError for a single input, whose weight has no variance.
+
+    >>> import numpy as np
+    >>> y = WSLinear(3, 2).initialize(seed=0)(np.ones((4, 3), np.float32))
+    >>> bool(abs(y.numpy()).max() < 1e-6)
+    True
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *settings: Any,
+        scaled: bool = False,
+        factor: float = RELU_GAIN,
+        eps: float = 1e-5,
+        **more: Any,
+    ) -> None:
+        super().__init__(inputs, outputs, *settings, **more)
+        self.factor, self.eps = factor, eps
+        self.gain = Parameter((outputs,), ones) if scaled else None
+
+    def filters(self) -> Any:
+        """What x is multiplied with: (inputs, outputs)."""
+        return standardised(self.weight, self.gain, self.factor, self.eps)
+
+    def forward(self, x: Any) -> Any:
+        return self.affine(x, self.filters())

@@ -29,13 +29,17 @@ class Linear(Module):
         self.bias = Parameter((outputs,), zeros) if bias else None
 
     def forward(self, x: Any) -> Any:
+        return self.affine(x, self.weight)
+
+    def affine(self, x: Any, weight: Any) -> Any:
+        """x W + b for a W that may be made of the layer's own."""
         if x.shape[-1] != self.weight.shape[0]:
             raise ShapeError(
-                f"{self.name or 'Linear'}: expects {self.weight.shape[0]} inputs, x has "
+                f"{self.name or type(self).__name__}: expects {self.weight.shape[0]} inputs, x has "
                 f"{x.shape[-1]} (x.shape={tuple(x.shape)}). "
                 + ("Images need Flatten() first." if x.ndim > 2 else "Are the images another size?")
             )
-        y = ops.matmul(x, self.weight)
+        y = ops.matmul(x, weight)
         return y if self.bias is None else y + self.bias
 
 

@@ -4,24 +4,19 @@ The functions take Tensors and plain arrays alike: arrays in, array out; a Tenso
 `git grep "def vjp"` lists every derivative in the project.
 """
 
+from minibn.ops.arithmetic import add, divide, multiply, negative, power, subtract
 from minibn.ops.conv import conv2d
 from minibn.ops.elementwise import (
     abs,
-    add,
     cast,
-    divide,
     dropout,
     exp,
     log,
     maximum,
-    multiply,
-    negative,
-    power,
     relu,
     sigmoid,
     sign,
     sqrt,
-    subtract,
     tanh,
     where,
 )

@@ -103,7 +103,7 @@ def _checked_first(test: Test, name: str, chosen: dict[str, Any]) -> Test:
         _tell(report)
         test(**{key: x for key, x in known.items() if key in wanted})
 
-    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__signature__ = signature  # type: ignore[attr-defined]  # pytest reads it
     return run
 
 

@@ -37,6 +37,16 @@ def test_a_gradient_that_changes_in_proportion_is_not_saturated(etas):
     assert seen.effective_beta == 1 and not seen.saturated
 
 
+def test_a_beta_that_is_largest_at_the_shortest_step_is_at_the_floor_saturated_or_not():
+    growing = record([4, 1, 2], [8, 3, 5.5])  # more than 1.5 times as much at twice the step
+    assert growing.at_floor and not (growing.saturated or growing.at_ceiling)
+    assert growing.effective_beta == growing.beta[1]
+    stopped = record([0, 1, 2], [0, 3, 4])
+    assert stopped.at_floor and stopped.saturated
+    assert not record([1, 2, 4], [1, 3, 5]).at_floor
+    assert not record([1], [3]).at_floor, "a single step is no walk"
+
+
 def test_a_beta_that_is_largest_at_the_longest_step_is_at_the_ceiling():
     seen = walk(lambda w, _: (w**4).sum() * 0.25, 1, [4, 1, 2])  # slopes 1, then (1 - eta)³
     np.testing.assert_allclose(seen.gradient_change, [28, 1, 2], rtol=1e-12)
@@ -50,12 +60,16 @@ def test_a_beta_that_is_largest_in_between_has_no_flag():
     np.testing.assert_allclose(seen.beta, [1, 1, 0.5])
     late = Probe(1.0, 1.0, *(np.array(v) for v in ([1, 2, 4], [0] * 3, [1, 3, 5.0], [1] * 3)),
                  np.array([1, 2, 4.0]))  # fmt: skip
-    assert not (late.saturated or late.at_ceiling) and late.effective_beta == 1.5
+    assert not any(flags(late)) and late.effective_beta == 1.5
 
 
 def record(etas, changes):
     etas, changes = np.array(etas, float), np.array(changes, float)
     return Probe(1.0, 1.0, etas, np.zeros(len(etas)), changes, np.zeros(len(etas)), 2 * etas)
+
+
+def flags(seen):
+    return seen.saturated, seen.at_floor, seen.at_ceiling
 
 
 changes = st.one_of(st.floats(0, 1e6), st.sampled_from([math.nan, math.inf, 0.0]))
@@ -73,7 +87,7 @@ def test_effective_beta_is_the_largest_ratio_and_the_order_of_the_steps_does_not
         assert math.isnan(seen.effective_beta)
     rng.shuffle(rows)
     other = record(*zip(*rows, strict=True))
-    assert (other.saturated, other.at_ceiling) == (seen.saturated, seen.at_ceiling)
+    assert flags(other) == flags(seen)
     assert other.effective_beta == seen.effective_beta or not ratios
 
 
@@ -81,7 +95,7 @@ def test_effective_beta_is_the_largest_ratio_and_the_order_of_the_steps_does_not
 def test_a_step_of_size_zero_says_nothing_about_beta(rows):
     seen = record(*zip(*rows, strict=True))
     more = record(*zip(*rows, (0.0, 0.0), strict=True))
-    assert (more.saturated, more.at_ceiling) == (seen.saturated, seen.at_ceiling)
+    assert flags(more) == flags(seen)
     assert more.effective_beta == seen.effective_beta or math.isnan(seen.effective_beta)
 
 
@@ -92,4 +106,4 @@ def test_a_loss_that_never_changes_has_beta_zero_along_a_slope_and_none_where_it
     flat = probe(model, (x, None), [1, 2], loss=lambda y, _: Tensor(2.0))
     assert flat.loss == 2 and flat.gradient_norm == 0 and flat.losses.tolist() == [2, 2]
     assert math.isnan(flat.effective_beta) and np.isnan(flat.cosine).all()
-    assert not (flat.saturated or flat.at_ceiling)
+    assert not any(flags(flat))

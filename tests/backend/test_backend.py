@@ -22,6 +22,7 @@ from minibn.backend import (
     to_numpy,
     use,
 )
+from minibn.backend.families import FAMILIES
 from minibn.backend.strict import xp as strict_xp
 from minibn.errors import BackendMismatch, BackendUnavailable, ShapeError
 from minibn.tensor import Tensor
@@ -66,14 +67,16 @@ def fake_cupy(monkeypatch):
     """Put a fake CuPy in place of the real one; what the backend remembers is restored."""
     monkeypatch.setattr(cupy_backend, "_IS_READY", [])
     monkeypatch.setattr(backend_module, "_INSTANCES", {})
-    monkeypatch.setattr(backend_module, "_FAMILIES", {np.ndarray: "numpy"})
+    known = dict(FAMILIES)
 
     def install(**settings):
         fake = FakeCupy(**settings)
         monkeypatch.setitem(sys.modules, "cupy", fake)
         return fake
 
-    return install
+    yield install
+    FAMILIES.clear()
+    FAMILIES.update(known)
 
 
 def test_importing_the_backend_imports_neither_cupy_nor_the_strict_double():

@@ -52,7 +52,7 @@ def test_the_fingerprint_changes_with_any_array_and_with_nothing_else():
 def test_a_data_set_is_frozen_and_prints_no_pixels():
     data = load("shapes", train_size=10, test_size=10)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        data.name = "other"  # type: ignore[misc]
+        data.name = "other"  # type: ignore[misc]  # on purpose
     assert "array" not in repr(data) and data.fingerprint in repr(data)
 
 

@@ -10,7 +10,10 @@ from minibn.backend import to_numpy
 from minibn.nn.init import glorot_normal
 from reference_models.deep_linear import NORMS, deep_linear
 
-NORMED = ("batch", "l1", "l2", "linf")
+NORMED = (
+    "batch", "l1", "l2", "linf", "l1-centred", "l2-centred", "linf-centred", "l2-mean-of-norm",
+    "linf-mean-of-norm",
+)  # fmt: skip
 
 
 def started(*arguments, **settings):
@@ -124,6 +127,11 @@ DIVISORS = {
     "l1": lambda z: abs(z).mean(axis=0) + 1e-5,
     "l2": lambda z: np.sqrt((z**2).mean(axis=0) + 1e-5),
     "linf": lambda z: abs(z).max(axis=0) + 1e-5,
+    "l1-centred": lambda z: abs(z - z.mean(axis=0)).mean(axis=0) + 1e-5,
+    "l2-centred": lambda z: np.sqrt(z.var(axis=0) + 1e-5),
+    "linf-centred": lambda z: abs(z - z.mean(axis=0)).max(axis=0) + 1e-5,
+    "l2-mean-of-norm": lambda z: np.sqrt((z**2).sum(axis=0) / len(z) ** 2 + 1e-5),
+    "linf-mean-of-norm": lambda z: abs(z).max(axis=0) / len(z) + 1e-5,
 }
 
 
@@ -138,6 +146,50 @@ def test_with_norms_each_layer_is_centred_and_divided(norm, output):
         if k < 3 or output:
             z = (z - z.mean(axis=0)) / DIVISORS[norm](z)
     np.testing.assert_allclose(net(x).numpy(), z, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["weight", "group+weight"])
+@pytest.mark.parametrize("output", [False, True])
+def test_the_matrices_of_layers_that_would_have_a_norm_are_standardised(norm, output):
+    net = started(3, norm=norm, norm_output=output)
+    x, _ = drawn()
+    z = x
+    for k in range(1, 4):
+        w = net.state_dict()[f"linear{k}.weight"]
+        if k < 3 or output:
+            w = (w - w.mean(axis=0)) / np.sqrt(w.var(axis=0) + 1e-5)
+            z = z @ w / (math.sqrt(10) if norm == "weight" else 1)
+            if norm == "group+weight":
+                halves = z.reshape(-1, 2, 5)
+                centred = halves - halves.mean(axis=2, keepdims=True)
+                z = centred / np.sqrt(halves.var(axis=2, keepdims=True) + 1e-5)
+                z = z.reshape(-1, 10)
+        else:
+            z = z @ w
+    np.testing.assert_allclose(net(x).numpy(), z, rtol=1e-9, atol=1e-12)
+
+
+def test_standardised_matrices_without_a_norm_keep_the_variance_and_have_a_gain_each():
+    net = started(25, 100, norm="weight")
+    x, _ = drawn(1000, 100)
+    for k in range(1, 25):
+        x = getattr(net, f"linear{k}")(x)
+        assert getattr(net, f"linear{k}").gain.shape == (100,)
+    assert np.std(x.numpy()) == pytest.approx(1, rel=0.3)
+    assert started(3, norm="group+weight").linear1.gain is None
+    fixed = started(3, norm="weight", affine=False)
+    assert all(name.endswith("weight") for name, _ in fixed.named_parameters())
+
+
+def test_any_function_of_the_width_may_make_the_norm():
+    net = started(3, norm=lambda width: nn.LpBatchNorm(width, p=1, center_first=True))
+    x, _ = drawn()
+    np.testing.assert_array_equal(net(x), started(3, norm="l1-centred")(x))
+
+
+def test_groups_of_ten_units_are_two_of_five():
+    norm = deep_linear(2, norm="group").norm1
+    assert (norm.groups, norm.gamma.shape) == (2, (10,))
 
 
 def test_what_is_given_back_is_a_sequential_that_other_backends_run_alike(backend):

@@ -1,5 +1,6 @@
 """VGG: its layers and names, its size, and one whole step against an implementation of its own."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -85,10 +86,32 @@ def test_a_norm_with_a_beta_takes_the_place_of_the_bias(norm):
     assert isinstance(net.conv1, nn.WSConv2d) == ("weight" in norm)
 
 
+def test_the_readings_of_the_papers_norms_have_names():
+    readings = {
+        name: (norm.p, norm.center_first, norm.reduce)
+        for name in NORMS
+        if isinstance(norm := getattr(vgg("vgg11", norm=name), "norm1", None), nn.LpBatchNorm)
+    }
+    whole, inf = "norm_of_mean", math.inf
+    assert readings == {
+        "l1": (1, False, whole), "l2": (2, False, whole), "linf": (inf, False, whole),
+        "l1-centred": (1, True, whole), "l2-centred": (2, True, whole),
+        "linf-centred": (inf, True, whole), "l2-mean-of-norm": (2, False, "mean_of_norm"),
+        "linf-mean-of-norm": (inf, False, "mean_of_norm"),
+    }  # fmt: skip
+
+
+def test_any_function_of_the_channels_may_make_the_norm():
+    net = vgg("vgg11", norm=lambda channels: nn.LpBatchNorm(channels, p=1, momentum=0.01))
+    assert (net.norm3.p, net.norm3.momentum, net.norm3.gamma.shape) == (1, 0.01, (256,))
+    assert net.conv3.bias is None
+
+
 def test_all_norms_of_the_paper_have_the_same_parameters():
     shapes = [
         {name: p.shape for name, p in vgg("vgg16", width=0.25, norm=norm).named_parameters()}
-        for norm in ("batch", "l1", "l2", "linf", "layer", "group", "instance", "frozen")
+        for norm in NORMS
+        if norm not in ("none", "rms", "weight", "group+weight")
     ]
     assert all(other == shapes[0] for other in shapes)
 

@@ -179,6 +179,30 @@ def test_scaled_filters_keep_the_variance_of_what_a_relu_lets_through():
     assert conv.gain.shape == (32,)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_standardised_linear_layer_is_a_standardised_convolution_of_one_pixel(scaled):
+    linear = nn.WSLinear(4, 3, scaled=scaled, factor=1.5).initialize(0, dtype=np.float64)
+    conv = nn.WSConv2d(4, 3, 1, scaled=scaled, factor=1.5).initialize(0, dtype=np.float64)
+    conv.weight.place(linear.weight.numpy().reshape(1, 1, 4, 3))
+    x = normal(5, 4)
+    np.testing.assert_allclose(linear(x).numpy(), conv(x[:, None, None]).numpy()[:, 0, 0], 1e-12)
+    assert sorted(linear.state_dict()) == sorted(conv.state_dict())
+
+
+def test_scaled_matrices_with_a_factor_of_one_keep_the_variance():
+    linear = nn.WSLinear(400, 50, bias=False, scaled=True, factor=1.0)
+    y = linear.initialize(0, dtype=np.float64)(normal(500, 400))
+    assert np.std(to_numpy(y)) == pytest.approx(1, abs=0.05)
+
+
+def test_a_standardised_linear_layer_names_what_does_not_fit():
+    layer = nn.WSLinear(4, 3).initialize(0)
+    with pytest.raises(ShapeError, match="WSLinear: expects 4 inputs, x has 2"):
+        layer(np.ones((1, 2), np.float32))
+    with pytest.raises(ShapeError, match="fewer than two weights"):
+        nn.WSLinear(1, 3).initialize(0)(np.ones((2, 1), np.float32))
+
+
 def test_gain_and_filters_get_gradients():
     conv = nn.WSConv2d(2, 3, 3, scaled=True).initialize(0, dtype=np.float64)
     conv(normal(2, 5, 5, 2)).backward(normal(2, 3, 3, 3))

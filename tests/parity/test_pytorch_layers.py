@@ -22,6 +22,7 @@ EXCLUDED = {
     "NoisyBatchNorm": "BatchNorm, which is compared, followed by Noise",
     "Sequential": "computes nothing itself; test_pytorch_vgg.py compares a network of it",
     "WSConv2d": "PyTorch has no such layer; the op is compared with its formula",
+    "WSLinear": "PyTorch has no such layer; the op is compared with its formula",
 }
 
 

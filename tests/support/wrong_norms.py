@@ -35,6 +35,11 @@ def filters_not_centred(w, gamma, *, eps):
     return w * (gamma / ops.sqrt(ops.var(w, axes) + eps))
 
 
+class NotCentred(nn.WSLinear):
+    def filters(self):
+        return filters_not_centred(self.weight, 1.0, eps=self.eps)
+
+
 class Thaws(nn.FrozenBatchNorm):
     def forward(self, x):
         self.batches.data[...] = 0
@@ -74,6 +79,7 @@ WRONG_NORMS = {
     "one_instance_is_a_batch": ("instance_norm", deaf_to_eps(ops.instance_norm)),
     "centred_rms_norm_is_layer_norm": ("rms_norm", slightly_large(ops.rms_norm)),
     "standardised_filters_see_no_constant": ("weight_standardisation", filters_not_centred),
+    "filters_have_no_shift_and_no_scale": ("nn.WSLinear", NotCentred),
     "frozen_statistics_are_the_first_batchs": ("nn.FrozenBatchNorm", Thaws),
     "lp_equals_composed": ("lp_batch_norm, p=inf", constant_norm),
     "lp_scale_cancels": ("lp_batch_norm, p=1", deaf_to_eps(ops.lp_batch_norm)),

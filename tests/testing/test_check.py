@@ -247,7 +247,7 @@ def test_points_and_functions_that_have_no_derivative_are_refused():
     with pytest.raises(TypeError, match="at least one array"):
         check_vjp(lambda: np.ones(3), lambda g: ())
     with pytest.raises(TypeError, match="the first two arguments are functions"):
-        check_vjp(np.tanh, np.ones(3))  # type: ignore[arg-type]
+        check_vjp(np.tanh, np.ones(3))  # type: ignore[arg-type]  # on purpose
     with pytest.raises(TypeError, match="f gives complex128"):
         check_vjp(lambda x: x * 1j, lambda g, x: g, X)
 

@@ -15,8 +15,9 @@ from minibn import Op, Tensor, apply, backward, nn, ops, optim, tape
 from minibn.backend import get_backend
 from minibn.backend.cpu.epilogue import FusedEpilogue
 from minibn.backend.kernels import kernels
+from minibn.ops.arithmetic import Add, Subtract
 from minibn.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
-from minibn.ops.elementwise import Abs, Add, Exp, Subtract
+from minibn.ops.elementwise import Abs, Exp
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.ops.norm import BatchNorm
 from minibn.ops.pool import AvgPool2dAdjoint

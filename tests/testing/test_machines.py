@@ -150,13 +150,13 @@ def detached_tensors_have_versions_of_their_own(patch: pytest.MonkeyPatch) -> No
 
 def arguments_told_apart_by_identity(patch: pytest.MonkeyPatch) -> None:
     """x - x has gradient -2: the second gradient stands in for the first."""
-    vjp = ops.elementwise.Subtract.vjp
+    vjp = ops.arithmetic.Subtract.vjp
 
     def by_identity(self: Any, g: Any, out: Any, x: Any, y: Any) -> Any:
         first, second = vjp(self, g, out, x, y)
         return (second, second) if all(self.wants) and x.shape == y.shape else (first, second)
 
-    patch.setattr(ops.elementwise.Subtract, "vjp", by_identity)
+    patch.setattr(ops.arithmetic.Subtract, "vjp", by_identity)
 
 
 def no_grad_forgets_after_an_exception(patch: pytest.MonkeyPatch) -> None:
@@ -196,12 +196,12 @@ def gradients_shared_with_the_cotangent(patch: pytest.MonkeyPatch) -> None:
 
 def a_vjp_that_takes_its_cotangent_for_a_constant(patch: pytest.MonkeyPatch) -> None:
     """Right at the first order, wrong at the second."""
-    vjp = ops.elementwise.Multiply.vjp
+    vjp = ops.arithmetic.Multiply.vjp
 
     def constant(self: Any, g: Any, *values: Any) -> Any:
         return vjp(self, tape.value(g), *values)
 
-    patch.setattr(ops.elementwise.Multiply, "vjp", constant)
+    patch.setattr(ops.arithmetic.Multiply, "vjp", constant)
 
 
 def assign_does_not_tell(patch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ def test_a_gradient_that_is_twice_too_large_is_found(peer):
 
 @EVERY_PEER
 def test_a_wrong_second_gradient_is_found(peer):
-    with pytest.raises(Exception):  # noqa: B017
+    with pytest.raises(Exception):  # noqa: B017  as above
         ask(peer, power, lambda g, x, y: (g * 3 * x**2, g * np.sin(y)), X, Y)
 
 
@@ -63,7 +63,7 @@ def test_a_batch_norm_that_returns_zeros_passes_exactly_where_the_cotangent_is_o
     if peer.name in WITH_ONES:
         ask(peer, f, zeros, X, GAMMA, BETA)
     else:
-        with pytest.raises(Exception):  # noqa: B017
+        with pytest.raises(Exception):  # noqa: B017  as above
             ask(peer, f, zeros, X, GAMMA, BETA)
 
 
@@ -95,7 +95,7 @@ def test_the_global_random_state_is_as_before():
     peer = PEERS["HIPS check_grads"]
     before = np.random.get_state()[1].copy()  # noqa: NPY002  the state that HIPS draws from
     ask(peer, power, its_vjp, X, Y)
-    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002  as above
 
 
 def test_a_peer_without_its_package_is_not_installed():

@@ -67,6 +67,17 @@ def twice(f: Any, inputs: Any, g: np.ndarray, backend: Backend) -> list[np.ndarr
     return [to_numpy(s) for s in grad(total, leaves, unused="zeros")]
 
 
+def equal_to_second_order(ours: Any, other: Any, point: Point, backend: Backend) -> None:
+    """Two functions of the point's inputs agree in value and two derivatives."""
+    g = cotangent(point)
+    y = value(other, point.inputs, backend)
+    agree(value(ours, point.inputs, backend), y, "the value", digits=10)
+    for what, of in (("first", pull), ("second", twice)):
+        expected = of(other, point.inputs, g, backend)
+        found = of(ours, point.inputs, g, backend)
+        each(found, expected, f"the {what} derivative", digits=8.5)
+
+
 @law(
     "batch_norm",
     "The fused op equals its definition of primitive ops, in value and two derivatives.",
@@ -75,14 +86,7 @@ def twice(f: Any, inputs: Any, g: np.ndarray, backend: Backend) -> list[np.ndarr
     subject=named,
 )
 def fused_equals_composed(op: Any, point: Point, backend: Backend) -> None:
-    ours, composed = point.bind(op), point.bind(ops.batch_norm_composed)
-    g = cotangent(point)
-    y = value(composed, point.inputs, backend)
-    agree(value(ours, point.inputs, backend), y, "the value", digits=10)
-    for what, of in (("first", pull), ("second", twice)):
-        expected = of(composed, point.inputs, g, backend)
-        found = of(ours, point.inputs, g, backend)
-        each(found, expected, f"the {what} derivative", digits=8.5)
+    equal_to_second_order(point.bind(op), point.bind(ops.batch_norm_composed), point, backend)
 
 
 @about_batch_norm("f(a·x + b; a²·eps) = f(x; eps), and x̄ shrinks by a: scale and shift cancel.")

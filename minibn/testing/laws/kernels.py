@@ -41,7 +41,7 @@ ROWS: dict[type, tuple[str, ...]] = {
     LpBatchNorm: (
         "lp_batch_norm, p=1", "lp_batch_norm, p=2", "lp_batch_norm, p=inf", "nn.LpBatchNorm",
     ),
-    MatMul: ("matmul", "nn.Linear", "nn.Sequential"),
+    MatMul: ("matmul", "nn.Linear", "nn.Sequential", "nn.WSLinear"),
     MaxPool2d: ("max_pool2d", "nn.MaxPool2d"),
     RmsNorm: ("rms_norm", "nn.RMSNorm"),
     SoftmaxCrossEntropy: ("softmax_cross_entropy",),

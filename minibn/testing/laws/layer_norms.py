@@ -18,7 +18,7 @@ from minibn.testing.laws.law import law
 from minibn.testing.laws.layers import layer, unchanged
 from minibn.testing.laws.tools import agree, each, pull, value
 from minibn.testing.registry import norms
-from minibn.testing.strategies import Point, norm_problems
+from minibn.testing.strategies import Point, norm_problems, seeds
 
 DRAWN = {
     "group_norm": norms.group_norm_points(),
@@ -199,6 +199,44 @@ def standardised_filters_see_no_constant(
     agree(value(f, (image + 3, w, gamma), backend), y, "f(x + 3)", digits=10, scale=5 * size)
     scaled = value(at(a * a * eps), (image, a * (w + b), gamma), backend)
     agree(scaled, y, "f(a·w + b)", digits=9, scale=size)
+
+
+@st.composite
+def standardised_layers(draw: Any, case: str) -> tuple[tuple[Any, ...], dict[str, Any], Point]:
+    """The layer's sizes and settings; x, weights, bias and gain."""
+    F, images = draw(st.integers(1, 3)), case == "nn.WSConv2d"
+    w_shape, x_shape = ((1, 2, 2, F), (3, 2, 3, 2)) if images else ((4, F), (3, 4))
+    rng = np.random.default_rng(seed := draw(seeds))
+    inputs = (*(rng.standard_normal(s) for s in (x_shape, w_shape)), *rng.standard_normal((2, F)))
+    arguments = (2, F, (1, 2)) if images else (4, F)
+    settings = {"scaled": draw(st.booleans()), "factor": draw(st.sampled_from([1.0, 2.0]))}
+    return arguments, settings, Point(inputs, {"eps": draw(st.sampled_from(norms.EPS))}, seed)
+
+
+@law(
+    "norms of an example",
+    "A layer of standardised filters doesn't see their shift and scale, f(a·W + b; a²·eps) = f(W; "
+    "eps), and of a constant input only its bias.",
+    over=("nn.WSConv2d", "nn.WSLinear"),
+    draw=standardised_layers,
+    subject=lambda case: getattr(nn, case.removeprefix("nn.")),
+)
+def filters_have_no_shift_and_no_scale(cls: Any, drawn: Any, backend: Backend) -> None:
+    arguments, settings, point = drawn
+    (x, w, bias, gain), eps = point.inputs, point.settings["eps"]
+    rng = np.random.default_rng((point.seed, 2))
+    a, b = 2.0 ** int(rng.integers(-4, 5)), rng.standard_normal(len(bias))
+
+    def f(w: np.ndarray, x: np.ndarray, eps: float) -> np.ndarray:
+        one = cls(*arguments, **settings, eps=eps).initialize(0, dtype=np.float64)
+        for name, array in {"weight": w, "bias": bias, "gain": gain}.items():
+            if getattr(one, name) is not None:
+                getattr(one, name).place(array)
+        return to_numpy(one(backend.asarray(x)))
+
+    y = f(w, x, eps)
+    agree(f(a * (w + b), x, a * a * eps), y, "f(a·W + b)", digits=9, scale=np.abs(y).max() + 1)
+    agree(f(w, 0 * x + 3, eps), 0 * y + bias, "f of a constant", digits=9, scale=10.0)
 
 
 # -- BatchNorm with frozen statistics

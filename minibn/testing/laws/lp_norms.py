@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from minibn import nn, ops
 from minibn.backend import Backend, to_numpy
-from minibn.testing.laws.batch_norm import cotangent, twice
+from minibn.testing.laws.batch_norm import cotangent, equal_to_second_order
 from minibn.testing.laws.law import law
 from minibn.testing.laws.tools import agree, each, pull, value
 from minibn.testing.registry import norms
@@ -54,13 +54,7 @@ def composed(
 
 @about_lp("It equals its definition of primitive ops, in value and two derivatives.")
 def lp_equals_composed(op: Any, point: Point, backend: Backend) -> None:
-    ours, definition, g = point.bind(op), point.bind(composed), cotangent(point)
-    y = value(definition, point.inputs, backend)
-    agree(value(ours, point.inputs, backend), y, "the value", digits=10)
-    for what, of in (("first", pull), ("second", twice)):
-        expected = of(definition, point.inputs, g, backend)
-        found = of(ours, point.inputs, g, backend)
-        each(found, expected, f"the {what} derivative", digits=8.5)
+    equal_to_second_order(point.bind(op), point.bind(composed), point, backend)
 
 
 @about_lp("f(a·x; a^p·eps) = f(x; eps), with a·eps for p = ∞, and x̄ shrinks by a.")

@@ -1,10 +1,10 @@
 """The graph against a naive twin: programs that nobody would think of writing.
 
-Hypothesis draws a program step by step: leaves, ops, aliases, views, no_grad, walks back, changes
-in place, exceptions. Each Tensor has a `Twin` beside it (forward mode: it shares nothing with the
-tape) and a note of what the tape may have kept for it. After every step, whatever it was: values
-are the twin's, `.grad` of a leaf is the sum of the twin's gradients so far, nothing else has a
-`.grad`, and what was made under no_grad is not recorded.
+Hypothesis draws a program step by step: leaves, ops, aliases, views (all in `building`), no_grad,
+walks back, changes in place, exceptions. Each Tensor has a `Twin` beside it (forward mode: it
+shares nothing with the tape) and a note of what the tape may have kept for it. After every step,
+whatever it was: values are the twin's, `.grad` of a leaf is the sum of the twin's gradients so far,
+nothing else has a `.grad`, and what was made under no_grad is not recorded.
 
 A walk back must raise GraphError exactly if its part of the graph was released, or if memory that a
 derivative on the way reads was changed since; else its gradients must be right.
@@ -12,11 +12,9 @@ derivative on the way reads was changed since; else its gradients must be right.
 
 from __future__ import annotations
 
-from typing import Any
-
 import hypothesis.strategies as st
 import numpy as np
-from hypothesis.stateful import initialize, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 
 from minibn import ops
 from minibn.backend import to_numpy
@@ -26,21 +24,9 @@ from minibn.optim import SGD
 from minibn.tape import Op, apply, recording
 from minibn.tensor import Tensor
 from minibn.testing.machines import twin
-from minibn.testing.machines.book import (
-    BINARY,
-    ELEMENTWISE,
-    LARGEST,
-    REDUCTIONS,
-    GraphBook,
-    Pair,
-    agree,
-    anything,
-    positive,
-    within,
-)
+from minibn.testing.machines.book import Pair, agree, anything, within
+from minibn.testing.machines.building import GraphBuilder, seeds, values
 from minibn.testing.machines.twin import TINY
-
-SHAPES = [(), (1,), (2,), (3,), (2, 3), (3, 1), (1, 2), (2, 1, 2), (0,), (2, 0)]
 
 
 class Broken(Op):
@@ -58,132 +44,11 @@ class Broken(Op):
         raise ArithmeticError("broken on purpose")
 
 
-def values(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """Quarters, so that sums and products are exact and ties are common: from -2 to 2 for an even
-    seed, from 1/4 to 2 for an odd one."""
-    low = 1 if seed % 2 else -8
-    return np.asarray(np.random.default_rng(seed).integers(low, 9, shape) / 4)
-
-
-seeds = st.integers(0, 2**16)
-
-
-class GraphMachine(GraphBook):
+class GraphMachine(GraphBuilder):
     """Random programs on Tensors, next to the same programs on Twins. See the module's text.
 
     backend: the name of the backend on which the Tensors live.
     """
-
-    # -- rules: building the graph
-
-    @initialize(seed=seeds)
-    def start(self, seed: int) -> None:
-        self.add_leaf(values((2, 3), seed), wants=True)
-        self.add_leaf(values((3,), seed + 1), wants=True)
-
-    @precondition(lambda self: len(self.pairs) < 24)
-    @rule(shape=st.sampled_from(SHAPES), seed=seeds, wants=st.sampled_from([True, True, False]))
-    def new_leaf(self, shape: tuple[int, ...], seed: int, wants: bool) -> None:
-        if sum(p.view is None and not p.parents for p in self.pairs) < 6:
-            self.add_leaf(values(shape, seed), wants)
-
-    @rule(data=st.data(), name=st.sampled_from(sorted(ELEMENTWISE)))
-    def elementwise(self, data: st.DataObject, name: str) -> None:
-        domain, reads = ELEMENTWISE[name]
-        self.add_result(name, [self.pick(data, domain, "x")], (), reads)
-
-    @rule(data=st.data(), name=st.sampled_from(sorted(BINARY)))
-    def binary(self, data: st.DataObject, name: str) -> None:
-        """Any two that broadcast; often one Tensor twice."""
-        first, second, reads = BINARY[name]
-        x = self.pick(data, first, "x")
-
-        def fits(y: Pair) -> bool:
-            pairs = zip(x.tensor.shape[::-1], y.tensor.shape[::-1], strict=False)
-            if not second(y.twin.value) or not all(a == b or 1 in (a, b) for a, b in pairs):
-                return False
-            return np.broadcast(x.twin.value, y.twin.value).size <= LARGEST
-
-        fitting = [y for y in self.pairs if fits(y)]
-        if fitting:
-            y = data.draw(st.sampled_from(fitting), label="y")
-        else:
-            y = self.add_leaf(np.array(0.5), wants=True)
-        self.add_result(name, [x, y], (), reads)
-
-    @rule(data=st.data(), name=st.sampled_from(sorted(BINARY)))
-    def alias(self, data: st.DataObject, name: str) -> None:
-        """f(x, x)"""
-        x = self.pick(data, lambda x: within(3)(x) and positive(x), "x")
-        self.add_result(name, [x, x], (), BINARY[name][2])
-
-    @rule(data=st.data(), name=st.sampled_from(sorted(REDUCTIONS)), keepdims=st.booleans())
-    def reduce(self, data: st.DataObject, name: str, keepdims: bool) -> None:
-        domain, reads = REDUCTIONS[name]
-        x = self.pick(data, domain, "x")
-        axis = data.draw(st.sampled_from([None, *range(-x.tensor.ndim, x.tensor.ndim)]), "axis")
-        self.add_result(name, [x], (axis, keepdims), reads)
-
-    @rule(data=st.data(), kind=st.sampled_from(["reshape", "transpose", "getitem", "broadcast_to"]))
-    def look(self, data: st.DataObject, kind: str) -> None:
-        """A view: it shares memory, and what is written into that memory shows."""
-        x = self.pick(data, anything, "x")
-        shape, ndim = x.tensor.shape, x.tensor.ndim
-        setting: Any
-        if kind == "reshape":
-            setting = data.draw(st.sampled_from([(x.tensor.size,), (1, *shape), shape[::-1]]))
-        elif kind == "transpose":
-            setting = tuple(data.draw(st.permutations(range(ndim))))
-        elif kind == "getitem":
-            parts = st.sampled_from([slice(None), slice(1, None), slice(None, None, -1), None])
-            setting = (data.draw(parts), ...) if ndim else (..., None)
-        else:
-            setting = (2, *shape) if 2 * x.tensor.size <= LARGEST else shape
-        self.add_result(kind, [x], (setting,), view=True)
-
-    @rule(data=st.data(), seed=seeds)
-    def take(self, data: st.DataObject, seed: int) -> None:
-        """x[index] with an array of integers, some of them repeated."""
-        x = self.pick(data, lambda x: x.ndim > 0 and 0 < x.size <= 12 and len(x) > 0, "x")
-        index = np.random.default_rng(seed).integers(-len(x.twin.value), len(x.twin.value), 3)
-        self.add_result("getitem", [x], (index,))
-
-    @rule(data=st.data())
-    def join(self, data: st.DataObject) -> None:
-        x = self.pick(data, lambda x: x.ndim > 0, "x")
-        axis = data.draw(st.integers(0, x.tensor.ndim - 1), label="axis")
-
-        def beside(p: Pair) -> tuple[int, ...]:
-            return p.tensor.shape[:axis] + p.tensor.shape[axis + 1 :]
-
-        alike = [p for p in self.pairs if p.tensor.ndim == x.tensor.ndim and beside(p) == beside(x)]
-        y = data.draw(st.sampled_from(alike), label="y")
-        if x.tensor.size + y.tensor.size <= LARGEST:
-            self.add_result("concatenate", [x, y], (axis,), together=True)
-
-    @rule(data=st.data(), columns=st.sampled_from([(), (1,), (2,)]), seed=seeds)
-    def product(self, data: st.DataObject, columns: tuple[int, ...], seed: int) -> None:
-        """x @ y; the y that fits may have to be made."""
-        x = self.pick(data, lambda x: x.ndim > 0 and within(3)(x), "x")
-        K = x.tensor.shape[-1]
-        fitting = [
-            y
-            for y in self.pairs
-            if y.tensor.ndim in (1, 2) and y.tensor.shape[0] == K and within(3)(y.twin.value)
-        ]
-        y = data.draw(st.sampled_from([None, *fitting]), label="y")
-        if y is None:
-            y = self.add_leaf(values((K, *columns), seed), wants=True)
-        if x.tensor.size * y.tensor.size <= LARGEST * max(K, 1):
-            self.add_result("matmul", [x, y], (), (0, 1))
-
-    @rule(data=st.data())
-    def detach(self, data: st.DataObject) -> None:
-        x = self.pick(data, anything, "x")
-        value = twin.constant(x.twin.value)
-        pair = Pair(len(self.pairs), x.tensor.detach(), value, wants=False)
-        pair.view, pair.memory = (x, None), x.memory
-        self.pairs.append(pair)
 
     # -- rules: recording
 

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from minibn.ops import arithmetic
 from minibn.ops import elementwise as ew
-from minibn.ops.elementwise import abs, log, power, real, sigmoid, sign, where
+from minibn.ops.arithmetic import power
+from minibn.ops.elementwise import abs, log, real, sigmoid, sign, where
 from minibn.tape import value
 from minibn.testing.mutants.mutant import wrong
 
@@ -16,31 +18,31 @@ def exp_gives_zeros(self, g, out, x):
     return g * 0
 
 
-@wrong(ew.Negative, "negative")
+@wrong(arithmetic.Negative, "negative")
 def negative_keeps_the_sign(self, g, out, x):
     """The derivative of -x is taken as 1."""
     return g
 
 
-@wrong(ew.Subtract, "subtract")
+@wrong(arithmetic.Subtract, "subtract")
 def subtract_adds_both(self, g, out, x, y):
     """Copied from `add`: the second gradient is not negated."""
     return g, g
 
 
-@wrong(ew.Divide, "divide")
+@wrong(arithmetic.Divide, "divide")
 def divide_loses_the_minus(self, g, out, x, y):
     """The quotient rule without its minus."""
     return g / y, g * x / (y * y)
 
 
-@wrong(ew.Divide, "divide")
+@wrong(arithmetic.Divide, "divide")
 def divide_loses_the_square(self, g, out, x, y):
     """The quotient rule with y for y²."""
     return g / y, -g * x / y
 
 
-@wrong(ew.Multiply, "multiply")
+@wrong(arithmetic.Multiply, "multiply")
 def multiply_swaps_its_gradients(self, g, out, x, y):
     """Each factor gets itself instead of the other one."""
     return g * x, g * y
@@ -71,13 +73,13 @@ def log_of_base_ten(self, g, out, x):
     return g / (x * np.log(10.0).item())
 
 
-@wrong(ew.Power, "power")
+@wrong(arithmetic.Power, "power")
 def power_keeps_its_exponent(self, g, out, x, p):
     """p xᵖ for p xᵖ⁻¹."""
     return g * p * power(x, p), None
 
 
-@wrong(ew.Power, "power, of two variables")
+@wrong(arithmetic.Power, "power, of two variables")
 def power_loses_the_logarithm(self, g, out, x, p):
     """Right in the base; the gradient of the exponent lacks log x."""
     return g * p * power(x, p - 1), g * out
@@ -96,7 +98,7 @@ def where_forgets_to_invert(self, g, out, x, y):
     return g * self.mask, g * self.mask
 
 
-@wrong(ew.Multiply, "dropout")
+@wrong(arithmetic.Multiply, "dropout")
 def dropout_loses_its_scale(self, g, out, x, y):
     """What was kept gets g instead of g / (1-p)."""
     return g * (real(y) != 0), None
@@ -144,7 +146,7 @@ def abs_of_positive_numbers(self, g, out, x):
     return g
 
 
-@wrong(ew.Power, "power")
+@wrong(arithmetic.Power, "power")
 def power_of_positive_numbers(self, g, out, x, p):
     """Wrong only for negative values: p |x|ᵖ⁻¹."""
     return g * p * power(abs(x), p - 1), None
@@ -189,7 +191,7 @@ def maximum_counts_a_tie_twice(self, g, out, x, y):
 # -- wrong in the cotangent
 
 
-@wrong(ew.Multiply, "multiply")
+@wrong(arithmetic.Multiply, "multiply")
 def multiply_ignores_the_cotangent(self, g, out, x, y):
     """The local derivative is returned, and g forgotten. Right wherever g is 1."""
     return y + 0 * g, x + 0 * g
@@ -216,13 +218,13 @@ def tanh_detaches_its_output(self, g, out, x):
     return g * (1 - value(out) ** 2)
 
 
-@wrong(ew.Multiply, "multiply", order=2)
+@wrong(arithmetic.Multiply, "multiply", order=2)
 def multiply_detaches_a_factor(self, g, out, x, y):
     """The saved y is a constant of the second derivative."""
     return g * value(y), g * x
 
 
-@wrong(ew.Power, "power, of two variables", order=2)
+@wrong(arithmetic.Power, "power, of two variables", order=2)
 def power_detaches_its_logarithm(self, g, out, x, p):
     """log x is a constant of the second derivative."""
     return g * p * power(x, p - 1), g * power(x, p) * log(value(x))

@@ -1,6 +1,6 @@
 """Wrong derivatives of losses."""
 
-from minibn.ops import elementwise, reduce
+from minibn.ops import arithmetic, elementwise, reduce
 from minibn.ops.loss import SoftmaxCrossEntropy, one_hot, softmax
 from minibn.tape import value
 from minibn.testing.mutants.mutant import wrong
@@ -57,19 +57,19 @@ def cross_entropy_detaches_its_softmax(self, g, out, x):
     return residual(self, value(x)) * (g * (1 / len(x)))
 
 
-@wrong(elementwise.Divide, "softmax")
+@wrong(arithmetic.Divide, "softmax")
 def softmax_keeps_the_diagonal(self, g, out, x, y):
     """∂sᵢ/∂xⱼ is 0 for i ≠ j: the normaliser is a constant."""
     return g / y, None
 
 
-@wrong(elementwise.Multiply, "mse")
+@wrong(arithmetic.Multiply, "mse")
 def mse_loses_the_two(self, g, out, x, y):
     """d·d has two factors, and one is forgotten."""
     return g * y, None
 
 
-@wrong(elementwise.Subtract, "mse")
+@wrong(arithmetic.Subtract, "mse")
 def mse_gives_the_target_nothing(self, g, out, x, y):
     """The second input is taken for a constant."""
     return g, None

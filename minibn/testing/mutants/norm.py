@@ -5,7 +5,7 @@ x̄ = gamma · inv_std · (ȳ - mean(ȳ) - x̂ · mean(ȳ x̂)),   gamma̅ = Σ 
 
 import math
 
-from minibn.ops import elementwise, reduce
+from minibn.ops import arithmetic, reduce
 from minibn.ops.elementwise import sqrt
 from minibn.ops.norm import BatchNorm, moments
 from minibn.ops.reduce import mean, sum, var
@@ -128,14 +128,14 @@ def batch_norm_detaches_the_mean(x, axis=None, keepdims=False):
     return mean(value(x), axis, keepdims)
 
 
-@wrong(elementwise.Multiply, "batch_norm_inference")
+@wrong(arithmetic.Multiply, "batch_norm_inference")
 def inference_subtracts_the_mean(self, g, out, x, y):
     """The training formula in inference: there the statistics are constants."""
     g_x = g * y
     return (g_x - mean(g_x, tuple(range(x.ndim - 1))) if x.ndim > 1 else g_x), g * x
 
 
-@wrong(elementwise.Multiply, "batch_norm_inference")
+@wrong(arithmetic.Multiply, "batch_norm_inference")
 def inference_forgets_the_mean_in_gamma(self, g, out, x, y):
     """gamma̅ = Σ ȳ x · inv_std: the running mean's share is missing."""
     return g * y, (g * x if self.wants[0] else None)

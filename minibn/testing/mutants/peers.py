@@ -147,12 +147,12 @@ def hips_check_grads(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.
     op = primitive(lambda *inputs: f(*inputs))
     defvjp(op, *map(maker, range(len(arrays))))
     before = np.random.get_state()  # noqa: NPY002  HIPS draws from the global state
-    np.random.seed(int(rng.integers(2**31)))  # noqa: NPY002
+    np.random.seed(int(rng.integers(2**31)))  # noqa: NPY002  as above
     try:
         for i in range(len(arrays)):
             check_grads(op, i, modes=["rev"], order=1)(*arrays)
     finally:
-        np.random.set_state(before)  # noqa: NPY002
+        np.random.set_state(before)  # noqa: NPY002  as above
 
 
 # -- our re-makings

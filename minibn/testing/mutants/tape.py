@@ -3,8 +3,8 @@
 import numpy as np
 
 from minibn.backward import _fit
+from minibn.ops import arithmetic, sum
 from minibn.ops import elementwise as ew
-from minibn.ops import sum
 from minibn.tape import unbroadcast, value
 from minibn.tensor import Tensor
 from minibn.testing.mutants.mutant import wrong
@@ -41,7 +41,7 @@ def unbroadcast_takes_the_first(g, shape):
 # -- memory
 
 
-@wrong(ew.Multiply, "multiply")
+@wrong(arithmetic.Multiply, "multiply")
 def the_cotangent_is_overwritten(self, g, out, x, y):
     """The gradient is right, but it is computed in the caller's array."""
     g_y = g * x
@@ -84,7 +84,7 @@ def the_value_drifts_to_float64(self, x):
 # -- what was saved, and when
 
 
-@wrong(ew.Multiply, "batch_norm_composed")
+@wrong(arithmetic.Multiply, "batch_norm_composed")
 class the_layer_keeps_its_last_inputs:
     """Inputs are saved on the class: an op that is used twice differentiates its last call."""
 

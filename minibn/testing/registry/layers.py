@@ -171,6 +171,12 @@ def standardised(point: Point) -> nn.WSConv2d:
     )
 
 
+def standardised_linear(
+    shape: tuple[int, int], outputs: int, bias: bool, scaled: bool
+) -> nn.WSLinear:
+    return nn.WSLinear(shape[1], outputs, bias, scaled=scaled and bias, eps=0.1)
+
+
 def has_large_filters(point: Point) -> bool:
     """Of three weights or more: two are standardised to ±1, whatever they are."""
     return point.inputs[1][..., 0].size > 2
@@ -287,6 +293,19 @@ LAYERS: dict[str, LayerCase] = {
     "WSConv2d": LayerCase(
         layers(conv2d_problems().filter(has_large_filters), standardised),
         linear=((0, 2), (2, 3)),  # x and the bias, the bias and the gain
+        digits=3,
+        half_digits=None,
+    ),
+    "WSLinear": LayerCase(
+        of_shape(
+            st.tuples(st.integers(1, 4), st.integers(3, 5)),
+            standardised_linear,
+            nonzero,
+            outputs=st.integers(1, 3),
+            bias=st.booleans(),
+            scaled=st.booleans(),
+        ),
+        linear=((0, 2), (2, 3)),  # as above
         digits=3,
         half_digits=None,
     ),

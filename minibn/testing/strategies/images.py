@@ -89,7 +89,8 @@ def geometries(
         padding.append(p)
     N, C, more = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(0, 1))
     F = (2, 3, 1, 3, 1, 2)[(C - 1) * 2 + more]  # one of the other two
-    return Geometry((N, *sides, C), (*kernels, C, F), (*strides,), (*padding,))  # type: ignore[arg-type]
+    x, w = (N, *sides, C), (*kernels, C, F)
+    return Geometry(x, w, (*strides,), (*padding,))  # type: ignore[arg-type]  # lists of two
 
 
 @st.composite

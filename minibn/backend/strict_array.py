@@ -1,0 +1,179 @@
+"""The arrays of the strict double: NumPy's, with what CuPy refuses refused. See `strict`.
+
+Here is what the class does by itself: hold, index, and meet other objects. Operators, methods and
+attributes come from CuPy's surface, and are put in by `strict`. What waits for the device by
+request (`item`, `to_numpy`, a boolean mask, ...) is counted: `count_transfers`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minibn.backend.cupy_surface import version
+from minibn.errors import BackendMismatch
+
+DTYPES = "?bBhHiIlLqQefdFD"
+NUMBERS = (bool, int, float, complex, np.generic)
+
+
+class Transfers:
+    """How often the host waited for the device: `n`, and in `names` by what."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    @property
+    def n(self) -> int:
+        return len(self.names)
+
+
+_counting: list[Transfers] = []
+
+
+@contextmanager
+def count_transfers() -> Iterator[Transfers]:
+    """Count what waits for the device inside the block: `with count_transfers() as count`."""
+    count = Transfers()
+    _counting.append(count)
+    try:
+        yield count
+    finally:
+        _counting.remove(count)
+
+
+def to_numpy(x: "StrictArray") -> np.ndarray:
+    """The array on the host, as a copy, and counted."""
+    waited_for("to_numpy")
+    return x._host.copy()
+
+
+class StrictArray:
+    """An array that behaves as `cupy.ndarray` where CuPy is stricter than NumPy."""
+
+    __slots__ = ("__weakref__", "_host")
+    __hash__ = None  # type: ignore[assignment]  # equality is elementwise
+
+    def __init__(self, host: np.ndarray) -> None:
+        if host.dtype.char not in DTYPES:
+            raise TypeError(f"CuPy has no arrays of dtype {host.dtype}: use numbers up to 64 bits")
+        self._host = host
+
+    def __getitem__(self, key: Any) -> "StrictArray":
+        key, copies = key_for_numpy(key, self.shape)
+        found = np.asarray(self._host[key])
+        return StrictArray(found.copy() if copies and found.base is not None else found)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._host[key_for_numpy(key, self.shape)[0]] = operand(value)
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __iter__(self) -> Iterator["StrictArray"]:
+        if self._host.ndim < 2:
+            raise TypeError("iterating over single elements would launch a kernel for each")
+        return (self[i] for i in range(len(self)))
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"CuPy {version()} and NumPy do not both have ndarray.{name}")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise TypeError("no implicit conversion to a NumPy array: minibn.backend.to_numpy(x)")
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        name = getattr(function, "__name__", "function")
+        raise BackendMismatch(
+            f"numpy.{name} got a strict array: xp = array_module(x), then xp.{name}"
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method == "__call__" and isinstance(inputs[0], np.generic) and not kwargs:
+            return wrap(ufunc(*unwrap(inputs)))  # np.float32(2) * x, which CuPy allows
+        raise BackendMismatch(
+            f"numpy.{ufunc.__name__} got a strict array, maybe beside a NumPy array: "
+            f"xp = array_module(x), then xp.{ufunc.__name__}"
+        )
+
+    def __copy__(self) -> "StrictArray":
+        return StrictArray(self._host.copy())
+
+    def __deepcopy__(self, memo: Any) -> "StrictArray":
+        return self.__copy__()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a device array is not pickled: save minibn.backend.to_numpy(x)")
+
+    def __format__(self, spec: str) -> str:
+        if spec:
+            raise TypeError(f"format(x, {spec!r}) would wait for the device: format x.item()")
+        return repr(self)
+
+    def __repr__(self) -> str:
+        return f"strict.{self._host!r}"
+
+
+def operand(x: Any) -> Any:
+    """What an operator takes beside a strict array, unwrapped; NotImplemented for what CuPy leaves
+    to the other side: objects that opt out of ufuncs, as Tensors do."""
+    if isinstance(x, (StrictArray, np.ndarray)):
+        return unwrap(x)
+    if isinstance(x, NUMBERS):
+        return x
+    if getattr(x, "__array_ufunc__", False) is None:
+        return NotImplemented
+    raise TypeError(f"an array takes arrays and numbers beside it, this is a {type(x).__name__}")
+
+
+def unwrap(x: Any) -> Any:
+    """The NumPy arrays inside the arguments of a call, with no other array among them."""
+    if isinstance(x, StrictArray):
+        return x._host
+    if isinstance(x, np.ndarray):
+        raise BackendMismatch(
+            f"a NumPy array (shape {x.shape}) meets a strict array: "
+            "get_backend('strict').asarray(x) first"
+        )
+    if getattr(x, "__minibn_tensor__", False):
+        raise TypeError("array functions take arrays, this is a Tensor: pass x.data")
+    return type(x)([unwrap(item) for item in x]) if type(x) in (list, tuple) else x
+
+
+def wrap(x: Any) -> Any:
+    """Results of NumPy as strict arrays: numbers become 0-d arrays, tuples are wrapped inside."""
+    if isinstance(x, (np.ndarray, *NUMBERS)):
+        return StrictArray(np.asarray(x))
+    if isinstance(x, tuple) and hasattr(x, "_fields"):
+        return type(x)(*map(wrap, x))
+    return type(x)(map(wrap, x)) if isinstance(x, (list, tuple)) else x
+
+
+def key_for_numpy(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], bool]:
+    """The key for NumPy, its integer arrays wrapped into range; and whether it makes a copy."""
+    parts = [
+        np.asarray(p, dtype=None if p else int) if isinstance(p, list) else unwrap(p)
+        for p in (key if isinstance(key, tuple) else (key,))
+    ]
+    arrays = [isinstance(p, (np.ndarray, bool, np.bool)) for p in parts]
+    masks = [isinstance(p, np.ndarray) and p.dtype == bool for p in parts]
+    axes = [
+        p.ndim if mask else int(p is not None and p is not ...)
+        for p, mask in zip(parts, masks, strict=True)
+    ]
+    axis = 0
+    for i, p in enumerate(parts):
+        if masks[i]:
+            waited_for("mask")
+        elif arrays[i] and axis < len(shape) and np.asarray(p).dtype.kind in "iu":
+            parts[i] = p % max(shape[axis], 1)
+        axis += len(shape) - sum(axes) if p is ... else axes[i]
+    if not any(arrays) and not any(p is ... for p in parts):
+        parts.append(...)  # a single element is then a 0-d view, not a scalar
+    return tuple(parts), any(arrays)
+
+
+def waited_for(name: str) -> None:
+    """The host waits for the device: every `count_transfers` around hears of it."""
+    for count in _counting:
+        count.names.append(name)

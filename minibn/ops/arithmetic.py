@@ -1,0 +1,119 @@
+"""Arithmetic: + - · / and powers. z̄ is the cotangent of z; x and y broadcast together.
+
+What is smooth computes on complex numbers, too (the complex-step derivative needs that).
+"""
+
+from __future__ import annotations
+
+from minibn.ops.elementwise import cast, log
+from minibn.tape import Op, apply, value
+
+
+class Add(Op):
+    """z = x + y.    x̄ = z̄,   ȳ = z̄"""
+
+    broadcasts = True
+    needs = ()
+
+    def forward(self, x, y):
+        return x + y
+
+    def vjp(self, g, out, x, y):
+        return g, g
+
+
+class Subtract(Op):
+    """z = x - y.    x̄ = z̄,   ȳ = -z̄"""
+
+    broadcasts = True
+    needs = ()
+
+    def forward(self, x, y):
+        return x - y
+
+    def vjp(self, g, out, x, y):
+        return g, (-g if self.wants[1] else None)
+
+
+class Multiply(Op):
+    """z = x · y.    x̄ = z̄ · y,   ȳ = z̄ · x"""
+
+    broadcasts = True
+
+    def forward(self, x, y):
+        return x * y
+
+    def vjp(self, g, out, x, y):
+        return (g * y if self.wants[0] else None), (g * x if self.wants[1] else None)
+
+
+class Divide(Op):
+    """z = x / y.    x̄ = z̄ / y,   ȳ = -(z̄ / y) · (x / y), never as z̄ · x / y²: y² could overflow"""
+
+    broadcasts = True
+
+    def forward(self, x, y):
+        return x / y
+
+    def vjp(self, g, out, x, y):
+        g_x = g / y
+        return g_x, (-g_x * (x / y) if self.wants[1] else None)
+
+
+class Negative(Op):
+    """z = -x.    x̄ = -z̄"""
+
+    needs = ()
+
+    def forward(self, x):
+        return -x
+
+    def vjp(self, g, out, x):
+        return -g
+
+
+class Power(Op):
+    """z = x^p.    x̄ = z̄ · p · x^(p-1), and 0 where p = 0;   p̄ = z̄ · x^p · log x, for x > 0"""
+
+    broadcasts = True
+
+    def forward(self, x, p):
+        return x**p
+
+    def vjp(self, g, out, x, p):
+        g_x = g * (p * power(x, p - 1 + (p == 0))) if self.wants[0] else None
+        return g_x, (g * (power(x, p) * log(x)) if self.wants[1] else None)
+
+
+def add(x, y):
+    """x + y, broadcast."""
+    return apply(Add(), x, y)
+
+
+def subtract(x, y):
+    """x - y, broadcast."""
+    return apply(Subtract(), x, y)
+
+
+def multiply(x, y):
+    """x · y, broadcast."""
+    return apply(Multiply(), x, y)
+
+
+def divide(x, y):
+    """x / y, broadcast."""
+    return apply(Divide(), x, y)
+
+
+def negative(x):
+    """-x"""
+    return apply(Negative(), x)
+
+
+def power(x, exponent):
+    """x^exponent, broadcast. x > 0 if the exponent wants a gradient. Whole exponents adopt the
+    dtype of a floating-point x."""
+    kinds = [getattr(getattr(value(v), "dtype", None), "kind", "") for v in (x, exponent)]
+    if kinds[0] in ("f", "c") and kinds[1] in ("i", "u", "b"):
+        exponent = cast(exponent, x.dtype)
+    return apply(Power(), x, exponent)

@@ -1,0 +1,73 @@
+"""What `norm=` takes: a name of NORMS, or any function of a width that makes a module.
+
+    vgg("vgg16", norm="l1")
+    vgg("vgg16", norm=lambda width: nn.LpBatchNorm(width, p=1, momentum=0.01))
+
+The paper (Santurkar et al. 2018, section 3.3) gives its l_p norms in words. "l1", "l2" and "linf"
+take them literally; the other readings of `minibn.ops.lp_norm` have names, too:
+
+    l1-centred, linf-centred            the norm of x - mu instead of x (l2-centred: BatchNorm)
+    l2-mean-of-norm, linf-mean-of-norm  ‖x‖_p / M instead of (Σ |x|^p / M)^(1/p), for l1 the same
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from minibn import nn
+from minibn.nn.module import Module
+
+MakeNorm = Callable[[int], Module]
+Norm = str | MakeNorm
+
+
+def _groups_of_16(channels: int) -> Module:
+    """GroupNorm by 16 channels, or as many as divide them: Wu & He's 32 groups of 512."""
+    return nn.GroupNorm(channels // math.gcd(channels, 16), channels)
+
+
+# What stands behind a layer. With "weight" it is in the layer: its filters are standardised, and
+# scaled too if no norm follows.
+NORMS: dict[str, MakeNorm | None] = {
+    "none": None,
+    "batch": nn.BatchNorm,
+    "l1": partial(nn.LpBatchNorm, p=1),
+    "l2": partial(nn.LpBatchNorm, p=2),
+    "linf": partial(nn.LpBatchNorm, p=math.inf),
+    "layer": partial(nn.LayerNorm, axes="example"),
+    "group": _groups_of_16,
+    "instance": nn.InstanceNorm,
+    "rms": partial(nn.RMSNorm, axes="example"),
+    "weight": None,
+    "group+weight": _groups_of_16,
+    "frozen": nn.FrozenBatchNorm,
+    "l1-centred": partial(nn.LpBatchNorm, p=1, center_first=True),
+    "l2-centred": partial(nn.LpBatchNorm, p=2, center_first=True),
+    "linf-centred": partial(nn.LpBatchNorm, p=math.inf, center_first=True),
+    "l2-mean-of-norm": partial(nn.LpBatchNorm, p=2, reduce="mean_of_norm"),
+    "linf-mean-of-norm": partial(nn.LpBatchNorm, p=math.inf, reduce="mean_of_norm"),
+}
+
+
+def choose(who: str, what: str, name: str, known: Mapping[str, object]) -> None:
+    """Raise ValueError, with the nearest name, unless the name is known."""
+    if name not in known:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}."
+        raise ValueError(f"{who}: {what} {name!r} is unknown. {hint}")
+
+
+def maker_of(who: str, norm: Norm, known: Mapping[str, MakeNorm | None]) -> MakeNorm | None:
+    """What makes the norm of a width; None for no norm. Raises ValueError for an unknown name."""
+    if callable(norm):
+        return norm
+    choose(who, "norm", norm, known)
+    return known[norm]
+
+
+def standardises(norm: Norm) -> bool:
+    """Whether the layers in front of the norm have standardised filters."""
+    return norm in ("weight", "group+weight")
