@@ -28,7 +28,7 @@ from experiments.benchmarking.parts import PARTS, Bench
 from experiments.benchmarking.report import say, table
 from experiments.benchmarking.targets import ROUNDS, verdicts
 from experiments.running.command_line import UsageError, at_least, one_of, parse, report, setting
-from experiments.running.study import write_json
+from experiments.running.streams import write_json
 from experiments.running.training import clock, cores
 from experiments.vgg.settings import VARIANTS
 from reference_models.vgg import VGG, vgg

@@ -24,18 +24,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.claiming import (
+    covariate_shift,
+    curvature,
     deep_linear,
+    deep_linear_landscape,
     distributions,
     landscape,
     learning_rates,
+    lp_norms,
+    noise,
     table,
+    theorem_units,
     theorems,
     training,
 )
 from experiments.claiming.claim import Claim, Finding, find
 from experiments.claiming.evidence import Evidence
 from experiments.running.command_line import UsageError, parse_studies, report, setting
-from experiments.running.study import commit, write_json
+from experiments.running.streams import write_json
+from experiments.running.study import commit
 from minibn import checkpoint
 from minibn.errors import DataError
 
@@ -43,10 +50,14 @@ PROGRAM = "python -m experiments.claims"
 
 SECTIONS: dict[str, Sequence[Claim]] = {
     "Training and generalisation": training.CLAIMS,
-    "Distributions and internal covariate shift": distributions.CLAIMS,
-    "The landscape": landscape.CLAIMS,
-    "The deep linear network": deep_linear.CLAIMS,
+    "Noise behind BatchNorm": noise.CLAIMS,
+    "Distributions": distributions.CLAIMS,
+    "Internal covariate shift": covariate_shift.CLAIMS,
+    "The landscape": [*landscape.CLAIMS, *curvature.CLAIMS],
+    "The l_p norms": lp_norms.CLAIMS,
+    "The deep linear network": [*deep_linear.CLAIMS, *deep_linear_landscape.CLAIMS],
     "The theorems": theorems.CLAIMS,
+    "The theorems in a network": theorem_units.CLAIMS,
     "Learning rates": learning_rates.CLAIMS,
 }
 CLAIMS: tuple[Claim, ...] = tuple(itertools.chain.from_iterable(SECTIONS.values()))
@@ -79,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
         findings, evidence = verdicts(folders)
         print(table.scale(evidence), table.table(findings), table.NOTE, sep="\n\n")
-        print(f"\n{len(findings)} claims: {table.counted(findings)}.\n{table.counts(findings)}")
+        print(f"\n{table.counts(findings)}\n\n{len(findings)} claims: {table.counted(findings)}.")
         if options.out:
             write(findings, evidence, Path(options.out))
             print(f"Written: {Path(options.out) / 'claims.md'}, claims.json")

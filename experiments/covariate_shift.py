@@ -16,7 +16,6 @@ training steps each time. Fig. 3b, of the deep linear network, comes from `deep_
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments import vgg_cifar
@@ -41,10 +40,7 @@ class Settings(vgg_settings.Settings):
 QUICK = {**vgg_cifar.QUICK, "steps": 300, "shift_every": 20}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the study, draw its figures, print its table. Returns the exit code."""
-    return vgg_runs.attend("covariate_shift", Settings, QUICK, __doc__, arguments)
-
+main = vgg_runs.experiment("covariate_shift", Settings, QUICK, __doc__).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,97 +21,30 @@ without a norm, 5 with linf, 6 with batchnorm and l1.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from experiments import paper
-from experiments.deep_linear_settings import INITS, QUICK, VARIANTS, Settings, check, plans
-from experiments.running import session
+from experiments.linear.problem import network, problem, rank_losses, task
+from experiments.linear.settings import QUICK, VARIANTS, Settings, check, plans
 from experiments.running.carry_out import Plan, Work, carry_out
 from experiments.running.probes import CovariateShift, Curvature, Landscape
 from experiments.running.recorders import Distributions, Recorder
-from experiments.running.step import Step, Task, one_step
+from experiments.running.session import Experiment
+from experiments.running.step import Step, one_step
 from experiments.running.study import Run, Study
 from experiments.running.training import train
 from experiments.views import deep_linear as deep_linear_figures
 from minibn import nn, optim
 from minibn.backend import get_backend
-from minibn.random import generator
-from reference_models.deep_linear import deep_linear
 
 KIND = "deep_linear"
 ACTIVATIONS = (1, 11, 24)  # layers of the paper's Fig. 9
-# Losses of the walks pass 1e15, and a network at the edge of stability amplifies rounding: in
-# float32 a run would soon be about its rounding. A step is mostly calls, so it costs little more.
-DTYPE = np.float64
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The samples x (N, width) and what the network should make of them, x A; always one batch."""
-
-    x: np.ndarray
-    targets: np.ndarray
-
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        return self.x, self.targets
-
-    @property
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self.x.tobytes() + self.targets.tobytes()).hexdigest()
-
-
-def problem(s: Settings, seed: int) -> Problem:
-    """x and A, normally distributed, as they belong to the seed."""
-    rng = generator(seed, "deep_linear")
-    x = rng.standard_normal((s.samples, s.width)).astype(DTYPE)
-    A = rng.standard_normal((s.width, s.width)).astype(DTYPE) * (s.target_std / s.width**0.5)
-    return Problem(x, x @ A)
-
-
-def rank_losses(s: Settings, data: Problem) -> list[float]:
-    """The least loss of a linear map of rank 0, 1, ..., width: levels at which training lingers.
-
-    With X = QR, ‖X P - X A‖ = ‖R P - Qᵀ X A‖, and the best R P of a rank keeps the largest singular
-    values (Eckart & Young 1936). In a deep linear network these maps are saddles (Baldi & Hornik
-    1989), and flat ones.
-    """
-    q = np.linalg.qr(data.x)[0]
-    squares = np.linalg.svd(q.T @ data.targets, compute_uv=False) ** 2
-    return [s.loss_scale * float(squares[rank:].sum()) for rank in range(len(squares) + 1)]
-
-
-def task(s: Settings) -> Task:
-    """scale · Σ (output - target)², over samples and units."""
-
-    def prepare(x: np.ndarray, targets: np.ndarray) -> tuple[Any, Any]:
-        return get_backend().asarray(x), get_backend().asarray(targets)
-
-    def loss(outputs: Any, targets: Any) -> Any:
-        error = outputs - targets
-        return (error * error).sum() * s.loss_scale
-
-    return Task(prepare, loss)
-
-
-def network(s: Settings, variant: str, seed: int) -> nn.Sequential:
-    """The variant's network, with the weights that belong to the seed."""
-    model = deep_linear(
-        s.depth,
-        s.width,
-        norm=VARIANTS[variant],
-        norm_output=s.norm_output,
-        affine=not s.fixed_affine,
-        init=INITS[s.init],
-    )
-    return model.initialize(seed, dtype=DTYPE)
 
 
 class Activations(Distributions):
@@ -131,7 +64,7 @@ def _of_input(see: Callable[[str, Any], None]) -> Callable[[nn.Module, tuple, An
     return lambda module, inputs, output: see("activation", inputs[0])
 
 
-def shown_layers(depth: int) -> dict[int, int]:
+def recorded_layers(depth: int) -> dict[int, int]:
     """Layer -> the paper's layer that lies as deep, of those in its Fig. 9; none is the last."""
     of = paper.DEEP_LINEAR_LAYERS
     layers = {min(paper.same_depth(k, of, depth), depth - 1): k for k in ACTIVATIONS[::-1]}
@@ -144,7 +77,7 @@ def recorders(s: Settings, seed: int) -> list[Recorder]:
         Landscape(s.probe_every, s.probe_sizes, seed=seed),
         CovariateShift(s.shift_every, [f"linear{k + 1}" for k in range(1, s.depth)]),
         Curvature(s.curvature_every),
-        Activations(shown_layers(s.depth), s.record_every, units=1, seed=seed),
+        Activations(recorded_layers(s.depth), s.record_every, units=1, seed=seed),
     ]
 
 
@@ -210,14 +143,7 @@ def study_all(s: Settings, study: Study) -> int:
     return carry_out(s, study, work)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the study, draw its figures, print its table. Returns the exit code."""
-    return session.attend(
-        session.Experiment(KIND, Settings, QUICK, check, study_all),
-        description=__doc__,
-        arguments=arguments,
-    )
-
+main = Experiment(KIND, Settings, QUICK, check, study_all, __doc__).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -25,10 +25,12 @@ from typing import Any
 import numpy as np
 
 from experiments.running.command_line import UsageError, at_least, one_of, parse, report, setting
-from experiments.running.study import environment, write_json
+from experiments.running.settings import DATA
+from experiments.running.streams import write_json
+from experiments.running.study import environment
 from experiments.running.training import cores, one_step
 from experiments.vgg.runs import network, sgd
-from experiments.vgg.settings import DATA, VARIANTS, Settings
+from experiments.vgg.settings import VARIANTS, Settings
 from minibn import use
 from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 from minibn.backend import get_backend

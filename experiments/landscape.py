@@ -16,7 +16,6 @@ of the deep linear network, come from `deep_linear`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments import vgg_cifar
@@ -41,10 +40,7 @@ class Settings(vgg_settings.Settings):
 QUICK = {**vgg_cifar.QUICK, "steps": 400, "probe_every": 20}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the study, draw its figures, print its table. Returns the exit code."""
-    return vgg_runs.attend("landscape", Settings, QUICK, __doc__, arguments)
-
+main = vgg_runs.experiment("landscape", Settings, QUICK, __doc__).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,7 +9,7 @@ is trained shortly at each rate of a geometric grid, with several seeds. The stu
     the accuracy over the grid; the best, and how much of the gain is there at equal rate already
     mean and variance of each layer's output in the last steps before a loss is not finite
 
-by the definitions in learning_rates_tables.py. Above a rate at which every seed of a variant
+by the definitions in learning_rates_outcomes.py. Above a rate at which every seed of a variant
 diverged, that variant is not run.
 
     python -m experiments.learning_rates --quick
@@ -25,23 +25,23 @@ On a CPU (CIFAR-10, seven variants, three seeds: 168 runs), in at most about an 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from experiments import vgg_cifar
-from experiments.running import session
 from experiments.running.carry_out import Plan, Result, carry_out
 from experiments.running.command_line import at_least, setting
-from experiments.running.probes import numbers
 from experiments.running.recorders import Recorder
+from experiments.running.session import Experiment
 from experiments.running.step import Step
+from experiments.running.streams import written
 from experiments.running.study import Run, Study
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg import settings as vgg_settings
 from experiments.views import learning_rates as learning_rates_figures
-from experiments.views.learning_rates_tables import barrier, largest_stable
+from experiments.views.learning_rates_outcomes import barrier, largest_stable
 from minibn import nn, to_numpy
 from minibn.tape import value
 
@@ -66,9 +66,6 @@ class Settings(vgg_settings.Settings):
     steps: int = setting(1000, "updates per run")
     # What a rate does near the edge depends on the seed.
     seed: tuple[int, ...] = setting((0, 1, 2), "root seeds of weights, data order and noise")
-    out: str | None = setting(
-        None, "the study's folder (default: runs/learning_rates/TIME)", kind=str
-    )
     # Short runs need their test accuracy once, at the end, which is always measured.
     eval_every: int = setting(1000, "steps between measurements of test accuracy")
     record_every: int = setting(0, "", flag=False)  # no distributions: `moments_steps` instead
@@ -123,7 +120,7 @@ class Moments(Recorder):
             yield
         mean, var = ([float(to_numpy(x)) for x in column] for column in zip(*seen, strict=True))
         step.run.stream("moments").append(
-            {"step": step.number, "mean": numbers(mean), "var": numbers(var)}
+            {"step": step.number, "mean": written(mean), "var": written(var)}
         )
 
 
@@ -161,14 +158,7 @@ def study_all(s: Settings, study: Study) -> int:
     return carry_out(s, study, work)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the study, draw its figures, print its tables. Returns the exit code."""
-    return session.attend(
-        session.Experiment(KIND, Settings, QUICK, check, study_all),
-        description=__doc__,
-        arguments=arguments,
-    )
-
+main = Experiment(KIND, Settings, QUICK, check, study_all, __doc__).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -16,7 +16,6 @@ come from `deep_linear`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments import vgg_cifar
@@ -39,10 +38,7 @@ class Settings(vgg_settings.Settings):
 QUICK = {**vgg_cifar.QUICK, "steps": 300, "probe_every": 20}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the study, draw its figures, print its table. Returns the exit code."""
-    return vgg_runs.attend("lp_norms", Settings, QUICK, __doc__, arguments)
-
+main = vgg_runs.experiment("lp_norms", Settings, QUICK, __doc__).main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -9,6 +9,7 @@ from reference_models.vgg import VGG
 
 # VGG: Figs. 1, 2, 5a. Accuracy in per cent; training: of one mini-batch
 
+RATE = 0.1  # "unless otherwise specified"; Figs. 4, 5a, 11a and 12
 STEPS = (100, 500, 1000, 2000, 5000, 10000, 15000)
 
 # (variant, learning rate) -> accuracy at STEPS; None where nothing was read. Late values of
@@ -111,6 +112,7 @@ CHANGE_BY_STEP_SIZE = {"standard": (10.9, 13, 19, 49), "batchnorm": (11.6, 11.7,
 
 # The deep linear network: Figs. 3b, 5b, 10, 11b, 13
 
+DEEP_LINEAR_RATE = 1e-6  # of Figs. 5b, 10, 11b and 13
 DEEP_LINEAR_STEPS = (1000, 2000, 5000, 10000)
 
 # (variant, learning rate) -> training loss, the sum over 1,000 samples, at DEEP_LINEAR_STEPS

@@ -27,7 +27,7 @@ from experiments.running.command_line import (
     setting,
 )
 from experiments.running.recorders import predictions
-from experiments.running.session import BACKENDS
+from experiments.running.settings import BACKENDS
 from experiments.running.study import Run, steps_of
 from experiments.running.training import cores
 from experiments.vgg.runs import load_data, network

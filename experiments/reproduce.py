@@ -33,8 +33,10 @@ from experiments.running.command_line import (
     report,
     setting,
 )
-from experiments.running.session import BACKENDS, FREE, preset, stored
-from experiments.running.study import Study, read_json, write_json
+from experiments.running.session import FREE, preset, stored
+from experiments.running.settings import BACKENDS
+from experiments.running.streams import read_json, write_json
+from experiments.running.study import Study
 from experiments.running.training import clock, cores
 from minibn.errors import DataError
 

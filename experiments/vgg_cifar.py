@@ -20,7 +20,6 @@ shows all four findings in a minute on drawn shapes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg.settings import Settings
@@ -34,10 +33,7 @@ QUICK = {
 }  # fmt: skip
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the study, draw its figures, print its table. Returns the exit code."""
-    return vgg_runs.attend("vgg_cifar", Settings, QUICK, __doc__, arguments)
-
+main = vgg_runs.experiment("vgg_cifar", Settings, QUICK, __doc__).main
 
 if __name__ == "__main__":
     sys.exit(main())

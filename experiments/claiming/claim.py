@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,22 @@ from experiments.claiming.rules import Rule, Verdict, judge, mean
 
 # Windows of steps. The paper trains for 15,000 steps, our smallest evidence for 2,000: what it
 # claims of early training is judged at the same steps in both, of the end only at 15,000.
-EARLY = (500, 2_000)  # behind the first steps, which differ; BatchNorm's lead is largest here
+LEAD = (500, 2_000)  # behind the first steps, which differ: BatchNorm's lead is largest here
 LATEST = (1_500, 2_000)  # the end of our shortest evidence
 MOST = (100, 2_000)
 END = (14_000, 15_000)
 
-# Settings without which a claim of that kind isn't the paper's.
-SCALE: dict[str, dict[str, Any]] = {"vgg_cifar": {"data": "cifar10"}}
+VGG = "vgg_cifar"
+BN, STD, NOISY = "batchnorm", "standard", "noisy-batchnorm"
+LP_NORMS = ("l1", "l2", "linf")
 
+# Settings without which a claim of that kind isn't the paper's.
+SCALE: dict[str, dict[str, Any]] = {VGG: {"data": "cifar10"}}
+
+# What had been, when claims were amended.
 SEEN = (
-    "VGG at lr 0.1, seeds 0 and 1; the theorems, seeds 0 to 2; the deep linear network at lr 1e-6, "
-    "seed 0"
+    "VGG at lr 0.1, seeds 0 and 1, at lr 0.5 and 0.01, seed 0; the theorems, seeds 0 to 2; the "
+    "deep linear network, seed 0"
 )
 
 TEXT, FIGURES, OTHERS = "the paper's sentences", "its figures, as we read them", "others' and ours"
@@ -45,6 +50,7 @@ class Claim:
 
     id: str
     says: str
+    _: KW_ONLY
     place: str
     kind: str
     runs: tuple[Key, ...]
@@ -74,7 +80,7 @@ class Claim:
         if len(rates) == 1:
             text = self.metric.text([key.variant for key in self.runs])
             (rate,) = rates
-            return f"{text}, lr {rate:g}" if rate else text
+            return text if rate is None else f"{text}, lr {rate:g}"
         return self.metric.text([f"{key.variant} {key.lr:g}" for key in self.runs])
 
 
@@ -119,8 +125,8 @@ def _require_scale(claim: Claim, evidence: Evidence) -> None:
             raise Missing(f"it is about {name} {value}, these studies have {ours.get(name)}")
 
 
-def at(lr: float, *variants: str) -> tuple[Key, ...]:
-    """The runs of the variants at one rate."""
+def at(lr: float | None, *variants: str) -> tuple[Key, ...]:
+    """The runs of the variants at one rate; None: at all rates."""
     return tuple(Key(variant, lr) for variant in variants)
 
 

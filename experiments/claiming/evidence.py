@@ -10,38 +10,24 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.running import alike
 from experiments.running.command_line import UsageError
-from experiments.running.study import Run, Study, read_json
+from experiments.running.study import Run, Study
 from minibn.errors import DataError
-
-# Settings that say where, how and which runs, or how often is measured: they may differ between
-# studies of one table. All others make the scale.
-FREE = (
-    "quick", "backend", "data_dir", "threads", "kernels", "variants",
-    "variants_elsewhere", "lr", "seed",
-    "eval_every", "record_every", "checkpoint_every", "probe_every", "probe_directions",
-    "shift_every", "curvature_every", "measure_every", "moments_steps",
-)  # fmt: skip
-
-# Where the rates are what is compared, their grid belongs to the scale.
-GRID = {"learning_rates": ("lr",)}
 
 
 class Missing(Exception):
     """Why there is no number: the claim stays undecided."""
 
 
-EVERY_RATE = 0.0
-
-
 class Key(NamedTuple):
-    """Which runs: a variant at a learning rate; or, with EVERY_RATE, at all rates (a `Sweep`)."""
+    """Which runs: a variant at a learning rate; or, without one, at all rates (a `Sweep`)."""
 
     variant: str
-    lr: float
+    lr: float | None
 
     def __str__(self) -> str:
-        return f"{self.variant} at lr {self.lr:g}" if self.lr else self.variant
+        return self.variant if self.lr is None else f"{self.variant} at lr {self.lr:g}"
 
 
 class Trace:
@@ -124,15 +110,14 @@ class Trace:
 
 
 class Sweep:
-    """The runs of a variant and seed over a grid of rates, ascending. `family`: those of every seed
-    in the same studies, which decide together which rates are not run."""
+    """The runs of a variant and seed over a grid of rates, ascending. `studies`: all of the kind,
+    each of which decides alone what it leaves out of its grid."""
 
-    def __init__(self, variant: str, seed: int, everyone: Sequence[Trace]) -> None:
-        self.variant, self.seed = variant, seed
-        ascending = sorted(everyone, key=lambda trace: trace.key.lr)
-        self.traces = [trace for trace in ascending if trace.config["seed"] == seed]
-        studies = {trace.copies[0].folder.parent for trace in self.traces}
-        self.family = [t for t in ascending if t.copies[0].folder.parent in studies]
+    def __init__(
+        self, variant: str, seed: int, traces: Sequence[Trace], studies: tuple[Study, ...]
+    ) -> None:
+        self.variant, self.seed, self.studies = variant, seed, studies
+        self.traces = sorted(traces, key=lambda trace: trace.config["lr"])
 
     def __str__(self) -> str:
         return f"{self.variant}, seed {self.seed}"
@@ -142,57 +127,31 @@ Found = Trace | Sweep
 
 
 class Evidence:
-    """Studies of any kinds. Of one kind all are of one scale: the same network and data."""
+    """Studies of any kinds; those of one kind must be `alike`."""
 
     def __init__(self, folders: Sequence[Path], kinds: Collection[str]) -> None:
-        self.kinds = kinds
-        self.traces: dict[str, dict[Key, dict[int, Trace]]] = {}
         self.studies: dict[str, list[Study]] = {}
+        self.traces: dict[str, dict[Key, dict[int, Trace]]] = {}
         for folder in folders:
             study = Study(folder)
             if not study.exists:
                 raise UsageError(f"STUDY {folder}: there is no study (no study.json there).")
-            self._admit(study)
-
-    def _admit(self, study: Study) -> None:
-        kind = read_json(study.folder / "study.json", "experiment")["experiment"]
-        if kind not in self.kinds:
-            raise UsageError(
-                f"STUDY {study.folder} is a study of {kind}. There are claims about "
-                f"{', '.join(sorted(self.kinds))}."
-            )
-        others = self.studies.setdefault(kind, [])
-        for other in others[:1]:
-            _require_alike(other, study, kind)
-        others.append(study)
-        found = self.traces.setdefault(kind, {})
-        for run in study.runs():
-            config = run.config
-            seeds = found.setdefault(Key(config["variant"], config["lr"]), {})
-            if config["seed"] in seeds:
-                seeds[config["seed"]].add(run)
-            else:
-                seeds[config["seed"]] = Trace(run)
-        self._require_same_data(kind)
-
-    def _require_same_data(self, kind: str) -> None:
-        """One data set for all runs of VGG; elsewhere the data may belong to the seed."""
-        first: dict[Any, Run] = {}
-        for run in (run for study in self.studies[kind] for run in study.runs()):
-            config = run.config
-            of = first.setdefault(None if kind == "vgg_cifar" else config["seed"], run)
-            if config["data_fingerprint"] != of.config["data_fingerprint"]:
-                raise DataError(
-                    f"{run.folder} saw other data than {of.folder}: claims compare like with "
-                    "like. Judge them apart."
+            if study.kind not in kinds:
+                raise UsageError(
+                    f"STUDY {folder} is a study of {study.kind}. There are claims about "
+                    f"{', '.join(sorted(kinds))}."
                 )
+            self.studies.setdefault(study.kind, []).append(study)
+        for kind, studies in self.studies.items():
+            alike.require_alike(studies)
+            self.traces[kind] = _traces(studies)
 
     def runs(self, kind: str, keys: Sequence[Key]) -> dict[int, list[Found]]:
         """seed -> the runs of the keys, in order, for the seeds that all of them have.
 
         Raises Missing if there is no study of the kind, no run of a key, or no seed in common.
         """
-        if kind not in self.traces:
+        if kind not in self.studies:
             raise Missing(f"no study of {kind} was given")
         found = [self._seeds(kind, key) for key in keys]
         for key, seeds in zip(keys, found, strict=True):
@@ -205,12 +164,15 @@ class Evidence:
 
     def _seeds(self, kind: str, key: Key) -> Mapping[int, Found]:
         """seed -> what the key names; rates are equal if they are in six digits, as in names."""
-        of = {k: seeds for k, seeds in self.traces[kind].items() if k.variant == key.variant}
-        if key.lr != EVERY_RATE:
-            return next((s for k, s in of.items() if f"{k.lr:g}" == f"{key.lr:g}"), {})
-        everyone = [trace for seeds in of.values() for trace in seeds.values()]
-        seeds = {trace.config["seed"] for trace in everyone}
-        return {seed: Sweep(key.variant, seed, everyone) for seed in seeds}
+        of = {k.lr: seeds for k, seeds in self.traces[kind].items() if k.variant == key.variant}
+        if key.lr is not None:
+            return next((seeds for lr, seeds in of.items() if f"{lr:g}" == f"{key.lr:g}"), {})
+        by_seed: dict[int, list[Trace]] = {}
+        for seeds in of.values():
+            for seed, trace in seeds.items():
+                by_seed.setdefault(seed, []).append(trace)
+        studies = tuple(self.studies[kind])
+        return {seed: Sweep(key.variant, seed, traces, studies) for seed, traces in by_seed.items()}
 
     def described(self, kind: str) -> dict[str, Any]:
         """run -> how it ended, and at which commit it was trained."""
@@ -224,18 +186,28 @@ class Evidence:
                 }
         return found
 
+    def compared(self, kind: str) -> dict[str, list[Any]]:
+        """The variants, rates and seeds of the runs, each as it first appears."""
+        configs = [t.config for seeds in self.traces[kind].values() for t in seeds.values()]
+        return {
+            "variants": list(dict.fromkeys(config["variant"] for config in configs)),
+            "rates": sorted({config["lr"] for config in configs}),
+            "seeds": sorted({config["seed"] for config in configs}),
+        }
+
     def settings(self, kind: str) -> dict[str, Any]:
         """What the studies of a kind share; without paths of this machine."""
-        content, grid = self.studies[kind][0].settings, GRID.get(kind, ())
-        return {k: v for k, v in content.items() if k not in FREE or k in grid}
+        return alike.scale(self.studies[kind][0])
 
 
-def _require_alike(first: Study, second: Study, kind: str) -> None:
-    ours, theirs = first.settings, second.settings
-    free = [key for key in FREE if key not in GRID.get(kind, ())]
-    for key in sorted({*ours, *theirs}):
-        if key not in free and ours.get(key) != theirs.get(key):
-            raise DataError(
-                f"{second.folder} has {key} {theirs.get(key)}, {first.folder} {ours.get(key)}: "
-                "claims compare like with like. Judge them apart."
-            )
+def _traces(studies: Sequence[Study]) -> dict[Key, dict[int, Trace]]:
+    """variant and rate -> seed -> run."""
+    found: dict[Key, dict[int, Trace]] = {}
+    for run in (run for study in studies for run in study.runs()):
+        config = run.config
+        seeds = found.setdefault(Key(config["variant"], config["lr"]), {})
+        if config["seed"] in seeds:
+            seeds[config["seed"]].add(run)
+        else:
+            seeds[config["seed"]] = Trace(run)
+    return found

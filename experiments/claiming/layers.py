@@ -14,11 +14,11 @@ import numpy as np
 
 from experiments import paper
 from experiments.claiming.evidence import Missing, Trace
-from experiments.claiming.metrics import INF, TINY, Quantity, numbers, span
+from experiments.claiming.metrics import INF, TINY, Quantity, read_one, span
 
-EVERY = 100  # steps between the distributions that `spread` compares
+EVERY = 100  # steps between the distributions that `quantile_change` compares
 PLACES = {"activation": "activation", "norm_input": "norm's input"}
-SHIFT = {
+IN_WORDS = {
     "l2": "‖G-G'‖",
     "relative": "‖G-G'‖ / ‖G‖",
     "cosine": "cosine of G, G'",
@@ -37,23 +37,23 @@ def shift(what: str, start: int, stop: int, layers: Sequence[int]) -> Quantity:
     """Definition 2.1: l2, relative or cosine; or, as `wasserstein`, how far an update moves what
     enters the layer's ReLU on the same batch, in standard deviations. Medians over steps."""
 
-    def read(record: dict[str, Any]) -> float:
+    def number(record: dict[str, Any]) -> float:
         # null: a cosine is not defined where a gradient is 0; a length was not finite
-        x = number(record[what], np.nan if what == "cosine" else INF)
-        return x / max(number(record["std"]), TINY) if what == "wasserstein" else x
+        x = read_one(record[what], null=np.nan if what == "cosine" else INF)
+        return x / max(defined(record["std"]), TINY) if what == "wasserstein" else x
 
     def of(run: Trace) -> np.ndarray:
         found = []
         for layer in layers:
             records = run.between("shift", start, stop, layer=depth(run, layer))
-            found.append(_median([read(record) for record in records]))
+            found.append(_median([number(record) for record in records]))
         return np.array(found)
 
-    return Quantity(f"{SHIFT[what]}, {_layers(layers)}, {span(start, stop)}", of)
+    return Quantity(f"{IN_WORDS[what]}, {_layers(layers)}, {span(start, stop)}", of)
 
 
 def drift(
-    moment: str, place: str, start: int, stop: int, layers: Sequence[int], *, relative: bool = False
+    which: str, place: str, start: int, stop: int, layers: Sequence[int], *, relative: bool = False
 ) -> Quantity:
     """How far a unit's batch mean or variance moves from one step to the next: the median over
     sampled units and steps. relative: in standard deviations, or as a share of the variance."""
@@ -65,16 +65,16 @@ def drift(
             for series in _units(run, layer, place, start, stop):
                 for step, record in series.items():
                     if step + 1 in series:
-                        change = abs(number(series[step + 1][moment]) - number(record[moment]))
-                        scale = number(record["var"]) ** (0.5 if moment == "mean" else 1)
+                        change = abs(defined(series[step + 1][which]) - defined(record[which]))
+                        scale = defined(record["var"]) ** (0.5 if which == "mean" else 1)
                         moved.append(change / max(scale, TINY) if relative else change)
             if not moved:
                 raise Missing(f"{run} has no two successive steps of layer {layer} on record")
             found.append(_median(moved))
         return np.array(found)
 
-    name = {"mean": "mean", "var": "variance"}[moment]
-    unit = "" if not relative else ", in sd" if moment == "mean" else ", as a share of it"
+    name = {"mean": "mean", "var": "variance"}[which]
+    unit = "" if not relative else ", in sd" if which == "mean" else ", as a share of it"
     return Quantity(
         f"step-to-step change of sampled units' {name}{unit}, {PLACES[place]}, {_layers(layers)}, "
         f"{span(start, stop)}",
@@ -82,7 +82,7 @@ def drift(
     )
 
 
-def spread(
+def quantile_change(
     start: int,
     stop: int,
     layers: Sequence[int],
@@ -125,17 +125,18 @@ def spread(
 def moment(which: str, start: int, stop: int, layers: Sequence[int]) -> Quantity:
     """The size of a unit's batch mean, or its standard deviation, at the activation."""
 
-    def read(record: dict[str, Any]) -> float:
-        return abs(number(record["mean"])) if which == "mean" else number(record["var"]) ** 0.5
+    def number(record: dict[str, Any]) -> float:
+        mean, var = defined(record["mean"]), defined(record["var"])
+        return abs(mean) if which == "mean" else var**0.5
 
     def of(run: Trace) -> np.ndarray:
-        return np.array(
-            [
-                _median([read(r) for s in _units(run, layer, "activation", start, stop)
-                         for r in s.values()])
-                for layer in layers
-            ]
-        )  # fmt: skip
+        found = []
+        for layer in layers:
+            units = _units(run, layer, "activation", start, stop)
+            found.append(
+                _median([number(record) for series in units for record in series.values()])
+            )
+        return np.array(found)
 
     name = {"mean": "|mean|", "sd": "sd"}[which]
     return Quantity(
@@ -155,8 +156,9 @@ def _units(
     return list(units.values())
 
 
-def number(x: float | None, null: float = np.nan) -> float:
-    return float(numbers([x], null)[0])
+def defined(x: float | None) -> float:
+    """nan for a number that is none: medians pass it over."""
+    return read_one(x, null=np.nan)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -1,5 +1,6 @@
 """Claims about learning rates, mostly of Bjorck et al. 2018, from studies of
-`experiments.learning_rates`. What a largest or best rate is, is defined in `learning_rates_tables`.
+`experiments.learning_rates`. What a largest or best rate is, and what counts as diverged without
+having been run, is defined in `learning_rates_outcomes`.
 """
 
 from __future__ import annotations
@@ -9,20 +10,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from experiments.claiming.claim import Claim, at
-from experiments.claiming.evidence import EVERY_RATE, Missing, Sweep, Trace
-from experiments.claiming.metrics import Metric, Quantity, numbers, quotient
+from experiments.claiming.claim import BN, LP_NORMS, STD, Claim, at
+from experiments.claiming.evidence import Missing, Sweep
+from experiments.claiming.metrics import INF, Metric, Quantity, quotient
 from experiments.claiming.rules import Rule, at_least, close, times
-from experiments.claiming.training import BN, STD
-from experiments.views.learning_rates_tables import (
-    DIVERGED,
+from experiments.running.streams import read
+from experiments.running.study import Study
+from experiments.views.learning_rates_outcomes import (
     Outcome,
-    barrier,
     best_rate,
     largest,
-    outcome,
+    outcomes_of,
     smallest_common_rate,
-)  # fmt: skip
+)
 
 KIND = "learning_rates"
 BJORCK = "Bjorck et al. 2018"
@@ -32,21 +32,22 @@ DOUBLING = "the grid doubles: one step of it, at every seed"
 
 
 @functools.cache
-def outcome_of(trace: Trace) -> Outcome | None:
-    """A sweep asks for the same ones again and again, and each is a file to read."""
-    return outcome(trace.copies[0])
+def outcomes(studies: tuple[Study, ...]) -> list[Outcome]:
+    """Every sweep asks for the same ones, and each is a file to read."""
+    return outcomes_of(studies)
 
 
 def ended(sweep: Sweep) -> list[Outcome]:
-    """How the seed's runs ended. Raises Missing unless each rate of the grid has its end, up to the
-    one at which every seed diverged: above that nothing is run."""
-    found = [o for o in map(outcome_of, sweep.family) if o]
-    end = barrier((o.lr, o.status == DIVERGED) for o in found)
-    ours = {o.lr: o for o in found if o.seed == sweep.seed}
-    grid = sorted(sweep.traces[0].settings["lr"])
-    if lacks := [lr for lr in grid if lr <= end and lr not in ours]:
-        raise Missing(f"{sweep} has not ended at lr {', '.join(f'{lr:g}' for lr in lacks)}")
-    return [ours[lr] for lr in sorted(ours)]
+    """How the seed's runs ended, at every rate of the grid. A rate that was not run, because at a
+    lower one all runs of the variant in one study diverged, counts as diverged. Raises Missing if
+    another has no end."""
+    found = outcomes(sweep.studies)
+    ours = [o for o in found if (o.variant, o.seed) == (sweep.variant, sweep.seed)]
+    grid = sorted({lr for study in sweep.studies for lr in study.settings["lr"]})
+    ends = {o.lr for o in ours}
+    if lacks := [f"{lr:g}" for lr in grid if lr not in ends]:
+        raise Missing(f"{sweep} has not ended at lr {', '.join(lacks)}")
+    return ours
 
 
 def largest_rate(words: str, learns: bool) -> Quantity:
@@ -61,7 +62,7 @@ def largest_rate(words: str, learns: bool) -> Quantity:
 
 LEARNS = largest_rate("largest rate that learns", True)
 STABLE = largest_rate("largest rate without divergence", False)
-GRID = Quantity("train accuracy over the grid", ended)
+ACCURACIES = Quantity("train accuracy over the grid", ended)
 
 
 def accuracy(found: list[Outcome], lr: float) -> float:
@@ -92,8 +93,6 @@ def share_by_rate(bn: list[Outcome], std: list[Outcome]) -> float:
     theirs, own = best_rate(std, std[0].variant), best_rate(bn, bn[0].variant)
     if theirs is None or own is None:
         raise Missing(f"{(std if theirs is None else bn)[0].variant} learns at no rate of the grid")
-    if theirs not in {o.lr for o in bn}:
-        raise Missing(f"{bn[0].variant} was not trained at lr {theirs:g}")
     require_trained(accuracy(bn, own), own)
     gain = accuracy(bn, own) - accuracy(std, theirs)
     if gain <= 0:
@@ -111,60 +110,102 @@ def explosion(sweep: Sweep) -> float:
             if not any(record["step"] == trace.diverged - 1 for record in records):
                 raise Missing(f"{trace}: moments of the step before divergence are not on record")
             for record in reversed(records):
-                var = numbers(record["var"])
+                var = read(record["var"], null=INF)
                 if np.isfinite(var).all():
                     return float(var[-1] / var[0])
             raise Missing(f"{trace} has no finite moments on record")
     raise Missing(f"{sweep} diverged at no rate of the grid")
 
 
-def larger(variant: str, quantity: Quantity, id: str, says: str, place: str, main: bool) -> Claim:
+def larger(
+    id: str, says: str, *, variant: str, quantity: Quantity, place: str, main: bool = False
+) -> Claim:
     return Claim(
-        id, says, place, KIND, at(EVERY_RATE, variant, STD), quotient(quantity), times(2),
-        DOUBLING, main=main,
-    )  # fmt: skip
+        id,
+        says,
+        place=place,
+        kind=KIND,
+        runs=at(None, variant, STD),
+        metric=quotient(quantity),
+        rule=times(2),
+        why=DOUBLING,
+        main=main,
+    )
 
 
-def compared(id: str, says: str, form: str, fold: Callable, rule: Rule, why: str) -> Claim:
+def compared(
+    id: str, says: str, *, form: str, fold: Callable[..., float], rule: Rule, why: str
+) -> Claim:
     return Claim(
-        id, says, BJORCK, KIND, at(EVERY_RATE, BN, STD), Metric(GRID, form, fold), rule, why,
-        amended=f"undecided unless one of the two has trained (0.9); before, short runs were "
+        id,
+        says,
+        place=BJORCK,
+        kind=KIND,
+        runs=at(None, BN, STD),
+        metric=Metric(ACCURACIES, form, fold),
+        rule=rule,
+        why=why,
+        amended="undecided unless one of the two has trained (0.9); before, short runs were "
         f"judged, too. {UNSEEN}",
-    )  # fmt: skip
+    )
 
 
 CLAIMS = [
     larger(
-        BN, LEARNS, "bn-larger-rates", "BatchNorm learns at larger rates",
-        f"§1; {BJORCK}", True,
+        "bn-larger-rates",
+        "BatchNorm learns at larger rates",
+        variant=BN,
+        quantity=LEARNS,
+        place=f"§1; {BJORCK}",
+        main=True,
     ),
     larger(
-        BN, STABLE, "bn-stable-at-larger-rates", "BatchNorm does not diverge at larger rates",
-        BJORCK, False,
+        "bn-stable-at-larger-rates",
+        "BatchNorm does not diverge at larger rates",
+        variant=BN,
+        quantity=STABLE,
+        place=BJORCK,
     ),
     *(
         larger(
-            norm, LEARNS, f"{norm}-larger-rates", f"{norm} learns at larger rates than no norm",
-            "§3.3, not measured there", False,
+            f"{norm}-larger-rates",
+            f"{norm} learns at larger rates than no norm",
+            variant=norm,
+            quantity=LEARNS,
+            place="§3.3, not measured there",
         )
-        for norm in ("l1", "l2", "linf")
+        for norm in LP_NORMS
     ),
     compared(
-        "equal-at-small-rates", "At an equal small rate BatchNorm makes little difference",
-        "{0} - {1} at the smallest rate at which both learn", at_equal_small_rate, close(0.05),
-        "five points, of trained networks",
+        "equal-at-small-rates",
+        "At an equal small rate BatchNorm makes little difference",
+        form="{0} - {1} at the smallest rate at which both learn",
+        fold=at_equal_small_rate,
+        rule=close(0.05),
+        why="five points, of trained networks",
     ),
     compared(
-        "gain-is-by-rates", "Most of BatchNorm's gain comes from larger rates",
-        "share of best {0} - best {1} that {0} gains from {1}'s best rate to its own",
-        share_by_rate, at_least(0.5, opposite=0.25), "most: a half; the opposite: a quarter",
+        "gain-is-by-rates",
+        "Most of BatchNorm's gain comes from larger rates",
+        form="share of best {0} - best {1} that {0} gains from {1}'s best rate to its own",
+        fold=share_by_rate,
+        rule=at_least(0.5, opposite=0.25),
+        why="most: a half; the opposite: a quarter",
     ),
     Claim(
-        "explodes-with-depth", "Without a norm, at too large a rate, deep layers explode", BJORCK,
-        KIND, at(EVERY_RATE, STD),
-        Metric(Quantity("variance before divergence", explosion), "{0}, last layer / first",
-               lambda a: a, quotient=True),
-        times(100), "two orders of magnitude",
+        "explodes-with-depth",
+        "Without a norm, at too large a rate, deep layers explode",
+        place=BJORCK,
+        kind=KIND,
+        runs=at(None, STD),
+        metric=Metric(
+            Quantity("variance before divergence", explosion),
+            "{0}, last layer / first",
+            lambda a: a,
+            quotient=True,
+        ),
+        rule=times(100),
+        why="two orders of magnitude",
         amended=f"undecided where moments were not recorded up to divergence. {UNSEEN}",
     ),
-]  # fmt: skip
+]

@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from experiments.claiming.evidence import Found, Missing, Trace
+from experiments.running.streams import read
+from experiments.views.tables import CHANCE
 from minibn.errors import DataError
 
 INF = np.inf
-CHANCE = 0.1  # ten classes
 TINY = 1e-30  # a quotient's least denominator: some quantities are 0 by design
 
 
@@ -90,7 +91,7 @@ def train_accuracy(start: int, stop: int) -> Quantity:
         run.require(stop)
         seen = [r["accuracy"] for r in run.records("metrics") if start <= r["step"] < stop]
         lost = stop - max(start, min(stop, run.diverged)) if run.diverged is not None else 0
-        return float(np.mean(numbers(seen, np.nan).tolist() + [CHANCE] * lost))
+        return float(np.mean(read(seen, null=np.nan).tolist() + [CHANCE] * lost))
 
     return Quantity(f"train accuracy, {span(start, stop)}", of)
 
@@ -104,7 +105,7 @@ def test_accuracy(updates: int) -> Quantity:
             return CHANCE
         for record in run.records("test"):
             if record["updates"] == updates:
-                return float(numbers([record["accuracy"]], np.nan)[0])
+                return read_one(record["accuracy"], null=np.nan)
         raise Missing(f"{run} has no test accuracy after {updates:,} updates")
 
     return Quantity(f"test accuracy after {updates:,} steps", of)
@@ -118,12 +119,11 @@ def train_loss(start: int, stop: int) -> Quantity:
         if run.diverged is not None and run.diverged < stop:
             return np.inf
         seen = [r["loss"] for r in run.records("metrics") if start <= r["step"] < stop]
-        return float(np.median(numbers(seen, np.nan)))
+        return float(np.median(read(seen, null=np.nan)))
 
     return Quantity(f"training loss, {span(start, stop)}", of)
 
 
-def numbers(values: Sequence[Any], null: float = INF) -> np.ndarray:
-    """As floats; null and NaN, which stand for what was not finite, as `null`."""
-    found = np.array([np.nan if v is None else v for v in values], np.float64)
-    return np.where(np.isnan(found), null, found)
+def read_one(x: float | None, null: float) -> float:
+    """`read`, of a single number."""
+    return float(read([x], null)[0])

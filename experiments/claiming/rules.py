@@ -34,8 +34,9 @@ class Rule:
         return self.low <= x <= self.high
 
     def opposite(self, x: float) -> bool:
-        low = self.below > -INF and x <= self.below
-        return low or (self.above < INF and x >= self.above)
+        too_low = self.below > -INF and x <= self.below
+        too_high = self.above < INF and x >= self.above
+        return too_low or too_high
 
     def __str__(self) -> str:
         if self.high == INF:

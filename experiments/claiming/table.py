@@ -1,25 +1,30 @@
-"""Verdicts as text: a table for readers, the rules behind it, and JSON for programs."""
+"""Verdicts as text: tables for readers, the rules behind them, and JSON for programs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.claiming.claim import FIGURES, OTHERS, SEEN, TEXT, Claim, Finding
 from experiments.claiming.evidence import Evidence
 from experiments.claiming.rules import CONTRADICTED, REPRODUCED, UNDECIDED
 
-HEAD = "| claim | holds if | paper | ours | verdict |\n" + "|---" * 5 + "|\n"
-NOTE = (
-    "Ours: mean over the seeds (least to largest); of quotients the geometric mean. Paper: the "
-    "nearest number from its digitised curves, often of another window of steps, where there is "
-    "one, and whether it fails the rule. Reproduced: the rule holds at every seed; contradicted: "
-    "its opposite does; anything else is undecided, as is one seed alone. The rules were fixed "
-    "before the runs, but for those marked as amended (†): these were changed or added after part "
-    f"of the evidence was seen ({SEEN}). What the paper leaves open of the deep linear network was "
-    "decided by its loss curves: claims about its losses are no blind test."
+HEAD = "| claim | where | holds if | paper | ours | seeds | verdict |\n" + "|---" * 7 + "|\n"
+VERDICTS = """\
+- **reproduced**: the rule holds at every seed, and for their mean
+- **contradicted**: its opposite does (between the two lies a margin)
+- undecided: anything else, with the reason; always so on one seed"""
+COLUMNS = """\
+- holds if: for which numbers ("times": quotients); of what, see "How each is measured"
+- paper: the nearest number from its digitised curves, often of another window of steps
+- ours: the mean over the seeds (least to largest); of quotients the geometric mean
+- †: amended after part of the evidence was seen; the other rules were fixed before the runs"""
+BLIND = (
+    "What the paper leaves open of the deep linear network was decided by its loss curves: claims "
+    "about its losses are no blind test."
 )
+NOTE = f"{VERDICTS}\n\n{COLUMNS}\n\n{BLIND}"
 
 
 def numeral(x: float) -> str:
@@ -39,32 +44,33 @@ def of_paper(claim: Claim) -> str:
 
 
 def ours(finding: Finding) -> str:
-    """Mean, spread and number of seeds."""
+    """Mean and spread over the seeds."""
     values = list(finding.values.values())
-    if not values:
-        return ""
-    if len(values) == 1:
-        return f"{numeral(values[0])}, n = 1"
-    ends = f"{numeral(min(values))} to {numeral(max(values))}"
-    return f"{numeral(finding.mean)} ({ends}), n = {len(values)}"
+    if len(values) < 2:
+        return "".join(map(numeral, values))
+    return f"{numeral(finding.mean)} ({numeral(min(values))} to {numeral(max(values))})"
 
 
 def row(finding: Finding) -> str:
-    claim = finding.claim
-    word = f"**{finding.verdict.word}**" if finding.verdict.word != UNDECIDED else UNDECIDED
-    reason = "; ".join(filter(None, [finding.verdict.reason, finding.remark]))
+    claim, verdict = finding.claim, finding.verdict
+    word = verdict.word if verdict.word == UNDECIDED else f"**{verdict.word}**"
     cells = [
-        f"{claim.says}{' †' if claim.amended else ''} ({claim.place})",
-        f"{claim.measured}: **{claim.rule}**",
+        claim.says + (" †" if claim.amended else ""),
+        claim.place,
+        f"{claim.rule} times" if claim.metric.quotient else str(claim.rule),
         of_paper(claim),
         ours(finding),
-        f"{word}: {reason}" if reason else word,
+        str(len(finding.values) or ""),
+        f"{word}: {verdict.reason}" if verdict.reason else word,
     ]
     return f"| {' | '.join(cell.replace('|', '∣') for cell in cells)} |"
 
 
 def table(findings: Sequence[Finding]) -> str:
-    return HEAD + "\n".join(row(finding) for finding in findings)
+    """Markdown: a row a claim; below, what must be known of the verdicts."""
+    rows = HEAD + "\n".join(map(row, findings))
+    remarks = [f"- {f.claim.says}: {f.remark}." for f in findings if f.remark]
+    return "\n\n".join(filter(None, [rows, "\n".join(remarks)]))
 
 
 def counted(findings: Sequence[Finding]) -> str:
@@ -76,60 +82,92 @@ def counted(findings: Sequence[Finding]) -> str:
 
 def counts(findings: Sequence[Finding]) -> str:
     """Markdown: the verdicts on all claims, the main ones, and by who says so."""
-    parts = [("all", findings), ("the main ones", [f for f in findings if f.claim.main])]
-    parts += [(who, [f for f in findings if f.claim.source == who])
-              for who in (TEXT, FIGURES, OTHERS)]  # fmt: skip
-    lines = [f"- {who}, {len(of)} claims: {counted(of)}" for who, of in parts]
-    numbers = len({f.claim.measured for f in findings})
-    return "\n".join([
-        *lines,
-        f"\nThey rest on {numbers} measurements: some are judged twice, as the paper's text "
-        "and its figures say opposite things.",
-    ])  # fmt: skip
+    groups = {
+        "all": findings,
+        "the main ones": [f for f in findings if f.claim.main],
+        **{who: [f for f in findings if f.claim.source == who] for who in (TEXT, FIGURES, OTHERS)},
+    }
+    lines = ["| claims | number | reproduced | contradicted | undecided |", "|---" * 5 + "|"]
+    for who, of in groups.items():
+        words = [finding.verdict.word for finding in of]
+        numbers = [len(of), *map(words.count, (REPRODUCED, CONTRADICTED, UNDECIDED))]
+        lines.append(f"| {who} | {' | '.join(map(str, numbers))} |")
+    measurements = len({f.claim.measured for f in findings})
+    lines.append(
+        f"\nThey rest on {measurements} measurements: some are judged twice, as the paper's text "
+        "and its figures say opposite things."
+    )
+    return "\n".join(lines)
 
 
 def rules(findings: Sequence[Finding]) -> str:
-    """Markdown: every rule with its opposite, its reason, and what was amended."""
+    """Markdown: of every claim what is measured, for which numbers it holds and for which its
+    opposite does, and why."""
     return "\n".join(
-        f"- `{c.id}`: holds if {c.rule}, its opposite if {c.rule.refuted}: {c.why}."
-        + (f" **Amended**: {c.amended}." if c.amended else "")
+        f"- `{c.id}`: {c.says}.  \n  {c.measured}. Holds if {c.rule}, its opposite if "
+        f"{c.rule.refuted}: {c.why}."
         for c in (finding.claim for finding in findings)
     )
+
+
+def amendments(findings: Sequence[Finding]) -> str:
+    """Markdown: what was changed or added after part of the evidence had been seen."""
+    changed = [finding.claim for finding in findings if finding.claim.amended]
+    return "\n".join(f"- {c.id}: {c.amended}." for c in changed)
 
 
 def scale(evidence: Evidence) -> str:
     """Markdown: what was trained, one line a kind."""
     lines = []
     for kind in evidence.studies:
-        told = ", ".join(
+        count = sum(len(seeds) for seeds in evidence.traces[kind].values())
+        compared = [
+            f"{name} {', '.join(f'{x:g}' if isinstance(x, float) else str(x) for x in values)}"
+            for name, values in evidence.compared(kind).items()
+        ]
+        shared = ", ".join(
             f"{name} {value}"
             for name, value in evidence.settings(kind).items()
-            if value is not None
+            if value not in (None, False)
         )
-        count = sum(len(seeds) for seeds in evidence.traces[kind].values())
-        lines.append(f"- {kind}: {count} runs; {told}")
+        runs = f"{count} run{'s' * (count != 1)}"
+        lines.append(f"- **{kind}**, {runs}: {'; '.join(compared)}.  \n  {shared}")
     return "\n".join(lines)
 
 
 def document(
-    findings: Sequence[Finding], evidence: Evidence, sections: dict[str, Sequence[Claim]]
+    findings: Sequence[Finding], evidence: Evidence, sections: Mapping[str, Sequence[Claim]]
 ) -> str:
-    """claims.md: the main claims, the others by subject, the rules."""
+    """claims.md: the main claims, the others by subject, how each is measured, what was amended."""
     main = [finding for finding in findings if finding.claim.main]
     parts = [
         "# Claims and verdicts",
         counts(findings),
-        scale(evidence),
-        NOTE,
+        VERDICTS,
         "## The main claims",
         table(main),
+        COLUMNS,
+        BLIND,
+        "## What was trained",
+        scale(evidence),
     ]
     for title, claims in sections.items():
         ids = {claim.id for claim in claims if not claim.main}
         rest = [finding for finding in findings if finding.claim.id in ids]
         if rest:
-            parts += [f"## {title}", table(rest)]
-    return "\n\n".join([*parts, "## The rules, and why", rules(findings)]) + "\n"
+            parts += [f"## {title}: the other claims", table(rest)]
+    parts += ["## How each is measured, and why"]
+    by_id = {finding.claim.id: finding for finding in findings}
+    for title, claims in sections.items():
+        of = [by_id[claim.id] for claim in claims if claim.id in by_id]
+        if of:
+            parts += [f"### {title}", rules(of)]
+    parts += [
+        "## Amended †",
+        f"Changed or added after part of the evidence was seen, at most: {SEEN}.",
+        amendments(findings),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def content(findings: Sequence[Finding], evidence: Evidence, commit: str) -> dict[str, Any]:

@@ -11,55 +11,75 @@ from typing import Any
 import numpy as np
 
 from experiments.claiming.evidence import Missing, Trace
-from experiments.claiming.metrics import INF, TINY, Metric, Quantity, numbers, span
+from experiments.claiming.metrics import INF, TINY, Metric, Quantity, read_one, span
+from experiments.running.streams import read
+
+Record = dict[str, Any]
 
 
-def _width(record: dict[str, Any]) -> float:
-    losses = numbers(record["losses"])
+def loss_band(record: Record) -> float:
+    losses = read(record["losses"], null=INF)
     return float(losses.max() - losses.min())
 
 
-def _decades(record: dict[str, Any]) -> float:
-    losses = numbers(record["losses"])
+def decades(record: Record) -> float:
+    losses = read(record["losses"], null=INF)
     return float(np.log10(losses.max() / losses.min()))
 
 
-def _most(key: str) -> Callable[[dict[str, Any]], float]:
-    return lambda record: float(numbers(record[key]).max())
+def gradient_change(record: Record) -> float:
+    return float(read(record["gradient_change"], null=INF).max())
 
 
-# name -> (in words, what is read off a walk)
-WALK: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
-    "loss": ("loss band on the walk", _width),
-    "decades": ("loss band on the walk in decades", _decades),
-    "change": ("gradient's change on the walk", _most("gradient_change")),
-    "beta": ("effective beta", _most("beta")),
-    "beta over its floor": (
-        "effective beta × smallest step",
-        lambda r: float(numbers(r["beta"]).max() * numbers(r["step_sizes"]).min()),
-    ),
-    "beta over the edge": (
-        "effective beta × lr / 2",
-        lambda r: float(numbers(r["beta"]).max() * r["lr"] / 2),
-    ),
-    "gradient": ("norm of the gradient", lambda r: float(numbers([r["gradient_norm"]])[0])),
+def beta(record: Record) -> float:
+    """The effective beta: the largest of the walk's."""
+    return float(read(record["beta"], null=INF).max())
+
+
+def beta_over_floor(record: Record) -> float:
+    """Times the smallest step, whose inverse is all that beta can show where the gradient's change
+    is as large as the gradient at every step."""
+    return float(beta(record) * read(record["step_sizes"], null=INF).min())
+
+
+def beta_over_edge(record: Record) -> float:
+    return float(beta(record) * record["lr"] / 2)
+
+
+def gradient_norm(record: Record) -> float:
+    return read_one(record["gradient_norm"], null=INF)
+
+
+# What is read off a walk, in words
+IN_WORDS: dict[Callable[[Record], float], str] = {
+    loss_band: "loss band on the walk",
+    decades: "loss band on the walk in decades",
+    gradient_change: "gradient's change on the walk",
+    beta: "effective beta",
+    beta_over_floor: "effective beta × smallest step",
+    beta_over_edge: "effective beta × lr / 2",
+    gradient_norm: "norm of the gradient",
 }
 
 
 def walk(
-    what: str, start: int, stop: int, *, direction: str = "gradient", over: str = "median"
+    number: Callable[[Record], float],
+    start: int,
+    stop: int,
+    *,
+    direction: str = "gradient",
+    over: str = "median",
 ) -> Quantity:
-    """Of the walks of the steps start to stop (without), the median, or the largest."""
-    words, read = WALK[what]
+    """Of a number of each walk of the steps start to stop (without), the median, or the largest."""
     take: Any = {"median": np.median, "largest": np.max}[over]
 
     def of(run: Trace) -> float:
         seen = run.between("landscape", start, stop, direction=direction)
-        return float(take([read(record) for record in seen]))
+        return float(take([number(record) for record in seen]))
 
     how = "" if over == "median" else "peak of "
     along = "" if direction == "gradient" else f", {direction} direction"
-    return Quantity(f"{how}{words}{along}, {span(start, stop)}", of)
+    return Quantity(f"{how}{IN_WORDS[number]}{along}, {span(start, stop)}", of)
 
 
 Curve = tuple[np.ndarray, np.ndarray]  # of a walk: distances, ascending from 0, and losses
@@ -69,9 +89,9 @@ def random_walks(start: int, stop: int) -> Quantity:
     """step -> the walk's curve. A random direction of `minibn.analysis.probe` is as long as the
     gradient, so walks of one step size end at different distances."""
 
-    def curve(record: dict[str, Any]) -> Curve:
-        distances = numbers([0.0, *record["step_sizes"]]) * numbers([record["gradient_norm"]])
-        return distances, numbers([record["loss"], *record["losses"]])
+    def curve(record: Record) -> Curve:
+        distances = read([0.0, *record["step_sizes"]], null=INF) * gradient_norm(record)
+        return distances, read([record["loss"], *record["losses"]], null=INF)
 
     def of(run: Trace) -> dict[int, Curve]:
         return {
@@ -129,19 +149,44 @@ def bounds(start: int, stop: int) -> Callable[[Sequence[Sequence[Trace]]], str]:
     return lambda seeds: "; ".join(shares(runs) for runs in zip(*seeds, strict=True))
 
 
-def sharpness(
-    start: int, stop: int, *, along: bool = False, over_edge: bool = False, over: str = "median"
+def hessian(start: int, stop: int, *, over_edge: bool = False) -> Quantity:
+    """The largest eigenvalue, the median over steps; over_edge: divided by 2 / lr."""
+
+    def largest(record: Record) -> float:
+        return float(read(record["eigenvalues"] or [None], null=INF).max())  # []: not finite
+
+    words = "largest Hessian eigenvalue"
+    return _curvature(largest, words, start, stop, over_edge=over_edge)
+
+
+def along_gradient(
+    start: int, stop: int, *, over_edge: bool = False, signed: bool = True, over: str = "median"
 ) -> Quantity:
-    """The largest eigenvalue of the Hessian, or its value along the gradient; over_edge: divided by
-    2 / lr. The median over steps, or the mean."""
+    """gᵀHg / gᵀg, the median over steps, or the mean; over_edge: divided by 2 / lr; not signed: its
+    size. By that much at least the gradient changes over a short step, per distance."""
+
+    def value(record: Record) -> float:
+        x = read_one(record["along_gradient"], null=INF)
+        return x if signed else abs(x)
+
+    words = "curvature along the gradient" if signed else "|curvature along the gradient|"
+    return _curvature(value, words, start, stop, over_edge=over_edge, over=over)
+
+
+def _curvature(
+    number: Callable[[Record], float],
+    words: str,
+    start: int,
+    stop: int,
+    *,
+    over_edge: bool,
+    over: str = "median",
+) -> Quantity:
     take: Any = {"median": np.median, "mean": np.mean}[over]
-    key = "along_gradient" if along else "eigenvalues"
 
     def of(run: Trace) -> float:
-        seen = [r[key] for r in run.between("curvature", start, stop)]
-        values = [numbers([x] if along else x or [None]).max() for x in seen]  # none: not finite
-        return float(take(values)) * (run.key.lr / 2 if over_edge else 1)
+        found = float(take([number(record) for record in run.between("curvature", start, stop)]))
+        return found * run.config["lr"] / 2 if over_edge else found
 
-    words = "curvature along the gradient" if along else "largest Hessian eigenvalue"
     how = "" if over == "median" else "mean of "
     return Quantity(f"{how}{words}{' × lr / 2' if over_edge else ''}, {span(start, stop)}", of)

@@ -39,6 +39,11 @@ def flag_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+def shown(value: Any) -> str:
+    """A setting as it stands on a command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)

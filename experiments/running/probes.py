@@ -6,31 +6,22 @@ recorders takes the same path as one without.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from experiments.running.recorders import Recorder
 from experiments.running.step import Step
+from experiments.running.streams import written, written_number
 from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 from minibn.random import derive
 
-FIRST = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all others
+FIRST_STEPS = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all others
 
 
 def due(step: int, every: int) -> bool:
     """Whether a measurement falls on this step: each `every` (0: never), and some before."""
-    return every > 0 and (step % every == 0 or (step in FIRST and step < every))
-
-
-def number(x: float) -> float | None:
-    """Seven digits of a number for a line of JSON; None if it is not finite."""
-    return float(f"{x:.7g}") if math.isfinite(x) else None
-
-
-def numbers(values: Any) -> list[float | None]:
-    return [number(float(x)) for x in values]
+    return every > 0 and (step % every == 0 or (step in FIRST_STEPS and step < every))
 
 
 class Landscape(Recorder):
@@ -77,13 +68,13 @@ class Landscape(Recorder):
                 "step": step.number,
                 "lr": lr,
                 "direction": direction,
-                "loss": number(seen.loss),
-                "gradient_norm": number(seen.gradient_norm),
-                "step_sizes": numbers(seen.step_sizes),
-                "losses": numbers(seen.losses),
-                "gradient_change": numbers(seen.gradient_change),
-                "cosine": numbers(seen.cosine),
-                "beta": numbers(seen.beta),
+                "loss": written_number(seen.loss),
+                "gradient_norm": written_number(seen.gradient_norm),
+                "step_sizes": written(seen.step_sizes),
+                "losses": written(seen.losses),
+                "gradient_change": written(seen.gradient_change),
+                "cosine": written(seen.cosine),
+                "beta": written(seen.beta),
                 "saturated": seen.saturated,
                 "at_floor": seen.at_floor,
                 "at_ceiling": seen.at_ceiling,
@@ -130,16 +121,16 @@ class CovariateShift(Recorder):
             record = {
                 "step": step.number,
                 "layer": shift.layer,
-                "l2": number(shift.l2),
-                "relative": number(shift.relative),
-                "cosine": number(shift.cosine),
-                "gradient_norm": number(shift.gradient_norm),
+                "l2": written_number(shift.l2),
+                "relative": written_number(shift.relative),
+                "cosine": written_number(shift.cosine),
+                "gradient_norm": written_number(shift.gradient_norm),
             }
             place = self.places[shift.layer - 1] if shift.layer <= len(self.places) else ""
             if place:
                 unit = moved[place]
                 for key in ("mean_drift", "var_drift", "wasserstein", "std"):
-                    record[key] = number(getattr(unit, key))
+                    record[key] = written_number(getattr(unit, key))
             step.run.stream("shift").append(record)
 
 
@@ -172,12 +163,12 @@ class Curvature(Recorder):
             largest = H.eigenvalues(2, iterations=self.iterations)
             trace = H.trace(self.samples)
             record |= {
-                "along_gradient": number(H.along_gradient()),
-                "eigenvalues": numbers(largest.values),
-                "residuals": numbers(largest.residuals),
+                "along_gradient": written_number(H.along_gradient()),
+                "eigenvalues": written(largest.values),
+                "residuals": written(largest.residuals),
                 "converged": largest.converged,
-                "trace": number(trace.value),
-                "trace_error": number(trace.error),
+                "trace": written_number(trace.value),
+                "trace_error": written_number(trace.error),
             }
         except FloatingPointError:  # it diverges: the record says that there was nothing to see
             record |= {"along_gradient": None, "eigenvalues": [], "residuals": []}

@@ -1,7 +1,6 @@
 """From a command line to a finished study: opening it, continuing it, and every way to stop.
 
-What every experiment shares. Its settings are a frozen dataclass with at least `backend`,
-`steps`, `threads`, `kernels`, `data_dir`, `out`, `resume` and `force`.
+What every experiment shares: each is an `Experiment`, whose `main` is its command.
 """
 
 from __future__ import annotations
@@ -16,13 +15,14 @@ from typing import Any
 
 from experiments.running.command_line import (
     UsageError,
-    at_least,
     flag_name,
     one_of,
     parse,
     report,
     restored,
+    shown,
 )
+from experiments.running.settings import BACKENDS
 from experiments.running.study import Run, Study, default_folder
 from experiments.running.training import Interrupted, cores
 from minibn import kernels, use
@@ -30,8 +30,6 @@ from minibn.backend import get_backend
 from minibn.backend.cpu import threads
 from minibn.errors import BackendUnavailable, DataError
 
-BACKENDS = ("numpy", "cupy", "strict")
-KERNELS = ("fast", "lean", "reference")
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Settings that say where and how, not what: they may differ when a study is continued.
@@ -46,9 +44,9 @@ BEFORE_KERNELS = "reference"
 class Experiment:
     """What tells one experiment's session from another's.
 
-    settings: its dataclass; quick: the values that --quick stands for. `check` raises UsageError
-    for settings that can't work; `work(settings, study)` does everything else and returns the exit
-    code.
+    settings: its dataclass, of SharedSettings; quick: the values that --quick stands for. `check`
+    raises UsageError for settings that can't work; `work(settings, study)` does everything else and
+    returns the exit code. description: its docstring, whose first paragraph --help shows.
     """
 
     name: str
@@ -56,62 +54,68 @@ class Experiment:
     quick: dict[str, Any]
     check: Callable[[Any], None]
     work: Callable[[Any, Study], int]
+    description: str | None
     kind: str = ""  # of its studies, where several experiments share one; else its name
 
     @property
     def program(self) -> str:
         return f"python -m experiments.{self.name}"
 
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run the study, or go on with it; draw its figures, print its tables.
 
-def preset(settings: Any, quick: dict[str, Any], given: dict[str, Any]) -> Any:
-    """Settings: the defaults, then with --quick its preset, then what was given."""
-    return settings(**{**(quick if given.get("quick") else {}), **given})
+        Every failure ends in one line. Returns the exit code.
+        """
+        try:
+            s, study = self._asked(sys.argv[1:] if arguments is None else arguments)
+        except (UsageError, DataError, BackendUnavailable, OSError) as error:
+            return report(self.program, error)
+        go_on = f" Continue: {self.program} --resume {study.folder}"
+        try:
+            return self._work(s, study)
+        except (UsageError, DataError, BackendUnavailable) as error:
+            return report(self.program, error)
+        except MemoryError:
+            remedy = " Take a smaller --batch-size, --width or --train-size"
+            remedy += ", or --kernels lean." if s.kernels == "fast" else "."
+            return report(self.program, MemoryError("Memory is exhausted." + remedy))
+        except (Interrupted, KeyboardInterrupt) as error:
+            lost = "" if isinstance(error, Interrupted) else ", up to the last checkpoint"
+            saved = f"everything is saved{lost}.{go_on}" if study.exists else "nothing was begun."
+            print(f"\nStopped; {saved}", flush=True)
+            return 130
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            remedy = "Free space." if error.errno in NO_SPACE else "Mend that."
+            what = f"{error.strerror or error}{where}. {remedy}{go_on if study.exists else ''}"
+            return report(self.program, OSError(what))
 
-
-def attend(
-    experiment: Experiment, *, description: str | None, arguments: Sequence[str] | None
-) -> int:
-    """Parse, open the study, do its work. Every failure ends in one line; returns the exit code.
-
-    description: the experiment's docstring, whose first paragraph --help shows.
-    """
-    program, description = experiment.program, str(description).partition("\n\n")[0]
-    try:
-        words = sys.argv[1:] if arguments is None else arguments
-        given = parse(experiment.settings, words, program=program, description=description)
+    def _asked(self, words: Sequence[str]) -> tuple[Any, Study]:
+        """(settings, study) of a command line."""
+        description = str(self.description).partition("\n\n")[0]
+        given = parse(self.settings, words, program=self.program, description=description)
         if "backend" in given:  # first of all: nothing is written if it can't run
             one_of("--backend", given["backend"], BACKENDS)
             get_backend(given["backend"])
-        s, study = open_study(experiment, given)
-    except (UsageError, DataError, BackendUnavailable, OSError) as error:
-        return report(program, error)
-    exhausted: tuple[type[Exception], ...] = (MemoryError,)
-    go_on = f" Continue: {program} --resume {study.folder}"
-    try:
+        return open_study(self, given)
+
+    def _work(self, s: Any, study: Study) -> int:
+        """The work, on its backend. Raises MemoryError, too, when that has no memory left."""
         with (
             study.or_nothing(),
             use(s.backend) as backend,
             threads.limited(s.threads),
             kernels(s.kernels),
         ):
-            exhausted = backend.memory_exhausted
-            return experiment.work(s, study)
-    except (UsageError, DataError, BackendUnavailable) as error:
-        return report(program, error)
-    except (Interrupted, KeyboardInterrupt) as error:
-        lost = "" if isinstance(error, Interrupted) else ", up to the last checkpoint"
-        saved = f"everything is saved{lost}.{go_on}" if study.exists else "nothing was begun."
-        print(f"\nStopped; {saved}", flush=True)
-        return 130
-    except exhausted:
-        remedy = " Take a smaller --batch-size, --width or --train-size"
-        remedy += ", or --kernels lean." if s.kernels == "fast" else "."
-        return report(program, MemoryError("Memory is exhausted." + remedy))
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        remedy = "Free space." if error.errno in NO_SPACE else "Mend that."
-        what = f"{error.strerror or error}{where}. {remedy}{go_on if study.exists else ''}"
-        return report(program, OSError(what))
+            try:
+                return self.work(s, study)
+            except backend.memory_exhausted as error:
+                raise MemoryError from error
+
+
+def preset(settings: Any, quick: dict[str, Any], given: dict[str, Any]) -> Any:
+    """Settings: the defaults, then with --quick its preset, then what was given."""
+    return settings(**{**(quick if given.get("quick") else {}), **given})
 
 
 def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Study]:
@@ -152,24 +156,6 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
     return s, study
 
 
-def check_shared(s: Any, plans: Sequence[Any], may_repeat: Sequence[str] = ()) -> None:
-    """Raise UsageError for settings with which no experiment can work. plans: its runs, which must
-    have different names; may_repeat: the lists that may name something twice."""
-    one_of("--backend", s.backend, BACKENDS)
-    one_of("--kernels", s.kernels, KERNELS)
-    at_least("--steps", s.steps, 1)
-    at_least("--checkpoint-every", s.checkpoint_every, 1)
-    if s.threads is not None:
-        at_least("--threads", s.threads, 1)
-    for seed in s.seed:
-        at_least("--seed", seed, 0)
-    for name, values in vars(s).items():
-        if isinstance(values, tuple) and name not in may_repeat and len(set(values)) < len(values):
-            raise UsageError(f"{flag_name(name)} names something twice: {shown(values)}.")
-    if len({plan.name for plan in plans}) < len(plans):
-        raise UsageError(f"--lr {shown(s.lr)}: rates of a study must differ in six digits.")
-
-
 def with_threads(s: Any) -> Any:
     """The settings with a number of threads, which a study is to keep: all cores may be others
     tomorrow."""
@@ -203,8 +189,3 @@ def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
             f"--resume: {' and '.join(differ)} changed since {run.name} began, so it would not go "
             "on bit for bit. Restore that, or accept it with --force."
         )
-
-
-def shown(value: Any) -> str:
-    """A setting as it stands on a command line."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -17,13 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
-import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,77 +30,9 @@ import numpy as np
 
 import minibn
 from experiments.running.command_line import UsageError
+from experiments.running.streams import Stream, read_json, read_lines, write_json
 from minibn import checkpoint
 from minibn.errors import DataError
-
-
-def read_json(path: Path, *needed: str) -> dict[str, Any]:
-    """The JSON object of a file. Raises DataError, in one line, if it can't be read or lacks a
-    key that is needed."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no JSON object")
-        if missing := [key for key in needed if key not in content]:
-            raise ValueError(f"it lacks {', '.join(missing)}")
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} can't be read: {error}. Restore it, or start a new --out."
-        ) from None
-    return content
-
-
-def write_json(path: Path, content: Any) -> None:
-    checkpoint.write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-class Stream:
-    """A file of JSON lines, each with its "step". Appends are buffered until `flush`."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lines: list[str] = []
-
-    def append(self, record: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(record) + "\n")
-
-    def flush(self) -> None:
-        """Bring the lines to disk: before a checkpoint, so that it never promises more."""
-        if self._lines:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(self._lines))
-                file.flush()
-                os.fsync(file.fileno())
-            self._lines = []
-
-    def cut(self, steps: int) -> None:
-        """Drop what is not yet written, lines of step `steps` or later, and half a last line."""
-        self.keep(lambda record: record["step"] < steps)
-
-    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop what is not yet written, lines that are not wanted, and half a last line."""
-        self._lines = []
-        if self.path.exists():
-            kept = [json.dumps(r) + "\n" for r in read_lines(self.path) if wanted(r)]
-            checkpoint.write_text(self.path, "".join(kept))
-
-
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a stream; an incomplete last line, left by a kill, is passed over."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                try:
-                    record = json.loads(line)
-                    record["step"] + 0
-                except (ValueError, TypeError, KeyError):
-                    raise DataError(
-                        f"{path} is damaged: {line[:60]!r} is no record of a step. "
-                        f"Restore it, or delete {path.parent} and train that run again."
-                    ) from None
-                yield record
 
 
 def steps_of(manifest: dict[str, Any], path: Path) -> int:

@@ -29,7 +29,7 @@ class Feed(Protocol):
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
-DRAIN = 20  # metrics wait on the device for so many steps, so that no step waits for a transfer
+DRAIN = 20  # metrics wait on the device for so many steps
 
 
 class Interrupted(Exception):
@@ -82,41 +82,14 @@ def train(
     score) and lr. A loss that is not finite ends the run as diverged, with its step.
     Raises Interrupted after saving.
     """
-    start, states = run.restore()
-    if states is not None:
-        if (lines := len(run.records("metrics"))) != start:
-            raise DataError(
-                f"{run.folder / 'metrics.jsonl'} holds {lines} of the {start} lines before the "
-                f"checkpoint. Restore it, or delete {run.folder} and train again."
-            )
-        try:
-            model.load_state_dict(states["model"])
-            optimizer.load_state_dict(states["optimizer"])
-        except KeyError as error:
-            raise DataError(
-                f"checkpoint {run.checkpoint_path} does not fit this network: {error.args[0]} "
-                f"Restore the right one, or delete {run.folder} and train again."
-            ) from None
-        if start < steps:
-            for recorder in recorders:
-                recorder.resumed(run, start)
+    start = restore(run, model, optimizer)
+    if 0 < start < steps:
+        for recorder in recorders:
+            recorder.resumed(run, start)
     recorders = sorted(recorders, key=lambda recorder: not recorder.runs_the_model)
-    began = time.perf_counter()
-    waiting: list[tuple[int, Any, Any]] = []
-    metrics = run.stream("metrics")
     progress = Progress(label, start, steps)
-
-    def drain() -> int | None:
-        """Fetch the waiting metrics. Returns the step of a loss that is not finite."""
-        for step, loss, score in waiting:
-            loss = float(loss.item())
-            if not math.isfinite(loss):
-                return step
-            accuracy = {} if score is None else {"accuracy": float(score.item())}
-            metrics.append({"step": step, "loss": loss, **accuracy, "lr": optimizer.lr})
-            progress.seen(loss, **accuracy)
-        waiting.clear()
-        return None
+    metrics = Metrics(run, progress)
+    began = time.perf_counter()
 
     def save(done: int) -> None:
         nonlocal began
@@ -131,15 +104,11 @@ def train(
     with stop_requests() as asked, progress, np.errstate(all="ignore"):
         for number in range(start, steps):
             last = number == steps - 1
-            batch = batches.batch(number)
-            step = Step(run, model, optimizer, number, *batch, task)
-            with ExitStack() as stack:
-                for recorder in recorders:
-                    stack.enter_context(recorder.during(step))
-                waiting.append((number, *one_step(model, optimizer, *batch, task)))
+            step = Step(run, model, optimizer, number, *batches.batch(number), task)
+            metrics.wait(number, *update(step, recorders), optimizer.lr)
             due = last or bool(asked) or (number + 1) % checkpoint_every == 0
             if due or (number + 1) % DRAIN == 0:
-                diverged = drain()
+                diverged = metrics.drain()
                 if diverged is not None:
                     break
             for recorder in recorders:
@@ -158,6 +127,61 @@ def train(
     if asked:
         raise Interrupted
     return result
+
+
+def restore(run: Run, model: nn.Sequential, optimizer: Optimizer) -> int:
+    """Bring both to where the run stands. Returns the steps done.
+
+    Raises DataError if the checkpoint is another network's, or metrics.jsonl lacks lines.
+    """
+    start, states = run.restore()
+    if states is None:
+        return start
+    if (lines := len(run.records("metrics"))) != start:
+        raise DataError(
+            f"{run.folder / 'metrics.jsonl'} holds {lines} of the {start} lines before the "
+            f"checkpoint. Restore it, or delete {run.folder} and train again."
+        )
+    try:
+        model.load_state_dict(states["model"])
+        optimizer.load_state_dict(states["optimizer"])
+    except KeyError as error:
+        raise DataError(
+            f"checkpoint {run.checkpoint_path} does not fit this network: {error.args[0]} "
+            f"Restore the right one, or delete {run.folder} and train again."
+        ) from None
+    return start
+
+
+def update(step: Step, recorders: Sequence[Recorder]) -> tuple[Any, Any]:
+    """One update, in sight of the recorders. Returns (loss, score), as `one_step` does."""
+    with ExitStack() as stack:
+        for recorder in recorders:
+            stack.enter_context(recorder.during(step))
+        return one_step(step.model, step.optimizer, step.inputs, step.targets, step.task)
+
+
+class Metrics:
+    """metrics.jsonl, whose numbers wait on the device, so that no step waits for a transfer."""
+
+    def __init__(self, run: Run, progress: Progress) -> None:
+        self.stream, self.progress = run.stream("metrics"), progress
+        self._waiting: list[tuple[int, Any, Any, float]] = []
+
+    def wait(self, step: int, loss: Any, score: Any, lr: float) -> None:
+        self._waiting.append((step, loss, score, lr))
+
+    def drain(self) -> int | None:
+        """Fetch what waits. Returns the step of a loss that is not finite."""
+        for step, loss, score, lr in self._waiting:
+            loss = float(loss.item())
+            if not math.isfinite(loss):
+                return step
+            accuracy = {} if score is None else {"accuracy": float(score.item())}
+            self.stream.append({"step": step, "loss": loss, **accuracy, "lr": lr})
+            self.progress.seen(loss, **accuracy)
+        self._waiting.clear()
+        return None
 
 
 class Progress:

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running import session
 from experiments.running.carry_out import Plan, Work, carry_out, check_batch_size
 from experiments.running.probes import CovariateShift, Curvature, Landscape
 from experiments.running.recorders import Distributions, Recorder, TestAccuracy
+from experiments.running.session import Experiment
 from experiments.running.step import one_step
 from experiments.running.study import Run, Study
 from experiments.running.training import train
@@ -130,16 +130,8 @@ def study_all(s: Settings, study: Study) -> int:
     return carry_out(s, study, work_of(s, data, draw=lambda: vgg_figures.draw([study])))
 
 
-def attend(
-    name: str,
-    settings: type[Settings],
-    quick: dict[str, Any],
-    description: str | None,
-    arguments: Sequence[str] | None,
-) -> int:
-    """The session of an experiment of this kind. Returns the exit code."""
-    return session.attend(
-        session.Experiment(name, settings, quick, check, study_all, kind=KIND),
-        description=description,
-        arguments=arguments,
-    )
+def experiment(
+    name: str, settings: type[Settings], quick: dict[str, Any], description: str | None
+) -> Experiment:
+    """One of this kind: the same trainings, with other defaults."""
+    return Experiment(name, settings, quick, check, study_all, description, kind=KIND)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.running import session
 from experiments.running.carry_out import Plan
 from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.running.settings import ImageSettings, check_images, check_shared
 from minibn.analysis.probe import DIRECTIONS
 from reference_models.vgg import VGG, vgg
 
-DATA = ("cifar10", "shapes")
 MOST_PARAMETERS = 10**12  # beyond what any machine holds
 
 # The name of a variant -> (norm, noise)
@@ -38,19 +37,15 @@ FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(ImageSettings):
     """The paper's settings by default; what it does not say is marked as our choice."""
 
     quick: bool = setting(False, "a small network on drawn shapes: four variants in a minute")
-    # The paper ran on a GPU; NumPy is what everybody has.
-    backend: str = setting("numpy", f"where arrays live: {', '.join(session.BACKENDS)}")
-    data: str = setting("cifar10", f"the data set: {', '.join(DATA)}")
-    data_dir: str | None = setting(
-        None, "folder with cifar-10-batches-py or its archive (else the cache, else a download)",
-        kind=str,
-    )  # fmt: skip
-    # All of it; fewer images make a quick trial.
-    train_size: int | None = setting(None, "use the first so many training images", kind=int)
+    # "15,000 steps (training accuracy plateaus)": 38 epochs of CIFAR-10.
+    steps: int = setting(15_000, "updates per run")
+    seed: tuple[int, ...] = setting(
+        (0,), "root seeds of weights, data order and noise, not of shapes"
+    )
     test_size: int | None = setting(None, "use the first so many test images", kind=int)
     # "VGG-like": layers up to #13 are shown. VGG-16 has 13 convolutions (our choice).
     model: str = setting("vgg16", f"the network: {', '.join(VGG)}")
@@ -60,8 +55,6 @@ class Settings:
     variants: tuple[str, ...] = setting(FOUR, f"what to train: {', '.join(VARIANTS)}")
     # Fig. 1 also shows 0.5, where the standard network stays at chance.
     lr: tuple[float, ...] = setting((0.1,), "learning rates; each variant is trained at each")
-    # "15,000 steps (training accuracy plateaus)": 38 epochs of CIFAR-10.
-    steps: int = setting(15_000, "updates per run")
     batch_size: int = setting(128, "images per step")
     # "standard stochastic gradient descent"; how its loss curves decay fits no momentum either.
     momentum: float = setting(0.0, "momentum of SGD")
@@ -69,13 +62,6 @@ class Settings:
     weight_decay: float = setting(0.0, "l2 penalty; 4e-4 fits the paper's loss curves")
     # "since our focus is on training, we do not use data augmentation"
     augment: bool = setting(False, "pad-and-crop and flip the training images")
-    seed: tuple[int, ...] = setting(
-        (0,), "root seeds of weights, data order and noise, not of shapes"
-    )
-    out: str | None = setting(None, "the study's folder (default: runs/vgg_cifar/TIME)", kind=str)
-    resume: str | None = setting(
-        None, "continue the study in this folder; only --steps may be raised", kind=str
-    )
     eval_every: int = setting(500, "steps between measurements of test accuracy")
     record_every: int = setting(
         100, "steps between records of the activations' distributions; 0: none"
@@ -100,23 +86,12 @@ class Settings:
         0, "steps between measurements of the Hessian: along the gradient, largest eigenvalues, "
         "trace; 0: none. One costs about fifty training steps",
     )  # fmt: skip
-    checkpoint_every: int = setting(500, "steps between checkpoints")
-    threads: int | None = setting(
-        None, "threads of kernels and BLAS (default: MINIBN_NUM_THREADS, else all cores)", kind=int
-    )
-    # The same mathematics in another rounding; `python -m experiments.compare` shows two studies.
-    kernels: str = setting(
-        "fast",
-        "how ops run on NumPy: fast; lean, which keeps less for the backward pass: less memory, "
-        "more time; or reference: the definitions in minibn/ops alone",
-    )
-    force: bool = setting(False, "with --resume: accept other threads, kernels or data")
 
 
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
-    session.check_shared(s, plans(s))
-    one_of("--data", s.data, DATA)
+    check_shared(s, plans(s))
+    check_images(s)
     one_of("--model", s.model, tuple(VGG))
     for variant in s.variants:
         one_of("--variants", variant, tuple(VARIANTS))
@@ -128,9 +103,8 @@ def check(s: Settings) -> None:
         at_least(flag_name(name), getattr(s, name), 0)
     for name in ("batch_size", "eval_every"):
         at_least(flag_name(name), getattr(s, name), 1)
-    for name in ("train_size", "test_size"):
-        if getattr(s, name) is not None:
-            at_least(flag_name(name), getattr(s, name), 1)
+    if s.test_size is not None:
+        at_least("--test-size", s.test_size, 1)
     at_least("--width", s.width, 0, above=True)
     for lr in s.lr:
         at_least("--lr", lr, 0, above=True)

@@ -18,8 +18,26 @@ from typing import Any
 
 from experiments import paper
 from experiments.running.study import Run
-from experiments.views.drawing import DASHES, PAPER, legend_below, pyplot, save, smooth
-from experiments.views.series import Group, draw_curve, grouped, main_rate, middle_of, over_seeds
+from experiments.views.drawing import (
+    DASHES,
+    PAPER,
+    WIDEST,
+    entries,
+    entry,
+    legend_below,
+    pyplot,
+    save,
+    smooth,
+)
+from experiments.views.series import (
+    Group,
+    draw_curve,
+    grouped,
+    line_width,
+    main_rate,
+    middle_of,
+    over_seeds,
+)
 
 BESIDE = ("standard", "batchnorm")
 FAMILIES = {
@@ -63,7 +81,7 @@ def families(every: Sequence[Group]) -> dict[str, list[Group]]:
 def accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> Path:
     """Training and test accuracy: a colour a variant, a dash a rate, x where a run diverged."""
     plt = pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5), sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDEST, 4.5), sharex=True, sharey=True)
     handles = _draw(axes, groups, window)
     rates = {group.lr for group in groups}
     at = f" at lr {min(rates):g}" if len(rates) == 1 else ""
@@ -75,17 +93,17 @@ def accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> P
 def _draw(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any]:
     """Training accuracy into the first axes, test accuracy into the second; returns the legend's
     handles. The main rate is solid."""
-    plt = pyplot()
     left, right = pair
     main = main_rate(groups)
     rates = sorted({group.lr for group in groups}, key=lambda lr: (lr != main, lr))
     papers = False
     for group in groups:
+        width = line_width(group.variant, [g.variant for g in groups if g.lr == group.lr])
         style = {"linestyle": DASHES[rates.index(group.lr) % len(DASHES)]}
         curves = _curves(group, window)
         for axes, curve in zip(pair, curves, strict=True):
             if len(curve.steps):
-                draw_curve(axes, curve, group.colour, **style)
+                draw_curve(axes, curve, group.colour, linewidth=width, **style)
         last = 0
         for run in group.runs:
             metrics = run.records("metrics")
@@ -95,15 +113,14 @@ def _draw(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any
                 left.plot(metrics[-1]["step"], end, "x", color=group.colour)
         if len(groups) <= MOST:
             papers |= _papers(pair, group, last)
-    left.set(title="training", xlabel="step", ylabel="share of images classified right")
-    right.set(title="test", xlabel="step", ylim=(0, 1))
-    shades = {group.variant: group.colour for group in groups}
-    handles = [plt.Line2D([], [], color=c, linewidth=2, label=v) for v, c in shades.items()]
+    left.set(title="training", xlabel="step of training", ylabel="share of images classified right")
+    right.set(title="test", xlabel="step of training", ylim=(0, 1))
+    handles = entries(group.variant for group in groups)
     for i, rate in enumerate(rates if len(rates) > 1 else ()):
         dash = DASHES[i % len(DASHES)]
-        handles.append(plt.Line2D([], [], color="0.35", linestyle=dash, label=f"lr {rate:g}"))
+        handles.append(entry(f"lr {rate:g}", linestyle=dash))
     if papers:
-        handles.append(plt.Line2D([], [], color="0.35", **PAPER, label="the paper's"))
+        handles.append(entry("the paper's", **PAPER))
     return handles
 
 

@@ -17,15 +17,24 @@ from typing import Any
 
 import numpy as np
 
+from experiments.running.streams import read
 from experiments.running.study import Run
-from experiments.views.drawing import legend_below, plain_numbers, pyplot, save
+from experiments.views.drawing import (
+    WIDEST,
+    entries,
+    entry,
+    legend_below,
+    plain_numbers,
+    pyplot,
+    save,
+)
 from experiments.views.series import (
     Curve,
     Group,
     draw_curve,
     grouped,
+    line_width,
     middle_of,
-    numbers,
     over_seeds,
 )
 
@@ -39,10 +48,13 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
     found = [group for group in grouped(runs) if group.records("curvature")]
     for lr in sorted({group.lr for group in found}):
         groups = [group for group in found if group.lr == lr]
-        figure, row = plt.subplots(1, 3, figsize=(12, 4.2))
+        linear = max(1.0, 10.0 ** round(np.log10(2 / lr) - 3))
+        figure, row = plt.subplots(1, 3, figsize=(WIDEST, 3.7))
+        variants = [group.variant for group in groups]
         for group in groups:
+            width = line_width(group.variant, variants)
             for axes, of in zip(row, (_along, _largest, _trace), strict=True):
-                draw_curve(axes, _curve(group, of), group.colour, marker=".")
+                draw_curve(axes, _curve(group, of), group.colour, marker=".", linewidth=width)
             if len(group.records("curvature")) == 1:
                 trace, error = _curve(group, _trace), _curve(group, _error)
                 row[2].errorbar(
@@ -50,17 +62,16 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
                     elinewidth=0.8,
                 )  # fmt: skip
         for axes, title in zip(row, TITLES, strict=True):
-            axes.set(title=title, xlabel="step of training", ylabel="curvature")
-            axes.set_yscale("symlog", linthresh=1, linscale=0.5)
+            axes.set(title=title, xlabel="step of training")
+            axes.set_yscale("symlog", linthresh=linear, linscale=0.5)
+        row[0].set_ylabel("curvature (loss / weight²)")
         for axes in row[:2]:
             axes.axhline(2 / lr, color="0.35", linestyle="--", linewidth=1)
         for axes in row:
             plain_numbers(axes)
-        handles = [plt.Line2D([], [], color=g.colour, linewidth=2, label=g.variant) for g in groups]
-        edge = f"2/lr = {2 / lr:.3g}: the edge of stability"
-        handles.append(plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=edge))
+        edge = entry(f"2/lr = {2 / lr:.3g}: the edge of stability", linestyle="--", linewidth=1)
         title = f"Curvature of the loss over training, lr {lr:g} ({middle_of(groups)})"
-        legend_below(figure, handles, title, columns=5)
+        legend_below(figure, [*entries(variants), edge], title)
         paths.append(save(figure, folder, f"curvature-lr{lr:g}"))
     return paths
 
@@ -68,9 +79,7 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
 def _curve(group: Group, of: Any) -> Curve:
     """A number of each record over the seeds; what is undefined is left out."""
     seeds = group.records("curvature")
-    return over_seeds(
-        [([r["step"] for r in s], numbers([of(r) for r in s], null=np.nan)) for s in seeds]
-    )
+    return over_seeds([([r["step"] for r in s], read([of(r) for r in s], np.nan)) for s in seeds])
 
 
 def _along(record: dict[str, Any]) -> float | None:

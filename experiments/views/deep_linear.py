@@ -1,4 +1,4 @@
-"""Figures, table and verdict of `deep_linear` studies, from their files.
+"""Figures and tables of `deep_linear` studies, from their files.
 
 Several studies must be of one network. Several seeds: the median, and a band from the least to the
 largest.
@@ -28,18 +28,32 @@ from experiments.views.deep_linear_tables import (
     shown_layers,
     summary,
 )
-from experiments.views.drawing import DOTTED, PAPER, fan, legend_below, log_limits, pyplot, save
+from experiments.views.drawing import (
+    DOTTED,
+    PAPER,
+    WIDEST,
+    depth_title,
+    entries,
+    entry,
+    fan,
+    legend_below,
+    log_limits,
+    pyplot,
+    save,
+    thousands,
+)
 from experiments.views.series import (
     Curve,
     Group,
     ReadOnce,
     draw_curve,
     grouped,
+    line_width,
     middle_of,
     over_seeds,
     without_copies,
 )
-from experiments.views.shift import by_layer, of_layer
+from experiments.views.shift import MEASURES, by_layer, of_layer
 from experiments.views.tables import write_summary
 from minibn import checkpoint
 from minibn.errors import DataError
@@ -49,7 +63,7 @@ PAIR = ("standard", "batchnorm")  # of Fig. 3b
 
 
 def draw(studies: Sequence[Study], out: Path | None = None) -> None:
-    """Draw everything, write table.md and summary.json, and print table, verdict and paths.
+    """Draw everything, write table.md and summary.json, and print tables and paths.
 
     Raises DataError if there are no results, or if the studies are not of one network.
     """
@@ -60,9 +74,9 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     if not groups:
         raise DataError(f"{studies[0].folder} has no run with results yet.")
     require_alike(studies)
-    tables, verdict = make_tables(groups), in_one_line(groups)
+    tables, line = make_tables(groups), in_one_line(groups)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(out / "table.md", "\n\n".join([*tables, verdict]) + "\n")
+    checkpoint.write_text(out / "table.md", "\n\n".join([*tables, line]) + "\n")
     write_summary(out / "summary.json", summary(studies[0].settings, groups))
     folder, depth = out / "figures", studies[0].settings["depth"]
     paths = [
@@ -73,7 +87,7 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
         *deep_linear_walks.draw(groups, folder),
         *curvature.draw(runs, folder),
     ]
-    print(f"\n{tables[0]}\n\n{verdict}\n")
+    print(f"\n{tables[0]}\n\n{line}\n")
     print("\n".join(["Figures:", *map(str, paths)]))
 
 
@@ -81,13 +95,6 @@ def by_rate(groups: Sequence[Group]) -> dict[float, list[Group]]:
     """The largest rate first."""
     rates = sorted({group.lr for group in groups}, reverse=True)
     return {lr: [group for group in groups if group.lr == lr] for lr in rates}
-
-
-def handles_of(groups: Sequence[Group]) -> list[Any]:
-    """A line of the legend for each variant."""
-    line = pyplot().Line2D
-    found = {group.variant: group for group in groups}
-    return [line([], [], color=g.colour, linewidth=2, label=name) for name, g in found.items()]
 
 
 def loss_curve(group: Group) -> Curve:
@@ -107,7 +114,8 @@ def _losses(axes: Any, groups: Sequence[Group]) -> list[np.ndarray]:
     seen = []
     for group in groups:
         curve = loss_curve(group)
-        draw_curve(axes, curve, group.colour, linewidth=1.1)
+        width = line_width(group.variant, [g.variant for g in groups])
+        draw_curve(axes, curve, group.colour, linewidth=width)
         theirs = papers_loss(group, curve.steps[-1])
         axes.plot(*theirs, color=group.colour, **PAPER, zorder=3)
         seen += [curve.low, curve.median, np.array(theirs[1])]
@@ -119,14 +127,14 @@ def loss_figure(groups: Sequence[Group], folder: Path) -> Path:
     """Fig. 5b, and the left of Fig. 3b: training loss, a panel a rate."""
     plt, rates = pyplot(), by_rate(groups)
     figure, (row,) = plt.subplots(
-        1, len(rates), figsize=(1 + 4.8 * len(rates), 4.4), sharey=True, squeeze=False
+        1, len(rates), figsize=(min(WIDEST, 1 + 4.8 * len(rates)), 4.2), sharey=True, squeeze=False
     )
     seen = []
     for axes, (lr, found) in zip(row, rates.items(), strict=True):
         seen += _losses(axes, found)
-        axes.set_title(f"lr {lr:g}", fontsize=10)
+        axes.set_title(f"lr {lr:g}")
     row[0].set(ylim=log_limits([], seen), ylabel="loss: squared error, summed over samples")
-    handles = [*handles_of(groups), _papers_handle("the paper's")]
+    handles = [*entries(group.variant for group in groups), entry("the paper's", **PAPER)]
     levels = {tuple(run.config["rank_losses"]) for group in groups for run in group.runs}
     if len(levels) == 1:  # one seed, one problem
         handles.append(_rank_levels(row, levels.pop()))
@@ -144,12 +152,8 @@ def _rank_levels(row: Sequence[Any], losses: Sequence[float]) -> Any:
                 axes.axhline(loss, **style)
                 place = (1.01, loss)
                 transform = axes.get_yaxis_transform()
-                axes.text(*place, f"{rank}", transform=transform, fontsize=7, va="center")
-    return pyplot().Line2D([], [], label="best map of that rank: a saddle", **style)
-
-
-def _papers_handle(text: str, **style: Any) -> Any:
-    return pyplot().Line2D([], [], color="0.35", label=text, **(style or PAPER))
+                axes.text(*place, f"{rank}", transform=transform, fontsize=8, va="center")
+    return entry("best map of that rank: a saddle", **style)
 
 
 def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path]:
@@ -160,27 +164,27 @@ def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path
         return []
     plt = pyplot()
     figure, grid = plt.subplots(
-        len(rates), 1 + 2 * len(layers), figsize=(16, 0.9 + 2.8 * len(rates)), sharex=True,
+        len(rates), 1 + 2 * len(layers), figsize=(WIDEST, 1.0 + 2.3 * len(rates)), sharex=True,
         squeeze=False,
     )  # fmt: skip
     for row, (lr, pair) in zip(grid, rates.items(), strict=True):
         seen = _losses(row[0], pair)
-        row[0].set(ylim=log_limits([], seen), ylabel=f"lr {lr:g}\nloss")
-        row[0].set_title("training loss", fontsize=9)
+        row[0].set(ylim=log_limits([], seen), xlabel="", ylabel=f"lr {lr:g}")
+        row[0].set_title("training loss")
         panels = [(m, layer, k) for m in ("l2", "cosine") for layer, k in layers.items()]
         for axes, (measure, layer, k) in zip(row[1:], panels, strict=True):
             _shift(axes, pair, measure, layer, k)
-            same = "" if layer == k else f" (as deep as the paper's {k})"
-            axes.set_title(f"layer {layer}{same}", fontsize=9)
-            axes.set(xlabel="", ylabel={"l2": "‖G - G'‖ (l2)"}.get(measure, "cosine of G and G'"))
-    for axes in grid[:-1].flat:
-        axes.set_xlabel("")
+            axes.set_title(f"{depth_title(layer, k)}\n{MEASURES[measure]}".replace(" (as", "\n(as"))
+        for axes in row:
+            thousands(axes)
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
     text = "the paper's: median of l2 over training, mean cosine of its second half"
-    handles = [*handles_of(found), _papers_handle("the paper's loss")]
-    handles.append(_papers_handle(text, **DOTTED))
-    title = f"Internal covariate shift, Definition 2.1 ({middle_of(found)}; ideal: 0, and 1)"
+    handles = [
+        *entries(group.variant for group in found), entry("the paper's loss", **PAPER),
+        entry(text, **DOTTED),
+    ]  # fmt: skip
+    title = f"Internal covariate shift, Definition 2.1 ({middle_of(found)}; ideal: l2 0, cosine 1)"
     legend_below(figure, handles, title)
     return [save(figure, folder, "shift")]
 
@@ -217,27 +221,28 @@ def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
         "wasserstein": "Wasserstein distance",
     }
     figure, grid = plt.subplots(
-        len(rates), 3, figsize=(12.5, 0.9 + 2.8 * len(rates)), sharex=True, squeeze=False
+        len(rates), 3, figsize=(WIDEST, 1.0 + 2.4 * len(rates)), sharex=True, squeeze=False
     )
     for row, (lr, of_rate) in zip(grid, rates.items(), strict=True):
         for axes, measure in zip(row, measures, strict=True):
             curves = [by_layer(group, measure) for group in of_rate]
             for group, curve in zip(of_rate, curves, strict=True):
-                draw_curve(axes, curve, group.colour, marker=".", markersize=4)
+                width = line_width(group.variant, [g.variant for g in of_rate])
+                draw_curve(axes, curve, group.colour, marker=".", linewidth=width)
             if measure == "cosine":
                 axes.set_ylim(-1.08, 1.08)
             else:
                 axes.set(yscale="log", ylim=log_limits([], [v for c in curves for v in c[1:]]))
         row[0].set_ylabel(f"lr {lr:g}\nmedian over training")
     for axes, label in zip(grid[0], measures.values(), strict=True):
-        axes.set_title(label, fontsize=10)
+        axes.set_title(label)
     for axes in grid[-1]:
         axes.set_xlabel("layer")
     title = (
         f"Covariate shift of every layer from a step to the next ({middle_of(found)})\n"
         "left: Definition 2.1, 0 in layer 1; right: of what the layer hands to the next"
     )
-    legend_below(figure, handles_of(found), title)
+    legend_below(figure, entries(group.variant for group in found), title)
     return [save(figure, folder, "shift-layers")]
 
 
@@ -252,17 +257,20 @@ def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
         return []
     plt = pyplot()
     figure, grid = plt.subplots(
-        len(layers), len(found), figsize=(1 + 2.7 * len(found), 0.9 + 2.0 * len(layers)),
+        len(layers), len(found),
+        figsize=(min(WIDEST, 1 + 2.7 * len(found)), 0.9 + 1.6 * len(layers)),
         sharex=True, squeeze=False,
     )  # fmt: skip
     for axes, group in zip(grid[0], found, strict=True):
-        axes.set_title(group.variant, color=group.colour, fontsize=10)
+        axes.set_title(group.variant, color=group.colour)
     for row, layer in zip(grid, layers, strict=True):
         for axes, (group, records) in zip(row, found.items(), strict=True):
             seen = [r for r in records if r["layer"] == layer]
             fan(axes, [r["step"] for r in seen], np.array([r["quantiles"] for r in seen]),
                 group.colour)  # fmt: skip
         row[0].set_ylabel(f"layer {layer}\nactivation")
+        for axes in row:
+            thousands(axes)
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
     title = "Activations of one unit over the samples, lr"

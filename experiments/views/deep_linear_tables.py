@@ -1,4 +1,5 @@
-"""The numbers of `deep_linear` runs as text: tables beside the paper's, verdict, summary.
+"""The numbers of `deep_linear` runs as text: tables beside the paper's, the main ones
+in one line, summary.
 
 A loss at a step is the median over the 50 steps up to it: at the edge of stability it jumps from
 step to step. Several seeds: their median, with the least and the largest in brackets.
@@ -16,12 +17,19 @@ from experiments import paper
 from experiments.running.study import Run, Study
 from experiments.views.landscape import LOSS
 from experiments.views.probe_tables import ends, median_of
-from experiments.views.series import Group, over_training, second_half, spread
-from experiments.views.shift import medians, of_layer
-from experiments.views.tables import JUDGED, require_same, seconds
+from experiments.views.series import Group, over_training, spread
+from experiments.views.shift import late_cosine, medians
+from experiments.views.tables import (
+    JUDGED,
+    as_deep,
+    count_of_seeds,
+    require_same,
+    seconds,
+    short,
+    table,
+)
 
 WINDOW = 50
-RATE = 1e-6  # of the paper's Figs. 5b, 10, 11b and 13
 SAME = (
     "depth",
     "width",
@@ -89,9 +97,12 @@ def loss_table(groups: Sequence[Group]) -> str:
         ]
         rank = spread([nearest_rank(run) for run in group.runs])
         rows.append(_row(group, [str(len(group.runs)), *cells, rank, outcome(group)]))
-    head = ["seeds", *(f"step {s:,}" for s in steps), "rank", ""]
-    note = "(training loss; behind a semicolon the paper's; rank: of the best linear maps, the one "
-    return f"{_table(head, rows)}\n\n{note}whose loss is nearest to the last)"
+    head = ("variant", "lr", "seeds", *(f"step {s:,}" for s in steps), "rank", "")
+    note = (
+        "training loss; behind a semicolon the paper's; rank: of the best linear maps, the one "
+        "whose loss is nearest to the last"
+    )
+    return table(head, rows, note)
 
 
 def _papers_losses(group: Group) -> Sequence[float | None]:
@@ -124,7 +135,7 @@ def landscape_table(groups: Sequence[Group]) -> str:
         walks = group.records("landscape", direction="gradient")
         if not walks:
             continue
-        beside = group.lr == RATE
+        beside = group.lr == paper.DEEP_LINEAR_RATE
         cells = [
             spread(over_walks(group, decades)),
             _of(paper.DEEP_LINEAR_LOSS_BAND, group, beside),
@@ -136,17 +147,12 @@ def landscape_table(groups: Sequence[Group]) -> str:
             f"{2 / group.lr:.3g}",
         ]
         rows.append(_row(group, cells))
-    head = [
-        "loss band", "paper's", "beta at step 0", "median beta", "paper's", "largest beta",
-        "paper's", "2/lr",
-    ]  # fmt: skip
-    note = "(walks along the gradient; loss band: log10 of largest / least, median over training)"
-    return f"{_table(head, rows)}\n\n{note}" if rows else ""
-
-
-def late_cosine(group: Group, layer: int) -> list[float]:
-    """The mean cosine of the second half of training, for each seed."""
-    return [second_half(*seed) for seed in of_layer(group, layer, "cosine")]
+    head = (
+        "variant", "lr", "loss band", "paper's", "beta at step 0", "median beta", "paper's",
+        "largest beta", "paper's", "2/lr",
+    )  # fmt: skip
+    note = "walks along the gradient; loss band: log10 of largest / least, median over training"
+    return table(head, rows, note)
 
 
 def shown_layers(depth: int) -> dict[int, int]:
@@ -162,7 +168,7 @@ def shift_table(groups: Sequence[Group]) -> str:
         for layer, k in shown_layers(depth).items() if group.records("shift") else ():
             l2, cosine = paper.DEEP_LINEAR_SHIFT.get((group.variant, group.lr, k), (None, None))
             cells = [
-                f"{layer}" + (f" (paper's {k})" if k != layer else ""),
+                as_deep(layer, k),
                 spread(medians(group, layer, "l2")),
                 "" if l2 is None else f"{l2:.3g}",
                 spread(medians(group, layer, "relative")),
@@ -170,22 +176,17 @@ def shift_table(groups: Sequence[Group]) -> str:
                 "" if cosine is None else f"{cosine:.3g}",
             ]
             rows.append(_row(group, cells))
-    head = ["layer", "l2", "paper's", "relative l2", "cosine", "paper's"]
-    note = "(Definition 2.1: medians over training; cosine: the mean of its second half)"
-    return f"{_table(head, rows)}\n\n{note}" if rows else ""
+    head = ("variant", "lr", "layer", "l2", "paper's", "relative l2", "cosine", "paper's")
+    note = "Definition 2.1: medians over training; cosine: the mean of its second half"
+    return table(head, rows, note)
 
 
 def _of(theirs: dict[str, float], group: Group, beside: bool) -> str:
     return f"{theirs[group.variant]:.3g}" if beside and group.variant in theirs else ""
 
 
-def _row(group: Group, cells: Sequence[str]) -> str:
-    return f"| {group.variant} | {group.lr:g} | {' | '.join(cells)} |"
-
-
-def _table(head: Sequence[str], rows: Sequence[str]) -> str:
-    names = ["variant", "lr", *head]
-    return "\n".join([f"| {' | '.join(names)} |", "|" + "---|" * len(names), *rows])
+def _row(group: Group, cells: Sequence[str]) -> list[str]:
+    return [group.variant, f"{group.lr:g}", *cells]
 
 
 def in_one_line(groups: Sequence[Group]) -> str:
@@ -209,8 +210,7 @@ def in_one_line(groups: Sequence[Group]) -> str:
         texts = [f"{v} {np.median(x):.3g}" for v, x in found if x and not np.isnan(x).any()]
         parts += [f"{what}: {', '.join(texts)}"] if texts else []
     seeds = max(len(group.runs) for group in of_rate)
-    count = f"{seeds} seed{'s' * (seeds != 1)}"
-    return f"Verdict at lr {lr:g}, {count}: {'; '.join(parts)}. {JUDGED[seeds > 1]}"
+    return f"At lr {lr:g}, {count_of_seeds(seeds)}: {'; '.join(parts)}. {JUDGED[seeds > 1]}"
 
 
 def _shift_as_deep(group: Group, k: int) -> list[float]:
@@ -247,16 +247,12 @@ def _of_run(run: Run) -> dict[str, Any]:
         "result": run.result,
         "rank_losses": config["rank_losses"],
         "step": [m["step"] for m in sparse],
-        "loss": [_short(m["loss"]) for m in sparse],
+        "loss": [short(m["loss"]) for m in sparse],
         "walk_step": [r["step"] for r in walks],
-        "walk_loss": [[_short(v) for v in ends(r, LOSS)] for r in walks],
-        "beta": [_short(beta(r)) for r in walks],
-        "shift_l2": {layer: _short(median_of(of, "l2")) for layer, of in shifts.items()},
+        "walk_loss": [[short(v) for v in ends(r, LOSS)] for r in walks],
+        "beta": [short(beta(r)) for r in walks],
+        "shift_l2": {layer: short(median_of(of, "l2")) for layer, of in shifts.items()},
         "seconds": seconds(run),
         "environment": config["environment"],
         "data_fingerprint": config["data_fingerprint"],
     }
-
-
-def _short(value: float) -> float | None:
-    return float(f"{value:.4g}") if np.isfinite(value) else None

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,20 +19,22 @@ from experiments import paper
 from experiments.views.drawing import (
     DOTTED,
     PAPER,
+    WIDEST,
     early_steps,
+    entry,
     legend_below,
     log_limits,
     pyplot,
     save,
 )
-from experiments.views.landscape import CHANGE, LINES, LOSS, band, effective_beta, shade
-from experiments.views.series import Group, draw_curve, middle_of, numbers
+from experiments.views.gradient_change import gradient_change
+from experiments.views.landscape import CHANGE, LOSS, band, effective_beta, shade
+from experiments.views.series import Group, draw_curve, middle_of
 
-RATE = 1e-6  # of the paper's Figs. 10, 11b and 13
 ROWS = {
-    LOSS: "loss along the walk",
-    CHANGE: "‖∇L(w - ηd) - ∇L(w)‖ (l2)",
-    "beta": "effective beta",
+    LOSS: "loss along the walk\n(summed over samples)",
+    CHANGE: "change of the gradient\nalong the walk (l2)",
+    "beta": "effective beta\n(loss / weight²)",
 }
 LEVEL = {"color": "0.35", "linestyle": "--", "linewidth": 1}
 
@@ -47,24 +48,24 @@ def draw(groups: Sequence[Group], folder: Path) -> list[Path]:
     return [
         path
         for lr, found in walked.items()
-        for path in (landscape(found, lr, folder), gradient_change(found, lr, folder))
+        for path in (landscape(found, lr, folder), _gradient_change(found, lr, folder))
     ]
 
 
-def _columns(groups: Sequence[Group], rows: int, height: float) -> tuple[Any, Any]:
-    """A column a variant, each with its name above, on common scales."""
-    figure, grid = pyplot().subplots(
-        rows, len(groups), figsize=(max(5.0, 1.6 + 2.2 * len(groups)), height),
-        sharex=True, sharey="row", squeeze=False,
-    )  # fmt: skip
-    for axes, group in zip(grid[0], groups, strict=True):
-        axes.set_title(group.variant, color=group.colour, fontsize=10)
-    return figure, grid
+def _gradient_change(groups: Sequence[Group], lr: float, folder: Path) -> Path:
+    sizes = paper.DEEP_LINEAR_STEP_SIZES
+    theirs = {v: (sizes, y) for v, y in paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE.items()}
+    return gradient_change(groups, theirs if lr == paper.DEEP_LINEAR_RATE else {}, folder)
 
 
 def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     """Figs. 10 and 13."""
-    figure, grid = _columns(groups, 3, 7.6)
+    width = min(WIDEST, 1.6 + 2.2 * len(groups))
+    figure, grid = pyplot().subplots(
+        3, len(groups), figsize=(max(5.0, width), 6.6), sharex=True, sharey="row", squeeze=False
+    )
+    for axes, group in zip(grid[0], groups, strict=True):
+        axes.set_title(group.variant, color=group.colour)
     bands = {key: [band(group, key) for group in groups] for key in (LOSS, CHANGE)}
     for row, (key, pairs) in zip(grid, bands.items(), strict=False):
         largest = [_largest_losses(group) for group in groups] if key == LOSS else []
@@ -81,7 +82,7 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     for axes, group, curve in zip(grid[2], groups, betas, strict=True):
         draw_curve(axes, curve.below(10 * limits[1]), group.colour)
         axes.axhline(2 / lr, **LEVEL)
-        if lr == RATE and group.variant in paper.DEEP_LINEAR_BETA:
+        if lr == paper.DEEP_LINEAR_RATE and group.variant in paper.DEEP_LINEAR_BETA:
             median = paper.DEEP_LINEAR_BETA[group.variant]
             axes.plot(curve.steps[[0, -1]], [median] * 2, color=group.colour, **DOTTED)
         axes.set(yscale="log", ylim=limits)
@@ -91,12 +92,11 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     for axes, label in zip(grid[:, 0], ROWS.values(), strict=True):
         axes.set_ylabel(label)
     for axes in grid[-1]:
-        axes.set_xlabel("step of training", fontsize=9)
-    line = pyplot().Line2D
-    handles = [line([], [], label=f"2/lr = {2 / lr:g}: the edge of stability", **LEVEL)]
-    if lr == RATE:
+        axes.set_xlabel("step of training")
+    handles = [entry(f"2/lr = {2 / lr:g}: the edge of stability", **LEVEL)]
+    if lr == paper.DEEP_LINEAR_RATE:
         handles += [
-            line([], [], color="0.35", label=f"the paper's {what}", **style)
+            entry(f"the paper's {what}", **style)
             for what, style in (("largest loss at three steps", PAPER), ("median beta", DOTTED))
         ]
     sizes = groups[0].records("landscape")[0][0]["step_sizes"]
@@ -110,41 +110,8 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
 
 def _largest_losses(group: Group) -> tuple[Sequence[float], np.ndarray]:
     """(steps, the largest losses of the paper's walks there), if it shows this group."""
-    shown = group.lr == RATE and group.variant in paper.DEEP_LINEAR_LARGEST_LOSS
+    shown = group.lr == paper.DEEP_LINEAR_RATE and group.variant in paper.DEEP_LINEAR_LARGEST_LOSS
     if not shown:
         return (), np.array([])
     losses = paper.DEEP_LINEAR_LARGEST_LOSS[group.variant]
     return paper.DEEP_LINEAR_WALK_STEPS, np.array(losses)
-
-
-def gradient_change(groups: Sequence[Group], lr: float, folder: Path) -> Path:
-    """Fig. 11b, of the first seed."""
-    figure, grid = _columns(groups, 1, 4.0)
-    chosen = [group.records("landscape")[0] for group in groups]
-    last = max(records[-1]["step"] for records in chosen)
-    plt = pyplot()
-    shades = plt.cm.ScalarMappable(plt.Normalize(0, last), plt.get_cmap("coolwarm"))
-    for axes, group, records in zip(grid[0], groups, chosen, strict=True):
-        places = np.unique(np.linspace(0, len(records) - 1, LINES).round().astype(int))
-        for record in (records[i] for i in places[::-1]):
-            first = record["step"] == 0
-            style = {"linestyle": "--", "linewidth": 1.8} if first else {"linewidth": 0.8}
-            change = numbers(record[CHANGE], null=np.nan)
-            axes.plot(record["step_sizes"], change, color=shades.to_rgba(record["step"]), **style)
-        theirs = paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE.get(group.variant)
-        if lr == RATE and theirs:
-            axes.plot(paper.DEEP_LINEAR_STEP_SIZES, theirs, color="black", **PAPER, zorder=3)
-        axes.set(xscale="log", yscale="log", xlabel="step size")
-    theirs_always = [
-        np.array(v) for v in paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE.values() if lr == RATE
-    ]
-    seen = [numbers(r[CHANGE]) for records in chosen for r in records]
-    grid[0][0].set(ylim=log_limits(seen, theirs_always), ylabel="change of the gradient (l2)")
-    note = "; black: the paper's median over training" if lr == RATE else ""
-    title = f"How far the gradient changes along the walk, lr {lr:g}\none seed; dashed: step 0"
-    figure.suptitle(title + note, fontsize=9)
-    width = figure.get_figwidth()
-    figure.tight_layout(rect=(0, 0, 1 - 1.1 / width, 1))
-    place = figure.add_axes((1 - 1.0 / width, 0.2, 0.16 / width, 0.58))
-    figure.colorbar(shades, cax=place, label="step of training")
-    return save(figure, folder, f"gradient-change-lr{lr:g}")

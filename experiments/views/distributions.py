@@ -19,8 +19,19 @@ import numpy as np
 from experiments import paper
 from experiments.running.study import Run
 from experiments.views.accuracy import families
-from experiments.views.drawing import PAPER, colour, fan, legend_below, pyplot, save, smooth
-from experiments.views.series import RATE, Group, grouped, main_rate
+from experiments.views.drawing import (
+    PAPER,
+    WIDEST,
+    colour,
+    depth_title,
+    entry,
+    fan,
+    legend_below,
+    pyplot,
+    save,
+    smooth,
+)
+from experiments.views.series import Group, grouped, main_rate
 from experiments.views.vgg_tables import first_seeds, first_units, successive
 
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1, 2 and 8
@@ -39,10 +50,6 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-def _title(layer: int, of_paper: int) -> str:
-    return f"layer {layer}" + (f" (as deep as the paper's {of_paper})" if layer != of_paper else "")
-
-
 def _recorded(runs: Sequence[Run]) -> list[tuple[str, dict[tuple[int, str], list[dict[str, Any]]]]]:
     """(variant, its first units) of at most four variants: the paper's four if there are any."""
     first = {run.config["variant"]: run for run in first_seeds(runs)}
@@ -58,7 +65,7 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
         return []
     plt = pyplot()
     figure, grid = plt.subplots(
-        len(layers), len(recorded), figsize=(2.9 * len(recorded), 1.9 * len(layers)),
+        len(layers), len(recorded), figsize=(WIDEST / 4 * len(recorded), 1.6 * len(layers)),
         sharex=True, squeeze=False,
     )  # fmt: skip
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
@@ -67,14 +74,14 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
             if seen:
                 quantiles = np.array([r["quantiles"] for r in seen])
                 fan(axes, [r["step"] for r in seen], quantiles, colour(variant))
-        row[0].set_ylabel(f"value\n{_title(layer, of_paper)}".replace(" (", "\n("), fontsize=8)
+        row[0].set_ylabel(f"{depth_title(layer, of_paper)}\nvalue".replace(" (", "\n("))
     for axes, (variant, _) in zip(grid[0], recorded, strict=True):
         axes.set_title(variant, color=colour(variant))
     for axes in grid[-1]:
-        axes.set_xlabel("step")
+        axes.set_xlabel("step of training")
     figure.suptitle(
-        "what enters the ReLU of one unit: median and 50, 90, 98 % of its values (mind the "
-        f"scales), lr {main_rate(grouped(runs)):g}, one seed",
+        f"What enters the ReLU of one unit, lr {main_rate(grouped(runs)):g}, one seed\n"
+        "median and 50, 90, 98 % of its values over the batch; mind the scales",
         fontsize=10,
     )
     figure.tight_layout()
@@ -95,7 +102,7 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
     columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
     names, theirs = {"mean": "mean", "var": "variance"}, False
     figure, grid = plt.subplots(
-        len(layers), 4, figsize=(14, 1.9 * len(layers)), sharex=True, squeeze=False
+        len(layers), 4, figsize=(WIDEST, 0.6 + 1.4 * len(layers)), sharex=True, squeeze=False
     )
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
         for axes, (moment, first) in zip(row, columns, strict=True):
@@ -113,24 +120,26 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
                     )
             axes.set_yscale("log")
             axes.minorticks_off()
-            since = "since step 0" if first else "to the next step"
-            axes.set_title(f"|change of {names[moment]}| {since}", fontsize=8)
-        row[0].set_ylabel(_title(layer, of_paper).replace(" (", "\n("), fontsize=8)
+        row[0].set_ylabel(depth_title(layer, of_paper).replace(" (", "\n("))
+    for axes, (moment, first) in zip(grid[0], columns, strict=True):
+        since = "since step 0" if first else "to the next step"
+        axes.set_title(f"|change of {names[moment]}|\n{since}")
     for axes in grid[-1]:
-        axes.set_xlabel("step")
+        axes.set_xlabel("step of training")
     handles, _ = grid[0][0].get_legend_handles_labels()
     if theirs:
         text = "the paper's median at the activation"
-        handles.append(plt.Line2D([], [], color="0.35", **PAPER, label=text))
-    title = f"mean and variance of one unit, lr {main_rate(grouped(runs)):g}, one seed"
-    legend_below(figure, handles, title, columns=6)
+        handles.append(entry(text, **PAPER))
+    lr = main_rate(grouped(runs))
+    title = f"How mean and variance of one unit over the batch change, lr {lr:g}, one seed"
+    legend_below(figure, handles, title, columns=4)
     return [save(figure, folder, "drift")]
 
 
 def _papers_median(axes: Any, runs: Sequence[Run], median: float | None, variant: str) -> bool:
     """Draw the paper's median change over the steps of ours; whether there is one."""
     settings = runs[0].config["settings"]
-    comparable = settings["data"] == "cifar10" and main_rate(grouped(runs)) == RATE
+    comparable = settings["data"] == "cifar10" and main_rate(grouped(runs)) == paper.RATE
     if median is None or not comparable or not axes.lines:
         return False
     last = max(line.get_xdata()[-1] for line in axes.lines)
@@ -160,7 +169,7 @@ def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
         return []
     plt = pyplot()
     figure, row = plt.subplots(
-        1, len(found), figsize=(0.8 + 2.3 * len(found), 4.2), sharey=True, squeeze=False
+        1, len(found), figsize=(WIDEST / 5 * max(2, len(found)), 4.2), sharey=True, squeeze=False
     )
     for axes, (group, seen) in zip(row[0], found, strict=True):
         _ridges(axes, seen, group.colour)
@@ -169,8 +178,8 @@ def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
     row[0][0].set_ylabel("step of training")
     like = "" if layer == SHOWN else f" (as deep as the paper's {SHOWN})"
     figure.suptitle(
-        f"what enters the ReLU of one unit of layer {layer}{like}, over the batch; lr "
-        f"{groups[0].lr:g}, one seed (mind the scales)",
+        f"What enters the ReLU of one unit of layer {layer}{like}, over the batch, lr "
+        f"{groups[0].lr:g}, one seed\nheights: shares of the fullest bin; mind the scales",
         fontsize=10,
     )
     figure.tight_layout()

@@ -1,7 +1,11 @@
-"""Drawing: figures are made from the files of a study, never from a training in progress."""
+"""Drawing: figures are made from the files of a study, never from a training in progress.
+
+Figures are small files for a README: at most 10 inches wide at 100 dots an inch, with a palette.
+"""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,7 @@ COLOURS = {
     "frozen-batchnorm": "#045c5c",
 }
 UNKNOWN = "#5f5f5f"  # a variant of somebody else's
+WIDEST = 10.0  # inches: then the smallest text can still be read at a README's 900 pixels
 DASHES = ("-", "--", "-.", ":")
 PAPER = {"linestyle": (0, (1, 1.5)), "linewidth": 1.1, "marker": "o", "markersize": 3.0}
 DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}  # one number of the paper's, as a line
@@ -53,8 +58,12 @@ def pyplot() -> Any:
 
     plt.rcParams.update(
         {
-            "figure.dpi": 110,
-            "font.size": 10,
+            "figure.dpi": 100,
+            "font.size": 9,
+            "axes.titlesize": 9.5,
+            "legend.fontsize": 8.5,
+            "xtick.labelsize": 8.5,
+            "ytick.labelsize": 8.5,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -68,12 +77,20 @@ def pyplot() -> Any:
 
 
 def save(figure: Any, folder: Path, name: str) -> Path:
-    """NAME.png and NAME.svg; returns the path of the PNG."""
+    """NAME.svg, and NAME.png with a palette, a third as large; returns the path of the PNG."""
+    from PIL import Image  # matplotlib's own
+
     folder.mkdir(parents=True, exist_ok=True)
     figure.set_layout_engine(None)  # it is laid out: else each file is drawn twice for its layout
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
     pyplot().close(figure)
+    with Image.open(drawn) as image:
+        few = image.convert("RGB").quantize(
+            256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
+    few.save(folder / f"{name}.png", optimize=True)
     return folder / f"{name}.png"
 
 
@@ -98,20 +115,46 @@ def early_steps(axes: Any, last: float) -> None:
     """An axis of steps that shows step 0 and the first ten as well as the last: linear up to 1,
     logarithmic from there."""
     axes.set_xscale("symlog", linthresh=1, linscale=0.35)
-    ticks = [0, *(10**k for k in range(6) if 10**k <= last)]
+    ticks = [0, *(10**k for k in range(6) if 10**k <= 1.06 * last)]  # 10k of 9,950
     axes.set_xticks(ticks, [f"{t // 1000}k" if t >= 1000 else str(t) for t in ticks])
     axes.set_xticks([], minor=True)
     axes.set_xlim(-0.25, max(last, 1) * 1.15)
 
 
+def thousands(axes: Any) -> None:
+    """5k instead of 5000 on an axis of steps, and few of them, for narrow panels."""
+    axes.xaxis.set_major_locator(pyplot().MaxNLocator(3, integer=True))
+    axes.xaxis.set_major_formatter(lambda t, _: f"{t / 1000:g}k" if t >= 1000 else f"{t:g}")
+
+
 def legend_below(figure: Any, handles: Sequence[Any], title: str = "", columns: int = 8) -> None:
-    """Lay the figure out with one legend under all panels, and with room for it and a title."""
+    """Lay the figure out with one legend under all panels, in rows of about equal length, and with
+    room for it and a title."""
     rows = -(-len(handles) // columns)
     height = figure.get_figheight()
     if title:
         figure.suptitle(title, fontsize=10)
-    figure.legend(handles=handles, loc="lower center", ncol=columns, fontsize=8)
-    figure.tight_layout(rect=(0, (0.1 + 0.18 * rows) / height, 1, 1))
+    figure.legend(
+        handles=handles, loc="lower center", ncol=-(-len(handles) // rows), columnspacing=1.5
+    )
+    figure.tight_layout(rect=(0, (0.1 + 0.19 * rows) / height, 1, 1))
+
+
+def entry(label: str, **style: Any) -> Any:
+    """A line of a legend; grey if no colour is named."""
+    return pyplot().Line2D([], [], label=label, **{"color": "0.35", **style})
+
+
+def entries(variants: Iterable[str]) -> list[Any]:
+    """A line of a legend for each variant."""
+    return [
+        entry(variant, color=colour(variant), linewidth=2) for variant in dict.fromkeys(variants)
+    ]
+
+
+def depth_title(layer: int, of_paper: int) -> str:
+    """A panel's name for a layer, and for the paper's that it stands for if that is another."""
+    return f"layer {layer}" + (f" (as deep as the paper's {of_paper})" if layer != of_paper else "")
 
 
 def log_limits(
@@ -133,12 +176,24 @@ def plain_numbers(axes: Any) -> None:
     symlog = axes.get_yscale() == "symlog"
     if not symlog and high / low >= 100:
         return
-    powers = 10.0 ** np.arange(0 if symlog else -9, 10)
+    first = round(np.log10(axes.yaxis.get_transform().linthresh)) if symlog else -9
+    every = 2 if symlog and high / 10.0**first > 1e5 else 1
+    powers = 10.0 ** np.arange(first, 15, every)
     for multiples in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         sizes = np.outer(multiples, powers).ravel()
         ticks = np.unique([*sizes, 0, *-sizes])
         ticks = ticks[(low <= ticks) & (ticks <= high)]
         if len(ticks) > 2:
             break
-    axes.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    axes.set_yticks(ticks, [_in_words(t) for t in ticks])
     axes.set_yticks([], minor=True)
+
+
+def _in_words(tick: float) -> str:
+    """5000, but 10⁶ and 2·10⁶."""
+    if tick == 0 or 1e-3 < abs(tick) < 1e5:
+        return f"{tick:g}"
+    factor, power = f"{tick:.1e}".split("e")
+    factor = factor.removesuffix(".0")
+    times = {"1": "", "-1": "-"}.get(factor, rf"{factor} \cdot ")
+    return f"${times}10^{{{int(power)}}}$"

@@ -18,10 +18,13 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
+from experiments.running.streams import read
 from experiments.running.study import Run
 from experiments.views.drawing import (
     PAPER,
+    WIDEST,
     early_steps,
+    entry,
     legend_below,
     log_limits,
     plain_numbers,
@@ -29,12 +32,10 @@ from experiments.views.drawing import (
     save,
 )
 from experiments.views.series import (
-    RATE,
     Curve,
     Group,
     draw_curve,
     grouped,
-    numbers,
     over_seeds,
     seeds_of,
     stands_for,
@@ -43,13 +44,17 @@ from experiments.views.series import (
 LOSS, CHANGE = "losses", "gradient_change"
 PAPERS: dict[str, dict[str, Any]] = {LOSS: paper.LOSS_RANGE, CHANGE: paper.CHANGE_RANGE}
 TITLES = ("loss along the walk", "change of the gradient along the walk", "effective beta")
-LABELS = ("loss (nats)", "‖∇L(w - ηd) - ∇L(w)‖ (l2)", "max of ‖change‖ / ‖ηd‖")
+LABELS = ("loss (nats)", "‖∇L(w - ηd) - ∇L(w)‖ (l2)", "largest ‖change‖ / ‖ηd‖")
+OF_ROWS = (
+    "loss along\nthe walk (nats)",
+    "gradient's change\nalong the walk (l2)",
+    "effective\nbeta",
+)
 WAYS = {
     "gradient": "the gradient",
     "random": "random directions",
     "filter": "random directions, filter by filter as long as the weights",
 }
-LINES = 50  # of a panel of Fig. 11, as in the paper
 Band = tuple[Curve, Curve]  # the least over the step sizes, and the largest
 
 
@@ -71,10 +76,10 @@ def walked(runs: Sequence[Run]) -> dict[tuple[float, str], list[Group]]:
 def band(group: Group, key: str, direction: str = "gradient") -> Band:
     """The least and the largest value over the step sizes, as curves over the seeds."""
     seeds = group.records("landscape", direction=direction)
-    low, high = (
-        over_seeds([([r["step"] for r in s], [end(numbers(r[key])) for r in s]) for s in seeds])
-        for end in (np.min, np.max)
-    )
+    steps = [[r["step"] for r in s] for s in seeds]
+    walks = [[read(r[key], np.inf) for r in s] for s in seeds]
+    low = over_seeds([(at, [v.min() for v in s]) for at, s in zip(steps, walks, strict=True)])
+    high = over_seeds([(at, [v.max() for v in s]) for at, s in zip(steps, walks, strict=True)])
     return low, high
 
 
@@ -105,19 +110,16 @@ def landscape(runs: Sequence[Run], folder: Path) -> list[Path]:
     for (lr, direction), groups in walked(runs).items():
         pair = [g for g in groups if g.variant in ("standard", "batchnorm")]
         pair = pair if len(pair) == 2 else groups[:3]
-        figure, row = plt.subplots(1, 3, figsize=(12, 4.3))
+        figure, row = plt.subplots(1, 3, figsize=(WIDEST, 4.0))
         _panels([list(row)] * len(pair), pair, lr, direction)
         for axes, title, label in zip(row, TITLES, LABELS, strict=True):
             axes.set(title=title, ylabel=label, xlabel="step of training")
+        shares = {g: share(g, "saturated", direction) for g in pair}
         handles = [
-            plt.Line2D(
-                [], [], color=g.colour, linewidth=2,
-                label=f"{g.variant} (beta saturated in {share(g, 'saturated', direction):.0%} of "
-                "training)",
-            )
-            for g in pair
-        ]  # fmt: skip
-        handles += _references(plt, pair, lr, direction)
+            entry(f"{g.variant} (beta saturated in {part:.0%} of training)", color=g.colour)
+            for g, part in shares.items()
+        ]
+        handles += _references(pair, lr, direction)
         legend_below(figure, handles, _title(pair, lr, direction), columns=3)
         paths.append(save(figure, folder, file_name("landscape", lr, direction)))
     return paths
@@ -130,18 +132,18 @@ def landscape_of_all(runs: Sequence[Run], folder: Path) -> list[Path]:
     for (lr, direction), groups in walked(runs).items():
         if len(groups) < 3:
             continue
-        size = (1.2 + 1.9 * len(groups), 6.2)
+        size = (max(WIDEST, 1.4 * len(groups)), 5.8)
         figure, grid = plt.subplots(
             3, len(groups), figsize=size, sharex=True, sharey="row", squeeze=False
         )
         _panels([list(column) for column in grid.T], groups, lr, direction)
         for axes, group in zip(grid[0], groups, strict=True):
-            axes.set_title(group.variant, color=group.colour, fontsize=9)
+            axes.set_title(group.variant.replace("-", "-\n"), color=group.colour)
         for axes in grid[-1]:
-            axes.set_xlabel("step of training", fontsize=8)
-        for axes, label in zip(grid[:, 0], LABELS, strict=True):
-            axes.set_ylabel(label, fontsize=8)
-        handles = _references(plt, groups, lr, direction)
+            axes.set_xlabel("step of training")
+        for axes, label in zip(grid[:, 0], OF_ROWS, strict=True):
+            axes.set_ylabel(label)
+        handles = _references(groups, lr, direction)
         legend_below(figure, handles, _title(groups, lr, direction), columns=3)
         paths.append(save(figure, folder, file_name("landscape-variants", lr, direction)))
     return paths
@@ -152,26 +154,23 @@ def _title(groups: Sequence[Group], lr: float, direction: str) -> str:
     seeds = seeds_of(groups)
     who = seeds if seeds == "one seed" else f"median of {seeds}, paler: all of them"
     return (
-        f"Walks along {WAYS[direction]}, lr {lr:g}: from the least to the largest over the step "
-        f"sizes {', '.join(f'{x:g}' for x in sizes)} ({who})"
+        f"Walks along {WAYS[direction]}, lr {lr:g} ({who})\n"
+        f"from the least to the largest over the step sizes {', '.join(f'{x:g}' for x in sizes)}"
     )
 
 
-def _references(plt: Any, groups: Sequence[Group], lr: float, direction: str) -> list[Any]:
+def _references(groups: Sequence[Group], lr: float, direction: str) -> list[Any]:
     """What the legend says of the grey lines and of the paper's."""
-    lines = [
-        plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=text)
-        for text in _levels(groups, lr, direction)
-    ]
+    lines = [entry(text, linestyle="--", linewidth=1) for text in _levels(groups, lr, direction)]
     if beside_the_paper(lr, direction) and any(g.variant in paper.LOSS_BAND for g in groups):
         text = "the paper's (its loss holds a weight penalty of about 2 at the start)"
-        lines.append(plt.Line2D([], [], color="0.35", **PAPER, label=text))
+        lines.append(entry(text, **PAPER))
     return lines
 
 
 def beside_the_paper(lr: float, direction: str) -> bool:
     """Whether the paper shows walks of this kind."""
-    return lr == RATE and direction == "gradient"
+    return lr == paper.RATE and direction == "gradient"
 
 
 def _levels(groups: Sequence[Group], lr: float, direction: str) -> dict[str, float]:

@@ -15,26 +15,37 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.study import Run, Study, write_json
-from experiments.views.drawing import colour, legend_below, pyplot, save
-from experiments.views.learning_rates_tables import (
+from experiments.running.streams import write_json
+from experiments.running.study import Run, Study
+from experiments.views.drawing import (
+    WIDEST,
+    colour,
+    entries,
+    entry,
+    legend_below,
+    pyplot,
+    save,
+)
+from experiments.views.learning_rates_gains import gains_table
+from experiments.views.learning_rates_outcomes import (
     AT_CHANCE,
-    CHANCE,
     DIVERGED,
     LEARNS,
     Outcome,
     at,
-    definitions,
-    gains_table,
-    grid_table,
     largest,
     middle_rate,
     outcomes_of,
     rates_of,
+)
+from experiments.views.learning_rates_tables import (
+    definitions,
+    grid_table,
     stable_table,
     summary,
 )
-from experiments.views.series import Curve, draw_curve, over_seeds, without_copies
+from experiments.views.series import Curve, draw_curve, line_width, over_seeds, without_copies
+from experiments.views.tables import CHANCE
 from experiments.views.vgg_tables import require_alike
 from minibn import checkpoint
 from minibn.errors import DataError
@@ -75,41 +86,42 @@ def rates_figure(
 ) -> Path:
     plt = pyplot()
     variants = list(dict.fromkeys(o.variant for o in found))
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 5), width_ratios=(1, 1, 1.15))
-    for axes, key, title in (
-        (left, "train", f"training accuracy, last tenth of {settings['steps']:,} steps"),
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(WIDEST, 4.6), width_ratios=(1, 1, 1.15)
+    )
+    for axes, measure, title in (
+        (left, "train", f"training accuracy,\nlast tenth of {settings['steps']:,} steps"),
         (middle, "test", "test accuracy at the end"),
     ):
         for variant in variants:
-            draw_curve(axes, by_rate(found, variant, key), colour(variant), marker=".")
+            draw_curve(
+                axes, by_rate(found, variant, measure), colour(variant), marker=".",
+                linewidth=line_width(variant, variants),
+            )  # fmt: skip
         axes.axhline(CHANCE, color="black", linewidth=0.8, linestyle=":")
         axes.set(title=title, ylabel="accuracy", ylim=(0, None))
     bars(right, found, variants)
     for axes in (left, middle, right):
         axes.set(xscale="log", xlabel="learning rate")
-        axes.set_xticks(grid, [f"{lr:g}" for lr in grid], fontsize=8)
+        axes.set_xticks(grid, [f"{lr:g}" for lr in grid], rotation=60)
         axes.set_xticks([], minor=True)
         axes.set_xlim(grid[0] / 1.5, grid[-1] * 1.5)
-    lines = [plt.Line2D([], [], color=colour(v), marker=".", label=v) for v in variants]
-    marks = [
-        plt.Line2D([], [], color="black", linestyle="", label=name, **style)
-        for name, style in MARKS.items()
-    ]
+    marks = [entry(name, color="black", linestyle="", **style) for name, style in MARKS.items()]
     seeds = len({o.seed for o in found})
     band = "one seed" if seeds == 1 else f"median of {seeds} seeds, band: least to largest"
     title = (
         f"{settings['model']}, width {settings['width']:g}, {settings['data']}, batch "
         f"{settings['batch_size']}; {band}; dotted: chance (diverged counts as chance)"
     )
-    legend_below(figure, [*lines, *marks], title, columns=len(lines) + len(marks))
+    legend_below(figure, [*entries(variants), *marks], title)
     return save(figure, folder, "learning_rates")
 
 
-def by_rate(found: Sequence[Outcome], variant: str, key: str) -> Curve:
+def by_rate(found: Sequence[Outcome], variant: str, measure: str) -> Curve:
     """Over the rates instead of steps."""
     seeds = sorted({o.seed for o in found if o.variant == variant})
     of = [[o for o in found if (o.variant, o.seed) == (variant, seed)] for seed in seeds]
-    return over_seeds(([o.lr for o in run], [getattr(o, key) for o in run]) for run in of)
+    return over_seeds(([o.lr for o in run], [getattr(o, measure) for o in run]) for run in of)
 
 
 def bars(axes: Any, found: Sequence[Outcome], variants: Sequence[str]) -> None:
@@ -133,11 +145,12 @@ def bars(axes: Any, found: Sequence[Outcome], variants: Sequence[str]) -> None:
                     lr, place, color=colour(variant), linestyle="", markersize=3.5,
                     **MARKS[o.status],
                 )  # fmt: skip
-    axes.set_yticks(range(len(variants)), variants, fontsize=8)
+    axes.set_yticks(range(len(variants)), variants)
     axes.set_ylim(len(variants) - 0.5, -0.5)
     axes.grid(False)
-    axes.set_title("each run (a mark a seed); dark: median of the largest\n"
-                   "rate that learns, pale: without divergence", fontsize=9)  # fmt: skip
+    axes.set_title(
+        "each run; dark: largest rate that learns,\npale: without divergence (median seed)"
+    )
 
 
 def divergence_figure(runs: Sequence[Run], found: Sequence[Outcome], folder: Path) -> list[Path]:

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
+from experiments.running.streams import read
 from experiments.running.study import Run
-from experiments.views.landscape import CHANGE, LOSS, share, walked
-from experiments.views.series import RATE, Group, numbers, over_training, second_half, spread
-from experiments.views.shift import MEASURES, measured, medians, of_layer, shown
+from experiments.views.landscape import CHANGE, LOSS, beside_the_paper, share, walked
+from experiments.views.series import Group, over_training, spread
+from experiments.views.shift import MEASURES, late_cosine, measured, medians, of_layer, shown
+from experiments.views.tables import as_deep, short, table
 
 
 def ends(record: dict[str, Any], key: str) -> tuple[float, float]:
     """The least and the largest value of a walk."""
-    values = numbers(record[key])
+    values = read(record[key], np.inf)
     return float(values.min()), float(values.max())
 
 
@@ -34,7 +36,7 @@ def landscape_table(runs: Sequence[Run]) -> str:
     """A row a variant, rate and direction: widths, beta, step 0, each beside the paper's."""
     rows = []
     for (lr, direction), groups in walked(runs).items():
-        beside = lr == RATE and direction == "gradient"
+        beside = beside_the_paper(lr, direction)
         for group in groups:
             seeds = group.records("landscape", direction=direction)
             steps = [[r["step"] for r in s] for s in seeds]
@@ -52,41 +54,31 @@ def landscape_table(runs: Sequence[Run]) -> str:
                 (over(lambda r: ends(r, "beta")[1]), paper.LATE_BETA),
                 ([max(ends(r, "beta")[1] for r in s) for s in seeds], paper.LARGEST_BETA),
             ]
-            texts = [
-                f"{spread(ours)} | {theirs.get(group.variant, '') if beside else ''}"
-                for ours, theirs in cells
-            ]
+            texts: list[str] = []
+            for ours, theirs in cells:
+                texts += [spread(ours), f"{theirs.get(group.variant, '') if beside else ''}"]
             start = spread([ends(r, "beta")[1] for r in starts])
             flags = [f"{share(group, f, direction):.0%}" for f in ("saturated", "at_ceiling")]
             way = "" if direction == "gradient" else f", {direction}"
-            rows.append(
-                f"| {group.variant}{way} | {lr:g} | {len(seeds)} | "
-                + " | ".join([*texts, start, *flags])
-                + " |"
-            )
-    if not rows:
-        return ""
-    names = (
-        "variant | lr | seeds | loss: width | paper's | change: width | paper's | change, step 0 "
-        "| paper's | beta: median | paper's late | beta: largest | paper's | beta, step 0 "
-        "| saturated | at ceiling"
-    )
+            who = (group.variant + way, f"{lr:g}", f"{len(seeds)}")
+            rows.append((*who, *texts, start, *flags))
+    head = (
+        "variant", "lr", "seeds", "loss: width", "paper's", "change: width", "paper's",
+        "change, step 0", "paper's", "beta: median", "paper's late", "beta: largest", "paper's",
+        "beta, step 0", "saturated", "at ceiling",
+    )  # fmt: skip
     note = (
-        "(widths: largest minus least over the step sizes of a walk, median over training; change: "
+        "widths: largest minus least over the step sizes of a walk, median over training; change: "
         "l2 change of the gradient; beta: the largest of a walk; saturated, at ceiling: shares of "
-        "training; the paper's are over 15,000 steps)"
+        "training; the paper's are over 15,000 steps"
     )
-    return _table(names, rows, note)
-
-
-def _table(names: str, rows: list[str], note: str) -> str:
-    return "\n".join([f"| {names} |", "|---" * (names.count("|") + 1) + "|", *rows, "", note])
+    return table(head, rows, note)
 
 
 def steps_table(runs: Sequence[Run]) -> str:
     """Standard and batchnorm beside the paper at its steps: the walks of the same step."""
     rows = []
-    for group in walked(runs).get((RATE, "gradient"), []):
+    for group in walked(runs).get((paper.RATE, "gradient"), []):
         if group.variant not in paper.EFFECTIVE_BETA:
             continue
         seeds = group.records("landscape", direction="gradient")
@@ -101,50 +93,49 @@ def steps_table(runs: Sequence[Run]) -> str:
                 cells += [f"{low:.3g} to {high:.3g}", f"{papers[0]:g} to {papers[1]:g}"]
             beta = spread([ends(r, "beta")[1] for r in at])
             cells += [beta, f"{paper.EFFECTIVE_BETA[group.variant][i]:g}"]
-            rows.append(f"| {group.variant} | {step} | {' | '.join(cells)} |")
-    if not rows:
-        return ""
-    names = (
-        f"variant, lr {RATE:g} | step | loss | paper's | change of the gradient | paper's "
-        "| effective beta | paper's"
+            rows.append((group.variant, f"{step}", *cells))
+    head = (
+        f"variant, lr {paper.RATE:g}", "step", "loss", "paper's", "change of the gradient",
+        "paper's", "effective beta", "paper's",
+    )  # fmt: skip
+    note = (
+        "least to largest over the walk, effective beta: the largest; medians over the seeds; the "
+        "paper's loss holds a weight penalty of about 2"
     )
-    note = "(least to largest over the walk; the paper's loss holds a weight penalty of about 2)"
-    return _table(names, rows, note)
+    return table(head, rows, note)
 
 
 def shift_table(runs: Sequence[Run]) -> str:
     """Definition 2.1 of two layers, and the original notion, beside the paper's."""
-    rows = []
-    for lr, groups in measured(runs).items():
-        for layer, k in shown(runs).items():
-            for group in groups:
-                rows.append(_shift_row(group, lr, layer, k))
-    if not rows:
-        return ""
-    names = (
-        "variant | lr | layer | l2: median | paper's | l2, step 0 | paper's | relative l2 "
-        "| cosine, second half | paper's | mean's drift | variance's drift | Wasserstein"
-    )
+    rows = [
+        _shift_row(group, lr, layer, k)
+        for lr, groups in measured(runs).items()
+        for layer, k in shown(runs).items()
+        for group in groups
+    ]
+    head = (
+        "variant", "lr", "layer", "l2: median", "paper's", "l2, step 0", "paper's", "relative l2",
+        "cosine, second half", "paper's", "mean's drift", "variance's drift", "Wasserstein",
+    )  # fmt: skip
     note = (
-        "(medians over training; cosine: mean over the second half; drifts and Wasserstein: of "
-        "what enters the ReLU, from before the update to after it, mean over the units)"
+        "medians over training; cosine: mean over the second half; drifts and Wasserstein: of "
+        "what enters the ReLU, from before the update to after it, mean over the units"
     )
-    return _table(names, rows, note)
+    return table(head, rows, note)
 
 
-def _shift_row(group: Group, lr: float, layer: int, k: int) -> str:
+def _shift_row(group: Group, lr: float, layer: int, k: int) -> list[str]:
     key = (group.variant, lr, k)
     l2, cosine = ("" if v is None else f"{v:g}" for v in paper.SHIFT.get(key, (None, None)))
     starts = [float(values[0]) for steps, values in of_layer(group, layer, "l2") if steps[0] == 0]
-    late = [second_half(*seed) for seed in of_layer(group, layer, "cosine")]
     drifts = [spread(medians(group, layer, m), ".2g") for m in list(MEASURES)[3:]]
-    cells = [
+    return [
+        group.variant, f"{lr:g}", as_deep(layer, k),
         spread(medians(group, layer, "l2"), ".2g"), l2,
         spread(starts, ".2g"), f"{paper.SHIFT_AT_START.get(key, '')}",
-        spread(medians(group, layer, "relative"), ".2g"), spread(late, ".2g"), cosine, *drifts,
+        spread(medians(group, layer, "relative"), ".2g"),
+        spread(late_cosine(group, layer), ".2g"), cosine, *drifts,
     ]  # fmt: skip
-    name = f"{layer}" if layer == k else f"{layer} (paper's {k})"
-    return f"| {group.variant} | {lr:g} | {name} | {' | '.join(cells)} |"
 
 
 def summary(run: Run, points: int) -> dict[str, Any]:
@@ -156,16 +147,16 @@ def summary(run: Run, points: int) -> dict[str, Any]:
         chosen = [walks[i] for i in places]
         content["landscape"] = {
             "step": [r["step"] for r in chosen],
-            "loss": [[_short(v) for v in ends(r, LOSS)] for r in chosen],
-            "gradient_change": [[_short(v) for v in ends(r, CHANGE)] for r in chosen],
-            "effective_beta": [_short(ends(r, "beta")[1]) for r in chosen],
+            "loss": [[short(v, 3) for v in ends(r, LOSS)] for r in chosen],
+            "gradient_change": [[short(v, 3) for v in ends(r, CHANGE)] for r in chosen],
+            "effective_beta": [short(ends(r, "beta")[1], 3) for r in chosen],
         }
     by_layer: dict[int, list[dict[str, Any]]] = {}
     for record in run.records("shift"):
         by_layer.setdefault(record["layer"], []).append(record)
     if by_layer:
         content["shift"] = {
-            measure: [_short(median_of(by_layer[layer], measure)) for layer in sorted(by_layer)]
+            measure: [short(median_of(by_layer[layer], measure), 3) for layer in sorted(by_layer)]
             for measure in MEASURES
         }
     return content
@@ -173,9 +164,5 @@ def summary(run: Run, points: int) -> dict[str, Any]:
 
 def median_of(records: Sequence[dict[str, Any]], measure: str) -> float:
     """The median over training of a measure of one layer's shift records."""
-    values = numbers([r.get(measure) for r in records], null=np.nan)
+    values = read([r.get(measure) for r in records], np.nan)
     return over_training([r["step"] for r in records], values)
-
-
-def _short(value: float) -> float | None:
-    return float(f"{value:.3g}") if np.isfinite(value) else None

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments import paper
 from experiments.running.study import Run
 from experiments.views.drawing import colour, in_order
-
-RATE = 0.1  # the paper's learning rate of VGG "unless otherwise specified"
 
 
 class ReadOnce(Run):
@@ -96,12 +95,7 @@ def without_copies(runs: Iterable[Run]) -> list[Run]:
 def main_rate(groups: Sequence[Group]) -> float:
     """The rate at which most variants were trained; of several, the paper's, else the lowest."""
     rates = [group.lr for group in groups]
-    return max(rates, key=lambda lr: (rates.count(lr), lr == RATE, -lr))
-
-
-def numbers(values: Sequence[float | None], null: float = np.inf) -> np.ndarray:
-    """A list of a record as floats. null stands for a number that is not finite or not defined."""
-    return np.array([null if v is None else v for v in values], np.float64)
+    return max(rates, key=lambda lr: (rates.count(lr), lr == paper.RATE, -lr))
 
 
 def over_seeds(curves: Iterable[tuple[Sequence[float], Sequence[float] | np.ndarray]]) -> Curve:
@@ -142,6 +136,11 @@ def second_half(steps: Sequence[int], values: np.ndarray) -> float:
     late = values[np.asarray(steps) >= steps[-1] / 2]
     late = late[~np.isnan(late)]
     return float(late.mean()) if len(late) else float("nan")
+
+
+def line_width(variant: str, beside: Iterable[str]) -> float:
+    """In points. BatchNorm's line is broad beside l2's, which is drawn later and may hide it."""
+    return 2.4 if variant == "batchnorm" and "l2" in beside else 1.3
 
 
 def draw_curve(axes: Any, curve: Curve, shade: str, **style: Any) -> None:

@@ -18,10 +18,15 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
+from experiments.running.streams import read
 from experiments.running.study import Run
 from experiments.views.drawing import (
     DOTTED,
+    WIDEST,
+    depth_title,
     early_steps,
+    entries,
+    entry,
     legend_below,
     log_limits,
     plain_numbers,
@@ -34,10 +39,11 @@ from experiments.views.series import (
     Group,
     draw_curve,
     grouped,
+    line_width,
     middle_of,
-    numbers,
     over_seeds,
     over_training,
+    second_half,
 )
 from reference_models.vgg import VGG
 
@@ -76,7 +82,7 @@ def of_layer(group: Group, layer: int, measure: str) -> list[tuple[list[int], np
     """(steps, values) of one layer, for each seed that has any. Undefined values are nan."""
     found = []
     for records in group.records("shift", layer=layer):
-        values = numbers([r.get(measure) for r in records], null=np.nan)
+        values = read([r.get(measure) for r in records], np.nan)
         found.append(([r["step"] for r in records], values))
     return found
 
@@ -84,6 +90,11 @@ def of_layer(group: Group, layer: int, measure: str) -> list[tuple[list[int], np
 def medians(group: Group, layer: int, measure: str) -> list[float]:
     """The median over training of one layer's measure, for each seed; nan where it has none."""
     return [over_training(steps, values) for steps, values in of_layer(group, layer, measure)]
+
+
+def late_cosine(group: Group, layer: int) -> list[float]:
+    """The mean cosine of the second half of training, for each seed."""
+    return [second_half(*seed) for seed in of_layer(group, layer, "cosine")]
 
 
 def accuracy(group: Group, window: int) -> Curve:
@@ -107,25 +118,23 @@ def over_steps(runs: Sequence[Run], folder: Path) -> list[Path]:
     plt = pyplot()
     layers = shown(runs)
     figure, grid = plt.subplots(
-        len(found), 1 + 2 * len(layers), figsize=(15, 0.9 + 2.7 * len(found)), squeeze=False
+        len(found), 1 + 2 * len(layers), figsize=(WIDEST, 1.0 + 2.3 * len(found)), squeeze=False
     )
     pairs = {lr: _pair(groups) for lr, groups in found.items()}
     for row, (lr, groups) in zip(grid, pairs.items(), strict=True):
         last = max(s[-1]["step"] for group in groups for s in group.records("shift"))
         for group in groups:
             draw_curve(row[0], accuracy(group, max(1, last // 50)), group.colour)
-        row[0].set(title="training accuracy", ylim=(0, 1), ylabel=f"lr {lr:g}\nshare of the batch")
+        row[0].set(title="training accuracy", ylim=(0, 1), ylabel=f"lr {lr:g}")
         for axes, (layer, k) in zip(row[1:], [*layers.items()] * 2, strict=True):
             measure = "l2" if axes in row[1 : 1 + len(layers)] else "cosine"
             _draw_layer(axes, groups, layer, k, measure)
-            same = "" if layer == k else f" (as deep as the paper's {k})"
-            axes.set_title(f"layer {layer}{same}", fontsize=9)
-            axes.set_ylabel(MEASURES[measure])
+            axes.set_title(f"{depth_title(layer, k)}\n{MEASURES[measure]}".replace(" (as", "\n(as"))
         for axes in row:
             early_steps(axes, last)
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
-    _legend(plt, figure, [g for groups in pairs.values() for g in groups])
+    _legend(figure, [g for groups in pairs.values() for g in groups])
     return [save(figure, folder, "shift")]
 
 
@@ -159,20 +168,19 @@ def _ideal_cosine(axes: Any) -> None:
     axes.set_ylim(-1.08, 1.08)
 
 
-def _legend(plt: Any, figure: Any, groups: Sequence[Group]) -> None:
-    colours = {group.variant: group.colour for group in groups}
-    handles = [plt.Line2D([], [], color=c, linewidth=2, label=v) for v, c in colours.items()]
+def _legend(figure: Any, groups: Sequence[Group]) -> None:
     ideal = "ideal: cosine 1 (l2: 0, below any logarithmic axis)"
     theirs = f"{PAPERS}; dot: its l2 at the start"
-    handles += [
-        plt.Line2D([], [], color="0.35", linestyle="--", linewidth=1, label=ideal),
-        plt.Line2D([], [], color="0.35", **DOTTED, label=theirs),
+    handles = [
+        *entries(group.variant for group in groups),
+        entry(ideal, linestyle="--", linewidth=1),
+        entry(theirs, **DOTTED),
     ]
     title = (
         "Internal covariate shift by Definition 2.1: how a layer's gradient changes when the "
-        f"layers before it are updated ({middle_of(groups)})"
+        f"layers before it are updated\n({middle_of(groups)})"
     )
-    legend_below(figure, handles, title)
+    legend_below(figure, handles, title, columns=3)
 
 
 def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -180,12 +188,14 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
     plt = pyplot()
     paths = []
     for lr, groups in measured(runs).items():
-        figure, grid = plt.subplots(2, 3, figsize=(12, 6.6), sharex=True)
+        variants = [group.variant for group in groups]
+        figure, grid = plt.subplots(2, 3, figsize=(WIDEST, 6.2), sharex=True)
         for axes, (measure, label) in zip(grid.flat, MEASURES.items(), strict=True):
             curves = [by_layer(group, measure) for group in groups]
             for group, curve in zip(groups, curves, strict=True):
-                draw_curve(axes, curve, group.colour, marker=".", markersize=5)
-            axes.set_title(label, fontsize=10)
+                width = line_width(group.variant, variants)
+                draw_curve(axes, curve, group.colour, marker=".", linewidth=width)
+            axes.set_title(label)
             if measure == "cosine":
                 _ideal_cosine(axes)
             else:
@@ -195,24 +205,25 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
                 plain_numbers(axes)
         _papers_layers(grid, groups, shown(runs))
         count = max(r["layer"] for group in groups for s in group.records("shift") for r in s)
-        ticks = range(1, count + 1, 1 if count < 16 else 2)
+        ticks = range(1, count + 1, 2)
         for axes in grid.flat:
-            axes.set_xticks(ticks, [str(t) for t in ticks], fontsize=8)
+            axes.set_xticks(ticks, [str(t) for t in ticks])
         for axes in grid[-1]:
             axes.set_xlabel("layer")
         grid[0][0].set_ylabel("Definition 2.1\nmedian over training")
         grid[1][0].set_ylabel("what enters the ReLU\nmedian over training")
-        handles = [plt.Line2D([], [], color=g.colour, linewidth=2, label=g.variant) for g in groups]
-        handles.append(plt.Line2D([], [], color="0.35", linestyle="--", label="ideal cosine"))
+        handles = [
+            *entries(variants), entry("ideal cosine", linestyle="--", linewidth=1)
+        ]  # fmt: skip
         if any((g.variant, lr, k) in paper.SHIFT for g in groups for k in paper.SHIFT_LAYERS):
             style = {"linestyle": "", "marker": "o", "markerfacecolor": "white"}
-            handles.append(plt.Line2D([], [], color="0.35", **style, label=PAPERS))
+            handles.append(entry(PAPERS, **style))
         title = (
             f"Covariate shift of every layer from a step to the next, lr {lr:g} "
             f"({middle_of(groups)})\nby definition, layer 1 has l2 = 0, and behind a BatchNorm "
             "mean and variance are beta and gamma²"
         )
-        legend_below(figure, handles, title, columns=6)
+        legend_below(figure, handles, title, columns=5)
         paths.append(save(figure, folder, f"shift-layers-lr{lr:g}"))
     return paths
 

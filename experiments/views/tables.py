@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from experiments.running.study import Run, Study
 from minibn import checkpoint
 from minibn.errors import DataError
 
-# How the line of a verdict ends, on one seed and on several
+CLASSES = 10  # of both data sets of the VGG trainings
+CHANCE = 1 / CLASSES
+
+# Numbers in one line end so, on one seed and on several: what they mean is judged by rules
 JUDGED = (
     "One seed decides nothing; see experiments.claims.",
     "What that says of the paper: experiments.claims.",
@@ -28,6 +32,29 @@ def require_same(studies: Sequence[Study], settings: Sequence[str]) -> None:
                     f"{study.folder} has {key} {study.settings[key]}, {first.folder} "
                     f"{first.settings[key]}: figures compare like with like. Draw them apart."
                 )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> str:
+    """Markdown, with a note in brackets below; nothing without rows."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    if len(lines) == 1:
+        return ""
+    lines.insert(1, "|" + "---|" * len(head))
+    return "\n".join(lines) + (f"\n\n({note})" if note else "")
+
+
+def as_deep(layer: int, of_paper: int) -> str:
+    """A layer by its number, and the paper's that it stands for if that is another."""
+    return f"{layer}" if layer == of_paper else f"{layer} (paper's {of_paper})"
+
+
+def short(value: float, digits: int = 4) -> float | None:
+    """A number of a summary; None (null) if it is not finite."""
+    return float(f"{value:.{digits}g}") if math.isfinite(value) else None
+
+
+def count_of_seeds(seeds: int) -> str:
+    return f"{seeds} seed{'s' * (seeds != 1)}"
 
 
 def seconds(run: Run) -> float:

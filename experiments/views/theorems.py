@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.study import Study, write_json
-from experiments.views.drawing import early_steps, pyplot, save
+from experiments.running.streams import write_json
+from experiments.running.study import Study
+from experiments.views.drawing import WIDEST, early_steps, plain_numbers, pyplot, save
 from experiments.views.theorems_tables import (
     TARGET,
     Found,
     conditions,
+    found_in,
     identities,
     orders,
-    read,
     residuals,
     shares,
     summary,
@@ -52,7 +53,7 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
 
     Raises DataError if there is nothing to draw.
     """
-    found, out = read(studies), out or studies[0].folder
+    found, out = found_in(studies), out or studies[0].folder
     out.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join((identities(found), orders(found), conditions(found), shares(found)))
     checkpoint.write_text(out / "table.md", text + "\n")
@@ -76,12 +77,12 @@ def band(axes: Any, f: Found, layer: int, key: str, colour: str, style: str, lab
 def figure(f: Found, folder: Path) -> Path:
     plt = pyplot()
     figure, grid = plt.subplots(
-        3, len(f.layers), figsize=(2.4 + 3.1 * len(f.layers), 8.6),
+        3, len(f.layers), figsize=(min(WIDEST, 2.4 + 3.1 * len(f.layers)), 7.6),
         sharex=True, sharey="row", squeeze=False,
     )  # fmt: skip
     for column, layer in zip(grid.T, f.layers, strict=True):
         m = f.at(layer, f.steps[0])[0]["m"]
-        column[0].set_title(f"layer {layer}: m = {m:,} values a unit", fontsize=10)
+        column[0].set_title(f"layer {layer}: m = {m:,} values a unit")
         for key, (colour, label) in REMOVED.items():
             band(column[0], f, layer, key, colour, "-", label)
         column[0].axhline(1 / m, color="#111111", linestyle=":", linewidth=1.2, label="1/m: chance")
@@ -99,11 +100,12 @@ def figure(f: Found, folder: Path) -> Path:
     for row, label, title in zip(grid, labels, titles, strict=True):
         row[0].set(ylabel=label, yscale="log")
         row[-1].legend(
-            loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8, title=title,
-            title_fontsize=8, alignment="left",
+            loc="center left", bbox_to_anchor=(1.02, 0.5), title=title, title_fontsize=8.5,
+            alignment="left", handlelength=1.5,
         )  # fmt: skip
     for axes in grid.flat:
         early_steps(axes, f.steps[-1])
+        plain_numbers(axes)
     seeds = len(f.units)
     figure.suptitle(
         "What BatchNorm makes of a unit's gradient (Theorem 4.1): median and quartiles over units"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from experiments.running.streams import read
 from experiments.running.study import Study
+from experiments.views.tables import short, table
 from minibn.errors import DataError
 
 # What is an identity: name -> (what it says, how it differs from the paper's form)
@@ -67,7 +69,7 @@ class Found:
         return [r for r in self.all_units if (r["layer"], r["step"]) == (layer, step)]
 
 
-def read(studies: Sequence[Study]) -> Found:
+def found_in(studies: Sequence[Study]) -> Found:
     """Raises DataError if nothing was measured yet."""
     runs = {r.config["seed"]: r for study in studies for r in study.runs()}
     found = Found(
@@ -86,8 +88,7 @@ def values(records: Records, key: str) -> np.ndarray:
 
 def residuals(records: Records, theorem: str) -> np.ndarray:
     """The relative residuals; infinite where one is no number. Empty if it was not looked at."""
-    found = [r["residual"][theorem] for r in records if theorem in r["residual"]]
-    return np.array([np.inf if v is None else v for v in found])
+    return read([r["residual"][theorem] for r in records if theorem in r["residual"]], np.inf)
 
 
 def violated(records: Records, form: str) -> np.ndarray:
@@ -99,21 +100,16 @@ def largest(found: np.ndarray) -> str:
     return f"{found.max():.0e}" if found.size else "-"
 
 
-def share(found: np.ndarray) -> str:
+def percent(found: np.ndarray) -> str:
     return f"{found.mean():.0%}" if found.size else "-"
 
 
-def spread(found: np.ndarray) -> str:
+def quartiles(found: np.ndarray) -> str:
     """Median and quartiles."""
     if not found.size:
         return "-"
     low, middle, high = np.quantile(found, (0.25, 0.5, 0.75))
     return f"{middle:.2g} ({low:.2g} to {high:.2g})"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 # -- tables
@@ -139,7 +135,7 @@ def orders(f: Found) -> str:
     rows = [
         (
             what,
-            *(share(violated(records, name)) for records in (plain, with_eps, f.all_units)),
+            *(percent(violated(records, name)) for records in (plain, with_eps, f.all_units)),
             *(largest(residuals(records, name)) for records in (plain, with_eps, f.all_units)),
         )
         for name, what in ORDERED.items()
@@ -166,7 +162,7 @@ def conditions(f: Found) -> str:
     for name, records in groups.items():
         signs = (values(records, k) > 0 for k in ("cosine", "vanilla", "along", "curvature"))
         holds = (~violated(records, form) for form in ("4.2b", "C.1 printed"))
-        rows.append((name, f"{len(records):,}", *map(share, signs), *map(share, holds)))
+        rows.append((name, f"{len(records):,}", *map(percent, signs), *map(percent, holds)))
     head = (
         "", "n", "⟨∇_y L, y_hat⟩ > 0", "H along ∇_y L > 0", "along ∇_y L̂ > 0", "d²L̂/dy² > 0",
         "4.2b holds", "C.1 holds",
@@ -183,7 +179,7 @@ def shares(f: Found) -> str:
         for step in (f.steps[0], f.steps[-1]):
             records = f.at(layer, step)
             m = records[0]["m"]
-            found = (spread(values(records, k)) for k in SHARES)
+            found = (quartiles(values(records, k)) for k in SHARES)
             rows.append((f"{layer}", f"{m:,}", f"{step:,}", f"{1 / m:.1g}", *found))
     head = (
         "layer", "m", "step", "1/m", "gamma²/sigma²", "mean removed", "correlation removed",
@@ -221,6 +217,6 @@ def _judged(records: Records) -> dict[str, Any]:
     }
 
 
-def _digits(found: dict[str, np.ndarray], of: Callable[[np.ndarray], Any]) -> dict[str, float]:
-    """{name: one number of the values}, four digits each; without what was not looked at."""
-    return {name: float(f"{float(of(v)):.4g}") for name, v in found.items() if v.size}
+def _digits(found: dict[str, np.ndarray], of: Callable[[np.ndarray], Any]) -> dict[str, Any]:
+    """{name: one number of the values}; without what was not looked at."""
+    return {name: short(float(of(v))) for name, v in found.items() if v.size}

@@ -1,4 +1,4 @@
-"""Figures, table and verdict of `vgg_cifar` studies, from their files.
+"""Figures and tables of `vgg_cifar` studies, from their files.
 
 Several studies must be of one network on one data set.
 
@@ -33,8 +33,8 @@ from experiments.views.tables import write_summary
 from experiments.views.vgg_tables import (
     against_the_paper,
     drift_table,
+    in_one_line,
     make_table,
-    make_verdict,
     require_alike,
     summary,
 )
@@ -43,7 +43,7 @@ from minibn.errors import DataError
 
 
 def draw(studies: Sequence[Study], out: Path | None = None) -> None:
-    """Draw everything, write table.md and summary.json, and print table, verdict and paths.
+    """Draw everything, write table.md and summary.json, and print tables and paths.
 
     Raises DataError if there are no results, or if the studies are not of one network and data set.
     """
@@ -58,10 +58,10 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     runs = [run for group in grouped(runs) for run in group.runs]
     window = max(1, settings["steps"] // 50)
     layers = paper.shown_layers(settings["model"])
-    table, verdict = make_table(runs), make_verdict(runs)
+    table, line = make_table(runs), in_one_line(runs)
     parts = (
         table,
-        verdict,
+        line,
         against_the_paper(runs),
         drift_table(runs, layers),
         probe_tables.landscape_table(runs),
@@ -81,5 +81,5 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
         *gradient_change_figures.draw(runs, folder),
         *curvature_figures.draw(runs, folder),
     ]
-    print(f"\n{table}\n\n{verdict}\n")
+    print(f"\n{table}\n\n{line}\n")
     print("\n".join(["Figures:", *map(str, paths)]))

@@ -1,4 +1,4 @@
-"""The numbers of `vgg_cifar` runs as text: table, verdict in one line, the paper's beside ours."""
+"""The numbers of `vgg_cifar` runs as text: table, the same in one line, the paper's beside ours."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from experiments.running.study import Run, Study
 from experiments.views import probe_tables
 from experiments.views.drawing import smooth
 from experiments.views.series import grouped, main_rate, spread
-from experiments.views.tables import JUDGED, require_same, seconds
+from experiments.views.tables import (
+    CHANCE,
+    JUDGED,
+    as_deep,
+    count_of_seeds,
+    require_same,
+    seconds,
+    table,
+)
 
 LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
-MARGIN = 0.02  # accuracies nearer than this count as alike
-# Of these the paper says something; of the first pair also at other rates.
-COMPARED = (
-    ("batchnorm", "standard"), ("batchnorm", "noisy-batchnorm"), ("noisy-batchnorm", "standard"),
-    ("standard", "noisy-standard"), ("l1", "batchnorm"), ("l2", "batchnorm"),
-    ("linf", "batchnorm"),
-)  # fmt: skip
 POINTS, WALKS = 900, 400  # of all runs together in a summary, which is to stay a small file
 
 
@@ -33,67 +34,47 @@ def require_alike(studies: Sequence[Study]) -> None:
 def final_train(run: Run) -> float:
     """Training accuracy, the mean over the last tenth of the steps; chance if it diverged."""
     if (run.result or {}).get("status") == "diverged":
-        return 0.1
+        return CHANCE
     accuracy = [r["accuracy"] for r in run.records("metrics")]
     return float(np.mean(accuracy[-max(1, int(len(accuracy) * LAST)) :]))
 
 
 def make_table(runs: list[Run]) -> str:
     """Markdown: one row a run."""
-    rows = [
-        "| variant | lr | seed | steps | train accuracy | test accuracy |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for run in runs:
         config, result, test = run.config, run.result or {}, run.records("test")
         if result.get("status") == "diverged":
-            outcome = f"diverged at step {result['step']} | |"
+            outcome = [f"diverged at step {result['step']}", ""]
+        elif test:
+            outcome = [f"{final_train(run):.3f}", f"{test[-1]['accuracy']:.3f}"]
         else:
-            outcome = f"{final_train(run):.3f} | {test[-1]['accuracy']:.3f} |" if test else "| |"
+            outcome = ["", ""]
         done = len(run.records("metrics"))
-        rows.append(
-            f"| {config['variant']} | {config['lr']:g} | {config['seed']} | {done} | {outcome}"
-        )
-    share = f"train: mean over the last {LAST:.0%} of the steps; test: at the end, in eval mode"
-    return "\n".join(rows) + f"\n\n({share})"
+        who = (config["variant"], f"{config['lr']:g}", f"{config['seed']}", f"{done}")
+        rows.append((*who, *outcome))
+    head = ("variant", "lr", "seed", "steps", "train accuracy", "test accuracy")
+    note = f"train: mean over the last {LAST:.0%} of the steps; test: at the end, in eval mode"
+    return table(head, rows, note)
 
 
-def make_verdict(runs: list[Run]) -> str:
-    """One line: training accuracies, and which of two variants that the paper compares is ahead.
-
-    One is ahead if the mean accuracies differ by more than MARGIN, and each seed of it lies above
-    each of the other. Runs that have not ended are left out: a shorter one would lose. What that
-    says of the paper is judged by the rules of `experiments.claims`.
-    """
+def in_one_line(runs: Sequence[Run]) -> str:
+    """The final training accuracy of each variant, rate by rate: the mean over its seeds. Runs that
+    have not ended are left out: a shorter one would lose. What the numbers say of the paper is
+    judged by the rules of `experiments.claims`."""
     groups = grouped(run for run in runs if run.result)
     if not groups:
-        return "Verdict: none yet, for no run has ended."
-    rate = main_rate(groups)
-    scores = {(g.variant, g.lr): [final_train(run) for run in g.runs] for g in groups}
-    pairs = [
-        (a, b, lr)
-        for a, b in COMPARED
-        for lr in sorted({group.lr for group in groups}, key=lambda lr: (lr != rate, lr))
-        if (a, lr) in scores and (b, lr) in scores
-        if lr == rate or (a, b) == COMPARED[0]
-    ]
-    lines = [
-        _compared((a, scores[a, lr]), (b, scores[b, lr])) + ("" if lr == rate else f" at lr {lr:g}")
-        for a, b, lr in pairs
-    ]
-    seeds = max(len(values) for (_, lr), values in scores.items() if lr == rate)
-    count = f"{seeds} seed{'s' * (seeds != 1)}"
-    text = "; ".join(lines or ["nothing to compare"])
-    return f"Verdict at lr {rate:g}, {count}, training accuracy: {text}. {JUDGED[seeds > 1]}"
-
-
-def _compared(one: tuple[str, list[float]], other: tuple[str, list[float]]) -> str:
-    first, second = sorted((one, other), key=lambda named: -np.mean(named[1]))
-    (a, best), (b, worst) = first, second
-    if np.mean(best) - np.mean(worst) <= MARGIN:
-        return f"{a} {np.mean(best):.2f} and {b} {np.mean(worst):.2f} lie within {MARGIN:g}"
-    word = "is ahead of" if min(best) > max(worst) else "overlaps with"
-    return f"{a} {np.mean(best):.2f} {word} {b} {np.mean(worst):.2f}"
+        return "No run has ended."
+    main = main_rate(groups)
+    parts = []
+    for lr in sorted({group.lr for group in groups}, key=lambda lr: (lr != main, lr)):
+        of_rate = [group for group in groups if group.lr == lr]
+        seeds = max(len(group.runs) for group in of_rate)
+        means = [(g.variant, np.mean([final_train(run) for run in g.runs])) for g in of_rate]
+        texts = ", ".join(f"{variant} {mean:.2f}" for variant, mean in means)
+        parts.append(f"at lr {lr:g}, {count_of_seeds(seeds)}: {texts}")
+    several = min(len(group.runs) for group in groups) > 1
+    return f"Training accuracy, means over the seeds; {'; '.join(parts)}. {JUDGED[several]}"
 
 
 def around(records: list[dict[str, Any]], step: int, window: int) -> float | None:
@@ -123,12 +104,10 @@ def against_the_paper(runs: list[Run]) -> str:
                 spread(test, ".1f"),
                 _cell(paper.TEST.get(key), i),
             ]
-            rows.append(f"| {key[0]} | {key[1]:g} | {step} | {' | '.join(cells)} |")
-    if not rows:
-        return ""
-    head = "| variant | lr | step | train | paper's | test | paper's |\n|" + "---|" * 7 + "\n"
-    note = "(per cent; train: mean of the batches within 25 steps; the paper's net is full width)"
-    return head + "\n".join(rows) + "\n\n" + note
+            rows.append((key[0], f"{key[1]:g}", f"{step}", *cells))
+    head = ("variant", "lr", "step", "train", "paper's", "test", "paper's")
+    note = "per cent; train: mean of the batches within 25 steps; the paper's net is full width"
+    return table(head, rows, note)
 
 
 def _cell(row: tuple | None, i: int) -> str:
@@ -172,17 +151,15 @@ def drift_table(runs: list[Run], layers: dict[int, int]) -> str:
             }
             cells = [f"{np.median(change):.2g}" if change else "" for change in found.values()]
             theirs = paper.DRIFT.get((variant, of_paper), "")
-            name = f"{layer}" if layer == of_paper else f"{layer} (paper's {of_paper})"
-            rows.append(f"| {variant} | {name} | {' | '.join(cells)} | {theirs} |")
+            rows.append((variant, as_deep(layer, of_paper), *cells, f"{theirs}"))
     if not any(run.records("distributions") for run in first_seeds(runs)):
         return ""
-    head = "| variant | layer | at the activation | at the norm's input | paper's |\n"
-    rate = main_rate(grouped(runs))
+    head = ("variant", "layer", "at the activation", "at the norm's input", "paper's")
     note = (
-        "(median of |change of a unit's batch mean to the next step|, one unit a layer, one seed, "
-        f"lr {rate:g})"
+        "median of |change of a unit's batch mean to the next step|, one unit a layer, one seed, "
+        f"lr {main_rate(grouped(runs)):g}"
     )
-    return head + "|" + "---|" * 5 + "\n" + "\n".join(rows) + "\n\n" + note
+    return table(head, rows, note)
 
 
 def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from experiments import claims
 from experiments.claiming import metrics, rules
 from experiments.claiming.claim import Claim, Finding, at, find
-from experiments.claiming.evidence import Evidence, Key
+from experiments.claiming.evidence import Evidence, Key, Trace
 from experiments.claiming.metrics import Metric, difference
 from experiments.running.study import Run, Study
 
@@ -55,6 +55,11 @@ def trained(
     return run
 
 
+def trace(folder: Path, variant: str = "batchnorm", **run: Any) -> Trace:
+    """A single run of a study of its own."""
+    return Trace(trained(study(folder), variant, **run))
+
+
 def pair(folder: Path, ours: list[float], theirs: list[float], **settings: Any) -> Study:
     """batchnorm and standard, a run a seed, with these accuracies."""
     made = study(folder, **settings)
@@ -65,8 +70,8 @@ def pair(folder: Path, ours: list[float], theirs: list[float], **settings: Any) 
 
 
 def claim(metric: Metric, rule: rules.Rule, *keys: Key, **more: Any) -> Claim:
-    kind = more.pop("kind", "vgg_cifar")
-    return Claim("id", "says", "place", kind, keys, metric, rule, "why", **more)
+    told = {"place": "place", "kind": "vgg_cifar", "why": "why", **more}
+    return Claim("id", "says", runs=keys, metric=metric, rule=rule, **told)
 
 
 ACCURACY = metrics.train_accuracy(0, STEPS)

@@ -18,7 +18,8 @@ import numpy as np
 
 from experiments import vgg_cifar
 from experiments.running import training
-from experiments.running.study import Run, Stream
+from experiments.running.streams import Stream
+from experiments.running.study import Run
 from experiments.vgg import runs as vgg_runs
 from experiments.views import vgg as vgg_figures
 

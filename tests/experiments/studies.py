@@ -6,7 +6,9 @@ running statistics, several recorders, several runs, and intervals that don't di
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,16 +42,19 @@ def settings(*arguments: str) -> Settings:
     return preset(Settings, vgg_cifar.QUICK, given)
 
 
-def main(*arguments: object, draw: bool = False) -> int:
-    """`python -m experiments.vgg_cifar` in this process, without its figures: they take seconds."""
+def run_here(experiment: Any, figures: Any, *arguments: object, draw: bool = False) -> int:
+    """`python -m experiments.NAME` in this process, without its figures: they take seconds."""
     with pytest.MonkeyPatch.context() as patch:
         if not draw:
-            patch.setattr(vgg_figures, "draw", lambda study: None)
-        return vgg_cifar.main([str(a) for a in arguments])
+            patch.setattr(figures, "draw", lambda studies: None)
+        return experiment.main([str(a) for a in arguments])
+
+
+main = partial(run_here, vgg_cifar, vgg_figures)
 
 
 def killed(moment: str, *arguments: object) -> subprocess.CompletedProcess:
-    """The same in a process of its own, to which something happens at `moment` (see killed.py)."""
+    """`main` in a process of its own, to which something happens at `moment` (see killed.py)."""
     command = [sys.executable, "-W", "error", KILLED, moment, *arguments]
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300)
 

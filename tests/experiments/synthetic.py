@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.running.study import Study, write_json
+from experiments.running.streams import write_json
+from experiments.running.study import Study
 from experiments.views.drawing import pyplot
 
 ENVIRONMENT = {"python": "3", "numpy": "2", "commit": "none", "threads": 1, "backend": "numpy"}

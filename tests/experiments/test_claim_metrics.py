@@ -14,22 +14,15 @@ from claim_studies import (
     named,
     pair,
     study,
+    trace,
     trained,
 )
 
-from experiments.claiming import layers, metrics, rules, walks
-from experiments.claiming.claim import at
+from experiments.claiming import metrics, rules, walks
+from experiments.claiming.claim import LEAD, at
 from experiments.claiming.evidence import Missing, Trace
 from experiments.claiming.metrics import Quantity, difference, quotient
 from experiments.running.study import Study
-
-
-def traces(made: Study) -> list[Trace]:
-    return [Trace(run) for run in made.runs()]
-
-
-def trace(folder: Path, variant: str = "batchnorm", **run: Any) -> Trace:
-    return Trace(trained(study(folder), variant, **run))
 
 
 def test_a_diverged_run_counts_as_chance_from_there_on(tmp_path: Path) -> None:
@@ -40,7 +33,7 @@ def test_a_diverged_run_counts_as_chance_from_there_on(tmp_path: Path) -> None:
     assert metrics.test_accuracy(10).of(run) == pytest.approx(0.1)
     assert metrics.train_loss(0, 10).of(run) == math.inf
     with pytest.raises(Missing, match="diverged at step 4"):
-        walks.walk("loss", 0, 10).of(run)
+        walks.walk(walks.loss_band, 0, 10).of(run)
 
 
 def test_a_standard_network_that_diverges_fails(tmp_path: Path) -> None:
@@ -104,21 +97,21 @@ def test_walks_are_read_along_the_gradient_within_their_steps(tmp_path: Path) ->
         step_of_walk(8, [1.0, 2.0]),
     ]
     run = trace(tmp_path / "s", landscape=seen)
-    assert walks.walk("loss", 4, 10).of(run) == 3.0
-    assert walks.walk("change", 4, 10, over="largest").of(run) == 100.0
-    assert walks.walk("decades", 4, 5).of(run) == pytest.approx(2)
-    assert walks.walk("beta over its floor", 8, 9).of(run) == pytest.approx(0.1)
-    assert walks.walk("beta over the edge", 8, 9).of(run) == pytest.approx(0.1)
-    assert walks.walk("gradient", 0, 10).of(run) == 3.0
-    assert walks.walk("loss", 0, 10, direction="random").of(run) == 1e9
+    assert walks.walk(walks.loss_band, 4, 10).of(run) == 3.0
+    assert walks.walk(walks.gradient_change, 4, 10, over="largest").of(run) == 100.0
+    assert walks.walk(walks.decades, 4, 5).of(run) == pytest.approx(2)
+    assert walks.walk(walks.beta_over_floor, 8, 9).of(run) == pytest.approx(0.1)
+    assert walks.walk(walks.beta_over_edge, 8, 9).of(run) == pytest.approx(0.1)
+    assert walks.walk(walks.gradient_norm, 0, 10).of(run) == 3.0
+    assert walks.walk(walks.loss_band, 0, 10, direction="random").of(run) == 1e9
     with pytest.raises(Missing, match=r"no records of landscape, gradient at steps 1 to 3"):
-        walks.walk("loss", 1, 3).of(run)
+        walks.walk(walks.loss_band, 1, 3).of(run)
 
 
 def test_a_walk_that_left_the_finite_is_wider_than_any(tmp_path: Path) -> None:
     run = trace(tmp_path / "s", landscape=[step_of_walk(0, [1.0, None])])
-    assert walks.walk("loss", 0, 1).of(run) == math.inf
-    assert walks.walk("beta", 0, 1).of(run) == math.inf
+    assert walks.walk(walks.loss_band, 0, 1).of(run) == math.inf
+    assert walks.walk(walks.beta, 0, 1).of(run) == math.inf
 
 
 def test_a_hessian_that_was_not_finite_is_sharper_than_any(tmp_path: Path) -> None:
@@ -127,10 +120,60 @@ def test_a_hessian_that_was_not_finite_is_sharper_than_any(tmp_path: Path) -> No
         {"step": 5, "eigenvalues": [], "along_gradient": None},
     ]
     run = trace(tmp_path / "s", curvature=seen)
-    assert walks.sharpness(0, 5).of(run) == 30
-    assert walks.sharpness(0, 5, over_edge=True).of(run) == pytest.approx(1.5)
-    assert walks.sharpness(0, 5, along=True).of(run) == 5
-    assert walks.sharpness(5, 6).of(run) == walks.sharpness(5, 6, along=True).of(run) == math.inf
+    assert walks.hessian(0, 5).of(run) == 30
+    assert walks.hessian(0, 5, over_edge=True).of(run) == pytest.approx(1.5)
+    assert walks.along_gradient(0, 5).of(run) == 5
+    assert walks.hessian(5, 6).of(run) == walks.along_gradient(5, 6).of(run) == math.inf
+
+
+def test_curvature_along_the_gradient_is_compared_by_its_size(tmp_path: Path) -> None:
+    made = study(tmp_path / "s", steps=2000)
+    read = []
+    for variant, curvatures in (("standard", (-6.0, 6.0, 8.0)), ("batchnorm", (-2.0, -2.0, 9.0))):
+        seen = [{"step": 500 + 500 * i, "along_gradient": x} for i, x in enumerate(curvatures)]
+        run = Trace(trained(made, variant, steps=2000, curvature=seen))
+        read.append(
+            [walks.along_gradient(*LEAD, signed=signed).of(run) for signed in (True, False)]
+        )
+    assert read == [[6, 6], [-2, 2]]
+    finding = found(named("bn-curves-less-along-the-gradient"), made)
+    assert finding.values == pytest.approx({0: 3})
+
+
+def landscapes(folder: Path, kind: str, lr: float, steps: int, **losses: list[float]) -> Study:
+    """A walk a variant, in the middle of a run, at two seeds."""
+    made = study(folder, kind, steps=steps, depth=25)
+    for variant, of in losses.items():
+        for seed in (0, 1):
+            seen = [step_of_walk(600, [*of], saturated=True, at_ceiling=False)]
+            trained(made, variant, seed, lr=lr, steps=steps, landscape=seen)
+    return made
+
+
+def test_beta_of_an_lp_norm_is_compared_with_no_norm_and_with_batchnorm(tmp_path: Path) -> None:
+    made = landscapes(
+        tmp_path / "s", "vgg_cifar", 0.1, 2000,
+        standard=[6.0, 1.0], batchnorm=[2.0, 1.0], l1=[3.0, 1.0], linf=[2.0, 1.5],
+    )  # fmt: skip
+    smaller, similar = (found(named(id), made) for id in ("l1-beta", "l1-beta-as-bn"))
+    assert (smaller.mean, smaller.verdict.word) == (pytest.approx(2), "reproduced")
+    assert (similar.mean, similar.verdict.word) == (pytest.approx(1.5), "contradicted")
+    assert similar.remark.startswith("l1 saturated in 100% of its walks")
+    assert found(named("linf-beta-as-bn"), made).verdict.word == "reproduced"
+    assert found(named("l2-beta"), made).verdict.reason.startswith("no run of l2")
+
+
+def test_the_deep_linear_landscape_of_an_lp_norm_is_compared_with_no_norm(tmp_path: Path) -> None:
+    made = landscapes(
+        tmp_path / "s", "deep_linear", 1e-6, 10_000,
+        standard=[1.0, 100.0], l1=[1.0, 10.0], linf=[1.0, 1000.0],
+    )  # fmt: skip
+    band, change = (found(named(f"dln-l1-{what}"), made) for what in ("loss-band", "change"))
+    assert (band.mean, change.mean) == (pytest.approx(1), pytest.approx(10))
+    words = [
+        found(named(f"dln-linf-{what}"), made).verdict.word for what in ("loss-band", "change")
+    ]
+    assert words == ["contradicted", "contradicted"]
 
 
 def test_random_walks_are_compared_up_to_the_same_distance(tmp_path: Path) -> None:
@@ -169,102 +212,6 @@ def test_a_verdict_on_beta_says_how_often_it_is_a_bound(tmp_path: Path) -> None:
         "standard saturated in 0% of its walks, at the ceiling in 50%; "
         "batchnorm saturated in 100% of its walks, at the ceiling in 50%"
     )
-
-
-def moments(place: str, unit: int, means: dict[int, float], var: float = 4.0) -> list[dict]:
-    return [
-        {"step": t, "layer": 1, "unit": unit, "place": place, "mean": m, "var": var}
-        for t, m in means.items()
-    ]
-
-
-def test_drift_is_the_median_over_units_and_successive_steps(tmp_path: Path) -> None:
-    records = [
-        *moments("activation", 0, {0: 0.0, 1: 1.0, 5: 7.0, 6: 4.0}),
-        *moments("activation", 3, {0: 0.0, 1: -2.0}),
-        *moments("norm_input", 0, {0: 0.0, 1: 10.0}),
-    ]
-    bn = trace(tmp_path / "bn", norm="batch", distributions=records)
-    std = trace(tmp_path / "std", "standard", distributions=records)
-    # layer 2 of 13 lies as deep as the first of 8
-    assert layers.drift("mean", "activation", 0, 10, [2]).of(bn) == pytest.approx([2.0])
-    assert layers.drift("mean", "activation", 0, 2, [2]).of(bn) == pytest.approx([1.5])
-    assert layers.drift("mean", "norm_input", 0, 10, [2]).of(bn) == pytest.approx([10.0])
-    assert layers.drift("mean", "norm_input", 0, 10, [2]).of(std) == pytest.approx([2.0])
-    relative = layers.drift("mean", "activation", 0, 10, [2], relative=True)
-    assert relative.of(bn) == pytest.approx([1.0])
-    with pytest.raises(Missing, match="no two successive steps"):
-        layers.drift("mean", "activation", 5, 6, [2]).of(bn)
-
-
-def test_spread_compares_quantiles_a_hundred_steps_apart_in_standard_deviations(
-    tmp_path: Path,
-) -> None:
-    records = moments("activation", 0, {0: 0.0, 1: 0.0, 50: 0.0, 100: 0.0})
-    for record, q in zip(records, (0.0, 50.0, 60.0, 6.0), strict=True):
-        record["quantiles"] = [q] * 7
-    run = trace(tmp_path / "s", steps=200, distributions=records)
-    assert layers.spread(0, 200, [2]).of(run) == pytest.approx([3.0])
-    assert layers.moment("sd", 0, 200, [2]).of(run) == pytest.approx([2.0])
-
-
-def test_spread_at_the_norms_input_is_not_that_of_the_activation(tmp_path: Path) -> None:
-    records = []
-    for place, by in (("activation", 2.0), ("norm_input", 4.0)):
-        for record in moments(place, 0, {0: 0.0, 100: 0.0}):
-            records.append({**record, "quantiles": [by * (record["step"] == 100)] * 7})
-    bn = trace(tmp_path / "bn", norm="batch", steps=200, distributions=records)
-    assert layers.spread(0, 200, [2]).of(bn) == pytest.approx([1])
-    assert layers.spread(0, 200, [2], "norm_input").of(bn) == pytest.approx([2])
-    std = trace(tmp_path / "std", "standard", steps=200, distributions=records)
-    assert layers.spread(0, 200, [2], "norm_input").of(std) == pytest.approx([1])
-
-
-def test_on_its_own_scale_a_distribution_that_is_moved_and_stretched_has_not_changed(
-    tmp_path: Path,
-) -> None:
-    first, second = moments("activation", 0, {0: 0.0, 100: 10.0})
-    normal = np.array([-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0])
-    first["quantiles"] = (2 * normal).tolist()
-    same = {**second, "var": 100.0, "quantiles": (10 + 10 * normal).tolist()}
-    bent = {**second, "quantiles": (10 + 2 * normal + 2).tolist()}
-    spread = layers.spread(0, 200, [2], own_scale=True)
-    for name, then, changed in (("same", same, 0), ("bent", bent, 1)):
-        run = trace(tmp_path / name, steps=200, distributions=[first, then])
-        assert spread.of(run) == pytest.approx([changed])
-        assert layers.spread(0, 200, [2]).of(run)[0] > 4
-
-
-def test_shift_is_read_at_the_layer_that_lies_as_deep(tmp_path: Path) -> None:
-    shifts = [
-        {"step": 0, "layer": k, "l2": float(k), "relative": 0.1, "cosine": c, "std": 2.0,
-         "wasserstein": 1.0}
-        for k, c in ((3, 0.5), (6, None))
-    ]  # fmt: skip
-    run = trace(tmp_path / "s", shift=shifts)
-    assert layers.shift("l2", 0, 1, (5, 10)).of(run) == pytest.approx([3, 6])
-    assert layers.shift("wasserstein", 0, 1, (5,)).of(run) == pytest.approx([0.5])
-    assert layers.shift("cosine", 0, 1, (5, 10)).of(run)[0] == 0.5
-    assert np.isnan(layers.shift("cosine", 0, 1, (5, 10)).of(run)[1])
-
-
-@pytest.mark.parametrize(
-    ("cosines", "parallel", "uncorrelated"),
-    [
-        ((0.9, -0.9), "contradicted", "contradicted"),
-        ((-0.95, -0.95), "contradicted", "contradicted"),
-        ((0.2, -0.1), "contradicted", "reproduced"),
-        ((0.99, 0.97), "reproduced", "contradicted"),
-        ((0.99, 0.7), "undecided", "contradicted"),
-    ],
-)
-def test_layers_of_opposite_signs_are_neither_parallel_nor_uncorrelated(
-    cosines: tuple[float, float], parallel: str, uncorrelated: str
-) -> None:
-    for id, word in (("dln-std-without-ics", parallel), ("dln-bn-uncorrelated", uncorrelated)):
-        what = named(id)
-        x = float(what.metric.fold(np.array(cosines)))
-        assert rules.judge(what.rule, {0: x, 1: x}, {}).word == word
 
 
 def test_quotients_of_layers_are_averaged_geometrically(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Claims: rules give the verdicts they promise, on studies whose numbers the test knows."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from claim_studies import (
 
 from experiments import claims
 from experiments.claiming import layers, rules, table
-from experiments.claiming.claim import FIGURES, OTHERS, TEXT, Claim, at
+from experiments.claiming.claim import FIGURES, OTHERS, TEXT, Claim, at, find
 from experiments.claiming.evidence import Evidence, Key
 from experiments.claiming.metrics import difference, itself
 from minibn.errors import DataError
@@ -235,9 +236,41 @@ def test_what_was_amended_is_marked_in_the_table_and_told_with_the_rules(tmp_pat
     changed = claim(BETTER.metric, BETTER.rule, *BETTER.runs, amended="the margin was 7")
     before, after = (found(what, made) for what in (BETTER, changed))
     assert "†" in table.row(after) and "†" not in table.row(before)
-    assert "**Amended**: the margin was 7." in table.rules([after])
-    assert "Amended" not in table.rules([before])
-    assert "fixed before the runs, but for those marked as amended" in table.NOTE
+    assert table.amendments([before, after]) == "- id: the margin was 7."
+    assert "†: amended after part of the evidence was seen" in table.NOTE
+
+
+def test_the_page_shows_main_claims_first_and_once_and_remarks_below_their_table(
+    tmp_path: Path,
+) -> None:
+    made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
+    evidence = Evidence([made.folder], KINDS)
+    first, other = (named(id) for id in ("bn-beta", "bn-gradient-smaller"))
+    findings = [find(other, evidence), replace(find(first, evidence), remark="a bound")]
+    page = table.document(findings, evidence, {"The landscape": [other, first]})
+    titles = [line for line in page.splitlines() if line.startswith("#")]
+    assert titles == [
+        "# Claims and verdicts",
+        "## The main claims",
+        "## What was trained",
+        "## The landscape: the other claims",
+        "## How each is measured, and why",
+        "### The landscape",
+        "## Amended †",
+    ]
+    main, rest = page.split("## What was trained")
+    assert f"| {first.says} †" in main and f"| {first.says}" not in rest
+    assert f"| {other.says} |" not in main and f"| {other.says} |" in rest
+    assert main.index(f"| {first.says}") < main.index(f"- {first.says}: a bound.")
+    assert "| ≥ 1.2 times |" in main
+
+
+def test_what_was_trained_is_told_by_the_runs(tmp_path: Path) -> None:
+    made = study(tmp_path / "s", lr=[0.1, 0.5], seed=[0, 1])
+    trained(made, "l1", 1, lr=0.5)
+    told = table.scale(Evidence([made.folder], KINDS))
+    assert told.startswith("- **vgg_cifar**, 1 run: variants l1; rates 0.5; seeds 1.")
+    assert "width 0.5" in told and "record_every" not in told
 
 
 def test_a_claim_about_vgg_is_not_judged_on_other_data(tmp_path: Path) -> None:
@@ -251,5 +284,5 @@ def test_one_number_that_two_claims_share_is_counted_as_one_measurement(tmp_path
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
     ids = ("mean-as-stable", "bn-mean-drifts-less", "theorem-4.1", "theorem-4.2a")
     said = table.counts([found(named(id), made) for id in ids])
-    assert "- all, 4 claims: 0 reproduced, 0 contradicted, 4 undecided" in said
-    assert "- the paper's sentences, 3 claims" in said and "rest on 3 measurements" in said
+    assert "| all | 4 | 0 | 0 | 4 |" in said and "| the paper's sentences | 3 |" in said
+    assert "rest on 3 measurements" in said

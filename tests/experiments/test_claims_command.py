@@ -26,13 +26,13 @@ def test_the_command_prints_the_table_and_writes_it_without_paths(
     said = capsys.readouterr().out
     row = next(line for line in said.splitlines() if "BatchNorm trains faster at lr 0.1" in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[2:] == ["0.26", "0.4 (0.4 to 0.4), n = 2", "**reproduced**"]
+    assert cells[1:] == ["Fig. 1a", "≥ 0.02", "0.26", "0.4 (0.4 to 0.4)", "2", "**reproduced**"]
     assert "| **contradicted** |" in said  # noisy BatchNorm is far from BatchNorm here
     text = (out / "claims.md").read_text()
     content = json.loads((out / "claims.json").read_text(), parse_constant=lambda c: 1 / 0)
     for written in (text, json.dumps(content)):
         assert str(tmp_path) not in written
-    assert f"{len(claims.CLAIMS)} claims: " in text and row in text
+    assert f"| all | {len(claims.CLAIMS)} |" in text and row in text
     for what in claims.CLAIMS:
         assert text.count(f"`{what.id}`") == 1
     entry = content["claims"][0]

@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from studies import runs
+from studies import run_here, runs
 
 from experiments import deep_linear, draw
-from experiments.deep_linear_settings import QUICK, Settings, plans
+from experiments.linear import problem
+from experiments.linear.settings import QUICK, Settings, plans
 from experiments.running.command_line import parse
 from experiments.running.session import preset
 from experiments.running.study import Run, Study
@@ -33,12 +35,7 @@ def settings(*arguments: object) -> Settings:
     return preset(Settings, QUICK, parse(Settings, words, program="test", description=""))
 
 
-def main(*arguments: object, draw: bool = False) -> int:
-    """`python -m experiments.deep_linear` in this process, without its figures: they take time."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not draw:
-            patch.setattr(deep_linear_figures, "draw", lambda studies: None)
-        return deep_linear.main([str(a) for a in arguments])
+main = partial(run_here, deep_linear, deep_linear_figures)
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +62,18 @@ def test_the_default_runs_are_the_papers_seven() -> None:
 
 def test_targets_are_a_linear_map_of_the_samples_with_the_wanted_spread() -> None:
     s = settings("--samples", 5000, "--width", 8, "--target-std", 3)
-    data = deep_linear.problem(s, 0)
+    data = problem.problem(s, 0)
     A = np.linalg.lstsq(data.x, data.targets, rcond=None)[0]
     np.testing.assert_allclose(data.x @ A, data.targets, atol=1e-10)
     assert data.x.dtype == data.targets.dtype == np.float64
     assert data.x.std() == pytest.approx(1, rel=0.02)
-    spread = [deep_linear.problem(s, seed).targets.std() for seed in range(20)]
+    spread = [problem.problem(s, seed).targets.std() for seed in range(20)]
     assert np.mean(spread) == pytest.approx(3, rel=0.05)
 
 
 def test_the_problem_belongs_to_the_seed_and_is_one_batch_at_every_step() -> None:
     s = settings(*SMALL)
-    one, again, other = (deep_linear.problem(s, seed) for seed in (0, 0, 1))
+    one, again, other = (problem.problem(s, seed) for seed in (0, 0, 1))
     assert one.fingerprint == again.fingerprint != other.fingerprint
     for step in (0, 7):
         assert one.batch(step)[0] is one.x and one.batch(step)[1] is one.targets
@@ -85,8 +82,8 @@ def test_the_problem_belongs_to_the_seed_and_is_one_batch_at_every_step() -> Non
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_the_loss_is_the_sum_of_squared_errors_times_its_scale(scale: float) -> None:
     s = settings(*SMALL, "--loss-scale", scale)
-    data, of = deep_linear.problem(s, 0), deep_linear.task(s)
-    model = deep_linear.network(s, "standard", 0)
+    data, of = problem.problem(s, 0), problem.task(s)
+    model = problem.network(s, "standard", 0)
     x, targets = of.prepare(data.x, data.targets)
     product = np.linalg.multi_dot([p.numpy() for p in model.parameters()])
     expected = scale * ((data.x @ product - data.targets) ** 2).sum()
@@ -96,8 +93,8 @@ def test_the_loss_is_the_sum_of_squared_errors_times_its_scale(scale: float) -> 
 
 def test_no_map_of_a_rank_has_less_than_its_loss_and_one_has_just_that() -> None:
     s = settings(*SMALL, "--loss-scale", 2)
-    data = deep_linear.problem(s, 0)
-    levels = deep_linear.rank_losses(s, data)
+    data = problem.problem(s, 0)
+    levels = problem.rank_losses(s, data)
     assert levels[0] == pytest.approx(2 * (data.targets**2).sum()) and len(levels) == 4
     u, sizes, v = np.linalg.svd(data.targets, full_matrices=False)
     for rank in range(4):
@@ -138,11 +135,11 @@ def test_covariate_shift_is_of_every_layer_and_none_in_the_first(whole: Path) ->
 
 def test_activations_are_what_a_layer_hands_to_the_next(whole: Path) -> None:
     s = settings(*SMALL)
-    data = deep_linear.problem(s, 0)
-    state = deep_linear.network(s, "standard", 0).state_dict()
+    data = problem.problem(s, 0)
+    state = problem.network(s, "standard", 0).state_dict()
     run = Run(whole / "runs" / "standard-lr0.001-seed0")
     records = [r for r in run.records("distributions") if r["step"] == 0]
-    assert [r["layer"] for r in records] == list(deep_linear.shown_layers(4)) == [1, 2, 3]
+    assert [r["layer"] for r in records] == list(deep_linear.recorded_layers(4)) == [1, 2, 3]
     z = data.x
     for record in records:
         z = z @ state[f"linear{record['layer']}.weight"]
@@ -153,8 +150,8 @@ def test_activations_are_what_a_layer_hands_to_the_next(whole: Path) -> None:
 
 
 def test_the_papers_layers_are_shown_at_the_papers_depth() -> None:
-    assert deep_linear.shown_layers(25) == {1: 1, 11: 11, 24: 24}
-    assert deep_linear.shown_layers(1) == {}
+    assert deep_linear.recorded_layers(25) == {1: 1, 11: 11, 24: 24}
+    assert deep_linear.recorded_layers(1) == {}
 
 
 def test_figures_table_and_summary_are_drawn_from_the_files(whole: Path) -> None:
@@ -172,7 +169,7 @@ def test_figures_table_and_summary_are_drawn_from_the_files(whole: Path) -> None
     assert ours["loss"] == pytest.approx([metrics[0]["loss"], metrics[-1]["loss"]], rel=1e-3)
     table = (whole / "table.md").read_text()
     assert f"| standard | 0.001 | 1 | {metrics_of(whole, 'standard'):.3g}" in table
-    assert "Verdict at lr 0.001, 1 seed: " in table
+    assert "At lr 0.001, 1 seed: " in table
 
 
 def metrics_of(study: Path, variant: str) -> float:
@@ -330,12 +327,12 @@ def test_a_loss_at_a_step_is_the_median_of_the_steps_up_to_it(tmp_path: Path) ->
     assert loss_at(gone, 200) == np.inf
 
 
-def test_the_verdict_holds_the_numbers_of_each_variant_and_decides_nothing(tmp_path: Path) -> None:
+def test_the_numbers_in_one_line_are_of_each_variant_and_decide_nothing(tmp_path: Path) -> None:
     result = {"status": "done", "steps": 100}
     made = {"standard": 3.0, "batchnorm": 2.0, "l1": 4.0}
     groups = grouped(run_with(tmp_path, v, [loss] * 100, result) for v, loss in made.items())
     assert in_one_line(groups) == (
-        "Verdict at lr 1e-06, 1 seed: loss at step 100: standard 3, batchnorm 2, l1 4. "
+        "At lr 1e-06, 1 seed: loss at step 100: standard 3, batchnorm 2, l1 4. "
         "One seed decides nothing; see experiments.claims."
     )
 

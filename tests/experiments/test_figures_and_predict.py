@@ -8,7 +8,8 @@ import pytest
 from studies import TWO, main, runs
 
 from experiments import draw, gpu_check, paper, predict
-from experiments.running.study import Run, Study, write_json
+from experiments.running.streams import write_json
+from experiments.running.study import Run, Study
 from experiments.views import drawing as figures
 from experiments.views import tables, vgg_tables
 from experiments.views import vgg as vgg_figures
@@ -109,46 +110,23 @@ def fake_runs(scores, **config):
     return [Fake(v, a, **config) for v, a in scores.items()]
 
 
-PAPERS = {
-    "standard": 0.5, "batchnorm": 0.9, "noisy-batchnorm": 0.7, "noisy-standard": 0.1,
-    "l1": 0.91, "l2": 0.9, "linf": 0.89,
-}  # fmt: skip
-AT_HALF = {"standard": 0.1, "batchnorm": 0.8}
+def test_the_numbers_in_one_line_are_each_variants_mean_rate_by_rate():
+    runs = [Fake("standard", a, seed=i) for i, a in enumerate((0.5, 0.5, 0.8))]
+    runs += [Fake("batchnorm", 0.9, seed=i) for i in range(3)]
+    runs += fake_runs({"standard": 0.1, "batchnorm": 0.8}, lr=0.5)
+    assert vgg_tables.in_one_line(runs).startswith(
+        "Training accuracy, means over the seeds; at lr 0.1, 3 seeds: standard 0.60, batchnorm "
+        "0.90; at lr 0.5, 1 seed: standard 0.10, batchnorm 0.80. "
+    )
 
 
-def test_the_verdict_names_the_numbers_and_what_is_ahead_by_more_than_the_margin():
-    said = vgg_tables.make_verdict([*fake_runs(PAPERS), *fake_runs(AT_HALF, lr=0.5)])
-    start, _, rest = said.partition(": ")
-    assert start == "Verdict at lr 0.1, 1 seed, training accuracy"
-    assert rest.split("; ")[:2] == [
-        "batchnorm 0.90 is ahead of standard 0.50",
-        "batchnorm 0.80 is ahead of standard 0.10 at lr 0.5",
-    ]
-    assert "; batchnorm 0.90 and linf 0.89 lie within 0.02." in said
-    assert "; l1 0.91 and batchnorm 0.90 lie within 0.02;" in said
-
-
-def test_the_verdict_of_one_seed_decides_nothing_and_never_judges_the_paper():
-    said = vgg_tables.make_verdict(fake_runs(PAPERS))
-    assert said.endswith("One seed decides nothing; see experiments.claims.")
-    several = [run for seed in range(3) for run in fake_runs(PAPERS, seed=seed)]
-    assert vgg_tables.make_verdict(several).endswith("of the paper: experiments.claims.")
-    assert "seen" not in said and "\n" not in said
-
-
-def test_the_verdict_names_whichever_is_ahead():
-    swapped = {**PAPERS, "standard": 0.9, "batchnorm": 0.5}
-    said = vgg_tables.make_verdict(fake_runs(swapped))
-    assert "standard 0.90 is ahead of batchnorm 0.50" in said
-    assert "l2 0.90 is ahead of batchnorm 0.50" in said
-
-
-def test_the_verdict_says_where_seeds_overlap():
-    runs = [Fake("standard", a, seed=i) for i, a in enumerate((0.5, 0.5, 0.75))]
-    runs += [Fake("batchnorm", a, seed=i) for i, a in enumerate((0.7, 0.8, 0.9))]
-    assert "batchnorm 0.80 overlaps with standard 0.58" in vgg_tables.make_verdict(runs)
-    runs[2].accuracy = 0.6
-    assert "batchnorm 0.80 is ahead of standard 0.53" in vgg_tables.make_verdict(runs)
+def test_one_line_of_numbers_says_that_one_seed_decides_nothing():
+    once = fake_runs({"standard": 0.5, "batchnorm": 0.9})
+    alone = "One seed decides nothing; see experiments.claims."
+    assert vgg_tables.in_one_line(once).endswith(alone)
+    more = fake_runs({"standard": 0.5, "batchnorm": 0.9}, seed=1)
+    assert vgg_tables.in_one_line([*once, *more]).endswith("of the paper: experiments.claims.")
+    assert vgg_tables.in_one_line([*once, more[0]]).endswith(alone), "one of the two has one"
 
 
 def test_the_table_of_several_seeds_names_the_median_the_least_and_the_largest():
@@ -289,9 +267,9 @@ def test_each_file_of_a_figure_that_was_laid_out_is_drawn_once(tmp_path):
     assert len(drawn) == 2, "once for the PNG, once for the SVG"
 
 
-def test_the_verdict_leaves_out_runs_that_have_not_ended():
+def test_the_numbers_in_one_line_leave_out_runs_that_have_not_ended():
     ended, unfinished = fake_runs({"standard": 0.5}), fake_runs({"batchnorm": 0.4})
     for run in unfinished:
         run.result = None
-    assert "nothing to compare" in vgg_tables.make_verdict([*ended, *unfinished])
-    assert "no run has ended" in vgg_tables.make_verdict(unfinished)
+    assert "batchnorm" not in vgg_tables.in_one_line([*ended, *unfinished])
+    assert vgg_tables.in_one_line(unfinished) == "No run has ended."

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,30 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_run_continues_bit_for_bit(moment: str, whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "study"
-    assert killed(moment, *ONE, "--steps", STEPS, "--out", folder).returncode == SIGKILLED
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a test's study will be."""
+    return tmp_path / "study"
+
+
+def assert_goes_on(folder: Path, whole: Path) -> None:
+    """Continued, the study becomes what it is where nobody disturbed it."""
     assert main("--resume", folder) == 0
     assert_same_study(folder, whole)
+
+
+def assert_one_line(ended: subprocess.CompletedProcess, *words: str) -> None:
+    """It ended for bad luck, as for bad input: with one line, which says so."""
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    for word in words:
+        assert word in ended.stderr
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_continues_bit_for_bit(moment: str, whole: Path, folder: Path) -> None:
+    assert killed(moment, *ONE, "--steps", STEPS, "--out", folder).returncode == SIGKILLED
+    assert_goes_on(folder, whole)
     assert leftovers(folder) == []
 
 
@@ -43,12 +62,10 @@ def test_a_run_killed_at_its_syncs_continues_bit_for_bit(whole: Path, tmp_path: 
     for nth in (3, 6, 9, 12, 15):
         folder = tmp_path / f"sync{nth}"
         assert killed(f"before {nth}th sync", *ONE, "--steps", STEPS, "--out", folder).returncode
-        assert main("--resume", folder) == 0
-        assert_same_study(folder, whole)
+        assert_goes_on(folder, whole)
 
 
-def test_a_run_killed_again_and_again_continues_bit_for_bit(whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "study"
+def test_a_run_killed_again_and_again_continues_bit_for_bit(whole: Path, folder: Path) -> None:
     resume = ("--resume", folder)
     assert killed("amid 2nd metrics", *ONE, "--steps", STEPS, "--out", folder).returncode < 0
     assert killed("before rename of metrics.jsonl", *resume).returncode == SIGKILLED  # it is cut
@@ -56,29 +73,25 @@ def test_a_run_killed_again_and_again_continues_bit_for_bit(whole: Path, tmp_pat
     assert killed("before 2nd step", *resume).returncode == SIGKILLED
     assert killed("amid checkpoint", *resume).returncode == SIGKILLED
     assert leftovers(folder) != []
-    assert main(*resume) == 0
-    assert_same_study(folder, whole)
+    assert_goes_on(folder, whole)
     assert leftovers(folder) == []
 
 
 @pytest.mark.parametrize("moment", ["before 2nd run", "after 2nd run", "before drawing"])
 def test_a_study_killed_between_its_runs_continues(
-    moment: str, whole_of_two: Path, tmp_path: Path
+    moment: str, whole_of_two: Path, folder: Path
 ) -> None:
-    folder = tmp_path / "study"
     assert killed(moment, *TWO, "--steps", STEPS, "--out", folder).returncode == SIGKILLED
     untouched = runs(folder)[0].folder / "metrics.jsonl"
     before = untouched.stat().st_mtime_ns
-    assert main("--resume", folder) == 0
-    assert_same_study(folder, whole_of_two)
+    assert_goes_on(folder, whole_of_two)
     assert untouched.stat().st_mtime_ns == before, "a finished run was touched"
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_polite_signal_saves_says_how_to_go_on_and_exits_with_130(
-    name: str, whole_of_two: Path, tmp_path: Path
+    name: str, whole_of_two: Path, folder: Path
 ) -> None:
-    folder = tmp_path / "study"
     stopped = killed(f"{name}: before 5th step", *TWO, "--steps", STEPS, "--out", folder)
     assert stopped.returncode == 130
     assert f"--resume {folder}" in stopped.stdout
@@ -86,32 +99,27 @@ def test_a_polite_signal_saves_says_how_to_go_on_and_exits_with_130(
     assert len(runs(folder)) == 1
     (run,) = runs(folder)
     assert len(run.records("metrics")) == 5, "the step that was under way is finished and saved"
-    assert main("--resume", folder) == 0
-    assert_same_study(folder, whole_of_two)
+    assert_goes_on(folder, whole_of_two)
 
 
 def test_ctrl_c_in_the_last_step_of_a_run_stops_before_the_next(
-    whole_of_two: Path, tmp_path: Path
+    whole_of_two: Path, folder: Path
 ) -> None:
-    folder = tmp_path / "study"
     stopped = killed(f"SIGINT: before {STEPS}th step", *TWO, "--steps", STEPS, "--out", folder)
     assert stopped.returncode == 130
     assert [run.result is not None for run in runs(folder)] == [True]
-    assert main("--resume", folder) == 0
-    assert_same_study(folder, whole_of_two)
+    assert_goes_on(folder, whole_of_two)
 
 
 def test_a_second_ctrl_c_stops_at_once_and_loses_only_what_followed_the_checkpoint(
-    whole: Path, tmp_path: Path
+    whole: Path, folder: Path
 ) -> None:
-    folder = tmp_path / "study"
     stopped = killed("SIGINT+SIGINT: before 5th step", *ONE, "--steps", STEPS, "--out", folder)
     assert stopped.returncode == 130
     assert "last checkpoint" in stopped.stdout and f"--resume {folder}" in stopped.stdout
     assert stopped.stderr == ""
     assert len(runs(folder)[0].records("metrics")) == 3
-    assert main("--resume", folder) == 0
-    assert_same_study(folder, whole)
+    assert_goes_on(folder, whole)
 
 
 def test_ctrl_c_before_the_first_run_leaves_nothing(tmp_path: Path) -> None:
@@ -137,22 +145,18 @@ def test_raising_the_steps_equals_having_asked_for_more(
 
 
 def test_a_killed_raise_continues_to_the_raised_number_without_being_told(
-    whole: Path, tmp_path: Path
+    whole: Path, folder: Path
 ) -> None:
-    folder = tmp_path / "study"
     assert main(*ONE, "--steps", 4, "--out", folder) == 0
     raised = killed("before 3rd step", "--resume", folder, "--steps", STEPS)
     assert raised.returncode == SIGKILLED
     assert runs(folder)[0].result is None, "a run that goes on is not finished"
-    assert main("--resume", folder) == 0
-    assert_same_study(folder, whole)
+    assert_goes_on(folder, whole)
 
 
-def test_a_finished_study_can_be_resumed_and_nothing_changes(whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "study"
+def test_a_finished_study_can_be_resumed_and_nothing_changes(whole: Path, folder: Path) -> None:
     shutil.copytree(whole, folder)
-    assert main("--resume", folder) == 0
-    assert_same_study(folder, whole)
+    assert_goes_on(folder, whole)
 
 
 @pytest.fixture(scope="module")
@@ -170,30 +174,22 @@ DIVERGING = [*SMALL, "--variants", "standard", "--lr", "1e9", "--steps", "8"]
     "moment", ["before rename of result.json", "before rename of metrics.jsonl", "before 2nd step"]
 )
 def test_a_diverging_run_that_is_killed_ends_as_it_would_have(
-    moment: str, diverged: Path, tmp_path: Path
+    moment: str, diverged: Path, folder: Path
 ) -> None:
-    folder = tmp_path / "study"
     assert killed(moment, *DIVERGING, "--out", folder).returncode == SIGKILLED
-    assert main("--resume", folder) == 0
-    assert_same_study(folder, diverged)
+    assert_goes_on(folder, diverged)
 
 
 def test_a_full_disk_is_one_line_and_the_study_continues_afterwards(
-    whole: Path, tmp_path: Path
+    whole: Path, folder: Path
 ) -> None:
-    folder = tmp_path / "study"
     full = killed("files of 60000", *ONE, "--steps", STEPS, "--out", folder)
-    assert full.returncode == 2
-    assert len(full.stderr.splitlines()) == 1, full.stderr
-    assert "File too large" in full.stderr and f"--resume {folder}" in full.stderr
+    assert_one_line(full, "File too large", f"--resume {folder}")
     assert leftovers(folder) == []
-    assert main("--resume", folder) == 0
-    assert_same_study(folder, whole)
+    assert_goes_on(folder, whole)
 
 
 def test_a_disk_too_full_for_the_study_itself_leaves_nothing(tmp_path: Path) -> None:
     full = killed("files of 100", *ONE, "--steps", STEPS, "--out", tmp_path / "study")
-    assert full.returncode == 2
-    assert len(full.stderr.splitlines()) == 1, full.stderr
-    assert "can't be written" in full.stderr
+    assert_one_line(full, "can't be written")
     assert os.listdir(tmp_path) == []

@@ -115,7 +115,7 @@ def test_step_0_is_inside_every_panel(drawn):
 
 def test_variants_keep_their_colours(drawn):
     figure = drawn["landscape-variants-lr0.1"]
-    variants = [axes.get_title() for axes in figure.axes[:4]]
+    variants = [axes.get_title().replace("\n", "") for axes in figure.axes[:4]]
     assert variants == ["standard", "batchnorm", "noisy-standard", "l1"]
     for i, axes in enumerate(figure.axes):
         assert axes.lines[0].get_color() == COLOURS[variants[i % 4]]

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from studies import leftovers, runs
+from studies import leftovers, run_here, runs
 
 from experiments import learning_rates
 from experiments.learning_rates import Moments, Settings, ascending
@@ -32,14 +33,8 @@ TINY = [
 GRID = [*TINY, "--variants", "standard", "batchnorm", "--lr", "0.1", "0.05", "--steps", "5"]
 
 
-def main(*arguments: object) -> int:
-    return learning_rates.main([str(a) for a in arguments])
-
-
-def main_without_figures(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learning_rates_figures, "draw", lambda studies: None)
-        return main(*arguments)
+main = partial(run_here, learning_rates, learning_rates_figures, draw=True)
+main_without_figures = partial(run_here, learning_rates, learning_rates_figures)
 
 
 # What is run

@@ -10,22 +10,21 @@ import pytest
 from experiments import draw as draw_again
 from experiments import learning_rates
 from experiments.learning_rates import largest_stable
-from experiments.running.study import Run, Study, write_json
+from experiments.running.streams import write_json
+from experiments.running.study import Run, Study
 from experiments.views.learning_rates import diverged_and_other, divergence_figure, draw
-from experiments.views.learning_rates_tables import (
+from experiments.views.learning_rates_gains import gains, gains_table
+from experiments.views.learning_rates_outcomes import (
     Outcome,
     barrier,
     best_rate,
-    gains,
-    gains_table,
-    grid_table,
     largest,
     outcome,
     outcomes,
     outcomes_of,
     smallest_common_rate,
-    stable_table,
 )
+from experiments.views.learning_rates_tables import grid_table, stable_table
 from minibn.errors import DataError
 
 STEPS = 20

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from studies import ONE, SMALL, STEPS, TWO, assert_same_study, killed, main, runs, settings
 
 from experiments.paper import shown_layers
-from experiments.running.probes import FIRST, CovariateShift, Landscape, due, number, numbers
+from experiments.running.probes import FIRST_STEPS, CovariateShift, Landscape, due
 from experiments.running.recorders import Distributions
 from experiments.running.step import Step, Task, one_step
+from experiments.running.streams import read, written, written_number
 from experiments.running.study import Run
 from experiments.vgg.runs import load_data, network, sgd
 from minibn import grad, nn, ops, optim, to_numpy
@@ -45,7 +46,7 @@ def data() -> Dataset:
 
 @given(st.integers(0, 10_000), st.integers(1, 1000))
 def test_a_measurement_falls_on_each_multiple_and_on_some_of_the_first_steps(step, every):
-    early = step in FIRST and step < every
+    early = step in FIRST_STEPS and step < every
     assert due(step, every) == (step in range(0, step + 1, every) or early)
     assert due(0, every) and not due(step, 0)
 
@@ -59,11 +60,16 @@ def test_the_first_steps_of_a_training_are_seen_at_growing_intervals():
 @given(st.floats())
 def test_a_number_has_seven_digits_and_null_stands_for_what_is_not_finite(x):
     if math.isfinite(x):
-        assert number(x) == pytest.approx(x, rel=1e-6)
-        assert number(number(x)) == number(x)
+        assert written_number(x) == pytest.approx(x, rel=1e-6)
+        assert written_number(written_number(x)) == written_number(x)
     else:
-        assert number(x) is None
-    assert numbers(np.array([x, 1.0])) == [number(x), 1.0]
+        assert written_number(x) is None
+    assert written(np.array([x, 1.0])) == [written_number(x), 1.0]
+
+
+def test_whoever_reads_numbers_says_what_null_stands_for():
+    assert read(written([1.5, math.inf, math.nan]), math.inf).tolist() == [1.5, math.inf, math.inf]
+    assert np.isnan(read([None, math.nan, 2.0], math.nan)).tolist() == [True, True, False]
 
 
 def test_a_trained_run_has_its_walks_and_shifts_on_schedule(whole: Path) -> None:
@@ -122,11 +128,11 @@ def test_a_walks_line_is_a_probe_of_the_steps_batch_before_its_update(
             decay = {"weight_decay": SETTINGS.weight_decay}
             seen = probe(model, batch_of(*batch), r["step_sizes"], **decay)
             assert (r["loss"], r["gradient_norm"]) == (
-                number(seen.loss),
-                number(seen.gradient_norm),
+                written_number(seen.loss),
+                written_number(seen.gradient_norm),
             )
             for key in LISTS:
-                assert r[key] == numbers(getattr(seen, key)), key
+                assert r[key] == written(getattr(seen, key)), key
             assert (r["saturated"], r["at_ceiling"]) == (seen.saturated, seen.at_ceiling)
             weights = [p.data for p in model.parameters() if p.ndim > 1]
             penalty = SETTINGS.weight_decay / 2 * sum(float((w**2).sum()) for w in weights)
@@ -179,7 +185,7 @@ def test_the_drift_is_of_what_enters_the_layers_own_relu(whole: Path, data: Data
         units = distribution_shift(model, batch_of(*images), snapshot(model), updated, places)
         lines = [r for r in run.records("shift") if r["step"] == t]
         for unit, r in zip(units, lines, strict=False):
-            assert [r[key] for key in UNIT] == numbers(getattr(unit, key) for key in UNIT)
+            assert [r[key] for key in UNIT] == written(getattr(unit, key) for key in UNIT)
 
 
 def linear_step(run: Run, number: int = 0) -> Step:
@@ -203,7 +209,7 @@ def test_any_task_can_be_probed_in_its_own_loss_and_dtype(tmp_path: Path) -> Non
     step = linear_step(Run(tmp_path))
     seen = probe(step.model, step.batch, [1e-5, 3e-2], loss=step.task.loss)
     (walk,) = recorded(Landscape(1, (0.01, 30)), step, "landscape")
-    assert walk["losses"] == numbers(seen.losses) and walk["beta"] == numbers(seen.beta)
+    assert walk["losses"] == written(seen.losses) and walk["beta"] == written(seen.beta)
     first, second = recorded(CovariateShift(1, ["", "b"]), linear_step(Run(tmp_path)), "shift")
     assert "std" not in first and second["std"] > 0 and second["l2"] > 0 == first["l2"]
 

@@ -7,7 +7,7 @@ import pytest
 import synthetic
 
 from experiments import paper
-from experiments.running.study import write_json
+from experiments.running.streams import write_json
 from experiments.views import probe_tables, series
 from experiments.views import shift as shift_figures
 from experiments.views.drawing import COLOURS
@@ -56,7 +56,14 @@ def test_a_row_a_rate_shows_accuracy_l2_and_cosine_of_the_papers_two_layers(stud
     axes = np.array(drawn["shift"].axes).reshape(2, 5)
     assert [row[0].get_ylabel().splitlines()[0] for row in axes] == ["lr 0.1", "lr 0.01"]
     titles = [panel.get_title() for panel in axes[0]]
-    assert titles == ["training accuracy", "layer 5", "layer 10", "layer 5", "layer 10"]
+    assert titles == [
+        "training accuracy",
+        *(
+            f"layer {layer}\n{shift_figures.MEASURES[measure]}"
+            for measure in ("l2", "cosine")
+            for layer in (5, 10)
+        ),
+    ]
     assert [panel.get_yscale() for panel in axes[0]] == ["linear", "log", "log", "linear", "linear"]
     for panel in axes.flat:
         assert [line.get_color() for line in panel.lines[:2]] != []
@@ -92,7 +99,8 @@ def test_a_shallower_network_shows_layers_of_the_same_relative_depth(tmp_path):
     assert shift_figures.shown([run]) == {3: 5, 6: 10}
     with synthetic.kept(shift_figures) as figures:
         shift_figures.over_steps([run], tmp_path)
-    assert figures["shift"].axes[1].get_title() == "layer 3 (as deep as the paper's 5)"
+    title = figures["shift"].axes[1].get_title()
+    assert title.startswith("layer 3\n(as deep as the paper's 5)\n")
 
 
 def test_every_layer_is_shown_and_what_has_no_value_is_left_out(study, drawn):

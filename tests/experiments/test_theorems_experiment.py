@@ -7,16 +7,19 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from studies import run_here
 
 from experiments import draw, theorems
 from experiments.running.session import preset
 from experiments.running.study import Run, Study
-from experiments.theorems import NORMS, QUICK, TASK, Settings, check, network
-from experiments.theorems_records import HEADS, due
+from experiments.theorems import NORMS, TASK, network
+from experiments.theory.records import HEADS, due
+from experiments.theory.settings import QUICK, Settings, check
 from experiments.views import theorems as theorems_figures
 from experiments.views.theorems_tables import EXACT, ORDERED, TARGET
 from minibn import checkpoint
@@ -44,16 +47,11 @@ sys.exit(theorems.main(sys.argv[1:]))
 """
 
 
-def main(*arguments: object, draw: bool = False) -> int:
-    """The experiment in this process, without its figure unless asked for: that takes seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not draw:
-            patch.setattr(theorems_figures, "draw", lambda studies: None)
-        return theorems.main([str(a) for a in arguments])
+main = partial(run_here, theorems, theorems_figures)
 
 
 def killed(moment: str, *arguments: object) -> subprocess.CompletedProcess:
-    """The same in a process of its own, to which something happens at `moment` (see killed.py)."""
+    """`main` in a process of its own, to which something happens at `moment` (see killed.py)."""
     here = Path(__file__).parent
     command = [sys.executable, "-W", "error", "-c", KILL, here, moment, *arguments]
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300)

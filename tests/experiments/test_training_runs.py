@@ -26,7 +26,8 @@ from threadpoolctl import threadpool_info
 
 from experiments.running import training
 from experiments.running.carry_out import Plan
-from experiments.running.study import Run, Study, environment, write_json
+from experiments.running.streams import write_json
+from experiments.running.study import Run, Study, environment
 from experiments.running.training import Progress, clock, one_step, train
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg.runs import load_data, network, sgd

@@ -8,6 +8,7 @@ import pytest
 import synthetic
 
 from experiments import paper
+from experiments.linear.settings import VARIANTS as LINEAR
 from experiments.vgg.settings import VARIANTS
 from experiments.views import accuracy as accuracy_figures
 from experiments.views import distributions as distribution_figures
@@ -183,8 +184,10 @@ def test_the_colours_of_before_are_as_they_were():
     assert list(figures.COLOURS.items())[:4] == [*first.items(), *second.items()]
 
 
-def test_every_variant_has_a_colour_and_stands_in_a_figure_of_its_family():
+def test_every_variant_has_a_colour_of_its_own_and_stands_in_a_figure_of_its_family():
     assert set(figures.COLOURS) == set(VARIANTS)
+    assert set(LINEAR) <= set(figures.COLOURS), "the deep linear network's"
+    assert len(set(figures.COLOURS.values())) == len(VARIANTS)
     families = [v for family in accuracy_figures.FAMILIES.values() for v in family]
     assert sorted([*families, *accuracy_figures.BESIDE]) == sorted(VARIANTS)
 

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.running import session
 from experiments.running.carry_out import Plan
 from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.running.settings import SharedSettings, check_shared
 from minibn.nn.init import glorot_normal, glorot_uniform
 
 # The name of a variant -> its norm. Noise has no place in a network that isolates what isn't noise.
@@ -44,12 +44,16 @@ LARGEST = 10**9  # numbers: beyond what any machine trains
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The paper's settings by default; what it does not say is marked as our choice."""
+class Settings(SharedSettings):
+    """The paper's settings by default; what it does not say is marked as our choice. Arrays this
+    small are no work for a GPU."""
 
     quick: bool = setting(False, "fewer steps: the findings in two minutes")
-    # The paper does not say where; arrays this small are no work for a GPU.
-    backend: str = setting("numpy", f"where arrays live: {', '.join(session.BACKENDS)}")
+    steps: int = setting(10_000, "updates per run")
+    seed: tuple[int, ...] = setting((0,), "root seeds of the weights, of x and of A")
+    checkpoint_every: int = setting(1000, "steps between checkpoints")
+    # Products of 1000×10 by 10×10 gain nothing from a second thread.
+    threads: int | None = setting(1, "threads of kernels and BLAS", kind=int)
     # "k = 25 layers", "A ∈ R^10×10", "a dataset of size 1000"
     depth: int = setting(25, "layers")
     width: int = setting(10, "units of every layer")
@@ -75,12 +79,6 @@ class Settings:
         ("standard", "batchnorm"), "what to train at the other rates"
     )
     lr: tuple[float, ...] = setting((1e-6, 1e-7), "learning rates")
-    steps: int = setting(10_000, "updates per run")
-    seed: tuple[int, ...] = setting((0,), "root seeds of the weights, of x and of A")
-    out: str | None = setting(None, "the study's folder (default: runs/deep_linear/TIME)", kind=str)
-    resume: str | None = setting(
-        None, "continue the study in this folder; only --steps may be raised", kind=str
-    )
     # "[1/100, 30] × step size"; the points between are read off Fig. 11b.
     probe_every: int = setting(
         50, "steps between walks along the gradient (Figs. 10, 11b, 13); 0: none"
@@ -98,12 +96,9 @@ class Settings:
         500, "steps between measurements of the Hessian: along the gradient, largest eigenvalues, "
         "trace; 0: none. One costs about forty training steps",
     )  # fmt: skip
-    record_every: int = setting(50, "steps between records of the activations' distributions")
-    checkpoint_every: int = setting(1000, "steps between checkpoints")
-    # Products of 1000×10 by 10×10 gain nothing from a second thread.
-    threads: int | None = setting(1, "threads of kernels and BLAS", kind=int)
-    kernels: str = setting("fast", "how ops run on NumPy: fast, lean or reference")
-    force: bool = setting(False, "with --resume: accept other threads or kernels")
+    record_every: int = setting(
+        50, "steps between records of the activations' distributions, at least 1"
+    )
 
 
 # As far as the paper's first point of each loss curve.
@@ -112,7 +107,7 @@ QUICK = {"steps": 1000, "probe_every": 100, "shift_every": 200, "checkpoint_ever
 
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
-    session.check_shared(s, plans(s))
+    check_shared(s, plans(s))
     one_of("--init", s.init, tuple(INITS))
     for name in ("variants", "variants_elsewhere"):
         for variant in getattr(s, name):

@@ -24,6 +24,7 @@ import numpy as np
 
 from experiments.running.recorders import Recorder
 from experiments.running.step import Step
+from experiments.running.streams import written_number
 from minibn import ops, to_numpy
 from minibn.analysis import theorems
 from minibn.analysis.units import Sides, Units, dot, units_at, weight_gradients
@@ -36,8 +37,7 @@ HEADS = ("tanh", "product", "convex")
 
 
 def number(x: Any) -> float | None:
-    """Four digits of it; None if it is not finite."""
-    return float(f"{float(x):.4g}") if math.isfinite(float(x)) else None
+    return written_number(x, digits=4)
 
 
 def identities(u: Units, curvature: theorems.Curvature) -> list[Sides]:

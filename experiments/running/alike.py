@@ -1,0 +1,55 @@
+"""Which studies may stand in one table or figure: those that trained the same on the same data.
+
+They may differ in what is compared (variants, rates, seeds), in where and how the runs were
+carried out, and in how often was measured. All other settings make the scale of a study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from experiments.running.study import Run, Study
+from minibn.errors import DataError
+
+COMPARED = ("variants", "variants_elsewhere", "lr", "seed")
+CARRIED_OUT = ("quick", "backend", "data_dir", "threads", "kernels", "checkpoint_every")
+MEASURED = (
+    "eval_every",
+    "record_every",
+    "probe_every",
+    "probe_directions",
+    "shift_every",
+    "curvature_every",
+    "measure_every",
+    "moments_steps",
+)
+FREE = frozenset((*COMPARED, *CARRIED_OUT, *MEASURED))
+
+
+def scale(study: Study, free: Collection[str] = ()) -> dict[str, Any]:
+    """The settings that must be those of every study beside it. free: more that may differ."""
+    return {k: v for k, v in study.settings.items() if k not in FREE and k not in free}
+
+
+def require_alike(studies: Sequence[Study], free: Collection[str] = ()) -> None:
+    """Raise DataError unless the studies, all of one kind, have one scale, and saw the same data:
+    all VGG runs the same, elsewhere those of one seed, for the data may be drawn with it."""
+    first, *others = studies
+    ours = scale(first, free)
+    for other in others:
+        theirs = scale(other, free)
+        for key in sorted({*ours, *theirs}):
+            if ours.get(key) != theirs.get(key):
+                raise DataError(
+                    f"{other.folder} has {key} {theirs.get(key)}, {first.folder} {ours.get(key)}: "
+                    "tables and figures compare like with like. Take them apart."
+                )
+    saw: dict[int | None, Run] = {}
+    for run in (run for study in studies for run in study.runs()):
+        of = saw.setdefault(None if first.kind == "vgg_cifar" else run.config["seed"], run)
+        if run.config["data_fingerprint"] != of.config["data_fingerprint"]:
+            raise DataError(
+                f"{run.folder} saw other data than {of.folder}: tables and figures compare like "
+                "with like. Take them apart."
+            )

@@ -1,0 +1,106 @@
+"""What the files of a study are made of: JSON objects, and streams of lines, each with its step.
+
+JSON has no infinity: a number that is not finite is written as null, and whoever reads it says what
+null shall be.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minibn import checkpoint
+from minibn.errors import DataError
+
+
+def read_json(path: Path, *needed: str) -> dict[str, Any]:
+    """The JSON object of a file. Raises DataError, in one line, if it can't be read or lacks a
+    key that is needed."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no JSON object")
+        if missing := [key for key in needed if key not in content]:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{path} can't be read: {error}. Restore it, or start a new --out."
+        ) from None
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    checkpoint.write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+class Stream:
+    """A file of JSON lines, each with its "step". Appends are buffered until `flush`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines: list[str] = []
+
+    def append(self, record: dict[str, Any]) -> None:
+        self._lines.append(json.dumps(record) + "\n")
+
+    def flush(self) -> None:
+        """Bring the lines to disk: before a checkpoint, so that it never promises more."""
+        if self._lines:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(self._lines))
+                file.flush()
+                os.fsync(file.fileno())
+            self._lines = []
+
+    def cut(self, steps: int) -> None:
+        """Drop what is not yet written, lines of step `steps` or later, and half a last line."""
+        self.keep(lambda record: record["step"] < steps)
+
+    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop what is not yet written, lines that are not wanted, and half a last line."""
+        self._lines = []
+        if self.path.exists():
+            kept = [json.dumps(r) + "\n" for r in read_lines(self.path) if wanted(r)]
+            checkpoint.write_text(self.path, "".join(kept))
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a stream; an incomplete last line, left by a kill, is passed over."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                try:
+                    record = json.loads(line)
+                    record["step"] + 0
+                except (ValueError, TypeError, KeyError):
+                    raise DataError(
+                        f"{path} is damaged: {line[:60]!r} is no record of a step. "
+                        f"Restore it, or delete {path.parent} and train that run again."
+                    ) from None
+                yield record
+
+
+def written_number(x: Any, digits: int = 7) -> float | None:
+    """A number as a record holds it: so many digits; None (null) if it is not finite."""
+    x = float(x)
+    return float(f"{x:.{digits}g}") if math.isfinite(x) else None
+
+
+def written(values: Iterable[Any]) -> list[float | None]:
+    """Numbers as a record holds them."""
+    return [written_number(x) for x in values]
+
+
+def read(values: Sequence[float | None], null: float) -> np.ndarray:
+    """The numbers of a record as floats. null: what stands for those that were not finite or not
+    defined, which the file has as null (or NaN): infinity, say, for a loss, NaN for a cosine."""
+    found = np.array([np.nan if x is None else x for x in values], np.float64)
+    return np.where(np.isnan(found), null, found)
