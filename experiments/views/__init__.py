@@ -4,6 +4,7 @@ vgg, deep_linear, theorems, learning_rates    one kind of study each: `draw(stud
 accuracy, distributions, shift, landscape, gradient_change, curvature    figures of VGG studies
 deep_linear_walks                             figures of walks along the gradient, deep linear
 ..._tables                                    numbers beside the paper's, and small summaries
+learning_rates_outcomes, ..._gains            how runs over a grid of rates ended, and who gains
 tables                                        what these share
 series                                        runs -> curves over seeds
 drawing                                       colours, style, files

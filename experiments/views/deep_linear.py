@@ -25,7 +25,7 @@ from experiments.views.deep_linear_tables import (
     in_one_line,
     make_tables,
     require_alike,
-    shown_layers,
+    shift_layers,
     summary,
 )
 from experiments.views.drawing import (
@@ -159,7 +159,7 @@ def _rank_levels(row: Sequence[Any], losses: Sequence[float]) -> Any:
 def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path]:
     """Fig. 3b: standard and batchnorm, a row a rate."""
     found = [g for g in groups if g.records("shift") and g.variant in PAIR]
-    rates, layers = by_rate(found), shown_layers(depth)
+    rates, layers = by_rate(found), shift_layers(depth)
     if not found:
         return []
     plt = pyplot()

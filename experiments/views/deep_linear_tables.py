@@ -155,7 +155,7 @@ def landscape_table(groups: Sequence[Group]) -> str:
     return table(head, rows, note)
 
 
-def shown_layers(depth: int) -> dict[int, int]:
+def shift_layers(depth: int) -> dict[int, int]:
     """Layer -> the paper's layer of Fig. 3b that lies as deep."""
     of = paper.DEEP_LINEAR_LAYERS
     return {paper.same_depth(k, of, depth): k for k in paper.DEEP_LINEAR_SHIFT_LAYERS}
@@ -165,7 +165,7 @@ def shift_table(groups: Sequence[Group]) -> str:
     rows = []
     for group in groups:
         depth = group.runs[0].config["settings"]["depth"]
-        for layer, k in shown_layers(depth).items() if group.records("shift") else ():
+        for layer, k in shift_layers(depth).items() if group.records("shift") else ():
             l2, cosine = paper.DEEP_LINEAR_SHIFT.get((group.variant, group.lr, k), (None, None))
             cells = [
                 as_deep(layer, k),
@@ -216,7 +216,7 @@ def in_one_line(groups: Sequence[Group]) -> str:
 def _shift_as_deep(group: Group, k: int) -> list[float]:
     """The median l2 of the layer that lies as deep as the paper's layer k, for each seed."""
     depth = group.runs[0].config["settings"]["depth"]
-    layer = next(ours for ours, theirs in shown_layers(depth).items() if theirs == k)
+    layer = next(ours for ours, theirs in shift_layers(depth).items() if theirs == k)
     return medians(group, layer, "l2") if group.records("shift") else []
 
 

@@ -191,7 +191,7 @@ def plain_numbers(axes: Any) -> None:
 
 def _in_words(tick: float) -> str:
     """5000, but 10⁶ and 2·10⁶."""
-    if tick == 0 or 1e-3 < abs(tick) < 1e5:
+    if tick == 0 or 0.99e-4 < abs(tick) < 1e5:
         return f"{tick:g}"
     factor, power = f"{tick:.1e}".split("e")
     factor = factor.removesuffix(".0")

@@ -183,7 +183,7 @@ def divergence_figure(runs: Sequence[Run], found: Sequence[Outcome], folder: Pat
     grid[1, 0].set_ylabel("variance of a unit")
     handles = grid[0, 0].get_legend_handles_labels()[0]
     title = (
-        f"what the layers put out, before any norm; lr {bad.config['lr']:g}, seed "
+        f"What the layers put out, before any norm; lr {bad.config['lr']:g}, seed "
         f"{bad.config['seed']}\nmean over a layer's units; layers: convolutions, then linear"
     )
     legend_below(figure, handles, title)

@@ -220,8 +220,8 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
             handles.append(entry(PAPERS, **style))
         title = (
             f"Covariate shift of every layer from a step to the next, lr {lr:g} "
-            f"({middle_of(groups)})\nby definition, layer 1 has l2 = 0, and behind a BatchNorm "
-            "mean and variance are beta and gamma²"
+            f"({middle_of(groups)})\nzeros, as of layer 1 by definition or of a dead network, are "
+            "not drawn; behind a BatchNorm mean and variance are beta and gamma²"
         )
         legend_below(figure, handles, title, columns=5)
         paths.append(save(figure, folder, f"shift-layers-lr{lr:g}"))

@@ -54,7 +54,7 @@ def test_drawing_from_the_command_line_names_the_figures_and_gives_the_same_byte
     studies = [str(whole_of_two), str(whole)]
     assert draw.main([*studies, "--out", str(tmp_path / "again")]) == 0
     said = capsys.readouterr().out
-    assert "Verdict at lr 0.05" in said
+    assert "means over the seeds; at lr 0.05, 1 seed: standard " in said
     for name in ("accuracy", "distributions", "drift"):
         assert f"{name}.png" in said
     for file in ("figures/accuracy.svg", "figures/drift.svg", "summary.json", "table.md"):
