@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.running.alike import require_alike
 from experiments.running.command_line import UsageError, parse, report, setting
 from experiments.running.session import BEFORE_KERNELS
 from experiments.running.study import Run, Study
 from experiments.views.drawing import COLOURS, pyplot, save, smooth
-from experiments.views.vgg_tables import final_train, require_alike
+from experiments.views.vgg_tables import final_train
 from minibn import checkpoint
 from minibn.errors import DataError
 

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
+from experiments.running.alike import require_alike
 from experiments.running.study import Run, Study
 from experiments.views import curvature, deep_linear_walks
 from experiments.views.deep_linear_tables import (
     in_one_line,
     make_tables,
-    require_alike,
     shift_layers,
     summary,
 )
@@ -73,7 +73,7 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     groups = grouped(run for run in runs if run.records("metrics"))
     if not groups:
         raise DataError(f"{studies[0].folder} has no run with results yet.")
-    require_alike(studies)
+    require_alike(studies, free=("steps",))  # curves may be of different lengths
     tables, line = make_tables(groups), in_one_line(groups)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(out / "table.md", "\n\n".join([*tables, line]) + "\n")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.study import Run, Study
+from experiments.running.study import Run
 from experiments.views.landscape import LOSS
 from experiments.views.probe_tables import ends, median_of
 from experiments.views.series import Group, over_training, spread
@@ -23,28 +23,12 @@ from experiments.views.tables import (
     JUDGED,
     as_deep,
     count_of_seeds,
-    require_same,
     seconds,
     short,
     table,
 )
 
 WINDOW = 50
-SAME = (
-    "depth",
-    "width",
-    "samples",
-    "target_std",
-    "loss_scale",
-    "init",
-    "norm_output",
-    "fixed_affine",
-)
-
-
-def require_alike(studies: Sequence[Study]) -> None:
-    """Raise DataError unless the studies are of one network and problem."""
-    require_same(studies, SAME)
 
 
 def loss_at(run: Run, step: int) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.running.alike import require_alike
 from experiments.running.streams import write_json
 from experiments.running.study import Run, Study
 from experiments.views.drawing import (
@@ -46,7 +47,6 @@ from experiments.views.learning_rates_tables import (
 )
 from experiments.views.series import Curve, draw_curve, line_width, over_seeds, without_copies
 from experiments.views.tables import CHANCE
-from experiments.views.vgg_tables import require_alike
 from minibn import checkpoint
 from minibn.errors import DataError
 

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.running.study import Run, Study
+from experiments.running.study import Run
 from minibn import checkpoint
-from minibn.errors import DataError
 
 CLASSES = 10  # of both data sets of the VGG trainings
 CHANCE = 1 / CLASSES
@@ -20,18 +19,6 @@ JUDGED = (
     "One seed decides nothing; see experiments.claims.",
     "What that says of the paper: experiments.claims.",
 )
-
-
-def require_same(studies: Sequence[Study], settings: Sequence[str]) -> None:
-    """Raise DataError unless these settings are the same in all of the studies."""
-    first = studies[0]
-    for study in studies[1:]:
-        for key in settings:
-            if study.settings[key] != first.settings[key]:
-                raise DataError(
-                    f"{study.folder} has {key} {study.settings[key]}, {first.folder} "
-                    f"{first.settings[key]}: figures compare like with like. Draw them apart."
-                )
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> str:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import paper
+from experiments.running.alike import require_alike
 from experiments.running.study import Run, Study
 from experiments.views import accuracy as accuracy_figures
 from experiments.views import curvature as curvature_figures
@@ -35,7 +36,6 @@ from experiments.views.vgg_tables import (
     drift_table,
     in_one_line,
     make_table,
-    require_alike,
     summary,
 )
 from minibn import checkpoint

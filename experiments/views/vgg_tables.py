@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.study import Run, Study
+from experiments.running.study import Run
 from experiments.views import probe_tables
 from experiments.views.drawing import smooth
 from experiments.views.series import grouped, main_rate, spread
@@ -17,18 +17,12 @@ from experiments.views.tables import (
     JUDGED,
     as_deep,
     count_of_seeds,
-    require_same,
     seconds,
     table,
 )
 
 LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
 POINTS, WALKS = 900, 400  # of all runs together in a summary, which is to stay a small file
-
-
-def require_alike(studies: Sequence[Study]) -> None:
-    """Raise DataError unless the studies are of one network, data set and length."""
-    require_same(studies, ("model", "width", "head", "data", "batch_size", "steps"))
 
 
 def final_train(run: Run) -> float:

@@ -310,7 +310,7 @@ def test_studies_are_drawn_together_and_runs_in_both_count_once(
 def test_studies_of_different_lengths_are_not_drawn_together(tmp_path: Path) -> None:
     one, two = a_study(tmp_path / "one"), a_study(tmp_path / "two", steps=STEPS + 1)
     written(one.folder, ("standard", 0.1, 0))
-    with pytest.raises(DataError, match="figures compare like with like"):
+    with pytest.raises(DataError, match="like with like"):
         draw([one, two])
 
 
