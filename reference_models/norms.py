@@ -7,7 +7,8 @@ The paper (Santurkar et al. 2018, section 3.3) gives its l_p norms in words. "l1
 take them literally; the other readings of `minibn.ops.lp_norm` have names, too:
 
     l1-centred, linf-centred            the norm of x - mu instead of x (l2-centred: BatchNorm)
-    l2-mean-of-norm, linf-mean-of-norm  ‖x‖_p / M instead of (Σ |x|^p / M)^(1/p), for l1 the same
+    l2-mean-of-norm, linf-mean-of-norm  ‖x‖_p / M instead of (Σ |x|^p / M)^(1/p): outputs are
+                                        M^(1 - 1/p) times as large (for l1 the same)
 """
 
 from __future__ import annotations

@@ -37,7 +37,14 @@ VARIANTS = {
     "layernorm": "layer",
     "groupnorm": "group",
     "rmsnorm": "rms",
+    "weightstandardisation": "weight",
+    "groupnorm-weightstandardisation": "group+weight",
     "frozen-batchnorm": "frozen",
+    # Other readings of the paper's words on l_p norms: see reference_models/norms.py.
+    "l1-centred": "l1-centred",
+    "linf-centred": "linf-centred",
+    "l2-mean-of-norm": "l2-mean-of-norm",
+    "linf-mean-of-norm": "linf-mean-of-norm",
 }
 INITS = {"glorot_uniform": glorot_uniform, "glorot_normal": glorot_normal}
 LARGEST = 10**9  # numbers: beyond what any machine trains

@@ -32,6 +32,11 @@ VARIANTS = {
     "weightstandardisation": ("weight", False),
     "groupnorm-weightstandardisation": ("group+weight", False),
     "frozen-batchnorm": ("frozen", False),
+    # Other readings of the paper's words on l_p norms: see reference_models/norms.py.
+    "l1-centred": ("l1-centred", False),
+    "linf-centred": ("linf-centred", False),
+    "l2-mean-of-norm": ("l2-mean-of-norm", False),
+    "linf-mean-of-norm": ("linf-mean-of-norm", False),
 }
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1 and 2
 

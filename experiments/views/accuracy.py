@@ -47,6 +47,7 @@ FAMILIES = {
         "layernorm", "groupnorm", "instancenorm", "rmsnorm", "weightstandardisation",
         "groupnorm-weightstandardisation", "frozen-batchnorm",
     ),
+    "lp-readings": ("l1-centred", "linf-centred", "l2-mean-of-norm", "linf-mean-of-norm"),
 }  # fmt: skip
 MOST = 6  # curves of ours among which the paper's are still legible
 
