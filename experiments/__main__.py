@@ -10,10 +10,11 @@ from experiments.catalogue import EXPERIMENTS, TOOLS
 def main() -> int:
     """Print the list. Returns the exit code."""
     wide = max(len(entry.name) for entry in (*EXPERIMENTS, *TOOLS))
+    columns = max(len(entry.figures) for entry in EXPERIMENTS)
     print("Experiments: python -m experiments.NAME [--quick] [--help]\n")
     for entry in EXPERIMENTS:
-        print(f"  {entry.name:{wide}}  {entry.figures:24}  {entry.what}")
-        print(f"  {'':{wide}}  {'':24}  cost: {entry.cost}\n")
+        print(f"  {entry.name:{wide}}  {entry.figures:{columns}}  {entry.what}")
+        print(f"  {'':{wide}}  {'':{columns}}  cost: {entry.cost}\n")
     print("All of them: python -m experiments.reproduce --scale quick|cpu|paper\n")
     print("Tools: python -m experiments.NAME\n")
     for entry in TOOLS:

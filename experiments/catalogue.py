@@ -46,7 +46,7 @@ EXPERIMENTS = (
     Entry(
         "deep_linear",
         "Figs. 3b, 5b, 9, 10, 11b, 13",
-        "the 25-layer linear network, with every norm: loss, landscape, covariate shift",
+        "the 25-layer linear network, BatchNorm and l_p norms: loss, landscape, covariate shift",
         "--quick below 2 min; the paper's own scale in a few minutes a run",
     ),
     Entry(

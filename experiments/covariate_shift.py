@@ -28,12 +28,14 @@ from experiments.vgg import settings as vgg_settings
 class Settings(vgg_settings.Settings):
     """Those of all VGG trainings, with other defaults."""
 
-    variants: tuple[str, ...] = setting(("standard", "batchnorm"), "what to train")
+    variants: tuple[str, ...] = setting(
+        ("standard", "batchnorm"), f"what to train: {', '.join(vgg_settings.VARIANTS)}"
+    )
     # The rows of Fig. 3a.
     lr: tuple[float, ...] = setting((0.1, 0.01), "learning rates; each variant is trained at each")
     # The paper draws a point each 100 steps.
     shift_every: int = setting(
-        100, "steps between measurements of covariate shift (and some early)"
+        100, "steps between measurements of covariate shift (and some early); 0: none"
     )
 
 

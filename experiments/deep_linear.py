@@ -73,12 +73,14 @@ def recorded_layers(depth: int) -> dict[int, int]:
 
 def recorders(s: Settings, seed: int) -> list[Recorder]:
     """What is measured on the way; each writes nothing where its interval is 0."""
-    return [
+    found: list[Recorder] = [
         Landscape(s.probe_every, s.probe_sizes, seed=seed),
         CovariateShift(s.shift_every, [f"linear{k + 1}" for k in range(1, s.depth)]),
         Curvature(s.curvature_every),
-        Activations(recorded_layers(s.depth), s.record_every, units=1, seed=seed),
     ]
+    if s.record_every:
+        found.append(Activations(recorded_layers(s.depth), s.record_every, units=1, seed=seed))
+    return found
 
 
 def run(s: Settings, folder: Run, plan: Plan) -> dict[str, Any]:
@@ -98,7 +100,7 @@ def run(s: Settings, folder: Run, plan: Plan) -> dict[str, Any]:
 
 
 def seconds_a_step(s: Settings, plan: Plan) -> float:
-    """Of ten steps of a throw-away copy, with what is measured on the way."""
+    """Of ten steps of a throw-away copy, and its share of the walks and of covariate shift."""
     model, data, of = network(s, plan.variant, plan.seed), problem(s, plan.seed), task(s)
     optimizer = optim.SGD(model.parameters(), plan.lr)
     with np.errstate(all="ignore"):  # a rate may be too large: training will say so

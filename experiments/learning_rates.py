@@ -7,10 +7,11 @@ is trained shortly at each rate of a geometric grid, with several seeds. The stu
 
     the largest rate that does not diverge, and the largest that learns
     the accuracy over the grid; the best, and how much of the gain is there at equal rate already
-    mean and variance of each layer's output in the last steps before a loss is not finite
+    mean and variance of each layer's output in the last steps before a loss is not finite (if
+    that is within the first --moments-steps)
 
-by the definitions in learning_rates_outcomes.py. Above a rate at which every seed of a variant
-diverged, that variant is not run.
+by the definitions in views/learning_rates_outcomes.py. Above a rate at which every seed of a
+variant diverged, that variant is not run.
 
     python -m experiments.learning_rates --quick
     python -m experiments.learning_rates --backend cupy
@@ -41,11 +42,9 @@ from experiments.running.study import Run, Study
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg import settings as vgg_settings
 from experiments.views import learning_rates as learning_rates_figures
-from experiments.views.learning_rates_outcomes import barrier, largest_stable
+from experiments.views.learning_rates_outcomes import barrier
 from minibn import nn, to_numpy
 from minibn.tape import value
-
-__all__ = ["Settings", "largest_stable", "main"]
 
 KIND = "learning_rates"
 

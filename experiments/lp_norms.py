@@ -29,10 +29,13 @@ class Settings(vgg_settings.Settings):
     """Those of all VGG trainings, with other defaults."""
 
     variants: tuple[str, ...] = setting(
-        ("standard", "batchnorm", "l1", "l2", "linf"), "what to train"
+        ("standard", "batchnorm", "l1", "l2", "linf"),
+        f"what to train: {', '.join(vgg_settings.VARIANTS)}",
     )
     # The paper draws a point each 100 steps.
-    probe_every: int = setting(100, "steps between walks along the gradient (and some early)")
+    probe_every: int = setting(
+        100, "steps between walks along the gradient (and some early); 0: none"
+    )
 
 
 QUICK = {**vgg_cifar.QUICK, "steps": 300, "probe_every": 20}

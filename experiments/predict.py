@@ -67,7 +67,10 @@ def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Datas
     if data_dir:
         settings = dataclasses.replace(settings, data_dir=data_dir)
     if not run.checkpoint_path.exists():
-        raise DataError(f"{run.folder} has no checkpoint yet. Train it first, or choose another.")
+        raise DataError(
+            f"{run.folder} has no checkpoint yet, or was one of learning_rates, which keeps none. "
+            "Train it first, or choose another."
+        )
     manifest, states = checkpoint.load(run.checkpoint_path)
     data = load_data(settings)
     if data.fingerprint != config["data_fingerprint"]:

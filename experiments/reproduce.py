@@ -32,6 +32,7 @@ from experiments.running.command_line import (
     parse,
     report,
     setting,
+    shown,
 )
 from experiments.running.session import FREE, preset, stored
 from experiments.running.settings import BACKENDS
@@ -57,7 +58,7 @@ class Settings:
     out: str = setting("runs/reproduce", "folder of all studies, figures and the table")
     # Narrow networks gain less from a second thread than from a second process.
     jobs: int | None = setting(
-        None, "studies at once (default: the cores at scales quick and cpu, 1 at scale paper)",
+        None, "studies at once (default: 1 at scale paper, else MINIBN_NUM_THREADS or all cores)",
         kind=int,
     )  # fmt: skip
 
@@ -225,7 +226,7 @@ def views(folder: Path, done: Sequence[Job]) -> list[Job]:
 
 
 def spent(folder: Path, done: Sequence[Job]) -> str:
-    """What the studies took, by what their clocks said in each sitting."""
+    """What the studies took, by their clocks in each sitting, up to each run's last checkpoint."""
     seconds = {
         job.name: sum(
             record["seconds"]
@@ -235,7 +236,7 @@ def spent(folder: Path, done: Sequence[Job]) -> str:
         for job in done
     }
     lines = [f"{name}: {clock(taken)}" for name, taken in seconds.items()]
-    return "\n".join([*lines, f"All: {clock(sum(seconds.values()))}, one study after another."])
+    return "\n".join([*lines, f"All: {clock(sum(seconds.values()))} of the studies' own time."])
 
 
 def check(s: Settings) -> None:
@@ -244,6 +245,8 @@ def check(s: Settings) -> None:
     one_of("--backend", s.backend, BACKENDS)
     for seed in s.seed:
         at_least("--seed", seed, 0)
+    if len(set(s.seed)) < len(s.seed):
+        raise UsageError(f"--seed names something twice: {shown(s.seed)}.")
     if s.jobs is not None:
         at_least("--jobs", s.jobs, 1)
 

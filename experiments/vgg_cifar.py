@@ -10,7 +10,7 @@ A VGG network trained with plain SGD, four ways from the same weights on the sam
 The paper's claim: BatchNorm trains faster and bears a larger learning rate; noise that makes the
 layers' distributions less stable than the standard network's hardly harms it; so the stability of
 distributions is not why BatchNorm helps. The paper's own setting takes days on a CPU; `--quick`
-shows all four findings in a minute on drawn shapes.
+shows this at one rate, in a minute on drawn shapes.
 
     python -m experiments.vgg_cifar --quick
     python -m experiments.vgg_cifar --backend cupy

@@ -61,9 +61,10 @@ def vgg(
     norm_layers="last" leaves out all norms but the last (Bjorck et al. 2018). norm: a name of NORMS
     ("l1", or another reading of the paper such as "l1-centred"), or a function channels -> Module.
     A layer whose norm has a beta has no bias: where each channel is centred its gradient would be
-    zero, and so all these networks have the same parameters. (In the norm of l1, l2 and linf, which
-    is that of values not yet centred, a bias would still count.) Images of another size don't fit
-    the head: five poolings leave one pixel.
+    zero, and so all these networks have the same parameters. (A bias would still count in layer and
+    group norm, which centre several channels as one, and in the norm of l1, l2 and linf, which is
+    that of values not yet centred.) Images of another size don't fit the head: five poolings leave
+    one pixel.
     Raises ValueError for an unknown name, a width that leaves no channels, or instance norm behind
     linear layers, which have no pixels.
 
@@ -122,8 +123,11 @@ def vgg(
     for features in hidden:
         layer += 1
         behind = norm_of(features)
+        kind = nn.Linear
+        if norm_head and standardises(norm):
+            kind = partial(nn.WSLinear, scaled=behind is None)
         bias = not hasattr(behind, "beta")
-        parts[f"linear{layer}"] = nn.Linear(depth, features, bias=bias, init=init)
+        parts[f"linear{layer}"] = kind(depth, features, bias=bias, init=init)
         finish(behind)
         depth = features
     parts[f"linear{layer + 1}"] = nn.Linear(depth, classes, init=init)

@@ -1,6 +1,7 @@
 """From a command line to finished runs: what every experiment shares.
 
 command_line   flags from a dataclass of settings; bad input is one line
+settings       those of every experiment, those of experiments on images, and what can't work
 session        opening and continuing a study, and every way to stop
 study          where results lie: studies, runs, checkpoints
 streams        what its files hold: JSON objects, lines of a step each, numbers

@@ -66,11 +66,7 @@ def carry_out(s: Any, study: Study, work: Work) -> int:
         if folder.begun and plan not in results:
             session.unchanged(folder, configuration(s, plan, work), s.force)
     study.change(**session.stored(s))
-    left = {
-        plan: s.steps - len(folder.records("metrics"))
-        for plan, folder in folders.items()
-        if plan not in results
-    }
+    left = {plan: s.steps - done(f) for plan, f in folders.items() if plan not in results}
     print(
         f"{study.folder}: {len(left)} of {len(folders)} runs to do, {sum(left.values()):,} steps "
         f"{work.about}, {s.backend}, threads {s.threads}, kernels {s.kernels}",
@@ -93,6 +89,11 @@ def carry_out(s: Any, study: Study, work: Work) -> int:
                 print(f"{plan.name}: diverged at step {results[plan]['step']}", flush=True)
     work.draw()
     return 0
+
+
+def done(folder: Run) -> int:
+    """The steps from which a run would go on; without its checkpoint it begins again."""
+    return len(folder.records("metrics")) if folder.checkpoint_path.exists() else 0
 
 
 def configuration(s: Any, plan: Plan, work: Work) -> dict[str, Any]:

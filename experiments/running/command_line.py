@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,6 +54,10 @@ class _Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=100)
 
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        """Names are not broken at their hyphens: they are there to be copied."""
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
 
 def parse(
     settings: type, arguments: Sequence[str], *, program: str, description: str
@@ -75,10 +80,8 @@ def parse(
             continue
         flags.append(flag_name(field.name))
         default: Any = field.default
-        shown = " ".join(map(str, default)) if meta["many"] else default
-        text = meta["help"] + (
-            "" if default is None or default is False else f" (default: {shown})"
-        )
+        nothing = default is None or default is False or default == ()
+        text = meta["help"] + ("" if nothing else f" (default: {shown(default)})")
         text = text.replace("%", "%%")  # argparse formats it
         if meta["kind"] is bool:
             parser.add_argument(flags[-1], action="store_true", help=text)
@@ -112,9 +115,9 @@ def parse_studies(
     folders = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
     first = str(description).partition("\n\n")[0]
     usage = f"{program} STUDY [STUDY ...]"
+    if not folders and not {"-h", "--help"} & set(words):
+        raise UsageError(f"which study? Folders come first: {program} runs/vgg_cifar/TIME")
     given = parse(settings, words[len(folders) :], program=usage, description=first)
-    if not folders:
-        raise UsageError(f"which study? {program} runs/vgg_cifar/TIME")
     return [Path(folder) for folder in folders], settings(**given)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from experiments.running.step import Step
+from experiments.running.streams import written_number
 from experiments.running.study import Run
 from minibn import nn, no_grad, to_numpy
 from minibn.backend import get_backend
@@ -80,7 +81,7 @@ class TestAccuracy(Recorder):
 
 
 class Distributions(Recorder):
-    """distributions.jsonl: sampled units of named layers over training (Figs. 1c, 2 and 8).
+    """distributions.jsonl: sampled units of named layers over training (Figs. 1c, 2, 6 and 8).
 
     Every `every` steps, for `units` channels of each layer drawn once: quantiles, a histogram, mean
     and variance over the batch (and height and width), at two places: "activation", which
@@ -121,8 +122,8 @@ class Distributions(Recorder):
                     "layer": layer,
                     "unit": unit,
                     "place": place,
-                    "mean": float(values.mean()),
-                    "var": float(values.var()),
+                    "mean": written_number(float(values.mean()), digits=17),
+                    "var": written_number(float(values.var()), digits=17),
                 }
                 if step.number % self.every == 0 and np.isfinite(values).all():
                     counts, edges = np.histogram(values, BINS)

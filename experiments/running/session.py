@@ -32,6 +32,9 @@ from minibn.errors import BackendUnavailable, DataError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# Settings of which smaller ones need less memory, where an experiment has them.
+SIZES = ("batch_size", "width", "train_size", "samples", "hidden")
+
 # Settings that say where and how, not what: they may differ when a study is continued.
 FREE = ("resume", "out", "force", "data_dir")
 # These change the rounding, so that a run does not go on bit for bit: only --force accepts that.
@@ -76,7 +79,8 @@ class Experiment:
         except (UsageError, DataError, BackendUnavailable) as error:
             return report(self.program, error)
         except MemoryError:
-            remedy = " Take a smaller --batch-size, --width or --train-size"
+            sizes = [flag_name(name) for name in SIZES if hasattr(s, name)]
+            remedy = f" Take a smaller {' or '.join(sizes)}"
             remedy += ", or --kernels lean." if s.kernels == "fast" else "."
             return report(self.program, MemoryError("Memory is exhausted." + remedy))
         except (Interrupted, KeyboardInterrupt) as error:

@@ -31,7 +31,9 @@ class SharedSettings:
     steps: int = setting(1000, "updates per run")
     seed: tuple[int, ...] = setting((0,), "root seeds of all that is drawn")
     # The paper ran on a GPU; NumPy is what everybody has.
-    backend: str = setting("numpy", f"where arrays live: {', '.join(BACKENDS)}")
+    backend: str = setting(
+        "numpy", f"where arrays live: {', '.join(BACKENDS)} (NumPy within CuPy's limits: a test)"
+    )
     threads: int | None = setting(
         None, "threads of kernels and BLAS (default: MINIBN_NUM_THREADS, else all cores)", kind=int
     )

@@ -193,10 +193,16 @@ class Study:
     def open(cls, folder: Path, kinds: str | tuple[str, ...], flag: str = "--resume") -> Study:
         """The study in that folder. Raises UsageError if there is none, or one of another kind."""
         if not cls(folder).exists:
-            raise UsageError(f"{flag} {folder}: there is no study (no study.json in that folder).")
+            raise UsageError(
+                f"{flag} {folder}: there is no study (no study.json in that folder). "
+                "Name the one that --out named, or runs/EXPERIMENT/TIME."
+            )
         study = cls(folder)
-        if study.kind not in ((kinds,) if isinstance(kinds, str) else kinds):
-            raise UsageError(f"{flag} {folder} is a study of {study.kind}.")
+        allowed = (kinds,) if isinstance(kinds, str) else kinds
+        if study.kind not in allowed:
+            raise UsageError(
+                f"{flag} {folder} is a study of {study.kind}. Give one of {' or '.join(allowed)}."
+            )
         return study
 
     @property

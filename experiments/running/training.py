@@ -80,7 +80,7 @@ def train(
 
     metrics.jsonl gets step, loss, accuracy (of the batch, before the update; if the task has a
     score) and lr. A loss that is not finite ends the run as diverged, with its step.
-    Raises Interrupted after saving.
+    Raises Interrupted after saving, DataError as `restore` does.
     """
     start = restore(run, model, optimizer)
     if 0 < start < steps:

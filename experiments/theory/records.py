@@ -164,7 +164,7 @@ class Heads(Recorder):
 # -- a network in training
 
 
-def due(step: int, every: int) -> bool:
+def measured_at(step: int, every: int) -> bool:
     """At 0, 1, 2, 4, ... and from `every` on at its multiples."""
     return step % every == 0 or (step < every and step & (step - 1) == 0)
 
@@ -176,13 +176,15 @@ class Theorems(Recorder):
     drawn, (F, C).
     """
 
+    runs_the_model = True
+
     def __init__(
         self, norms: Sequence[str], start: Sequence[Any], every: int, largest: float
     ) -> None:
         self.norms, self.start, self.every, self.largest = norms, start, every, largest
 
     def during(self, step: Step) -> AbstractContextManager:
-        if due(step.number, self.every):
+        if measured_at(step.number, self.every):
             for k, norm in enumerate(self.norms):
                 for j, record in enumerate(self._records(step, norm, self.start[k])):
                     where = {"step": step.number, "layer": k + 1, "unit": j}

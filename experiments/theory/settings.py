@@ -62,8 +62,8 @@ def check(s: Settings) -> None:
     for name, least in (("channels", 1), ("m", 3), ("eps", 0)):
         for number in getattr(s, name):
             at_least(flag_name(name), number, least)
-    largest = max(s.batch_size * SIDE**2 * max(s.channels), max(s.m) ** 2, s.hidden * s.channels[1])
-    if largest > 10**10:
+    numbers = max(s.batch_size * SIDE**2 * max(s.channels), max(s.m) ** 2, s.hidden * s.channels[1])
+    if numbers > 10**10:
         raise UsageError(
             f"--batch-size {s.batch_size} --channels {shown(s.channels)} --hidden "
             f"{s.hidden} --m {shown(s.m)} is more than a machine holds. Take less."

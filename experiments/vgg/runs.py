@@ -74,7 +74,7 @@ def recorders(s: Settings, model: nn.Sequential, plan: Plan, data: Dataset) -> l
 
 
 def run(
-    s: Settings, folder: Run, plan: Plan, data: Dataset, watching: Sequence[Recorder]
+    s: Settings, folder: Run, plan: Plan, data: Dataset, watching: Sequence[Recorder] = ()
 ) -> dict[str, Any]:
     """Train one variant, from its last checkpoint if there is one."""
     model = network(s, plan.variant, plan.seed)
@@ -107,9 +107,7 @@ def seconds_a_step(s: Settings, data: Dataset) -> float:
 
 
 def work_of(s: Settings, data: Dataset, kind: str = KIND, **more: Any) -> Work:
-    """The trainings of these settings. `more`: other parts of the Work, and `watching(plan)`, what
-    is measured beside `recorders`."""
-    watching = more.pop("watching", lambda plan: [])
+    """The trainings of these settings. `more`: other parts of the Work."""
     shared: dict[str, Any] = {
         "plans": plans(s),
         "configuration": lambda plan: {
@@ -118,7 +116,7 @@ def work_of(s: Settings, data: Dataset, kind: str = KIND, **more: Any) -> Work:
             "noise": VARIANTS[plan.variant][1],
             "data_fingerprint": data.fingerprint,
         },
-        "run": lambda folder, plan: run(s, folder, plan, data, watching(plan)),
+        "run": lambda folder, plan: run(s, folder, plan, data),
         "about": f"on {data.name}, {s.model} width {s.width:g}",
         "seconds": lambda left: seconds_a_step(s, data) * sum(left.values()),
     }

@@ -1,7 +1,7 @@
 """The settings that all VGG experiments share, and what can't work.
 
 `vgg_cifar`, `landscape`, `covariate_shift` and `lp_norms` are the same trainings with other
-defaults and other figures.
+defaults and other figures; `learning_rates` trains with these settings, too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs
 class Settings(ImageSettings):
     """The paper's settings by default; what it does not say is marked as our choice."""
 
-    quick: bool = setting(False, "a small network on drawn shapes: four variants in a minute")
+    quick: bool = setting(False, "a small network on drawn shapes: over in two minutes")
     # "15,000 steps (training accuracy plateaus)": 38 epochs of CIFAR-10.
     steps: int = setting(15_000, "updates per run")
     seed: tuple[int, ...] = setting(
@@ -71,11 +71,11 @@ class Settings(ImageSettings):
     record_every: int = setting(
         100, "steps between records of the activations' distributions; 0: none"
     )
-    # "[1/2, 4] × step size"; the points between are read off Fig. 11.
     probe_every: int = setting(
         0, "steps between walks along the gradient (Figs. 4, 11, 12); 0: none. A walk costs one "
         "training step more than it has sizes",
     )  # fmt: skip
+    # "[1/2, 4] × step size"; the points between are read off Fig. 11.
     probe_sizes: tuple[float, ...] = setting(
         (0.5, 1.0, 2.0, 4.0), "the walk's step sizes, as multiples of the rate"
     )

@@ -129,7 +129,7 @@ class Use:
         _current.set(self._backend.name)
 
     def __enter__(self) -> Backend:
-        if self._entered:
+        if self._entered or _current.get() != self._backend.name:
             self._previous.append(_current.get())
         self._entered = True
         _current.set(self._backend.name)

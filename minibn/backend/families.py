@@ -51,5 +51,5 @@ def _classify(cls: type) -> str:
             return name
     raise TypeError(
         f"{cls.__module__}.{cls.__qualname__} is no array of {', '.join(ARRAY_CLASSES)}. "
-        "Make one: minibn.backend.get_backend().asarray(x)"
+        "Make one: minibn.backend.get_backend().asarray(numpy.asarray(x))"
     )

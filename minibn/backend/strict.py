@@ -108,6 +108,7 @@ def _checked(full: str, function: Callable[..., Any], bound: int = 0) -> Any:
     """`function` behind CuPy's parameter list for that name; `bound` arguments come before it."""
     parameters = surface()[full]
     first = parameters.first if parameters and full not in SPECIAL else ""
+    # Functions whose first parameters have these names refuse lists, which NumPy's take.
     wants_arrays = {"a": 1, "ar": 1, "arr": 1, "m": 1, "x": 1, "x1": 2}.get(first, 0)
 
     def call(*args: Any, **kwargs: Any) -> Any:

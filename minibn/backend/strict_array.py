@@ -1,7 +1,7 @@
 """The arrays of the strict double: NumPy's, with what CuPy refuses refused. See `strict`.
 
-Here is what the class does by itself: hold, index, and meet other objects. Operators, methods and
-attributes come from CuPy's surface, and are put in by `strict`. What waits for the device by
+Here is what the class does by itself: hold, index, and meet other objects. Operators, and the
+methods and attributes of CuPy's surface, are put in by `strict`. What waits for the device by
 request (`item`, `to_numpy`, a boolean mask, ...) is counted: `count_transfers`.
 """
 

@@ -21,7 +21,7 @@ from minibn import ops
 from minibn.nn.module import Buffer, Counter, Module, Parameter, ones, zeros
 from minibn.nn.noise import Noise
 from minibn.ops.lp_norm import check_order
-from minibn.ops.norm import check_batch
+from minibn.ops.norm import check_batch, check_eps
 from minibn.tape import no_grad, value
 
 
@@ -37,8 +37,7 @@ class RunningStatistics(Module):
 
     def __init__(self, eps: float, momentum: float | None) -> None:
         name = type(self).__name__
-        if not eps >= 0:
-            raise ValueError(f"{name}: eps={eps} must not be negative.")
+        check_eps(name, eps)
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(f"{name}: momentum={momentum} is the weight of the new batch: 0 to 1.")
         self.eps, self.momentum = eps, momentum
@@ -166,8 +165,7 @@ class FrozenBatchNorm(Module):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
-        if not eps >= 0:
-            raise ValueError(f"FrozenBatchNorm: eps={eps} must not be negative.")
+        check_eps("FrozenBatchNorm", eps)
         self.eps = eps
         self.gamma = Parameter((channels,), ones)
         self.beta = Parameter((channels,), zeros)
@@ -203,8 +201,9 @@ class NoisyBatchNorm(Module):
 def reestimate_statistics(model: Module, batches: Iterable[Any]) -> None:
     """Replace the running statistics of every norm by their average over `batches` of inputs.
 
-    The weights stay. The rest of the model is in eval mode meanwhile (no noise, no dropout); every
-    mode is restored. Raises ValueError if there are no batches.
+    The weights stay, and what a FrozenBatchNorm has fixed. The rest of the model is in eval mode
+    meanwhile (no noise, no dropout); every mode is restored. Raises ValueError if there are no
+    batches.
     """
     norms = [m for _, m in model.named_modules() if isinstance(m, RunningStatistics)]
     settings = [(norm.momentum, norm.tracking) for norm in norms]

@@ -8,7 +8,7 @@ mean), for p = 1, 2, ∞". Taken at its word, with M values a channel and mu the
 
 The norm is that of the values *as they come*, not of x - mu: a channel's variance is then at most
 1 for p = 2 and ∞, while for p = 1 it may be larger (π/2 for normal values of mean 0). And a bias in
-front, though it cancels in x - mu, still counts in s. Two readings are options:
+front, though it cancels in x - mu, still counts in s. Other readings are options:
 
     center_first   s is the norm of x - mu (Hoffer et al. 2018): l2 is BatchNorm then
     reduce         "norm_of_mean" as above; "mean_of_norm" is ‖x‖_p / M, smaller by M^(1/p - 1)
@@ -35,8 +35,8 @@ REDUCTIONS = ("norm_of_mean", "mean_of_norm")
 class LpBatchNorm(Op):
     """y = gamma · x̂ + beta,   x̂ = (x - mu) / s,   s = (n^p + eps)^(1/p),   n the norm of z
 
-    z is x, or x - mu if that is centred first. With M values a channel, and w = 1/M (for
-    "mean_of_norm" 1, 1/M² and 1/M for p = 1, 2 and ∞, the 1 divided by M):
+    z is x, or x - mu if that is centred first. With M values a channel, and the weight w = 1/M,
+    1/M and 1 for p = 1, 2 and ∞ (for "mean_of_norm" 1/M, 1/M² and 1/M):
 
         n^p = w Σ |z|^p,   for p = ∞  n = w max |z|
         d = ∂s/∂z = w sign(z),   w z / s,   w sign(z) / ties at the maxima, else 0

@@ -92,6 +92,12 @@ def check_batch(shape: tuple[int, ...], gamma, beta) -> None:
         )
 
 
+def check_eps(who: str, eps: float) -> None:
+    """Raise ValueError for an eps that is negative, or nan."""
+    if not eps >= 0:
+        raise ValueError(f"{who}: eps={eps} must not be negative.")
+
+
 def batch_norm(x, gamma, beta, *, eps: float = 1e-5, return_moments: bool = False) -> Any:
     """Normalise each channel of x to zero mean and unit variance, then scale and shift.
 

@@ -9,7 +9,6 @@ import pytest
 
 from experiments import draw as draw_again
 from experiments import learning_rates
-from experiments.learning_rates import largest_stable
 from experiments.running.streams import write_json
 from experiments.running.study import Run, Study
 from experiments.views.learning_rates import diverged_and_other, divergence_figure, draw
@@ -19,6 +18,7 @@ from experiments.views.learning_rates_outcomes import (
     barrier,
     best_rate,
     largest,
+    largest_stable,
     outcome,
     outcomes,
     outcomes_of,

@@ -20,7 +20,7 @@ EXCLUDED = {
     "Module": "the base class: computes nothing",
     "Noise": "PyTorch has no such layer, and the draws would differ",
     "NoisyBatchNorm": "BatchNorm, which is compared, followed by Noise",
-    "Sequential": "computes nothing itself; test_pytorch_vgg.py compares a network of it",
+    "Sequential": "computes nothing itself; test_pytorch_training.py compares a network of it",
     "WSConv2d": "PyTorch has no such layer; the op is compared with its formula",
     "WSLinear": "PyTorch has no such layer; the op is compared with its formula",
 }
