@@ -34,7 +34,7 @@ from experiments.running.command_line import (
     setting,
     shown,
 )
-from experiments.running.session import FREE, preset, stored
+from experiments.running.session import WHERE, preset, stored
 from experiments.running.settings import BACKENDS
 from experiments.running.streams import read_json, write_json
 from experiments.running.study import Study
@@ -100,17 +100,19 @@ RATES_FLAGS = {
 
 @dataclass(frozen=True)
 class Job:
-    """One study: its folder's name, and the module and flags that make it."""
+    """One study: its folder's name, and the module and flags that make it. data: the flags that say
+    where CIFAR-10 lies, which may be elsewhere the next time."""
 
     name: str
     module: str
     flags: tuple[str, ...]
+    data: tuple[str, ...] = ()
 
     def command(self, folder: Path) -> list[str]:
         """A new study, or the one that is there."""
         begin = [*self.flags, "--out", str(folder)]
         flags = ["--resume", str(folder)] if (folder / "study.json").exists() else begin
-        return [sys.executable, "-m", f"experiments.{self.module}", *flags]
+        return [sys.executable, "-m", f"experiments.{self.module}", *flags, *self.data]
 
     def unlike(self, folder: Path) -> str:
         """How the study that is there differs from the one that the flags ask for; "" if not."""
@@ -123,7 +125,7 @@ class Job:
         differ = [
             f"{flag_name(key)} {study.get(key)}, not {value}"
             for key, value in asked.items()
-            if key not in FREE and not (key == "threads" and value is None)
+            if key not in WHERE and not (key == "threads" and value is None)
             and study.get(key, value) != value
         ]  # fmt: skip
         return "; ".join(differ)
@@ -132,22 +134,23 @@ class Job:
 def jobs(s: Settings) -> list[Job]:
     """What there is to do, one seed after another: a first answer to everything comes early."""
     where = ["--backend", s.backend]
-    data = [] if s.data_dir is None else ["--data-dir", s.data_dir]
+    data = () if s.data_dir is None else ("--data-dir", s.data_dir)
     seeds = s.seed or SEEDS[s.scale]
     found = []
     for seed in seeds:
-        for kind, module, runs, flags in (
-            ("vgg", "vgg_cifar", VGG_RUNS, [*VGG_FLAGS[s.scale], *where, *data,
-                                            "--probe-directions", "gradient", "random"]),
-            ("linear", "deep_linear", LINEAR_RUNS, OTHER_FLAGS[s.scale]),
+        for kind, module, runs, flags, needs in (
+            ("vgg", "vgg_cifar", VGG_RUNS, [*VGG_FLAGS[s.scale], *where,
+                                            "--probe-directions", "gradient", "random"], data),
+            ("linear", "deep_linear", LINEAR_RUNS, OTHER_FLAGS[s.scale], ()),
         ):  # fmt: skip
             for lr, variants in runs:
                 given = ("--lr", f"{lr:g}", "--seed", str(seed), "--variants", *variants)
-                found.append(Job(f"{kind}-lr{lr:g}-seed{seed}", module, (*flags, *given)))
+                name = f"{kind}-lr{lr:g}-seed{seed}"
+                found.append(Job(name, module, (*flags, *given), needs))
         one = ("--seed", str(seed))
         found.append(Job(f"theorems-seed{seed}", "theorems", (*OTHER_FLAGS[s.scale], *one)))
-        rates = (*RATES_FLAGS[s.scale], *where, *data, *one)
-        found.append(Job(f"rates-seed{seed}", "learning_rates", rates))
+        rates = (*RATES_FLAGS[s.scale], *where, *one)
+        found.append(Job(f"rates-seed{seed}", "learning_rates", rates, data))
     return found
 
 

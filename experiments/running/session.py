@@ -36,7 +36,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SIZES = ("batch_size", "width", "train_size", "samples", "hidden")
 
 # Settings that say where and how, not what: they may differ when a study is continued.
-FREE = ("resume", "out", "force", "data_dir")
+WHERE = ("resume", "out", "force", "data_dir")
 # These change the rounding, so that a run does not go on bit for bit: only --force accepts that.
 ROUNDING = ("threads", "kernels")
 # How studies ran that were made before there were kernels, and do not name any.
@@ -143,7 +143,7 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
             "another rounding: --kernels fast --force."
         )
     kept = dataclasses.asdict(settings)
-    may_change = {*FREE, *(ROUNDING if given.get("force") else ())}
+    may_change = {*WHERE, *(ROUNDING if given.get("force") else ())}
     differ = [
         f"{flag_name(k)} {shown(v)} (the study: {shown(kept[k])})"
         for k, v in given.items()

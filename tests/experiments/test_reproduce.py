@@ -44,6 +44,20 @@ def test_a_variant_at_a_rate_and_a_seed_is_trained_once(scale: str) -> None:
     assert len(set(runs)) == len(runs) == 2 * (11 + 7)
 
 
+def test_data_that_was_moved_is_found_again_and_nothing_is_trained_twice(tmp_path: Path) -> None:
+    here, there = (jobs(Settings(scale="cpu", data_dir=name)) for name in ("here", "there"))
+    (tmp_path / "study.json").write_text("{}")
+    assert here[0].command(tmp_path)[-4:] == ["--resume", str(tmp_path), "--data-dir", "here"]
+    book = Book(tmp_path)
+    book.note(here[0])
+    assert book.has(there[0])
+
+
+def test_a_seed_is_named_once(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--seed", "0", "0"]) == 2
+    assert "--seed names something twice: 0 0." in capsys.readouterr().err
+
+
 def test_one_seed_is_complete_before_the_next_begins() -> None:
     seeds = [job.name[-1] for job in jobs(Settings(scale="cpu"))]
     assert seeds == sorted(seeds)
