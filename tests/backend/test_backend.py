@@ -173,6 +173,15 @@ def test_use_restores_what_was_there_when_the_block_chose_another():
     assert get_backend().name == "numpy"
 
 
+def test_a_choice_that_is_entered_late_restores_what_was_chosen_in_between():
+    chosen = use("numpy")
+    with use("strict"):
+        with chosen:
+            assert get_backend().name == "numpy"
+        assert get_backend().name == "strict"
+    assert get_backend().name == "numpy"
+
+
 def test_one_choice_may_be_entered_twice():
     chosen = use("strict")
     with chosen:

@@ -18,7 +18,7 @@ from experiments import draw, theorems
 from experiments.running.session import preset
 from experiments.running.study import Run, Study
 from experiments.theorems import NORMS, TASK, network
-from experiments.theory.records import HEADS, due
+from experiments.theory.records import HEADS, measured_at
 from experiments.theory.settings import QUICK, Settings, check
 from experiments.views import theorems as theorems_figures
 from experiments.views.theorems_tables import EXACT, ORDERED, TARGET
@@ -91,8 +91,8 @@ def test_every_unit_is_measured_on_schedule(whole: Path) -> None:
 
 
 def test_the_schedule_is_dense_at_first() -> None:
-    assert [t for t in range(25) if due(t, 10)] == [0, 1, 2, 4, 8, 10, 20]
-    assert [t for t in range(4) if due(t, 1)] == [0, 1, 2, 3]
+    assert [t for t in range(25) if measured_at(t, 10)] == [0, 1, 2, 4, 8, 10, 20]
+    assert [t for t in range(4) if measured_at(t, 1)] == [0, 1, 2, 3]
 
 
 def test_all_kinds_of_random_losses_are_drawn(whole: Path) -> None:

@@ -76,6 +76,18 @@ def test_settings_out_of_range_are_refused_when_the_layer_is_built(settings, mes
         nn.LpBatchNorm(3, **settings)
 
 
+@pytest.mark.parametrize("build", [
+    lambda eps: nn.BatchNorm(4, eps=eps), lambda eps: nn.FrozenBatchNorm(4, eps=eps),
+    lambda eps: nn.LayerNorm(4, eps=eps), lambda eps: nn.RMSNorm(4, eps=eps),
+    lambda eps: nn.GroupNorm(2, 4, eps=eps), lambda eps: nn.InstanceNorm(4, eps=eps),
+    lambda eps: nn.WSConv2d(4, 4, 3, eps=eps), lambda eps: nn.WSLinear(4, 4, eps=eps),
+])  # fmt: skip
+@pytest.mark.parametrize("eps", [-1e-5, math.nan])
+def test_every_norm_refuses_a_negative_eps_when_it_is_built(build, eps):
+    with pytest.raises(ValueError, match=r"\w+: eps=\S+ must not be negative"):
+        build(eps)
+
+
 # -- frozen BatchNorm
 
 
