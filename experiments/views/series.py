@@ -140,7 +140,7 @@ def second_half(steps: Sequence[int], values: np.ndarray) -> float:
 
 def line_width(variant: str, beside: Iterable[str]) -> float:
     """In points. BatchNorm's line is broad beside l2's, which is drawn later and may hide it."""
-    return 2.4 if variant == "batchnorm" and "l2" in beside else 1.3
+    return 3.2 if variant == "batchnorm" and "l2" in beside else 1.3
 
 
 def draw_curve(axes: Any, curve: Curve, shade: str, **style: Any) -> None:
