@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from experiments.running.step import Step
-from experiments.running.streams import written_number
 from experiments.running.study import Run
 from minibn import nn, no_grad, to_numpy
 from minibn.backend import get_backend
@@ -122,8 +121,8 @@ class Distributions(Recorder):
                     "layer": layer,
                     "unit": unit,
                     "place": place,
-                    "mean": written_number(float(values.mean()), digits=17),
-                    "var": written_number(float(values.var()), digits=17),
+                    "mean": float(values.mean()),
+                    "var": float(values.var()),
                 }
                 if step.number % self.every == 0 and np.isfinite(values).all():
                     counts, edges = np.histogram(values, BINS)

@@ -30,10 +30,10 @@ COLOURS = {
     "weightstandardisation": "#b08cf5",
     "groupnorm-weightstandardisation": "#4e075f",
     "frozen-batchnorm": "#045c5c",
-    "l1-centred": "#e377c2",
-    "linf-centred": "#a6e5f7",
-    "l2-mean-of-norm": "#6b6b2a",
-    "linf-mean-of-norm": "#cbcc3a",
+    "l1-centred": "#4e41bd",
+    "linf-centred": "#e1b4be",
+    "l2-mean-of-norm": "#691a17",
+    "linf-mean-of-norm": "#e3e275",
 }
 UNKNOWN = "#5f5f5f"  # a variant of somebody else's
 WIDEST = 10.0  # inches: then the smallest text can still be read at a README's 900 pixels
