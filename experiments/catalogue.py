@@ -47,7 +47,7 @@ EXPERIMENTS = (
         "deep_linear",
         "Figs. 3b, 5b, 9, 10, 11b, 13",
         "the 25-layer linear network, BatchNorm and l_p norms: loss, landscape, covariate shift",
-        "--quick below 2 min; the paper's own scale in a few minutes a run",
+        "--quick below 2 min; the paper's own scale in about 20 min a seed",
     ),
     Entry(
         "theorems",

@@ -8,7 +8,7 @@
 Full batch, so that a run is gradient descent on one function, and the walks along its gradient see
 the loss that is minimised. The paper's claims: BatchNorm and the l_p norms train it faster (l1
 best); BatchNorm does not reduce internal covariate shift; it smooths the loss. The paper's own
-size is what runs by default: about 13 minutes a seed on one core.
+size is what runs by default: about 20 minutes a seed on one core.
 
 What the curves do is older than the paper: the best linear map of each rank is a saddle, training
 goes from one to the next, and slower each time. So the final losses count ranks: of seed 0 it is 4
