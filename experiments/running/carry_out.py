@@ -43,6 +43,7 @@ class Work:
     last checkpoint, in a folder that has begun. about: what the announcement says of the runs.
     draw(): the figures. seconds(left): an estimate for {plan: steps that are left}, or None where
     it would be idle. wanted(plan, results): whether to run it at all, given the results so far.
+    keeps_checkpoints: whether a run that ended has one.
     """
 
     plans: Sequence[Plan]
@@ -52,6 +53,7 @@ class Work:
     draw: Callable[[], object]
     seconds: Callable[[Mapping[Plan, int]], float] | None = None
     wanted: Callable[[Plan, Mapping[Plan, Result]], bool] = lambda plan, results: True
+    keeps_checkpoints: bool = True
 
 
 def carry_out(s: Any, study: Study, work: Work) -> int:
@@ -72,6 +74,10 @@ def carry_out(s: Any, study: Study, work: Work) -> int:
         f"{work.about}, {s.backend}, threads {s.threads}, kernels {s.kernels}",
         flush=True,
     )
+    if work.keeps_checkpoints:
+        for folder in (folders[plan] for plan in left):
+            if not folder.checkpoint_path.exists() and folder.records("metrics"):
+                print(f"{folder.name}: its checkpoint is missing, so it begins again from step 0")
     if left and work.seconds is not None and s.backend != "cupy" and not s.quick:
         seconds = work.seconds(left)
         if seconds > LONG:

@@ -22,6 +22,7 @@ from experiments.running.command_line import (
     restored,
     shown,
 )
+from experiments.running.lock import alone
 from experiments.running.settings import BACKENDS
 from experiments.running.study import Run, Study, default_folder
 from experiments.running.training import Interrupted, cores
@@ -41,6 +42,12 @@ WHERE = ("resume", "out", "force", "data_dir")
 ROUNDING = ("threads", "kernels")
 # How studies ran that were made before there were kernels, and do not name any.
 BEFORE_KERNELS = "reference"
+# Settings that studies lack which were begun before these existed. What they lack is not measured
+# there yet; the training is the same.
+ADDED_LATER = (
+    *("kernels", "probe_every", "probe_sizes", "probe_directions", "shift_every"),
+    "curvature_every",
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ class Experiment:
         """The work, on its backend. Raises MemoryError, too, when that has no memory left."""
         with (
             study.or_nothing(),
+            alone(study.folder),
             use(s.backend) as backend,
             threads.limited(s.threads),
             kernels(s.kernels),
@@ -137,6 +145,11 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
         settings = experiment.settings(**{"kernels": BEFORE_KERNELS, **content})
     except DataError as error:
         raise DataError(f"{study.folder / 'study.json'} can't be used: {error}") from None
+    if lacking := [k for k in stored(settings) if k not in {*content, *ADDED_LATER}]:
+        raise DataError(
+            f"{study.folder / 'study.json'} lacks {', '.join(lacking)}. Restore it, or start a new "
+            "--out."
+        )
     if "kernels" not in {**content, **given}:
         print(
             f"{study.folder} was begun before there were kernels, and goes on without. Faster, in "

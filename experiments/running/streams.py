@@ -19,15 +19,20 @@ from minibn import checkpoint
 from minibn.errors import DataError
 
 
-def read_json(path: Path, *needed: str) -> dict[str, Any]:
-    """The JSON object of a file. Raises DataError, in one line, if it can't be read or lacks a
-    key that is needed."""
+def read_json(path: Path, **needed: type) -> dict[str, Any]:
+    """The JSON object of a file. needed: keys that it must have, with the type of their values.
+
+    Raises DataError, in one line, if it can't be read, lacks a key, or has another type there.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
         if missing := [key for key in needed if key not in content]:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        for key, kind in needed.items():
+            if type(content[key]) not in ((int, float) if kind is float else (kind,)):
+                raise ValueError(f"its {key} can't be {json.dumps(content[key])[:60]}")
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path} can't be read: {error}. Restore it, or start a new --out."
@@ -80,7 +85,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 try:
                     record = json.loads(line)
                     record["step"] + 0
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     raise DataError(
                         f"{path} is damaged: {line[:60]!r} is no record of a step. "
                         f"Restore it, or delete {path.parent} and train that run again."

@@ -2,6 +2,7 @@
 
     STUDY/
       study.json                     the settings
+      .lock                          while a process trains it: which one
       runs/batchnorm-lr0.1-seed0/
         config.json                  settings, versions, device, threads, commit, data hash
         metrics.jsonl ...            one line a step; one file per recorder, nothing from the clock
@@ -55,8 +56,9 @@ class Run:
     def config(self) -> dict[str, Any]:
         path = self.folder / "config.json"
         content = read_json(
-            path, "variant", "lr", "seed", "settings", "data_fingerprint", "environment"
-        )
+            path, variant=str, lr=float, seed=int, settings=dict, data_fingerprint=str,
+            environment=dict,
+        )  # fmt: skip
         if "threads" not in content["environment"]:
             raise DataError(f"{path} is damaged: its environment lacks threads. Restore it.")
         return content
@@ -66,13 +68,13 @@ class Run:
         path = self.folder / "result.json"
         if not path.exists():
             return None
-        content = read_json(path, "status")
-        return read_json(path, "step") if content["status"] == "diverged" else content
+        diverged = read_json(path, status=str)["status"] == "diverged"
+        return read_json(path, step=int) if diverged else read_json(path, steps=int)
 
     def finished(self, steps: int) -> dict[str, Any] | None:
         """The result of a run that has nothing left to do: it diverged, or has all its steps."""
         result = self.result if self.begun else None
-        if result and (result["status"] == "diverged" or result.get("steps", 0) >= steps):
+        if result and (result["status"] == "diverged" or result["steps"] >= steps):
             return result
         return None
 
@@ -173,11 +175,13 @@ class Study:
 
     @contextmanager
     def or_nothing(self) -> Iterator[None]:
-        """When the block raises before any run began, a study that was just created is removed."""
+        """When the block raises before any run began, a study that was just created is removed,
+        unless another process trains it."""
         try:
             yield
         except BaseException:
-            if self._made is not None and not self.runs():
+            another = (self.folder / ".lock").exists()
+            if self._made is not None and not self.runs() and not another:
                 with contextlib.suppress(OSError):
                     (self.folder / "study.json").unlink(missing_ok=True)
                 for folder in (self.folder / "runs", *reversed(self._made)):
@@ -212,7 +216,7 @@ class Study:
 
     @property
     def _content(self) -> dict[str, Any]:
-        return read_json(self.folder / "study.json", "experiment", "settings")
+        return read_json(self.folder / "study.json", experiment=str, settings=dict)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Bad input ends with one line that names the remedy and exit code 2, and writes nothing."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -14,7 +15,9 @@ from studies import ONE, STEPS, TWO, assert_same_study, main, runs
 
 from experiments import gpu_check, predict
 from experiments.running import study as study_module
-from experiments.running.study import Run
+from experiments.running.command_line import UsageError
+from experiments.running.lock import alone
+from experiments.running.study import Run, Study
 from minibn.backend import available
 
 
@@ -331,13 +334,17 @@ STUDIES = {
     "\x00\x01": "study.json can't be read",
     '{"experiment": "vgg_cifar"}': "lacks settings",
     '{"experiment": "other", "settings": {}}': "is a study of other",
-    '{"experiment": "vgg_cifar", "settings": 7}': "study.json can't be used",
+    '{"experiment": "vgg_cifar", "settings": 7}': "study.json can't be read: its settings can't be",
+    '{"experiment": "vgg_cifar", "settings": null}': "its settings can't be null",
+    '{"experiment": "vgg_cifar", "settings": []}': "its settings can't be []",
+    '{"experiment": "vgg_cifar", "settings": "x"}': "its settings can't be",
+    '{"experiment": ["vgg_cifar"], "settings": {}}': "its experiment can't be [",
+    '{"experiment": "vgg_cifar", "settings": {"steps": 8}}': "lacks quick, seed, backend",
     '{"experiment": "vgg_cifar", "settings": {"steps": "many"}}': """'steps' can't be "many""",
     '{"experiment": "vgg_cifar", "settings": {"steps": null}}': "'steps' can't be null",
     '{"experiment": "vgg_cifar", "settings": {"lr": 0.1}}': "'lr' can't be 0.1",
     '{"experiment": "vgg_cifar", "settings": {"variants": []}}': "'variants' can't be []",
     '{"experiment": "vgg_cifar", "settings": {"depth": 3}}': "'depth' is unknown",
-    '{"experiment": "vgg_cifar", "settings": {"lr": [NaN]}}': "--lr nan",
 }
 
 
@@ -349,6 +356,76 @@ def test_a_damaged_study_is_one_line(
     before = snapshot(here)
     assert STUDIES[content] in refused("--resume", "study")
     assert snapshot(here) == before
+
+
+def change_settings(path: Path, **changes: object) -> None:
+    """Set settings of a study.json; None takes one away."""
+    content = json.loads(path.read_text())
+    settings = {**content["settings"], **changes}
+    content["settings"] = {k: v for k, v in settings.items() if v is not None or k not in changes}
+    path.write_text(json.dumps(content))
+
+
+def test_a_stored_setting_with_which_no_experiment_can_work_is_one_line(
+    here: Path, stopped: Run, refused: Callable[..., str]
+) -> None:
+    change_settings(here / "study" / "study.json", lr=[float("nan")])
+    assert "--lr nan" in refused("--resume", "study")
+
+
+def test_a_study_that_lacks_settings_is_not_filled_with_todays_defaults(
+    here: Path, stopped: Run, refused: Callable[..., str]
+) -> None:
+    change_settings(here / "study" / "study.json", steps=None, lr=None)
+    before = snapshot(here)
+    line = refused("--resume", "study")
+    assert "study/study.json lacks steps, lr. Restore it, or start a new --out." in line
+    assert snapshot(here) == before
+
+
+def test_a_study_from_before_there_were_probes_goes_on(here: Path, whole: Path) -> None:
+    shutil.copytree(whole, here / "study")
+    later = ("probe_every", "probe_sizes", "probe_directions", "shift_every", "curvature_every")
+    change_settings(here / "study" / "study.json", **dict.fromkeys(later))
+    assert main("--resume", "study") == 0
+
+
+def test_a_study_that_another_process_trains_is_refused_and_left_alone(
+    here: Path, stopped: Run, whole_of_two: Path, refused: Callable[..., str]
+) -> None:
+    with alone(here / "study"):
+        before = snapshot(here)
+        line = refused("--resume", "study")
+        assert snapshot(here) == before
+    assert line == f"study is being trained by process {os.getpid()}. Wait for it, or end it."
+    assert main("--resume", "study") == 0
+    assert_same_study(here / "study", whole_of_two)
+
+
+def test_a_new_study_that_another_process_took_is_not_removed(here: Path) -> None:
+    study = Study.create(here / "study", "vgg_cifar", {})
+    with (
+        alone(study.folder),
+        pytest.raises(UsageError, match="is being trained"),
+        study.or_nothing(),
+        alone(study.folder),
+    ):
+        pass
+    assert study.exists
+
+
+def test_where_files_cannot_be_locked_a_study_goes_on_without(
+    here: Path, stopped: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with alone(here / "study"):
+        assert main("--resume", "study") == 0
+    assert not (here / "study" / ".lock").exists()
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    assert main("--resume", "study") == 0
 
 
 def cut_in_half(path: Path) -> None:
@@ -370,6 +447,10 @@ def replaced(text: str) -> Callable[[Path], object]:
     return lambda path: path.write_text(text)
 
 
+def with_value(key: str, value: object) -> Callable[[Path], object]:
+    return lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+
+
 DAMAGES = [
     ("checkpoint/latest.npz", cut_in_half, "latest.npz is damaged"),
     ("checkpoint/latest.npz", with_a_flipped_bit, "latest.npz is damaged"),
@@ -378,11 +459,18 @@ DAMAGES = [
     ("config.json", Path.unlink, "config.json is missing"),
     ("config.json", cut_in_half, "config.json can't be read"),
     ("config.json", replaced("{}"), "config.json can't be read: it lacks variant"),
+    ("config.json", with_value("variant", ["standard"]), "its variant can't be ["),
+    ("config.json", with_value("lr", "fast"), "its lr can't be "),
+    ("config.json", with_value("seed", 0.5), "its seed can't be 0.5"),
+    ("config.json", with_value("settings", None), "its settings can't be null"),
+    ("config.json", with_value("environment", 3), "its environment can't be 3"),
+    ("result.json", replaced('{"status": "done", "steps": "8"}'), "its steps can't be "),
     ("result.json", replaced("[]"), "result.json can't be read"),
     ("result.json", replaced('{"status": "diverged"}'), "result.json can't be read"),
     ("metrics.jsonl", Path.unlink, "metrics.jsonl holds 0 of the 8 lines"),
     ("metrics.jsonl", without_its_third_line, "metrics.jsonl holds 7 of the 8 lines"),
     ("metrics.jsonl", replaced("{}\n"), "metrics.jsonl is damaged"),
+    ("metrics.jsonl", replaced("[" * 100_000 + "\n"), "metrics.jsonl is damaged"),
     ("test.jsonl", replaced("no JSON\n"), "test.jsonl is damaged"),
 ]
 

@@ -4,10 +4,22 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from studies import ONE, SMALL, STEPS, TWO, assert_same_study, killed, leftovers, main, runs
+from studies import (
+    KILLED,
+    ONE,
+    SMALL,
+    STEPS,
+    TWO,
+    assert_same_study,
+    killed,
+    leftovers,
+    main,
+    runs,
+)
 
 SIGKILLED = -signal.SIGKILL
 
@@ -86,6 +98,37 @@ def test_a_study_killed_between_its_runs_continues(
     before = untouched.stat().st_mtime_ns
     assert_goes_on(folder, whole_of_two)
     assert untouched.stat().st_mtime_ns == before, "a finished run was touched"
+
+
+def test_a_second_process_is_refused_as_long_as_the_first_lives(
+    whole: Path, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ("SIGSTOP: before 5th step", *ONE, "--steps", STEPS, "--out", folder)
+    first = subprocess.Popen([sys.executable, *map(str, (KILLED, *arguments))])
+    try:
+        _, status = os.waitpid(first.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        assert main("--resume", folder) == 2
+    finally:
+        first.kill()
+        first.wait()
+    line = f"{folder} is being trained by process {first.pid}. Wait for it, or end it.\n"
+    assert capsys.readouterr().err.endswith(line)
+    assert_goes_on(folder, whole)
+    assert leftovers(folder) == []
+
+
+def test_a_run_whose_checkpoint_is_gone_says_so_and_begins_again(
+    whole: Path, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(*ONE, "--steps", 4, "--out", folder) == 0
+    (run,) = runs(folder)
+    run.checkpoint_path.unlink()
+    assert main("--resume", folder, "--steps", STEPS) == 0
+    said = capsys.readouterr().out
+    assert f"{run.name}: its checkpoint is missing, so it begins again from step 0" in said
+    assert f"1 of 1 runs to do, {STEPS} steps" in said
+    assert_same_study(folder, whole)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])

@@ -1,0 +1,61 @@
+"""One process at a time trains a study: two would write every line twice.
+
+The lock is the system's (flock) on STUDY/.lock, and ends with the process, however that ends. The
+file says who holds it. Readers take none. Windows and some networks' file systems have no such
+locks: there everybody goes on without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from experiments.running.command_line import UsageError
+
+
+@contextmanager
+def alone(study: Path) -> Iterator[None]:
+    """Inside, no other process is. Raises UsageError if one is there already."""
+    path = study / ".lock"
+    file = locked(path)
+    try:
+        yield
+    finally:
+        if file is not None:
+            with file, contextlib.suppress(OSError):
+                path.unlink()  # while it is ours
+
+
+def locked(path: Path) -> TextIO | None:
+    """The file, locked; None where there are no locks. Raises UsageError if another holds it."""
+    try:
+        import fcntl  # not on Windows
+
+        file = path.open("a+", encoding="utf-8")
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_nlink == 0:
+            raise BlockingIOError  # its holder ended and removed it after we had opened it
+    except BlockingIOError:
+        with file:
+            file.seek(0)
+            pid = file.read().strip()
+        who = f"process {pid}" if pid else "another process"
+        raise UsageError(
+            f"{path.parent} is being trained by {who}. Wait for it, or end it."
+        ) from None
+    except OSError:
+        with file, contextlib.suppress(OSError):
+            path.unlink()
+        return None
+    with contextlib.suppress(OSError):  # a full disk: it is locked all the same
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    return file
