@@ -40,11 +40,11 @@ from experiments.claiming import (
 )
 from experiments.claiming.claim import Claim, Finding, find
 from experiments.claiming.evidence import Evidence
-from experiments.running.command_line import UsageError, parse_studies, report, setting
+from experiments.reading import check_out, program
+from experiments.running.command_line import parse_studies, setting
 from experiments.running.streams import write_json
 from experiments.running.study import commit
 from minibn import checkpoint
-from minibn.errors import DataError
 
 PROGRAM = "python -m experiments.claims"
 
@@ -84,19 +84,17 @@ class Options:
     out: str | None = setting(None, "folder for claims.md and claims.json", kind=str)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@program(PROGRAM)
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, and write it if --out says where. Returns the exit code."""
-    try:
-        folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
-        findings, evidence = verdicts(folders)
-        print(table.scale(evidence), table.table(findings), table.NOTE, sep="\n\n")
-        print(f"\n{table.counts(findings)}\n\n{len(findings)} claims: {table.counted(findings)}.")
-        if options.out:
-            write(findings, evidence, Path(options.out))
-            print(f"Written: {Path(options.out) / 'claims.md'}, claims.json")
-    except (UsageError, DataError, OSError) as error:
-        return report(PROGRAM, error)
-    return 0
+    folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
+    check_out(options.out)
+    findings, evidence = verdicts(folders)
+    print(table.scale(evidence), table.table(findings), table.NOTE, sep="\n\n")
+    print(f"\n{table.counts(findings)}\n\n{len(findings)} claims: {table.counted(findings)}.")
+    if options.out:
+        write(findings, evidence, Path(options.out))
+        print(f"Written: {Path(options.out) / 'claims.md'}, claims.json")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments.reading import check_out, program
 from experiments.running.alike import require_alike
-from experiments.running.command_line import UsageError, parse, report, setting
+from experiments.running.command_line import UsageError, parse, setting
 from experiments.running.session import BEFORE_KERNELS
 from experiments.running.study import Run, Study
 from experiments.views.drawing import COLOURS, pyplot, save, smooth
@@ -212,30 +213,28 @@ class Options:
     out: str | None = setting(None, "folder for the table and the figure", kind=str)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@program(PROGRAM)
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, draw the figure. Returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     folders = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
-    try:
-        options = Options(
-            **parse(
-                Options,
-                words[len(folders) :],
-                program=f"{PROGRAM} A B",
-                description=str(__doc__).partition("\n\n")[0],
-            )
+    options = Options(
+        **parse(
+            Options,
+            words[len(folders) :],
+            program=f"{PROGRAM} A B",
+            description=str(__doc__).partition("\n\n")[0],
         )
-        if len(folders) != 2:
-            raise UsageError(f"which two studies? {PROGRAM} runs/fast runs/reference")
-        a, b = (Study.open(Path(folder), "vgg_cifar", "STUDY") for folder in folders)
-        table = make_table(a, b)
-        out = Path(options.out) if options.out else a.folder
-        out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_text(out / "compare.md", table)
-        print(f"{table}\nFigure: {draw(a, b, out / 'figures')}")
-    except (UsageError, DataError, OSError) as error:
-        return report(PROGRAM, error)
-    return 0
+    )
+    if len(folders) != 2:
+        raise UsageError(f"which two studies? {PROGRAM} runs/fast runs/reference")
+    check_out(options.out)
+    a, b = (Study.open(Path(folder), "vgg_cifar", "STUDY") for folder in folders)
+    table = make_table(a, b)
+    out = Path(options.out) if options.out else a.folder
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_text(out / "compare.md", table)
+    print(f"{table}\nFigure: {draw(a, b, out / 'figures')}")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.running.command_line import UsageError, parse_studies, report, setting
+from experiments.reading import check_out, program
+from experiments.running.command_line import parse_studies, setting
 from experiments.running.study import Study
 from experiments.views import deep_linear, learning_rates, theorems, vgg
-from minibn.errors import DataError
 
 PROGRAM = "python -m experiments.draw"
 VIEWS = {
@@ -33,19 +33,17 @@ class Options:
     out: str | None = setting(None, "folder for figures, tables and summaries", kind=str)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@program(PROGRAM)
+def main(arguments: Sequence[str] | None = None) -> None:
     """Draw, kind by kind. Returns the exit code."""
-    try:
-        folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
-        out = None if options.out is None else Path(options.out)
-        studies = [Study.open(folder, tuple(VIEWS), "STUDY") for folder in folders]
-        kinds = dict.fromkeys(study.kind for study in studies)
-        for kind in kinds:
-            of_kind = [study for study in studies if study.kind == kind]
-            VIEWS[kind](of_kind, out / kind if out and len(kinds) > 1 else out)
-    except (UsageError, DataError, OSError) as error:
-        return report(PROGRAM, error)
-    return 0
+    folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
+    check_out(options.out)
+    out = None if options.out is None else Path(options.out)
+    studies = [Study.open(folder, tuple(VIEWS), "STUDY") for folder in folders]
+    kinds = dict.fromkeys(study.kind for study in studies)
+    for kind in kinds:
+        of_kind = [study for study in studies if study.kind == kind]
+        VIEWS[kind](of_kind, out / kind if out and len(kinds) > 1 else out)
 
 
 if __name__ == "__main__":

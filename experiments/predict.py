@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from experiments.reading import program
 from experiments.running.command_line import (
     UsageError,
     at_least,
     one_of,
     parse,
-    report,
     restored,
     setting,
 )
@@ -36,9 +36,10 @@ from experiments.views.drawing import pyplot, save
 from minibn import checkpoint, nn, use
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, normalize
-from minibn.errors import BackendUnavailable, DataError
+from minibn.errors import DataError
 
 PROGRAM = "python -m experiments.predict"
+OF_VGG = ("vgg_cifar", "learning_rates")  # the kinds of studies that train VGG
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,23 @@ def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Datas
             "runs/batchnorm-lr0.1-seed0."
         )
     config = run.config
-    settings = Settings(**restored(Settings, config["settings"]))
-    if data_dir:
-        settings = dataclasses.replace(settings, data_dir=data_dir)
+    kind = config.get("experiment", OF_VGG[0])
+    if kind not in OF_VGG:
+        raise DataError(f"{run.folder} is a run of {kind}: predict takes runs of VGG.")
     if not run.checkpoint_path.exists():
         raise DataError(
             f"{run.folder} has no checkpoint yet, or was one of learning_rates, which keeps none. "
             "Train it first, or choose another."
         )
+    settings = Settings(**restored(Settings, config["settings"]))
+    if data_dir:
+        settings = dataclasses.replace(settings, data_dir=data_dir)
     manifest, states = checkpoint.load(run.checkpoint_path)
+    if "model" not in states:
+        raise DataError(
+            f"checkpoint {run.checkpoint_path} has no weights (its part 'model'). Restore it, or "
+            f"delete {run.folder} and train again."
+        )
     data = load_data(settings)
     if data.fingerprint != config["data_fingerprint"]:
         raise DataError(
@@ -134,35 +143,32 @@ def describe(counts: np.ndarray, classes: Sequence[str]) -> str:
     return "\n".join([*rows, f"{'all':<12} {counts.sum():>6} {total:>8.3f}"])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@program(PROGRAM)
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table, draw the picture. Returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        folder = words.pop(0) if words and not words[0].startswith("-") else None
-        given: dict[str, Any] = parse(
-            Options, words, program=f"{PROGRAM} RUN", description=str(__doc__).partition("\n\n")[0]
-        )
-        if folder is None:
-            raise UsageError(f"which run? {PROGRAM} STUDY/runs/batchnorm-lr0.1-seed0")
-        options = Options(**given)
-        one_of("--backend", options.backend, BACKENDS)
-        at_least("--batch-size", options.batch_size, 1)
-        at_least("--reestimate", options.reestimate, 0)
-        cores()  # says what is wrong with MINIBN_NUM_THREADS
-        run = Run(Path(folder))
-        with use(options.backend):
-            model, data, steps = trained(run, options.data_dir)
-            if options.reestimate:
-                reestimate(model, data, run.config, options.reestimate)
-            found = predictions(model, data.test_images, options.batch_size)
-        counts = confusion(data.test_labels, found, len(data.classes))
-        print(f"{run.name} after {steps} steps, {len(found):,} test images of {data.name}\n")
-        print(describe(counts, data.classes))
-        title = f"{run.name}, {steps} steps: {counts.trace() / counts.sum():.1%} of {data.name}"
-        print(f"\nFigure: {picture(counts, data.classes, title, run.folder)}")
-    except (UsageError, DataError, BackendUnavailable, OSError) as error:
-        return report(PROGRAM, error)
-    return 0
+    folder = words.pop(0) if words and not words[0].startswith("-") else None
+    given: dict[str, Any] = parse(
+        Options, words, program=f"{PROGRAM} RUN", description=str(__doc__).partition("\n\n")[0]
+    )
+    if folder is None:
+        raise UsageError(f"which run? {PROGRAM} STUDY/runs/batchnorm-lr0.1-seed0")
+    options = Options(**given)
+    one_of("--backend", options.backend, BACKENDS)
+    at_least("--batch-size", options.batch_size, 1)
+    at_least("--reestimate", options.reestimate, 0)
+    cores()  # says what is wrong with MINIBN_NUM_THREADS
+    run = Run(Path(folder))
+    with use(options.backend):
+        model, data, steps = trained(run, options.data_dir)
+        if options.reestimate:
+            reestimate(model, data, run.config, options.reestimate)
+        found = predictions(model, data.test_images, options.batch_size)
+    counts = confusion(data.test_labels, found, len(data.classes))
+    print(f"{run.name} after {steps} steps, {len(found):,} test images of {data.name}\n")
+    print(describe(counts, data.classes))
+    title = f"{run.name}, {steps} steps: {counts.trace() / counts.sum():.1%} of {data.name}"
+    print(f"\nFigure: {picture(counts, data.classes, title, run.folder)}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ What does not fit: losses start at 1.3e4 (standard) and 1.9e4 (batchnorm), in th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from experiments.running.carry_out import Plan
@@ -48,6 +49,7 @@ VARIANTS = {
 }
 INITS = {"glorot_uniform": glorot_uniform, "glorot_normal": glorot_normal}
 LARGEST = 10**9  # numbers: beyond what any machine trains
+MOST = 1e6  # of scales of the problem: far beyond, losses overflow before the first step
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,30 @@ def check(s: Settings) -> None:
             one_of(flag_name(name), variant, tuple(VARIANTS))
     for name in ("probe_every", "shift_every", "curvature_every", "record_every"):
         at_least(flag_name(name), getattr(s, name), 0)
-    for name in ("depth", "width"):
-        at_least(flag_name(name), getattr(s, name), 1)
+    at_least("--depth", s.depth, 1)
+    if s.width < 2:
+        raise UsageError(
+            f"--width {s.width} must be at least 2: one unit is no layer to normalise."
+        )
+    groups = [p.variant for p in plans(s) if VARIANTS[p.variant].startswith("group")]
+    if s.width == 2 and groups:
+        raise UsageError(
+            f"--width 2 with {groups[0]}: of its two groups each is one unit, which has no "
+            "variance. Take a --width of 3 or more, or leave that variant out."
+        )
     at_least("--samples", s.samples, 2)  # one has no variance
     for name in ("target_std", "loss_scale"):
         at_least(flag_name(name), getattr(s, name), 0, above=True)
+        if getattr(s, name) > MOST:
+            raise UsageError(f"{flag_name(name)} {getattr(s, name)} must be at most {MOST:g}.")
     for name in ("lr", "probe_sizes"):
         for number in getattr(s, name):
             at_least(flag_name(name), number, 0, above=True)
+    if s.probe_every and math.isinf(max(s.lr) * max(s.probe_sizes)):
+        raise UsageError(
+            f"--lr {max(s.lr)} times --probe-sizes {max(s.probe_sizes)} must be a finite number. "
+            "Take a smaller one of either."
+        )
     if s.depth * s.width**2 + s.samples * s.width > LARGEST:
         raise UsageError(
             f"--depth {s.depth} --width {s.width} --samples {s.samples} is more than a machine "

@@ -10,6 +10,7 @@ from experiments.running.settings import DATA, ImageSettings, check_images, chec
 
 VARIANT = "batchnorm"
 SIDE = 32  # pixels
+MOST = {"draws": 10**6, "largest": 1e6}  # beyond: hours of losses, squares that overflow
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ def check(s: Settings) -> None:
     at_least("--batch-size", s.batch_size, 3)  # of two values a norm leaves ±1
     for name in ("lr", "largest"):
         at_least(flag_name(name), getattr(s, name), 0, above=True)
+    for name, most in MOST.items():
+        if getattr(s, name) > most:
+            raise UsageError(f"{flag_name(name)} {getattr(s, name)} must be at most {most:g}.")
     if len(s.channels) != 2:
         raise UsageError(f"--channels {shown(s.channels)}: there are two convolutions.")
     for name, least in (("channels", 1), ("m", 3), ("eps", 0)):

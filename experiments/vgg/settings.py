@@ -6,6 +6,7 @@ defaults and other figures; `learning_rates` trains with these settings, too.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from experiments.running.carry_out import Plan
@@ -113,6 +114,11 @@ def check(s: Settings) -> None:
     at_least("--width", s.width, 0, above=True)
     for lr in s.lr:
         at_least("--lr", lr, 0, above=True)
+    if s.probe_every and math.isinf(max(s.lr) * max(s.probe_sizes)):
+        raise UsageError(
+            f"--lr {max(s.lr)} times --probe-sizes {max(s.probe_sizes)} must be a finite number. "
+            "Take a smaller one of either."
+        )
     at_least("--weight-decay", s.weight_decay, 0)
     if not 0 <= s.momentum < 1:
         raise UsageError(f"--momentum {s.momentum} must lie in [0, 1).")

@@ -198,10 +198,11 @@ def in_one_line(groups: Sequence[Group]) -> str:
 
 
 def _shift_as_deep(group: Group, k: int) -> list[float]:
-    """The median l2 of the layer that lies as deep as the paper's layer k, for each seed."""
+    """The median l2 of the layer that lies as deep as the paper's layer k, for each seed; none of
+    networks so shallow that this layer stands for another of the paper's."""
     depth = group.runs[0].config["settings"]["depth"]
-    layer = next(ours for ours, theirs in shift_layers(depth).items() if theirs == k)
-    return medians(group, layer, "l2") if group.records("shift") else []
+    layers = [ours for ours, theirs in shift_layers(depth).items() if theirs == k]
+    return medians(group, layers[0], "l2") if layers and group.records("shift") else []
 
 
 def _largest(group: Group, of: Callable[[dict[str, Any]], float]) -> list[float]:

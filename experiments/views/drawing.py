@@ -37,6 +37,7 @@ COLOURS = {
 }
 UNKNOWN = "#5f5f5f"  # a variant of somebody else's
 WIDEST = 10.0  # inches: then the smallest text can still be read at a README's 900 pixels
+HUGE = 1e100  # of a logarithmic axis: near 1e308, matplotlib's ticks beyond it overflow
 DASHES = ("-", "--", "-.", ":")
 PAPER = {"linestyle": (0, (1, 1.5)), "linewidth": 1.1, "marker": "o", "markersize": 3.0}
 DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}  # one number of the paper's, as a line
@@ -165,12 +166,14 @@ def log_limits(
     curves: Iterable[np.ndarray], always: Iterable[np.ndarray] = ()
 ) -> tuple[float, float]:
     """Limits of a logarithmic axis around positive values, whose rare outliers and infinities may
-    leave it (1.5 times the range of the middle 98 %), and around what must `always` be seen."""
+    leave it (1.5 times the range of the middle 98 %), and around what must `always` be seen; but
+    never beyond HUGE."""
     known = np.concatenate([*curves, [np.nan]])
     known = known[np.isfinite(known) & (known > 0)]
     ends = np.quantile(known, (0.01, 0.99)).tolist() if len(known) else []
     ends += [float(v) for values in always for v in values if v > 0]
-    return min(ends, default=1.0) / 1.5, max(ends, default=1.0) * 1.5
+    low, high = np.clip([min(ends, default=1.0), max(ends, default=1.0)], 1 / HUGE, HUGE).tolist()
+    return low / 1.5, high * 1.5
 
 
 def plain_numbers(axes: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.running.alike import require_alike
 from experiments.running.streams import write_json
 from experiments.running.study import Study
 from experiments.views.drawing import WIDEST, early_steps, plain_numbers, pyplot, save
@@ -51,9 +52,10 @@ LINES = {
 def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     """Draw the figure, write table.md and summary.json, and print the tables and paths.
 
-    Raises DataError if there is nothing to draw.
+    Raises DataError if there is nothing to draw, or if the studies are not of one scale.
     """
     found, out = found_in(studies), out or studies[0].folder
+    require_alike(studies, free=("steps",))  # curves may be of different lengths
     out.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join((identities(found), orders(found), conditions(found), shares(found)))
     checkpoint.write_text(out / "table.md", text + "\n")

@@ -69,6 +69,33 @@ def test_what_cannot_be_judged_ends_in_one_line(
     assert line.startswith("python -m experiments.claims: ") and says in line
 
 
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_file_as_out_is_refused_before_anything_is_judged(
+    out: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study(Path("s"))
+    Path("file").touch()
+    assert claims.main(["s", "--out", out]) == 2
+    said, error = capsys.readouterr()
+    assert said == "" and error.count("\n") == 1
+    assert f"--out {out} " in error and error.endswith(" a file, not a folder. Choose another.\n")
+
+
+def test_ctrl_c_ends_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = study(tmp_path / "s")
+    monkeypatch.setattr(claims, "verdicts", interrupted)
+    assert claims.main([str(made.folder)]) == 130
+    said, error = capsys.readouterr()
+    assert said.split() == ["Stopped."] and error == ""
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_record_without_its_key_ends_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

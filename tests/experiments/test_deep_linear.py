@@ -12,7 +12,7 @@ from studies import run_here, runs
 
 from experiments import deep_linear, draw
 from experiments.linear import problem
-from experiments.linear.settings import QUICK, Settings, plans
+from experiments.linear.settings import QUICK, Settings, check, plans
 from experiments.running.command_line import parse
 from experiments.running.session import preset
 from experiments.running.study import Run, Study
@@ -265,12 +265,21 @@ def test_a_run_that_overflows_is_diverged_and_its_figures_are_drawn(
         (["--depth", "0"], "--depth 0 must be at least 1"),
         (["--samples", "1"], "--samples 1 must be at least 2"),
         (["--target-std", "0"], "--target-std 0.0 must be above 0"),
+        (["--target-std", "1e155"], "--target-std 1e+155 must be at most 1e+06"),
         (["--loss-scale", "nan"], "--loss-scale nan must be a finite number"),
+        (["--loss-scale", "1e308"], "--loss-scale 1e+308 must be at most 1e+06"),
         (["--lr", "1e-6", "-1"], "--lr -1.0 must be above 0"),
         (["--lr", "1e-6", "1e-6"], "--lr names something twice"),
         (["--lr", "1e-6", "1.0000001e-6"], "rates of a study must differ in six digits"),
         (["--seed", "-1"], "--seed -1 must be at least 0"),
         (["--probe-sizes", "0"], "--probe-sizes 0.0 must be above 0"),
+        (
+            ["--lr", "1e-6", "1e308"],
+            "--lr 1e+308 times --probe-sizes 30.0 must be a finite number. Take a smaller one",
+        ),
+        (["--lr", "1e200", "--probe-sizes", "1e200"], "times --probe-sizes 1e+200 must be a fin"),
+        (["--width", "1"], "--width 1 must be at least 2: one unit is no layer to normalise"),
+        (["--width", "2", "--variants", "groupnorm"], "--width 2 with groupnorm: of its two"),
         (["--probe-every", "-1"], "--probe-every -1 must be at least 0"),
         (["--width", "100000"], "Take a smaller network"),
         (["--steps", "0"], "--steps 0 must be at least 1"),
@@ -288,6 +297,10 @@ def test_what_cannot_work_is_one_line_and_leaves_nothing(
     assert not folder.exists()
 
 
+def test_a_rate_that_no_walk_could_multiply_is_accepted_where_there_are_no_walks() -> None:
+    check(settings("--lr", "1e308", "--probe-every", 0))
+
+
 def test_other_data_does_not_go_on_in_an_old_study(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,6 +311,34 @@ def test_other_data_does_not_go_on_in_an_old_study(
     config.write_text(json.dumps({**content, "data_fingerprint": "another"}))
     assert main("--resume", folder) == 2
     assert "the data" in capsys.readouterr().err
+
+
+# -- drawing what is extreme
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_a_network_too_shallow_for_both_of_the_papers_layers_is_drawn(
+    depth: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--depth", depth, "--width", 2, "--samples", 5, "--steps", 2, "--lr", 1e-3)
+    folder = tmp_path / "study"
+    arguments = (*small, "--variants", "standard", "batchnorm", "--shift-every", 1)
+    assert main(*arguments, "--out", folder, draw=True) == 0
+    assert (folder / "figures" / "shift.png").exists()
+    said = capsys.readouterr().out
+    assert "layer 17, median" in said and "layer 9, median" not in said
+
+
+def test_runs_that_passed_all_bounds_before_they_diverged_are_drawn(tmp_path: Path) -> None:
+    wild = ("--depth", 3, "--width", 3, "--samples", 10, "--steps", 6, "--lr", 1)
+    every = [word for what in ("probe", "shift", "curvature") for word in (f"--{what}-every", 1)]
+    folder = tmp_path / "study"
+    arguments = (*wild, *every, "--variants", "standard", "batchnorm", "l1", "linf")
+    assert main(*arguments, "--out", folder, draw=True) == 0
+    (run,) = (run for run in runs(folder) if run.config["variant"] == "standard")
+    assert run.result and run.result["status"] == "diverged"
+    assert max(x or 0 for r in run.records("landscape") for x in r["losses"]) > 1e200
+    assert (folder / "figures" / "landscape-lr1.png").stat().st_size > 1000
 
 
 # -- tables

@@ -94,3 +94,9 @@ def test_a_table_has_a_head_a_rule_rows_and_a_note():
 def test_numbers_of_a_summary_are_short_and_not_finite_ones_null():
     assert tables.short(123456.0) == 123500.0
     assert tables.short(float("inf")) is tables.short(float("nan")) is None
+
+
+def test_a_logarithmic_axis_stays_where_ticks_beyond_it_are_finite():
+    low, high = drawing.log_limits([], [np.array([1e-300, 7e295])])
+    assert (low, high) == pytest.approx((1e-100 / 1.5, 1.5e100), rel=1e-9, abs=0)
+    assert drawing.log_limits([np.array([2.0, 2.0])]) == (2 / 1.5, 3.0)

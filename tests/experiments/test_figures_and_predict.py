@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from studies import TWO, main, runs
 
-from experiments import draw, gpu_check, paper, predict
+from experiments import compare, draw, gpu_check, paper, predict
 from experiments.running.streams import write_json
 from experiments.running.study import Run, Study
 from experiments.views import drawing as figures
 from experiments.views import tables, vgg_tables
 from experiments.views import vgg as vgg_figures
-from minibn import use
+from minibn import checkpoint, use
 from minibn.data import Batches, normalize
 from minibn.errors import DataError
 from reference_models.vgg import VGG
@@ -75,6 +75,26 @@ def test_a_study_without_results_is_named(tmp_path, capsys):
     assert draw.main([]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "no study" in lines[0] and "which study?" in lines[1]
+
+
+def test_drawing_into_a_file_is_refused_before_anything_is_read(study, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for program in (draw.main, lambda words: compare.main([words[0], *words])):
+        assert program([str(study.folder), "--out", str(tmp_path / "file")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--out {tmp_path / 'file'} is a file, not a folder. Choose another." in line
+
+
+@pytest.mark.parametrize("program", [draw, compare, predict])
+def test_ctrl_c_in_a_program_that_reads_studies_is_one_line(program, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    reader = "parse_studies" if program is draw else "parse"
+    monkeypatch.setattr(program, reader, interrupted)
+    assert program.main(["study"]) == 130
+    said, error = capsys.readouterr()
+    assert said.split() == ["Stopped."] and error == ""
 
 
 def test_a_run_that_diverged_stands_in_the_table_with_its_step(tmp_path, capsys):
@@ -205,6 +225,35 @@ def test_predict_refuses_a_damaged_checkpoint_and_other_data(study, capsys):
     write_json(other.folder / "config.json", {**other.config, "data_fingerprint": "0"})
     assert predict.main([str(other.folder)]) == 2
     assert "changed since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["theorems", "deep_linear"])
+def test_predict_names_the_experiment_of_a_run_that_is_no_vgg(study, capsys, kind):
+    run = runs(study.folder)[0]
+    settings = {**run.config["settings"], "channels": [2, 3]}
+    write_json(run.folder / "config.json", {**run.config, "experiment": kind, "settings": settings})
+    assert predict.main([str(run.folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"{run.name} is a run of {kind}: predict takes runs of VGG.")
+
+
+def test_predict_says_that_a_checkpoint_has_no_weights(study, capsys):
+    run = runs(study.folder)[0]
+    manifest, states = checkpoint.load(run.checkpoint_path)
+    checkpoint.save(run.checkpoint_path, manifest, {"optimizer": states["optimizer"]})
+    assert predict.main([str(run.folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has no weights (its part 'model'). Restore it, or delete" in line
+
+
+def test_predict_says_of_learning_rates_that_it_keeps_no_checkpoint(study, capsys):
+    run = runs(study.folder)[0]
+    run.checkpoint_path.unlink()
+    settings = {**run.config["settings"], "moments_steps": 40}
+    content = {**run.config, "experiment": "learning_rates", "settings": settings}
+    write_json(run.folder / "config.json", content)
+    assert predict.main([str(run.folder)]) == 2
+    assert "one of learning_rates, which keeps none" in capsys.readouterr().err
 
 
 def test_predict_refuses_a_run_without_a_checkpoint(study, capsys):

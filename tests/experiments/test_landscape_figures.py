@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 import synthetic
+from studies import settings
 
 from experiments import paper
+from experiments.running.command_line import UsageError
 from experiments.running.study import Study
+from experiments.vgg.settings import check
 from experiments.views import curvature as curvature_figures
 from experiments.views import gradient_change as gradient_change_figures
 from experiments.views import landscape as landscape_figures
@@ -272,3 +275,10 @@ def test_a_summary_keeps_the_first_and_the_last_walk_and_no_more_than_asked_for(
     assert len(walks["step"]) == 4
     assert (walks["step"][0], walks["step"][-1]) == (0, 150)
     json.loads(json.dumps(walks, allow_nan=False))
+
+
+def test_walks_of_vgg_must_be_finite():
+    for words in (("--lr", "0.1", "1e308"), ("--lr", "1e200", "--probe-sizes", "1e200")):
+        check(settings(*words, "--probe-every", "0"))
+        with pytest.raises(UsageError, match=r"^--lr 1e\+\d+ times --probe-sizes .* finite number"):
+            check(settings(*words, "--probe-every", "1"))

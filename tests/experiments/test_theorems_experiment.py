@@ -255,6 +255,20 @@ def test_a_study_draws_its_own_figure_and_a_diverging_one_what_there_is(tmp_path
     assert (tmp_path / "study" / "figures" / "theorems.png").exists()
 
 
+def test_studies_of_different_networks_are_not_drawn_together(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    other = shutil.copytree(whole, tmp_path / "other")
+    content = json.loads((other / "study.json").read_text())
+    content["settings"]["channels"] = [3, 4]
+    (other / "study.json").write_text(json.dumps(content))
+    out = tmp_path / "drawn"
+    assert draw.main([str(whole), str(other), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "has channels [3, 4]" in line and "like with like" in line
+    assert not out.exists()
+
+
 def test_drawing_nothing_is_one_line(
     tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -288,6 +302,7 @@ REFUSED = {
     "--kernels slow": "There are: fast, lean, reference",
     "--steps 0": "--steps 0 must be at least 1",
     "--draws 0": "--draws 0 must be at least 1",
+    "--draws 9223372036854775807": "--draws 9223372036854775807 must be at most 1e+06",
     "--measure-every 0": "--measure-every 0 must be at least 1",
     "--batch-size 2": "--batch-size 2 must be at least 3",
     "--m 8 2": "--m 2 must be at least 3",
@@ -296,6 +311,7 @@ REFUSED = {
     "--eps nan": "--eps nan must be a finite number",
     "--lr 0": "--lr 0.0 must be above 0",
     "--largest inf": "--largest inf must be a finite number",
+    "--largest 1e308": "--largest 1e+308 must be at most 1e+06",
     "--channels 8": "--channels 8: there are two convolutions",
     "--channels 8 0": "--channels 0 must be at least 1",
     "--hidden 0": "--hidden 0 must be at least 1",
