@@ -40,8 +40,8 @@ from experiments.claiming import (
 )
 from experiments.claiming.claim import Claim, Finding, find
 from experiments.claiming.evidence import Evidence
-from experiments.reading import check_out, program
 from experiments.running.command_line import parse_studies, setting
+from experiments.running.reading import check_out, program
 from experiments.running.streams import write_json
 from experiments.running.study import commit
 from minibn import checkpoint

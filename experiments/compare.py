@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reading import check_out, program
 from experiments.running.alike import require_alike
 from experiments.running.command_line import UsageError, parse, setting
+from experiments.running.reading import check_out, program
 from experiments.running.session import BEFORE_KERNELS
 from experiments.running.study import Run, Study
 from experiments.views.drawing import COLOURS, pyplot, save, smooth

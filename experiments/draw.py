@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.reading import check_out, program
 from experiments.running.command_line import parse_studies, setting
+from experiments.running.reading import check_out, program
 from experiments.running.study import Study
 from experiments.views import deep_linear, learning_rates, theorems, vgg
 

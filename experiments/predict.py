@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reading import program
 from experiments.running.command_line import (
     UsageError,
     at_least,
@@ -26,6 +25,7 @@ from experiments.running.command_line import (
     restored,
     setting,
 )
+from experiments.running.reading import program
 from experiments.running.recorders import predictions
 from experiments.running.settings import BACKENDS
 from experiments.running.study import Run, steps_of

@@ -7,6 +7,7 @@ study          where results lie: studies, runs, checkpoints
 lock           one process at a time trains a study
 streams        what its files hold: JSON objects, lines of a step each, numbers
 carry_out      the work of a study: its runs, from wherever each stands, then the figures
+reading        how programs end that read studies and train nothing
 alike          which studies may stand in one table or figure: one scale, one data set
 training       the loop that saves, continues bit for bit after a kill, and measures
 step           one update: what is minimised, and what a recorder may look at
