@@ -36,7 +36,7 @@ def gains(found: Sequence[Outcome], variant: str, base: str = "standard") -> dic
     def more(better: tuple[str, float | None], worse: tuple[str, float | None]) -> dict[int, float]:
         if better[1] is None or worse[1] is None:
             return {}
-        a, b = (at(found, name, lr) for name, lr in (better, worse))  # type: ignore[arg-type]
+        a, b = (at(found, name, lr) for name, lr in (better, worse))  # type: ignore[arg-type]  # no None
         return {seed: a[seed].train - b[seed].train for seed in a if seed in b}
 
     return {

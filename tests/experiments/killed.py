@@ -76,7 +76,7 @@ def half_of_a_line(stream: str, nth: int, what: Callable) -> None:
             what()
         real(self)
 
-    Stream.flush = flush  # type: ignore[method-assign]
+    Stream.flush = flush  # type: ignore[method-assign]  # on purpose
 
 
 def arrange(moment: str) -> None:

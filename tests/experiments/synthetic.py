@@ -190,7 +190,7 @@ def distributions(variant: str, lr: float, steps: int, every: int, rng: Any) -> 
 
 
 # Not a test, though pytest would take it for one by its name.
-test_accuracy.__test__ = False  # type: ignore[attr-defined]
+test_accuracy.__test__ = False  # type: ignore[attr-defined]  # for pytest
 
 
 @contextmanager

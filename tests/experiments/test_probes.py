@@ -113,7 +113,7 @@ def retraced(variant: str, data: Dataset, steps: int) -> list[tuple]:
 
 
 def batch_of(images: np.ndarray, labels: np.ndarray) -> tuple:
-    return Step(None, None, None, 0, images, labels).batch  # type: ignore[arg-type]
+    return Step(None, None, None, 0, images, labels).batch  # type: ignore[arg-type]  # unused
 
 
 def test_a_walks_line_is_a_probe_of_the_steps_batch_before_its_update(
