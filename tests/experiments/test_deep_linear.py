@@ -11,7 +11,7 @@ import pytest
 from studies import run_here, runs
 
 from experiments import deep_linear, draw
-from experiments.linear import problem
+from experiments.linear import allocator, problem
 from experiments.linear.settings import QUICK, Settings, check, plans
 from experiments.running.command_line import parse
 from experiments.running.session import preset
@@ -384,3 +384,18 @@ def test_the_papers_losses_stand_beside_ours_at_its_steps(tmp_path: Path) -> Non
         "| batchnorm | 1e-06 | 1 | 5 | 5; 1.4e+03 | 5; 1.2e+03 | 5 |"
         in make_tables(grouped([run]))[0]
     )
+
+
+def test_keeping_freed_memory_changes_no_number_and_is_refused_quietly_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s = Settings(depth=3, samples=20)
+    before = problem.problem(s, 0)
+    kept = allocator.keep_freed_memory()
+    assert kept in (True, False) and problem.problem(s, 0).fingerprint == before.fingerprint
+
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(allocator.ctypes, "CDLL", missing)
+    assert allocator.keep_freed_memory() is False
