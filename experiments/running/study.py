@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import platform
 import subprocess
 import sys
@@ -180,7 +181,10 @@ class Study:
         try:
             yield
         except BaseException:
-            another = (self.folder / ".lock").exists()
+            lock = self.folder / ".lock"
+            another = lock.exists() and lock.read_text() not in ("", str(os.getpid()))
+            if not another:
+                lock.unlink(missing_ok=True)  # ours, left by a Ctrl-C while it was taken
             if self._made is not None and not self.runs() and not another:
                 with contextlib.suppress(OSError):
                     (self.folder / "study.json").unlink(missing_ok=True)
