@@ -23,6 +23,9 @@ from experiments.running.study import Run
 from experiments.vgg import runs as vgg_runs
 from experiments.views import vgg as vgg_figures
 
+# A job in the background of a script ignores Ctrl-C, and hands that on to its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def happen(name: str) -> None:
     """What the moment brings: a signal to ourselves, or two of them."""

@@ -141,7 +141,9 @@ def test_an_interrupt_lets_running_jobs_save_and_says_how_to_go_on(
         "except KeyboardInterrupt:\n    open('saved', 'w')\n    raise SystemExit(130)"
     )
     driver = (
-        "import sys\nfrom experiments import reproduce\nfrom experiments.reproduce import Job\n"
+        "import signal, sys\nfrom experiments import reproduce\n"
+        "from experiments.reproduce import Job\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         f"reproduce.jobs = lambda s: [Job('one', 'script', ({child!r},))]\n"
         "Job.command = lambda job, to: [sys.executable, '-c', job.flags[0]]\n"
         "sys.exit(reproduce.main([]))"
