@@ -182,7 +182,7 @@ class Study:
             yield
         except BaseException:
             lock = self.folder / ".lock"
-            another = lock.exists() and lock.read_text() not in ("", str(os.getpid()))
+            another = lock.exists() and lock.read_text() != str(os.getpid())
             if not another:
                 lock.unlink(missing_ok=True)  # ours, left by a Ctrl-C while it was taken
             if self._made is not None and not self.runs() and not another:
