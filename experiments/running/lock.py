@@ -42,6 +42,11 @@ def locked(path: Path) -> TextIO | None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file.fileno()).st_nlink == 0:
             raise BlockingIOError  # its holder ended and removed it after we had opened it
+        with contextlib.suppress(OSError):  # a full disk: it is locked all the same
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        return file
     except BlockingIOError:
         with file:
             file.seek(0)
@@ -54,8 +59,6 @@ def locked(path: Path) -> TextIO | None:
         with file, contextlib.suppress(OSError):
             path.unlink()
         return None
-    with contextlib.suppress(OSError):  # a full disk: it is locked all the same
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-    return file
+    except BaseException:  # a Ctrl-C: not locked while its traceback is kept
+        file.close()
+        raise

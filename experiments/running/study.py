@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import platform
 import subprocess
 import sys
@@ -32,6 +31,7 @@ import numpy as np
 
 import minibn
 from experiments.running.command_line import UsageError
+from experiments.running.lock import alone
 from experiments.running.streams import Stream, read_json, read_lines, write_json
 from minibn import checkpoint
 from minibn.errors import DataError
@@ -181,14 +181,11 @@ class Study:
         try:
             yield
         except BaseException:
-            lock = self.folder / ".lock"
-            another = lock.exists() and lock.read_text() != str(os.getpid())
-            if not another:
-                lock.unlink(missing_ok=True)  # ours, left by a Ctrl-C while it was taken
-            if self._made is not None and not self.runs() and not another:
-                with contextlib.suppress(OSError):
+            if self._made is not None and not self.runs():
+                with contextlib.suppress(UsageError, OSError), alone(self.folder):
                     (self.folder / "study.json").unlink(missing_ok=True)
-                for folder in (self.folder / "runs", *reversed(self._made)):
+                    (self.folder / "runs").rmdir()
+                for folder in reversed(self._made):
                     with contextlib.suppress(OSError):
                         folder.rmdir()
             raise
