@@ -170,6 +170,12 @@ class NumpyBackend(Backend):
 class DeviceBackend(Backend):
     """What CuPy's arrays need that NumPy's do not."""
 
+    @property
+    def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
+        from minibn.backend.cuda.table import KERNELS  # at the first op: they know the ops
+
+        return KERNELS
+
     def _add_at(self, out: Any, index: Any, values: Any) -> None:
         if values.dtype.kind == "c":  # atomics add real numbers: two columns, one index
             part = values.real.dtype
@@ -191,6 +197,12 @@ class StrictBackend(DeviceBackend):
     @property
     def xp(self) -> Any:
         return self._strict.xp
+
+    @property
+    def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
+        from minibn.backend.cuda.emulator import is_on
+
+        return super().kernels if is_on() else {}
 
     def _from_host(self, x: np.ndarray) -> Any:
         return self._strict.StrictArray(x.copy())  # as a device would: no memory is shared

@@ -1,0 +1,50 @@
+"""Running a test of CUDA kernels on the emulator, and on a GPU where there is one."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytest
+from support.backends import chosen
+
+from minibn.backend import Backend
+from minibn.backend.cuda.emulator import compiler, emulated
+from minibn.errors import BackendUnavailable
+
+CUDA = ["emulated", pytest.param("cupy", marks=pytest.mark.gpu)]
+
+
+@contextmanager
+def on(name: str, order: int = 0) -> Iterator[Backend]:
+    """The backend in use: the strict double running CUDA kernels ("emulated"), or CuPy."""
+    if name == "cupy":
+        with chosen("cupy") as backend:
+            yield backend
+        return
+    try:
+        compiler()
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    with chosen("strict") as backend, emulated(order):
+        yield backend
+
+
+def on_cuda(test: Callable[..., None]) -> Callable[..., None]:
+    """Run `test(backend, ...)` with CUDA kernels, in use. Goes above `@given`."""
+
+    @functools.wraps(test)
+    def run(*args: Any, backend: str, **kwargs: Any) -> None:
+        with on(backend) as found:
+            test(*args, backend=found, **kwargs)
+
+    return pytest.mark.parametrize("backend", CUDA)(run)
+
+
+def orders(backend: Backend, compute: Callable[[], Any]) -> list[Any]:
+    """compute() under several orders of a block's threads (on a GPU: several times)."""
+    results = []
+    for order in (0, 1, 7):
+        with nullcontext() if backend.name == "cupy" else emulated(order):
+            results.append(compute())
+    return results
