@@ -1,14 +1,20 @@
-"""Our speed and memory on a CPU beside PyTorch's, measured in turn in one process.
+"""Our speed and memory on a CPU or a GPU beside PyTorch's, measured in turn in one process.
 
     python -m experiments.benchmark [--json FILE]
     python -m experiments.benchmark --parts steps --models vgg16 --batch 128 --rounds 15
     python -m experiments.benchmark --quick
+    python -m experiments.benchmark --backend cupy
 
 Training steps (forward, backward, SGD) of VGG with BatchNorm, without, and with noisy BatchNorm;
 each layer alone; a profile by op; the peak memory of a step; scaling with batch, width and threads;
 what the machine can do; start-up; one convolution in other NumPy libraries. PyTorch gets the same
 weights, batch and threads, and counts with the better of its layouts. Without PyTorch ours are
 timed alone. It takes about a quarter of an hour on two cores, and wants the machine for itself.
+
+On a GPU: training steps with momentum and weight decay, eager and as a captured graph, against
+PyTorch's eager mode with TF32, its CUDA graphs and its compiler, timed by events; every precision;
+each kernel's share; memory. `--backend strict` rehearses that on NumPy, `--backend emulated` with
+the CUDA kernels compiled for the host: both slowly, so with `--quick`.
 """
 
 from __future__ import annotations
@@ -16,53 +22,88 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarking import gpu_parts, parts
 from experiments.benchmarking.cases import Disagreement
+from experiments.benchmarking.device import device
+from experiments.benchmarking.gpu import GpuBench
 from experiments.benchmarking.machine import Bystanders, header, shares
 from experiments.benchmarking.memory import ChildFailed
-from experiments.benchmarking.parts import PARTS, Bench
+from experiments.benchmarking.parts import Bench
 from experiments.benchmarking.report import say, table
-from experiments.benchmarking.targets import ROUNDS, verdicts
+from experiments.benchmarking.targets import ROUNDS, Verdict, gpu_verdicts, verdicts
 from experiments.running.command_line import UsageError, at_least, one_of, parse, report, setting
 from experiments.running.streams import write_json
 from experiments.running.training import clock, cores
 from experiments.vgg.settings import VARIANTS
+from minibn import use
+from minibn.backend.cuda.emulator import emulated
+from minibn.errors import BackendUnavailable
 from reference_models.vgg import VGG, vgg
 
 PROGRAM = "python -m experiments.benchmark"
 DISTURBED = 0.03  # of the cores, taken by other processes: more, and times mean little
+BACKENDS = ("numpy", "cupy", "strict", "emulated")
+PARTS: dict[str, dict[str, Any]] = dict.fromkeys(BACKENDS, gpu_parts.PARTS) | {"numpy": parts.PARTS}
 
 
 @dataclass(frozen=True)
 class Options:
+    backend: str = setting(
+        "numpy", "what to measure: numpy, the CPU; cupy, a GPU; strict or emulated, its rehearsal"
+    )
     quick: bool = setting(False, "tiny sizes, to see that it works; its figures mean nothing")
     json: str | None = setting(None, "write everything to this file", kind=str)
     rounds: int = setting(ROUNDS, f"rounds; targets want at least {ROUNDS}")
-    parts: tuple[str, ...] = setting(tuple(PARTS), f"what to measure: {', '.join(PARTS)}")
+    parts: tuple[str, ...] = setting(
+        tuple(PARTS["numpy"]),
+        f"what to measure: {', '.join(PARTS['numpy'])}; on a GPU: {', '.join(PARTS['cupy'])}, all "
+        "of them unless you choose",
+    )
     models: tuple[str, ...] = setting(("vgg16", "vgg11"), f"networks: {', '.join(VGG)}")
     variants: tuple[str, ...] = setting(
         ("batchnorm", "standard", "noisy-batchnorm"), f"variants: {', '.join(VARIANTS)}"
     )
     # Parts about one network take the first model with the first batch.
-    batch: tuple[int, ...] = setting((128, 16), "images per step")
+    batch: tuple[int, ...] = setting((128, 16), "images per step; 128 512 2048 on a GPU")
     width: float = setting(1.0, "factor on the networks' channels")
     threads: int | None = setting(None, "threads of all contenders (default: all cores)", kind=int)
+    precision: str = setting(
+        "fp32", f"what factors are rounded to: {', '.join(gpu_parts.PRECISIONS)}; tf32 on a GPU"
+    )
 
 
+# TF32: PyTorch's own default is fp32 in products, and its tuning guide tells one to change it.
+GPU: dict[str, Any] = {
+    "parts": tuple(PARTS["cupy"]), "batch": (128, 512, 2048), "precision": "tf32"
+}  # fmt: skip
 QUICK: dict[str, Any] = {"models": ("vgg11",), "batch": (8,), "width": 0.125, "rounds": 1}
 QUICK_SIZES: dict[str, Any] = {
     "scaling_batches": (4, 8), "scaling_widths": (0.0625, 0.125), "product": 256, "megabytes": 8
+}  # fmt: skip
+GPU_SIZES: dict[str, Any] = {"product": 8192, "megabytes": 1024}
+GPU_QUICK_SIZES: dict[str, Any] = {
+    "product": 64, "megabytes": 1, "large_batch": 16, "warm_up": 1, "patience": 2
 }  # fmt: skip
 SHARES = ("our step", "GFLOP", "GFLOP/s", "of product rate", "GB", "GB/s", "of copy bandwidth")
 
 
 def check(options: Options) -> None:
     """Raise UsageError for options that can't work, before anything is timed."""
-    known = {"parts": tuple(PARTS), "models": tuple(VGG), "variants": tuple(VARIANTS)}
+    one_of("--backend", options.backend, BACKENDS)
+    one_of("--precision", options.precision, gpu_parts.PRECISIONS)
+    if options.backend == "numpy" and options.precision != "fp32":
+        raise UsageError(f"--precision {options.precision} is for a GPU. Add --backend cupy.")
+    known = {
+        "parts": tuple(PARTS[options.backend]),
+        "models": tuple(VGG),
+        "variants": tuple(VARIANTS),
+    }
     for flag, names in known.items():
         for name in getattr(options, flag):
             one_of(f"--{flag}", name, names)
@@ -83,55 +124,98 @@ def check(options: Options) -> None:
             raise UsageError(f"--json {path} is no file in a folder that exists. Name another.")
 
 
-def pytorch_side() -> Any:
-    """The module of PyTorch's contenders, or None without PyTorch."""
+def pytorch_side(backend: str = "numpy") -> Any:
+    """The module of PyTorch's contenders, or None without PyTorch (or without its part for GPUs,
+    where one is measured)."""
     if importlib.util.find_spec("torch") is None:
         return None
-    from experiments.benchmarking import pytorch
+    if backend == "numpy":
+        from experiments.benchmarking import pytorch
 
-    return pytorch
+        return pytorch
+    from experiments.benchmarking import pytorch_gpu
+
+    return pytorch_gpu if backend != "cupy" or pytorch_gpu.Device().name == "cuda" else None
+
+
+@contextmanager
+def _bench(options: Options, save: Callable[[str, Any], None]) -> Iterator[Bench]:
+    """What the parts share, with the backend in use and both libraries on so many threads."""
+    pytorch, threads = pytorch_side(options.backend), options.threads or cores()
+    shared = (
+        pytorch, threads, options.rounds, options.models, options.variants, options.batch,
+        options.width,
+    )  # fmt: skip
+    if options.backend == "numpy":
+        bench = Bench(*shared, **(QUICK_SIZES if options.quick else {}))
+        with bench.on_threads(threads):
+            yield bench
+        return
+    rehearsal = emulated() if options.backend == "emulated" else nullcontext()
+    with use("strict" if options.backend == "emulated" else options.backend) as backend, rehearsal:
+        bench = GpuBench(
+            *shared,
+            device=device(backend),
+            theirs=pytorch and pytorch.Device(),
+            precision=options.precision,
+            save=save,
+            **(GPU_QUICK_SIZES if options.quick else GPU_SIZES),
+        )
+        with bench.on_threads(threads):
+            yield bench
 
 
 def benchmark(options: Options) -> dict[str, Any]:
-    """Measure the chosen parts, print, and return the record; it is written after every part."""
+    """Measure the chosen parts, print, and return the record; it is written after every part, on a
+    GPU after every case."""
     began = time.perf_counter()
-    threads = options.threads or cores()
-    pytorch = pytorch_side()
-    sizes = QUICK_SIZES if options.quick else {}
-    bench = Bench(
-        pytorch, threads, options.rounds, options.models, options.variants, options.batch,
-        options.width, **sizes,
-    )  # fmt: skip
-    record: dict[str, Any] = {"header": header(threads, pytorch), "rounds": options.rounds}
-    record["bystanders"] = {}
-    for key, value in record["header"].items():
-        if value is not None:
-            say(f"{key:<12} {value}")
-    if not pytorch:
-        say("PyTorch is not installed, so ours are timed alone. To compare: pip install torch")
-    with bench.on_threads(threads):
-        for name, (title, measure) in PARTS.items():
+    record: dict[str, Any] = {"rounds": options.rounds, "bystanders": {}, "targets": []}
+
+    def save(part: str, found: Any) -> None:
+        record[part] = found
+        record["targets"] = [{**vars(v), "verdict": str(v)} for v in _verdicts(options, record)]
+        _write(options, record)
+
+    with _bench(options, save) as bench:
+        record["header"] = header(bench.threads, bench.pytorch)
+        record["left_out"] = getattr(bench, "left_out", [])
+        for key, value in record["header"].items():
+            if value is not None:
+                say(f"{key:<12} {value}")
+        if not bench.pytorch:
+            cuda = " with CUDA" if options.backend == "cupy" else ""
+            alone = "is not installed, so ours are timed alone. To compare: pip install torch"
+            say(f"PyTorch{cuda} {alone}")
+        for name, (title, measure) in PARTS[options.backend].items():
             if name in options.parts:
                 say(f"\n## {title}  [{clock(time.perf_counter() - began)}]\n")
-                bystanders = Bystanders()
-                record[name] = measure(bench)
+                bystanders, found = Bystanders(), None
+                with bench.unless_it_fails(title, "the whole part"):
+                    found = measure(bench)
                 record["bystanders"][name] = taken = bystanders.share()
                 if taken is not None and taken > DISTURBED:
                     say(f"\nDISTURBED: meanwhile other processes took {taken:.0%} of the cores.")
-                _write(options, record)
+                if found is not None:
+                    save(name, found)
     if "machine" in record and "steps" in record:
         say("\n## Shares of the machine\n\n" + table(SHARES, shares(record)))
         say("\nBy the direct method's counts (`benchmarking.machine.Cost` lists them): Winograd's")
-        say("convolution does less, and may exceed 100%.")
+        say("convolution does less, and may exceed 100%. A share is a floor over the time: what")
+        say("the arithmetic, or the traffic, alone would take at the measured rates.")
     _judge(options, record)
     _write(options, record)
     say(f"\nDone in {clock(time.perf_counter() - began)}.")
     return record
 
 
+def _verdicts(options: Options, record: dict[str, Any]) -> list[Verdict]:
+    """None of sizes that show nothing, or of a rehearsal."""
+    judge = {"numpy": verdicts, "cupy": gpu_verdicts}.get(options.backend)
+    return list(judge(record)) if judge and not options.quick else []
+
+
 def _judge(options: Options, record: dict[str, Any]) -> None:
-    found = [] if options.quick else list(verdicts(record))
-    record["targets"] = [{**vars(v), "verdict": str(v)} for v in found]
+    found = _verdicts(options, record)
     if found:
         rows = [
             [v.what, f"{v.found:.2f}", v.at_most, "" if v.aim is None else v.aim, v] for v in found
@@ -150,6 +234,14 @@ def _write(options: Options, record: dict[str, Any]) -> None:
         write_json(Path(options.json), record)
 
 
+def _told(record: dict[str, Any]) -> int:
+    """Exit code 1 if something failed that should have run; with what it was."""
+    mistakes = [f"{m['what']} ({m['who']})" for m in record["left_out"] if m["mistake"]]
+    if mistakes:
+        say(f"\nFAILED, see left_out in --json: {'; '.join(mistakes)}.")
+    return 1 if mistakes else 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = parse(
@@ -158,16 +250,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             program=PROGRAM,
             description=str(__doc__).partition("\n\n")[0],
         )
-        options = Options(**{**(QUICK if given.get("quick") else {}), **given})
+        gpu = given.get("backend", "numpy") != "numpy"
+        quick = bool(given.get("quick"))
+        options = Options(**{**(GPU if gpu else {}), **(QUICK if quick else {}), **given})
         check(options)
-        benchmark(options)
-        return 0
+        return _told(benchmark(options))
     except MemoryError:
         return report(PROGRAM, MemoryError("Memory is exhausted. Take a smaller --batch."))
     except KeyboardInterrupt:
         say("\nStopped; --json has the parts that were done.")
         return 130
-    except (UsageError, Disagreement, ChildFailed, OSError) as error:
+    except (UsageError, Disagreement, ChildFailed, BackendUnavailable, OSError) as error:
         return report(PROGRAM, error)
 
 

@@ -73,6 +73,7 @@ TOOLS = (
     ),
     Entry("draw", "", "figures and tables of studies, drawn again from their files", ""),
     Entry("compare", "", "two studies of the same runs: where their curves part", ""),
+    Entry("precision", "", "what tf32 and bf16 cost: errors of products, trainings compared", ""),
     Entry("predict", "", "test accuracy by class of a trained run", ""),
     Entry("benchmark", "", "a training step against PyTorch on the CPU", ""),
     Entry("gpu_check", "", "what needs a GPU: CuPy against NumPy, then a short training", ""),

@@ -2,10 +2,11 @@
 
     python -m experiments.compare A B [--out DIR]
 
-The same training in another rounding (other kernels, threads or a GPU) is equal at first; then its
-differences grow from step to step, until the two are as far apart as two seeds are. So the question
-is not whether the curves differ, but whether they differ by more than the seed makes them. Train A
-with two seeds, and the differences between its own seeds stand beside those between A and B:
+The same training in another rounding (other kernels, threads, precision or a GPU) is equal at
+first; then its differences grow from step to step, until the two are as far apart as two seeds are.
+So the question is not whether the curves differ, but whether they differ by more than the seed
+makes them. Train A with two seeds, and the differences between its own seeds stand beside those
+between A and B:
 
     python -m experiments.vgg_cifar --kernels fast --seed 0 1 --out A ...
     python -m experiments.vgg_cifar --kernels reference --seed 0 --out B ...
@@ -29,6 +30,7 @@ from experiments.running.alike import require_alike
 from experiments.running.command_line import UsageError, parse, setting
 from experiments.running.reading import check_out, program
 from experiments.running.session import BEFORE_KERNELS
+from experiments.running.settings import BEFORE_PRECISION
 from experiments.running.study import Run, Study
 from experiments.views.drawing import COLOURS, pyplot, save, smooth
 from experiments.views.vgg_tables import final_train
@@ -103,7 +105,7 @@ def _test(run: Run) -> str:
 
 def between(a: Study, b: Study) -> list[Pair]:
     """The runs that both studies have, by name. Raises DataError if there are none."""
-    require_alike([a, b])
+    require_alike([a, b], free=("precision",))
     theirs = {run.name: run for run in _trained(b)}
     pairs = [Pair(run.name, run, theirs[run.name]) for run in _trained(a) if run.name in theirs]
     if not pairs:
@@ -137,7 +139,8 @@ def _trained(study: Study) -> list[Run]:
 
 def told_apart(a: Study, b: Study) -> tuple[str, str]:
     """What each of the two is called: the settings that differ, or else their folders."""
-    one, other = ({"kernels": BEFORE_KERNELS, **study.settings} for study in (a, b))
+    before = {"kernels": BEFORE_KERNELS, "precision": BEFORE_PRECISION}
+    one, other = ({**before, **study.settings} for study in (a, b))
     keys = [k for k in one if k not in UNTOLD and one[k] != other.get(k)]
     if not keys:
         return str(a.folder), str(b.folder)

@@ -27,13 +27,13 @@ from experiments.running.command_line import (
 )
 from experiments.running.reading import program
 from experiments.running.recorders import predictions
-from experiments.running.settings import BACKENDS
+from experiments.running.settings import BACKENDS, BEFORE_PRECISION
 from experiments.running.study import Run, steps_of
 from experiments.running.training import cores
 from experiments.vgg.runs import load_data, network
 from experiments.vgg.settings import Settings
 from experiments.views.drawing import pyplot, save
-from minibn import checkpoint, nn, use
+from minibn import checkpoint, nn, precision, use
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, normalize
 from minibn.errors import DataError
@@ -161,9 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = Run(Path(folder))
     with use(options.backend):
         model, data, steps = trained(run, options.data_dir)
-        if options.reestimate:
-            reestimate(model, data, run.config, options.reestimate)
-        found = predictions(model, data.test_images, options.batch_size)
+        with precision(run.config["settings"].get("precision", BEFORE_PRECISION)):  # as it trained
+            if options.reestimate:
+                reestimate(model, data, run.config, options.reestimate)
+            found = predictions(model, data.test_images, options.batch_size)
     counts = confusion(data.test_labels, found, len(data.classes))
     print(f"{run.name} after {steps} steps, {len(found):,} test images of {data.name}\n")
     print(describe(counts, data.classes))

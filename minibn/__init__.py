@@ -16,6 +16,7 @@ from minibn import errors, ops
 from minibn.anomaly import detect_anomaly
 from minibn.backend import array_module, get_backend, to_numpy, use
 from minibn.backend.kernels import kernels
+from minibn.backend.precision import precision
 from minibn.backward import grad, hvp, jacobian
 from minibn.profiling import profile
 from minibn.tape import Op, apply, no_grad
@@ -23,6 +24,6 @@ from minibn.tape import Op, apply, no_grad
 __version__ = "0.1.0"
 __all__ = [
     "Op", "Tensor", "apply", "array_module", "detect_anomaly", "errors", "get_backend", "grad",
-    "hvp", "jacobian", "kernels", "no_grad", "ops", "profile", "to_numpy",
+    "hvp", "jacobian", "kernels", "no_grad", "ops", "precision", "profile", "to_numpy",
     "use",
 ]  # fmt: skip

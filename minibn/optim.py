@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import array_module, backend_of, to_numpy
+from minibn.backend import array_module, backend_of, kernels, to_numpy
+from minibn.backend.cuda.graph import refuse_in_capture
 from minibn.nn.module import Module
 from minibn.tensor import Tensor
 
 Group = dict[str, Any]
+Row = tuple[Any, dict[str, Any], Group]  # a parameter with its state and its group
 Schedule = Callable[[int], float]
 
 
@@ -80,13 +82,22 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
         self.steps += 1
-        states = iter(self.state)
-        for group in self.groups:
-            for p in group["params"]:
-                state = next(states)
-                if p.grad is not None:
-                    self.update(p.data, p.grad.data, state, group)
-                    p.touch()
+        groups = [group for group in self.groups for _ in group["params"]]
+        rows = [
+            (p, state, group)
+            for p, state, group in zip(self.params, self.state, groups, strict=True)
+            if p.grad is not None
+        ]
+        self.update_all(rows)
+        for p, _, _ in rows:
+            p.touch()
+
+    def update_all(self, rows: list[Row]) -> None:
+        """Update parameters that have gradients: one after another, unless there is a faster way.
+        rows: each with its state and its group."""
+        refuse_in_capture(f"the rate of {type(self).__name__}, by its definition,")
+        for p, state, group in rows:
+            self.update(p.data, p.grad.data, state, group)
 
     def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
         raise NotImplementedError
@@ -145,11 +156,30 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov=True needs a momentum above 0.")
         super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
 
+    def update_all(self, rows: list[Row]) -> None:
+        """All at once where the backend has a kernel for it."""
+        table = [
+            (p.data, p.grad.data, self._velocity(p.data, state, group), group)
+            for p, state, group in rows
+        ]
+        arrays = [x for *arrays, _ in table for x in arrays if x is not None]
+        rule: Any = self  # to the table of kernels an optimizer is one more op
+        kernel = kernels.find(rule, arrays) if arrays else None
+        if kernel is None:
+            super().update_all(rows)
+        else:
+            kernel.forward(*table)
+
+    def _velocity(self, w: Any, state: dict[str, Any], group: Group) -> Any:
+        """The velocity of a parameter, zeros at first; None without momentum."""
+        if group["momentum"] and not state:
+            state["velocity"] = array_module(w).zeros_like(w)
+        return state["velocity"] if group["momentum"] else None
+
     def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
         lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
         momentum, nesterov = group["momentum"], group["nesterov"]
-        if momentum and not state:
-            state["velocity"] = array_module(w).zeros_like(w)
+        velocity = self._velocity(w, state, group)
 
         def rule(w: Any, g: Any, v: Any = None) -> None:
             if decay:
@@ -160,7 +190,7 @@ class SGD(Optimizer):
                 g = g + momentum * v if nesterov else v
             w -= lr * g
 
-        backend_of(w).piecewise(rule, w, g, *(state.values() if momentum else ()))
+        backend_of(w).piecewise(rule, w, g, *([] if velocity is None else [velocity]))
 
 
 class Adam(Optimizer):

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minibn.backend import Backend, array_module
+from minibn.backend import Backend, array_module, backend_of
+from minibn.backend.libraries import DeviceBackend
 
 
 def derive(seed: int, *names: object) -> int:
@@ -48,7 +50,7 @@ def working(dtype: Any) -> np.dtype:
     return np.promote_types(dtype, np.float32)
 
 
-# From here on a backend may draw by a faster way.
+# From here on a backend may draw by a faster way. (A device has one for any number.)
 MANY = 1 << 17
 
 Affine = tuple[float, Any]  # (scale, shift (C,)): draw i becomes scale · draw + shift[i % C]
@@ -57,7 +59,7 @@ Affine = tuple[float, Any]  # (scale, shift (C,)): draw i becomes scale · draw 
 def uniforms(backend: Backend, key: int, step: int, count: int, dtype: Any, stream: int = 0) -> Any:
     """`count` uniforms in [0, 1) for this (key, step, stream): multiples of 2⁻²⁴."""
     counter = (stream << 192) + (step << 128)
-    if count >= MANY:
+    if count >= MANY or isinstance(backend, DeviceBackend):
         drawn = backend.draws(key, counter, count, dtype, normals=False)
         if drawn is not None:
             return drawn
@@ -83,7 +85,7 @@ def uniforms_and_normals(
     channels, a shift: the draws are then those of activations (..., C), one after another.
     """
     counter = (stream << 192) + (step << 128)
-    if count >= MANY:
+    if count >= MANY or isinstance(backend, DeviceBackend):
         drawn = backend.draws(
             key, counter, count, dtype, normals=True, uniform=uniform, normal=normal
         )
@@ -108,3 +110,33 @@ def _moved(draws: Any, affine: Affine | None) -> Any:
         return draws
     scale, shift = affine
     return (draws.reshape(-1, len(shift)) * scale + shift).reshape(-1)
+
+
+@dataclass(frozen=True)
+class NoiseDraws:
+    """The draws (s, m) of `minibn.nn.Noise` for one step, the same each time they are called for.
+
+        per unit j:        mu_j ~ U(-n_mu, n_mu),            sigma_j ~ U(1, n_sigma)
+        per activation:    m ~ U(mu_j - r_mu, mu_j + r_mu),  s ~ N(sigma_j, spread²)
+
+    An object, not a function, so that a kernel sees what is drawn, and may draw it by itself.
+    """
+
+    key: int
+    step: int
+    n_mu: float
+    n_sigma: float
+    r_mu: float
+    spread: float
+
+    def __call__(self, x: Any) -> tuple[Any, Any]:
+        """(s, m) of the shape and dtype of x (..., C)."""
+        backend, C, dtype = backend_of(x), x.shape[-1], x.dtype
+        per_unit = uniforms(backend, self.key, self.step, 2 * C, dtype, stream=1)
+        mu = self.n_mu * (2 * per_unit[:C] - 1)  # (C,)
+        sigma = 1 + (self.n_sigma - 1) * per_unit[C:]  # (C,)
+        m, s = uniforms_and_normals(
+            backend, self.key, self.step, x.size, dtype,
+            uniform=(2 * self.r_mu, mu - self.r_mu), normal=(self.spread, sigma),
+        )  # fmt: skip
+        return s.reshape(x.shape), m.reshape(x.shape)

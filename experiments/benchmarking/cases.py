@@ -1,8 +1,9 @@
 """What is timed, and our side of it: training steps and single layers of VGG.
 
-A step is: forget the gradients, forward, backward, SGD. The input is random and fixed, in float32
-and in the layout that the library likes; no contender pays for its conversion. The learning rate is
-small, so that after any number of rounds the weights are still those of a young network.
+A step is: forget the gradients, forward, backward, SGD. The input is random and fixed, in float32,
+where the network is and in the layout that the library likes; no contender pays for its conversion.
+The learning rate is small, so that after any number of rounds the weights are still those of a
+young network.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ import minibn
 from experiments.benchmarking.timing import Contender
 from experiments.vgg.settings import VARIANTS
 from minibn import nn, ops, optim
+from minibn.backend import get_backend
 from minibn.profiling import part
 from minibn.tape import value
 from reference_models.vgg import vgg
 
 LEARNING_RATE = 1e-3
 AGREEMENT = 1e-4  # of the first loss, relative; of a layer's outputs, of the largest of them
+# Where factors are rounded, and no two libraries add up alike: enough to catch another network.
+ROUNDED = {"fp32": AGREEMENT, "tf32": 1e-3, "bf16": 2e-2}
 SEED = 0
 OURS = "minibn"
 
@@ -35,16 +39,20 @@ class Disagreement(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """A network and a batch size."""
+    """A network, a batch size, and how it is trained."""
 
     model: str
     variant: str = "batchnorm"
     batch: int = 128
     width: float = 1.0
+    precision: str = "fp32"  # of the factors of products
+    momentum: float = 0.0
+    weight_decay: float = 0.0  # of weights, not of biases, gammas and betas
 
     def __str__(self) -> str:
         width = "" if self.width == 1 else f", width {self.width:g}"
-        return f"{self.model} {self.variant}, batch {self.batch}{width}"
+        precision = "" if self.precision == "fp32" else f", {self.precision}"
+        return f"{self.model} {self.variant}, batch {self.batch}{width}{precision}"
 
     def network(self) -> nn.Sequential:
         norm, noise = VARIANTS[self.variant]
@@ -58,23 +66,34 @@ class Case:
 
 
 class Step:
-    """Our training step."""
+    """Our training step, on the backend in use."""
 
     def __init__(self, case: Case, kernels: str = "fast", network: Any = None) -> None:
-        self.kernels = kernels
+        self.kernels, self.precision = kernels, case.precision
         self.network = case.network() if network is None else network
-        self.optimizer = optim.SGD(self.network.parameters(), LEARNING_RATE)
-        self.images, self.labels = case.data()
+        groups = optim.decay_groups(self.network, case.weight_decay)
+        self.optimizer = optim.SGD(
+            [group for group in groups if group["params"]], LEARNING_RATE, case.momentum
+        )
+        images, self.labels = case.data()  # labels are checked on the host, as in a training
+        self.images = get_backend().asarray(images)
 
     def __call__(self) -> float:
-        """One step. Returns the loss before the update."""
-        with minibn.kernels(self.kernels):
-            self.optimizer.zero_grad()
-            loss = self._loss()
-            loss.backward()
-            with part("SGD.step"):
-                self.optimizer.step()
-            return float(loss.item())
+        """One step. Returns the loss before the update, and so waits for it."""
+        return float(self.update().item())
+
+    def update(self) -> Any:
+        """One step. Returns the loss before the update, a scalar on the device."""
+        with minibn.kernels(self.kernels), minibn.precision(self.precision):
+            return self._step()
+
+    def _step(self) -> Any:
+        self.optimizer.zero_grad()
+        loss = self._loss()
+        loss.backward()
+        with part("SGD.step"):
+            self.optimizer.step()
+        return loss.data
 
     def _loss(self) -> Any:
         return ops.softmax_cross_entropy(self.network(self.images), self.labels)
@@ -82,7 +101,11 @@ class Step:
     def quiet_loss(self) -> float:
         """The loss without noise, which no two libraries draw alike. Nothing is updated."""
         noises = [m for _, m in self.network.named_modules() if isinstance(m, nn.Noise)]
-        with minibn.kernels(self.kernels), minibn.no_grad():
+        with (
+            minibn.kernels(self.kernels),
+            minibn.precision(self.precision),
+            minibn.no_grad(),
+        ):
             for noise in noises:
                 noise.eval()
             loss = float(self._loss().item())
@@ -100,20 +123,25 @@ def contend(case: Case, pytorch: Any, lean: bool = False) -> tuple[dict[str, Any
     if pytorch:
         for layout in pytorch.LAYOUTS:
             steps[f"PyTorch {layout}"] = pytorch.Step(case, layout, case.network())
+    return steps, agreed(case, steps)
+
+
+def agreed(case: Case, steps: dict[str, Any]) -> float:
+    """How far the contenders' first losses are apart. Raises Disagreement where that is too far."""
     distance = apart(steps)
-    if distance > AGREEMENT:
+    if distance > ROUNDED[case.precision]:
         losses = ", ".join(f"{step.quiet_loss():.7g} ({name})" for name, step in steps.items())
         raise Disagreement(f"{case}: the first losses differ, so nothing is timed: {losses}.")
-    return steps, distance
+    return distance
 
 
 def apart(steps: dict[str, Any]) -> float:
-    """The largest distance of a loss from ours, relative to ours; infinite if one isn't finite."""
-    losses = {name: step.quiet_loss() for name, step in steps.items()}
-    if not all(map(math.isfinite, losses.values())):
+    """The largest distance of a loss from the first (which is ours), relative to it; infinite if
+    one isn't finite."""
+    ours, *others = (step.quiet_loss() for step in steps.values())
+    if not all(map(math.isfinite, (ours, *others))):
         return math.inf
-    ours = losses[OURS]
-    return max(abs(loss - ours) for loss in losses.values()) / abs(ours)
+    return max((abs(loss - ours) for loss in others), default=0.0) / abs(ours)
 
 
 def stages(network: nn.Sequential) -> Iterator[tuple[str, nn.Sequential]]:

@@ -2,4 +2,4 @@
 
 import importlib.util
 
-collect_ignore = [] if importlib.util.find_spec("torch") else ["pytorch.py"]
+collect_ignore = [] if importlib.util.find_spec("torch") else ["pytorch.py", "pytorch_gpu.py"]

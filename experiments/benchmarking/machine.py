@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from experiments.benchmarking.cases import OURS, Case
+from experiments.benchmarking.cases import Case
+from experiments.benchmarking.clock import HOST, Clock
 from experiments.running.study import environment
 from minibn import nn
 from minibn.backend import get_backend
 from minibn.backend.cpu.threads import in_shares
+
+VARIABLES = ("CUPY_", "MINIBN_", "NVIDIA_TF32", "TORCH")  # of the environment: they change times
 
 
 def header(threads: int, torch: Any) -> dict[str, Any]:
@@ -31,12 +35,18 @@ def header(threads: int, torch: Any) -> dict[str, Any]:
         if library["user_api"] == "blas"
     ]
     return {
-        **environment(get_backend("numpy"), threads),
+        **environment(get_backend(), threads),
         "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "system": platform.platform(),
         "blas": ", ".join(dict.fromkeys(blas)) or "unknown",
         "torch": torch.version() if torch else None,
         "memory_gb": _memory_gb(),
+        "variables": " ".join(
+            f"{name}={value}"
+            for name, value in sorted(os.environ.items())
+            if name.startswith(VARIABLES)
+        )
+        or None,
     }
 
 
@@ -81,7 +91,7 @@ def product_rate(n: int, repeats: int) -> float:
     """FLOP/s of a float32 product of two n×n matrices in NumPy, on all threads; the best."""
     a, b = np.random.default_rng(0).standard_normal((2, n, n), np.float32)
     out = np.empty_like(a)
-    return 2 * n**3 / min(_seconds(lambda: np.matmul(a, b, out=out)) for _ in range(repeats))
+    return 2 * n**3 / least_seconds(lambda: np.matmul(a, b, out=out), repeats)
 
 
 def copy_bandwidth(megabytes: int, repeats: int) -> float:
@@ -93,14 +103,14 @@ def copy_bandwidth(megabytes: int, repeats: int) -> float:
     def copy(some: slice) -> None:
         np.copyto(target[some], source[some])
 
-    times = [_seconds(lambda: in_shares(copy, source.size)) for _ in range(repeats)]
-    return 2 * source.nbytes / min(times)
+    return 2 * source.nbytes / least_seconds(lambda: in_shares(copy, source.size), repeats)
 
 
-def _seconds(work: Any) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+def least_seconds(
+    work: Callable[[], Any], repeats: int, clock: Clock = HOST, times: int = 1
+) -> float:
+    """Of one `work()`, the best of so many means of so many in a row."""
+    return min(clock.seconds(work, times) for _ in range(repeats))
 
 
 @dataclass(frozen=True)
@@ -139,14 +149,15 @@ def cost(case: Case) -> Cost:
 
 
 def shares(record: dict[str, Any]) -> list[list[str]]:
-    """Lines for a table: each step's rates by these counts, and their shares of the machine's. The
-    record's steps get the numbers too."""
+    """Lines for a table: each step's rates by these counts, and their shares of the machine's. A
+    share is the step's floor over its time: what the arithmetic alone takes at the measured rate,
+    or the memory's traffic alone. The record's steps get the numbers too."""
     rates, lines = record["machine"], []
-    for step in record["steps"]:
+    for step in [*record.get("steps", []), *record.get("precision", [])]:
         case = Case(**step["case"])
-        least, seconds = cost(case), step["times"][OURS]["median_ms"] / 1000
+        least, seconds = cost(case), step["times"][step["ours"]]["median_ms"] / 1000
         flops, bandwidth = least.flop / seconds, least.bytes / seconds
-        of_product = flops / rates["product_flops"]
+        of_product = flops / rates["product_flops"][case.precision]
         of_copy = bandwidth / rates["copy_bytes_per_second"]
         step["direct_flop"], step["direct_bytes"] = least.flop, least.bytes
         step["share_of_product_rate"], step["share_of_copy_bandwidth"] = of_product, of_copy

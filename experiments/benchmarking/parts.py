@@ -6,7 +6,7 @@ import dataclasses
 import gc
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,12 @@ from experiments.benchmarking.cases import (
     contend,
     contend_in_stages,
 )
+from experiments.benchmarking.comparison import compared, head_of, progress, record_of
 from experiments.benchmarking.memory import peak
 from experiments.benchmarking.others import Convolution
 from experiments.benchmarking.report import say, table
 from experiments.benchmarking.startup import start_up
-from experiments.benchmarking.timing import Contender, Found, Ratio, clocked, in_turn
+from experiments.benchmarking.timing import Contender, Found, clocked, in_turn
 from minibn.backend.cpu import memory as memory_
 from minibn.backend.cpu import threads as threads_
 from minibn.profiling import profile as profile_
@@ -50,6 +51,10 @@ class Bench:
         """The network that the parts about one network look at."""
         return Case(self.models[0], "batchnorm", self.batches[0], self.width)
 
+    def unless_it_fails(self, what: Any, who: str) -> AbstractContextManager[None]:
+        """On a CPU nothing goes on behind a failure."""
+        return nullcontext()
+
     @contextmanager
     def on_threads(self, threads: int) -> Iterator[None]:
         """Inside, both libraries use so many threads."""
@@ -61,32 +66,6 @@ class Bench:
             finally:
                 if self.pytorch:
                     self.pytorch.set_threads(self.threads)
-
-
-def _compared(found: Found, phase: str = "total") -> tuple[list[str], Ratio | None]:
-    """(cells for a table, the ratio to PyTorch's best)."""
-    times = {name: phases[phase] for name, phases in found.items()}
-    rivals = {name: t for name, t in times.items() if name.startswith("PyTorch")}
-    ratio = Ratio.to_best(times[OURS], rivals)
-    cells = [str(t) for t in times.values()]
-    return [*cells, *([f"{ratio.medians:.2f}", f"{ratio.paired:.2f}"] if ratio else [])], ratio
-
-
-def _head(first: str, found: Found) -> list[str]:
-    rivals = any(name.startswith("PyTorch") for name in found)
-    return [first, *(f"{name}, ms" for name in found), *(["ratio", "paired"] if rivals else [])]
-
-
-def _record(found: Found, ratio: Ratio | None) -> dict[str, Any]:
-    times = {
-        name: phases["total"].record() | {p: t.record() for p, t in phases.items() if p != "total"}
-        for name, phases in found.items()
-    }
-    return {"times": times, "ratio": dataclasses.asdict(ratio) if ratio else None}
-
-
-def _progress(name: Any, found: Found, ratio: Ratio | None) -> None:
-    say(f"  {name}: {found[OURS]['total']} ms" + (f", ratio {ratio.medians:.2f}" if ratio else ""))
 
 
 def _time(bench: Bench, case: Case, lean: bool = False) -> tuple[Found, float, float]:
@@ -105,7 +84,7 @@ def _tidy() -> None:
     memory_.release()
 
 
-def machine(bench: Bench) -> dict[str, float]:
+def machine(bench: Bench) -> dict[str, Any]:
     rates = {"minibn": machine_.product_rate(bench.product, 5)}
     if bench.pytorch:
         rates["PyTorch"] = bench.pytorch.product_rate(bench.product, 5)
@@ -115,7 +94,7 @@ def machine(bench: Bench) -> dict[str, float]:
         + ", ".join(f"{rate / 1e9:.0f} GFLOP/s ({name})" for name, rate in rates.items())
         + f"; copy: {bandwidth / 1e9:.1f} GB/s, read and written bytes"
     )
-    return {"product_flops": max(rates.values()), "copy_bytes_per_second": bandwidth}
+    return {"product_flops": {"fp32": max(rates.values())}, "copy_bytes_per_second": bandwidth}
 
 
 def steps(bench: Bench) -> list[dict[str, Any]]:
@@ -125,14 +104,14 @@ def steps(bench: Bench) -> list[dict[str, Any]]:
             for variant in bench.variants:
                 case = Case(model, variant, batch, bench.width)
                 found, before, after = _time(bench, case)
-                cells, ratio = _compared(found)
-                head = _head("step", found)
+                cells, ratio = compared(found)
+                head = head_of("step", found)
                 lines.append([str(case), *cells])
-                _progress(case, found, ratio)
+                progress(case, found, ratio)
                 results.append(
                     {
                         "case": vars(case),
-                        **_record(found, ratio),
+                        **record_of(found, ratio),
                         "losses_apart": {"first": before, "last": after},
                     }
                 )
@@ -154,13 +133,13 @@ def layers(bench: Bench) -> list[dict[str, Any]]:
     case = bench.main_case
     for name, contenders in contend_in_stages(case, bench.pytorch):
         found = in_turn(contenders, bench.rounds)
-        head = _head("layer", found)
+        head = head_of("layer", found)
         for phase in ("forward", "backward"):
-            cells, _ = _compared(found, phase)
+            cells, _ = compared(found, phase)
             lines.append([f"{name} {phase}", *cells])
-        _, ratio = _compared(found)
-        results.append({"layer": name, **_record(found, ratio)})
-        _progress(name, found, ratio)
+        _, ratio = compared(found)
+        results.append({"layer": name, **record_of(found, ratio)})
+        progress(name, found, ratio)
         del contenders
         _tidy()
     sums = {
@@ -196,7 +175,7 @@ def memory(bench: Bench) -> list[dict[str, Any]]:
         found, _, _ = _time(dataclasses.replace(bench, pytorch=None), case, lean=True)
         times = [str(phases["total"]) for phases in found.values()]
         lines.append([str(case), *(f"{p['step'] / 1e6:.0f}" for p in peaks.values()), *times])
-        results.append({"case": vars(case), "bytes": peaks, **_record(found, None)})
+        results.append({"case": vars(case), "bytes": peaks, **record_of(found, None)})
     head = [
         "peak memory of a step",
         *(f"{name}, MB" for name in contenders),
@@ -226,15 +205,15 @@ def scaling(bench: Bench) -> dict[str, list[dict[str, Any]]]:
         for case, n in cases:
             with bench.on_threads(n):
                 found, _, _ = _time(bench, case)
-            cells, ratio = _compared(found)
+            cells, ratio = compared(found)
             per_image = 1000 * found[OURS]["total"].median / case.batch
             value = n if axis == "threads" else getattr(case, axis)
-            head = [*_head(axis, found), "minibn, ms/image"]
+            head = [*head_of(axis, found), "minibn, ms/image"]
             lines.append([value, *cells, f"{per_image:.2f}"])
             results.setdefault(axis, []).append(
-                {"case": vars(case), "threads": n, **_record(found, ratio)}
+                {"case": vars(case), "threads": n, **record_of(found, ratio)}
             )
-            _progress(f"{axis} {value}", found, ratio)
+            progress(f"{axis} {value}", found, ratio)
         say(f"\n{main.model} {main.variant} by {axis}.\n\n{table(head, lines)}\n")
     return results
 
@@ -253,7 +232,7 @@ def others(bench: Bench) -> dict[str, Any]:
     missing = [name for name in ("mygrad", "pydynet") if name not in found]
     if missing:
         say(f"\nNot installed: {', '.join(missing)}.")
-    return {"batch": batch, **_record(found, None)}
+    return {"batch": batch, **record_of(found, None)}
 
 
 def startup(bench: Bench) -> dict[str, Any]:

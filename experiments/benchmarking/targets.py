@@ -22,6 +22,11 @@ STEPS = {
     ("vgg11", 16, False): (1.0, 0.8),
 }
 
+# On a GPU, at these batches: (at most, the aim) of our time over PyTorch's, by the part
+GPU_BATCHES = (128, 512)
+GPU_STEPS = {"steps": (1.0, 0.7), "compiled": (1.3, None)}
+GPU_MEMORY = ("vgg16", 8192, 100e9)  # this network with this batch trains in so many bytes
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -67,3 +72,24 @@ def verdicts(record: dict[str, Any]) -> Iterator[Verdict]:
     for name, limit in START_UP.items():
         if name in record.get("startup", {}):
             yield Verdict(f"{name}, seconds", record["startup"][name]["median_ms"] / 1000, limit)
+
+
+def gpu_verdicts(record: dict[str, Any]) -> Iterator[Verdict]:
+    """The targets that a record of the benchmark on a GPU says something about."""
+    for part, limits in GPU_STEPS.items():
+        for step in record.get(part, []):
+            case = step["case"]
+            aimed_at = case["batch"] in GPU_BATCHES and case["precision"] == "tf32"
+            if aimed_at and case["width"] == 1 and step["ratio"]:
+                what = f"step of {case['model']} {case['variant']}, batch {case['batch']}"
+                yield Verdict(
+                    f"{what}, over {step['ratio']['rival']}", step["ratio"]["medians"], *limits
+                )
+    model, batch, most = GPU_MEMORY
+    for peaks in record.get("memory", []):
+        case, found = peaks["case"], peaks["bytes"]
+        if (case["model"], case["batch"], case["width"]) == (model, batch, 1):
+            for name in found:
+                if name.startswith("minibn"):
+                    what = f"memory of {model} {case['variant']}, batch {batch} ({name}), bytes"
+                    yield Verdict(what, found[name]["peak"], most)

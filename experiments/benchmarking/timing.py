@@ -5,19 +5,25 @@ round. Before each turn the process sleeps: OpenMP's and OpenBLAS's threads spin
 after their last piece of work, and would take the cores from whoever comes next. Measured on two
 cores (VGG-11 at half width, batch 16, best of seven): ours takes 60 ms alone, 68 right after
 PyTorch, 61 after the pause. Forbidding the spinning (OMP_WAIT_POLICY=passive) does as much for
-ours, but PyTorch's step then takes 56 ms instead of 28: the pause gives both their best.
+ours, but PyTorch's step then takes 56 ms instead of 28: the pause gives both their best. On a
+GPU, where no threads spin, turns follow each other at once.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.benchmarking.clock import HOST, Clock
+
 PAUSE = 0.05  # seconds before each turn
+SETTLED = 0.03  # two rounds in a row whose times differ by less: the warm-up is over
+PATIENCE = 15  # rounds of warm-up at most
 
 
 @dataclass(frozen=True)
@@ -28,15 +34,22 @@ class Contender:
     run: Callable[[], Mapping[str, float]]
 
 
-def clocked(phase: str, work: Callable[[], Any]) -> Callable[[], dict[str, float]]:
-    """`work` as a contender's run of a single phase."""
+def clocked(
+    phase: str, work: Callable[[], Any], clock: Clock = HOST, times: int = 1
+) -> Callable[[], dict[str, float]]:
+    """`work` as a contender's run of a single phase; of so many in a row, the mean counts."""
+    return lambda: {phase: clock.seconds(work, times)}
 
-    def run() -> dict[str, float]:
-        began = time.perf_counter()
-        work()
-        return {phase: time.perf_counter() - began}
 
-    return run
+def settle(run: Callable[[], float], patience: int = PATIENCE) -> tuple[float, bool]:
+    """Warm up: run until the seconds stay the same, so often at most. Returns (the last, whether
+    they did)."""
+    before, last = math.inf, run()
+    for _ in range(patience - 1):
+        before, last = last, run()
+        if abs(last - before) <= SETTLED * before:
+            return last, True
+    return last, False
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,7 @@ class Times:
         return {
             "median_ms": 1000 * self.median,
             "quartiles_ms": [1000 * s for s in self.quartiles],
+            "range_ms": [1000 * min(self.seconds), 1000 * max(self.seconds)],
             "rounds_ms": [1000 * s for s in self.seconds],
         }
 
@@ -73,8 +87,11 @@ class Times:
 Found = dict[str, dict[str, Times]]  # {contender: {phase: its times}}
 
 
-def in_turn(contenders: Sequence[Contender], rounds: int, warm_up: int = 1) -> Found:
-    """Time all contenders over so many rounds, after some that are not counted.
+def in_turn(
+    contenders: Sequence[Contender], rounds: int, warm_up: int = 1, pause: float | None = None
+) -> Found:
+    """Time all contenders over so many rounds, after some that are not counted. pause: seconds
+    before each turn, PAUSE if not given.
 
     Each contender's phases get a "total", their sum round by round, where they are several.
     """
@@ -82,7 +99,7 @@ def in_turn(contenders: Sequence[Contender], rounds: int, warm_up: int = 1) -> F
     for turn in range(warm_up + rounds):
         gc.collect()
         for contender in contenders if turn % 2 == 0 else reversed(contenders):
-            time.sleep(PAUSE)
+            time.sleep(PAUSE if pause is None else pause)
             phases = dict(contender.run())
             if len(phases) > 1:
                 phases["total"] = sum(phases.values())

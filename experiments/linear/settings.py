@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from experiments.running.carry_out import Plan
 from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
-from experiments.running.settings import SharedSettings, check_shared
+from experiments.running.settings import SharedSettings, check_exact, check_shared
 from minibn.nn.init import glorot_normal, glorot_uniform
 
 # The name of a variant -> its norm. Noise has no place in a network that isolates what isn't noise.
@@ -117,6 +117,7 @@ QUICK = {"steps": 1000, "probe_every": 100, "shift_every": 200, "checkpoint_ever
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
     check_shared(s, plans(s))
+    check_exact(s, "the deep linear network trains")
     one_of("--init", s.init, tuple(INITS))
     for name in ("variants", "variants_elsewhere"):
         for variant in getattr(s, name):

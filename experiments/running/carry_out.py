@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.running import session
 from experiments.running.command_line import UsageError
+from experiments.running.settings import in_precision
 from experiments.running.study import Run, Study, environment
 from experiments.running.training import clock, cores
 from minibn.backend import get_backend
@@ -71,7 +72,8 @@ def carry_out(s: Any, study: Study, work: Work) -> int:
     left = {plan: s.steps - done(f) for plan, f in folders.items() if plan not in results}
     print(
         f"{study.folder}: {len(left)} of {len(folders)} runs to do, {sum(left.values()):,} steps "
-        f"{work.about}, {s.backend}, threads {s.threads}, kernels {s.kernels}",
+        f"{work.about}, {s.backend}, threads {s.threads}, kernels {s.kernels}"
+        f"{in_precision(dataclasses.asdict(s))}",
         flush=True,
     )
     if work.keeps_checkpoints:

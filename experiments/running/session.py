@@ -23,10 +23,11 @@ from experiments.running.command_line import (
     shown,
 )
 from experiments.running.lock import alone
-from experiments.running.settings import BACKENDS
+from experiments.running.on_device import graphs
+from experiments.running.settings import BACKENDS, BEFORE_PRECISION
 from experiments.running.study import Run, Study, default_folder
 from experiments.running.training import Interrupted, cores
-from minibn import kernels, use
+from minibn import kernels, precision, use
 from minibn.backend import get_backend
 from minibn.backend.cpu import threads
 from minibn.errors import BackendUnavailable, DataError
@@ -37,7 +38,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SIZES = ("batch_size", "width", "train_size", "samples", "hidden")
 
 # Settings that say where and how, not what: they may differ when a study is continued.
-WHERE = ("resume", "out", "force", "data_dir")
+WHERE = ("resume", "out", "force", "data_dir", "graph")
 # These change the rounding, so that a run does not go on bit for bit: only --force accepts that.
 ROUNDING = ("threads", "kernels")
 # How studies ran that were made before there were kernels, and do not name any.
@@ -45,7 +46,7 @@ BEFORE_KERNELS = "reference"
 # Settings that studies lack which were begun before these existed. What they lack is not measured
 # there yet; the training is the same.
 ADDED_LATER = (
-    *("kernels", "probe_every", "probe_sizes", "probe_directions", "shift_every"),
+    *("kernels", "precision", "probe_every", "probe_sizes", "probe_directions", "shift_every"),
     "curvature_every",
 )
 
@@ -118,6 +119,8 @@ class Experiment:
             use(s.backend) as backend,
             threads.limited(s.threads),
             kernels(s.kernels),
+            graphs(s.graph),
+            precision(s.precision),
         ):
             try:
                 return self.work(s, study)
@@ -182,7 +185,7 @@ def with_threads(s: Any) -> Any:
 def stored(s: Any) -> dict[str, Any]:
     """The settings that belong to a study."""
     kept = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(s).items()}
-    return {k: v for k, v in kept.items() if k not in ("resume", "out", "force")}
+    return {k: v for k, v in kept.items() if k not in ("resume", "out", "force", "graph")}
 
 
 def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
@@ -197,6 +200,12 @@ def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
     was, is_ = (c["settings"].get("kernels", BEFORE_KERNELS) for c in (before, now))
     if was != is_:
         differ.append(f"kernels ({was} then, {is_} now)")
+    was, is_ = (c["settings"].get("precision", BEFORE_PRECISION) for c in (before, now))
+    if was != is_:
+        raise UsageError(
+            f"--resume: {run.name} began in precision {was}, its study says {is_}. Restore its "
+            "study.json, or begin a new --out."
+        )
     for key in ("numpy", "device", "commit"):
         was, is_ = (str(c["environment"].get(key)) for c in (before, now))
         if was != is_:

@@ -5,7 +5,7 @@ An experiment's own settings inherit these, and name again what has another defa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,13 @@ from experiments.running.command_line import (
     setting,
     shown,
 )
+from minibn.backend.precision import MANTISSA
 
 BACKENDS = ("numpy", "cupy", "strict")
 KERNELS = ("fast", "lean", "reference")
+GRAPHS = ("auto", "on", "off")
+PRECISIONS = tuple(MANTISSA)
+BEFORE_PRECISION = "fp32"  # how studies ran that were begun before there was a choice
 DATA = ("cifar10", "shapes")
 
 
@@ -42,6 +46,18 @@ class SharedSettings:
         "fast",
         "how ops run on NumPy: fast; lean, which keeps less for the backward pass: less memory, "
         "more time; or reference: the definitions in minibn/ops alone",
+    )
+    # What a GPU's fast units multiply; weights, sums, statistics and activations stay float32.
+    precision: str = setting(
+        "fp32",
+        "digits of the factors of products, in convolutions and linear layers: fp32, all 23 bits "
+        "of mantissa; tf32, 10; or bf16, 7. NumPy rounds by hand: the same accuracy, slower",
+    )
+    # The same numbers bit for bit, so that no study has to remember it.
+    graph: str = setting(
+        "auto",
+        "steps on a GPU as one launch, a captured CUDA graph: auto, where it can be; on, or it is "
+        "an error; off",
     )
     checkpoint_every: int = setting(500, "steps between checkpoints")
     out: str | None = setting(None, "the study's folder (default: runs/EXPERIMENT/TIME)", kind=str)
@@ -69,6 +85,15 @@ def check_shared(s: SharedSettings, plans: Sequence[Any], may_repeat: Sequence[s
     have different names; may_repeat: the lists that may name something twice."""
     one_of("--backend", s.backend, BACKENDS)
     one_of("--kernels", s.kernels, KERNELS)
+    one_of("--graph", s.graph, GRAPHS)
+    if s.graph == "on" and s.backend == "numpy":
+        raise UsageError("--graph on needs a GPU: --backend cupy.")
+    one_of("--precision", s.precision, PRECISIONS)
+    if s.precision != "fp32" and s.kernels == "reference":
+        raise UsageError(
+            f"--precision {s.precision} with --kernels reference would round nothing: definitions "
+            "compute in float32. Take --kernels fast or lean."
+        )
     at_least("--steps", s.steps, 1)
     at_least("--checkpoint-every", s.checkpoint_every, 1)
     if s.threads is not None:
@@ -83,8 +108,22 @@ def check_shared(s: SharedSettings, plans: Sequence[Any], may_repeat: Sequence[s
         raise UsageError(f"--lr {rates}: rates of a study must differ in six digits.")
 
 
+def check_exact(s: SharedSettings, what: str) -> None:
+    """Raise UsageError for a precision that would change nothing: `what` is float64."""
+    if s.precision != "fp32":
+        raise UsageError(
+            f"--precision {s.precision} rounds float32 alone, and {what} in float64. Leave it out."
+        )
+
+
 def check_images(s: ImageSettings) -> None:
     """Raise UsageError for a data set that there isn't, or no images."""
     one_of("--data", s.data, DATA)
     if s.train_size is not None:
         at_least("--train-size", s.train_size, 1)
+
+
+def in_precision(settings: Mapping[str, Any]) -> str:
+    """What a title or a note says of a study's precision, if it is not the usual one."""
+    precision = settings.get("precision", BEFORE_PRECISION)
+    return "" if precision == BEFORE_PRECISION else f", products in {precision}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +15,12 @@ from minibn.backend import get_backend
 from minibn.data import normalize
 from minibn.optim import Optimizer
 from minibn.tape import value
+
+
+class Feed(Protocol):
+    """What gives the batch of each step, such as minibn.data.Batches."""
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -43,22 +49,49 @@ CLASSIFY = Task(
 )
 
 
-@dataclass
 class Step:
     """A step that is about to be made: update `number` (from 0) of a run, with its batch."""
 
-    run: Run
-    model: nn.Sequential
-    optimizer: Optimizer
-    number: int
-    inputs: np.ndarray
-    targets: np.ndarray
-    task: Task = CLASSIFY
+    def __init__(
+        self,
+        run: Run,
+        model: nn.Sequential,
+        optimizer: Optimizer,
+        number: int,
+        inputs: Any,
+        targets: Any,
+        task: Task = CLASSIFY,
+    ) -> None:
+        self.run, self.model, self.optimizer = run, model, optimizer
+        self.number, self.task = number, task
+        self._given: Callable[[], tuple[Any, Any]] = lambda: (inputs, targets)
+
+    @classmethod
+    def of(
+        cls, feed: Feed, run: Run, model: Any, optimizer: Optimizer, number: int, task: Task
+    ) -> Step:
+        """One whose batch is fetched from `feed` when somebody looks at it."""
+        step = cls(run, model, optimizer, number, None, None, task)
+        step._given = lambda: feed.batch(number)
+        return step
+
+    @cached_property
+    def given(self) -> tuple[Any, Any]:
+        """(inputs, targets) on the host, as the feed gives them."""
+        return self._given()
+
+    @property
+    def inputs(self) -> Any:
+        return self.given[0]
+
+    @property
+    def targets(self) -> Any:
+        return self.given[1]
 
     @cached_property
     def batch(self) -> tuple[Any, Any]:
         """(x, targets) as the network gets them."""
-        return self.task.prepare(self.inputs, self.targets)
+        return self.task.prepare(*self.given)
 
 
 def one_step(
@@ -69,7 +102,13 @@ def one_step(
     task: Task = CLASSIFY,
 ) -> tuple[Any, Any]:
     """One update. Returns (loss, score) before it, as 0-d arrays of the backend (score or None)."""
-    x, targets = task.prepare(inputs, targets)
+    return update(model, optimizer, *task.prepare(inputs, targets), task)
+
+
+def update(
+    model: nn.Module, optimizer: Optimizer, x: Any, targets: Any, task: Task
+) -> tuple[Any, Any]:
+    """`one_step` from a batch as the network gets it."""
     outputs = model(x)
     loss = task.loss(outputs, targets)
     optimizer.zero_grad()

@@ -9,25 +9,19 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from experiments.running.command_line import UsageError
+from experiments.running.on_device import StepOnDevice, on_device
 from experiments.running.recorders import Recorder
-from experiments.running.step import CLASSIFY, Step, Task, one_step
+from experiments.running.step import CLASSIFY, Feed, Step, Task, one_step
 from experiments.running.study import Run
 from minibn import nn
 from minibn.backend.cpu import threads
 from minibn.errors import DataError
 from minibn.optim import Optimizer
-
-
-class Feed(Protocol):
-    """What gives the batch of each step, such as minibn.data.Batches."""
-
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]: ...
-
 
 DRAIN = 20  # metrics wait on the device for so many steps
 
@@ -101,11 +95,12 @@ def train(
 
     diverged = None
     model.train()
+    there = on_device(model, optimizer, batches, task)
     with stop_requests() as asked, progress, np.errstate(all="ignore"):
         for number in range(start, steps):
             last = number == steps - 1
-            step = Step(run, model, optimizer, number, *batches.batch(number), task)
-            metrics.wait(number, *update(step, recorders), optimizer.lr)
+            step = Step.of(batches, run, model, optimizer, number, task)
+            metrics.wait(number, *update(step, recorders, there), optimizer.lr)
             due = last or bool(asked) or (number + 1) % checkpoint_every == 0
             if due or (number + 1) % DRAIN == 0:
                 diverged = metrics.drain()
@@ -153,11 +148,15 @@ def restore(run: Run, model: nn.Sequential, optimizer: Optimizer) -> int:
     return start
 
 
-def update(step: Step, recorders: Sequence[Recorder]) -> tuple[Any, Any]:
+def update(
+    step: Step, recorders: Sequence[Recorder], there: StepOnDevice | None = None
+) -> tuple[Any, Any]:
     """One update, in sight of the recorders. Returns (loss, score), as `one_step` does."""
     with ExitStack() as stack:
         for recorder in recorders:
             stack.enter_context(recorder.during(step))
+        if there is not None:
+            return there(step.number)
         return one_step(step.model, step.optimizer, step.inputs, step.targets, step.task)
 
 

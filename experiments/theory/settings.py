@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from experiments.running.carry_out import Plan
 from experiments.running.command_line import UsageError, at_least, flag_name, setting, shown
-from experiments.running.settings import DATA, ImageSettings, check_images, check_shared
+from experiments.running.settings import (
+    DATA,
+    ImageSettings,
+    check_exact,
+    check_images,
+    check_shared,
+)
 
 VARIANT = "batchnorm"
 SIDE = 32  # pixels
@@ -53,6 +59,7 @@ def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work, before any work is done."""
     check_shared(s, plans(s), may_repeat=("channels",))
     check_images(s)
+    check_exact(s, "the theorems are measured")
     for name in ("hidden", "measure_every", "draws"):
         at_least(flag_name(name), getattr(s, name), 1)
     at_least("--batch-size", s.batch_size, 3)  # of two values a norm leaves ±1

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
+from experiments.running.settings import in_precision
 from experiments.running.study import Run
 from experiments.views.accuracy import families
 from experiments.views.drawing import (
@@ -80,7 +81,8 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
     figure.suptitle(
-        f"What enters the ReLU of one unit, lr {main_rate(grouped(runs)):g}, one seed\n"
+        f"What enters the ReLU of one unit, lr {main_rate(grouped(runs)):g}, one seed"
+        f"{in_precision(runs[0].config['settings'])}\n"
         "median and 50, 90, 98 % of its values over the batch; mind the scales",
         fontsize=10,
     )
@@ -132,6 +134,7 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
         handles.append(entry(text, **PAPER))
     lr = main_rate(grouped(runs))
     title = f"How mean and variance of one unit over the batch change, lr {lr:g}, one seed"
+    title += in_precision(runs[0].config["settings"])
     legend_below(figure, handles, title, columns=4)
     return [save(figure, folder, "drift")]
 
@@ -179,7 +182,8 @@ def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
     like = "" if layer == SHOWN else f" (as deep as the paper's {SHOWN})"
     figure.suptitle(
         f"What enters the ReLU of one unit of layer {layer}{like}, over the batch, lr "
-        f"{groups[0].lr:g}, one seed\nheights: shares of the fullest bin; mind the scales",
+        f"{groups[0].lr:g}, one seed{in_precision(groups[0].runs[0].config['settings'])}\n"
+        "heights: shares of the fullest bin; mind the scales",
         fontsize=10,
     )
     figure.tight_layout()

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
+from experiments.running.settings import in_precision
 from experiments.running.streams import read
 from experiments.running.study import Run
 from experiments.views.drawing import PAPER as DOTS
@@ -74,7 +75,8 @@ def gradient_change(
     plain_numbers(panels[0])
     told = "; black dots: the paper's median over training" if shown else ""
     title = f"How far the gradient changes along the walk, lr {lr:g}\n"
-    figure.suptitle(f"{title}one seed; dashed: step 0{told}", fontsize=10)
+    title += "one seed" + in_precision(groups[0].runs[0].config["settings"])
+    figure.suptitle(f"{title}; dashed: step 0{told}", fontsize=10)
     figure.tight_layout(rect=(0, 0, 1 - 0.95 / width, 1))
     place = figure.add_axes((1 - 0.9 / width, 0.2, 0.15 / width, 0.55))
     figure.colorbar(shades, cax=place, label="step of training")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
+from experiments.running.settings import in_precision
 from experiments.running.streams import read
 from experiments.running.study import Run
 from experiments.views.drawing import (
@@ -153,6 +154,7 @@ def _title(groups: Sequence[Group], lr: float, direction: str) -> str:
     sizes = groups[0].records("landscape", direction=direction)[0][0]["step_sizes"]
     seeds = seeds_of(groups)
     who = seeds if seeds == "one seed" else f"median of {seeds}, paler: all of them"
+    who += in_precision(groups[0].runs[0].config["settings"])
     return (
         f"Walks along {WAYS[direction]}, lr {lr:g} ({who})\n"
         f"from the least to the largest over the step sizes {', '.join(f'{x:g}' for x in sizes)}"

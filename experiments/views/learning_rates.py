@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from experiments.running.alike import require_alike
+from experiments.running.settings import in_precision
 from experiments.running.streams import write_json
 from experiments.running.study import Run, Study
 from experiments.views.drawing import (
@@ -111,7 +112,8 @@ def rates_figure(
     band = "one seed" if seeds == 1 else f"median of {seeds} seeds, band: least to largest"
     title = (
         f"{settings['model']}, width {settings['width']:g}, {settings['data']}, batch "
-        f"{settings['batch_size']}; {band}; dotted: chance (diverged counts as chance)"
+        f"{settings['batch_size']}{in_precision(settings)}; {band}; dotted: chance (diverged "
+        "counts as chance)"
     )
     legend_below(figure, [*entries(variants), *marks], title)
     return save(figure, folder, "learning_rates")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import paper
+from experiments.running.settings import in_precision
 from experiments.running.study import Run
 from experiments.views.drawing import colour, in_order
 
@@ -170,4 +171,5 @@ def seeds_of(groups: Sequence[Group]) -> str:
 def middle_of(groups: Sequence[Group]) -> str:
     """What `draw_curve` shows of that many seeds, for a title."""
     seeds = seeds_of(groups)
-    return seeds if seeds == "one seed" else f"median of {seeds}, band: least to largest"
+    curves = seeds if seeds == "one seed" else f"median of {seeds}, band: least to largest"
+    return curves + in_precision(groups[0].runs[0].config["settings"])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
+from experiments.running.settings import in_precision
 from experiments.running.study import Run
 from experiments.views import probe_tables
 from experiments.views.drawing import smooth
@@ -49,6 +50,8 @@ def make_table(runs: list[Run]) -> str:
         rows.append((*who, *outcome))
     head = ("variant", "lr", "seed", "steps", "train accuracy", "test accuracy")
     note = f"train: mean over the last {LAST:.0%} of the steps; test: at the end, in eval mode"
+    if runs:
+        note += in_precision(runs[0].config["settings"])
     return table(head, rows, note)
 
 

@@ -1,15 +1,39 @@
-"""CuPy as a backend, and why it can't run here if it can't. Imported only when it is asked for."""
+"""CuPy as a backend, and why it can't run here if it can't. Imported only when it is asked for.
 
+One process uses one GPU: CuPy's current device, which is the first of those that
+CUDA_VISIBLE_DEVICES lists (all, where it is not set). `use("cupy")` neither chooses nor changes it:
+
+    CUDA_VISIBLE_DEVICES=2 python -m experiments.vgg_cifar --backend cupy
+
+Products of float32 are float32 unless `minibn.precision` asks for less. CuPy's own switch for that,
+CUPY_TF32=1, would round them all, gradient checks included, and in no file would it be written: so
+it is refused.
+"""
+
+import functools
 import importlib
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from minibn.backend.cuda.graph import refuse_in_capture
 from minibn.backend.libraries import DeviceBackend
 
 _IS_READY: list[bool] = []  # not empty once CuPy has computed something in this process
+
+
+@dataclass
+class Peak:
+    """Bytes in arrays: at the `start` of a `peak_memory` block, `now`, and at `most`."""
+
+    start: int
+    now: int
+    most: int
 
 
 class CupyBackend(DeviceBackend):
@@ -40,6 +64,8 @@ class CupyBackend(DeviceBackend):
         return {
             "backend": self.name,
             "device": name.decode() if isinstance(name, bytes) else str(name),
+            "device_id": int(device.id),
+            "devices": int(runtime.getDeviceCount()),
             "memory_bytes": int(device.mem_info[1]),
             "compute_capability": str(device.compute_capability),
             "cuda_driver": int(runtime.driverGetVersion()),
@@ -47,7 +73,69 @@ class CupyBackend(DeviceBackend):
             "cupy": str(self._cupy.__version__),
         }
 
+    def memory(self) -> dict[str, int]:
+        """Bytes: `total` and `free` of the device; of the rest CuPy's pool holds `pool`, of which
+        `arrays` are in use. What the pool holds and nobody uses, it hands out again."""
+        free, total = self._cupy.cuda.Device().mem_info
+        pool = self._cupy.get_default_memory_pool()
+        return {
+            "total": int(total),
+            "free": int(free),
+            "pool": int(pool.total_bytes()),
+            "arrays": int(pool.used_bytes()),
+        }
+
+    def shortage(self, error: Exception) -> str:
+        """What was asked for when memory ran out, and what there is: a message's middle part."""
+        size = {key: f"{bytes_ / 1e9:.1f}" for key, bytes_ in self.memory().items()}
+        return (
+            f"{_line(error)}; {size['free']} of the device's {size['total']} GB are free, CuPy's "
+            f"pool holds {size['pool']}, of which {size['arrays']} are in use"
+        )
+
+    @contextmanager
+    def peak_memory(self) -> Iterator[Peak]:
+        """Inside, the bytes of this thread's arrays are followed: `with ... as peak: peak.most`.
+
+        Counted is what pools hand out, the default one and private ones, in their rounded sizes;
+        not what CUDA, cuBLAS and the compiled kernels take for themselves.
+        """
+        start = int(self._cupy.get_default_memory_pool().used_bytes())
+        peak = Peak(start, start, start)
+
+        class Follow(self._cupy.cuda.MemoryHook):  # type: ignore[name-defined]  # CuPy comes later
+            name = f"minibn peak {id(peak)}"  # of several hooks each needs its own
+
+            def malloc_postprocess(self, **event: int) -> None:
+                peak.now += event["mem_size"]
+                peak.most = max(peak.most, peak.now)
+
+            def free_postprocess(self, **event: int) -> None:
+                peak.now -= event["mem_size"]
+
+        with Follow():
+            yield peak
+
+    @contextmanager
+    def private_pool(self) -> Iterator[Any]:
+        """Inside, this thread's arrays come from a pool of their own, which is yielded. For what
+        must keep its place, such as the arrays of a captured graph: no other array gets their
+        memory for as long as the pool is kept."""
+        pool = self._cupy.cuda.MemoryPool()
+        with self._cupy.cuda.using_allocator(pool.malloc):
+            yield pool
+
+    @property
+    def tensor_cores(self) -> bool:
+        """Whether they are those that our kernels ask for: Ampere's (compute capability 8) on."""
+        return self._is_ampere
+
+    @functools.cached_property
+    def _is_ampere(self) -> bool:
+        return int(self._cupy.cuda.Device().compute_capability) >= 80
+
     def _from_host(self, x: np.ndarray) -> Any:
+        refuse_in_capture("an array that is brought to the device")
         return self._cupy.asarray(x)
 
     def _to_host(self, x: Any) -> np.ndarray:
@@ -78,6 +166,11 @@ def _try_cupy() -> str | None:
         return f"backend 'cupy': CuPy can't be imported: {_line(error)}. Reinstall it: {install}"
     if int(cupy.__version__.partition(".")[0]) < 14:
         return f"backend 'cupy': CuPy {cupy.__version__} is older than 14. Upgrade: {install}"
+    if os.environ.get("CUPY_TF32", "0") not in ("", "0"):
+        return (
+            "backend 'cupy': CUPY_TF32 is set, which rounds the factors of every product unasked. "
+            "Unset it, and ask for it where it is wanted: --precision tf32, minibn.precision"
+        )
     runtime = cupy.cuda.runtime
     try:
         devices = runtime.getDeviceCount()

@@ -11,7 +11,7 @@ chooses between them:
     "fast"       kernels wherever they pay (the default); they may keep arrays from the forward pass
                  for the backward pass, as Winograd's transformed images: time for memory
     "lean"       the same kernels, which recompute instead, and free memory at once: memory for time
-    "reference"  no kernels
+    "reference"  no kernels (and no rounding, whatever `minibn.precision` says)
     "always"     kernels also where they do not pay, for tests on small shapes
 
 Registered per backend: `Backend.kernels` maps an op's class to its kernels, the first that fits
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextvars
 import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from minibn.backend import backend_of
@@ -81,11 +82,16 @@ def mode() -> str:
 
 def find(op: Op, inputs: list[Any]) -> Kernel | None:
     """A kernel to run `op` on these arrays, or None: then the definition runs."""
-    chosen = _mode.get()
-    if chosen == "reference":
+    if _mode.get() == "reference":
         return None
-    for kernel in backend_of(*inputs).kernels.get(type(op), ()):
-        if kernel.fits(op, *inputs) and (chosen == "always" or kernel.pays(op, *inputs)):
+    return first(backend_of(*inputs).kernels.get(type(op), ()), op, inputs)
+
+
+def first(among: Iterable[type[Kernel]], op: Op, inputs: Iterable[Any]) -> Kernel | None:
+    """The first of these kernels that fits and is worth it, or None."""
+    always = _mode.get() == "always"
+    for kernel in among:
+        if kernel.fits(op, *inputs) and (always or kernel.pays(op, *inputs)):
             return kernel(op)
     return None
 

@@ -171,10 +171,25 @@ class DeviceBackend(Backend):
     """What CuPy's arrays need that NumPy's do not."""
 
     @property
+    def tensor_cores(self) -> bool:
+        """Whether CUDA kernels may multiply by tensor cores here."""
+        return True
+
+    @property
     def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
         from minibn.backend.cuda.table import KERNELS  # at the first op: they know the ops
 
         return KERNELS
+
+    def philox(self, key: int, counter: int, count: int) -> Any:
+        from minibn.backend.cuda.draws import integers
+
+        return integers(self, key, counter, count)
+
+    def draws(self, key: int, counter: int, count: int, dtype: Any, **what: Any) -> Any:
+        from minibn.backend.cuda.draws import draw
+
+        return draw(self, key, counter, count, dtype, **what)
 
     def _add_at(self, out: Any, index: Any, values: Any) -> None:
         if values.dtype.kind == "c":  # atomics add real numbers: two columns, one index
@@ -201,8 +216,21 @@ class StrictBackend(DeviceBackend):
     @property
     def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:
         from minibn.backend.cuda.emulator import is_on
+        from minibn.backend.rounding import BY_HAND
 
-        return super().kernels if is_on() else {}
+        return super().kernels if is_on() else BY_HAND
+
+    def philox(self, key: int, counter: int, count: int) -> Any:
+        from minibn.backend.cuda.emulator import is_on
+
+        if is_on():
+            return super().philox(key, counter, count)
+        return philox(self.xp, key, counter, count)
+
+    def draws(self, key: int, counter: int, count: int, dtype: Any, **what: Any) -> Any:
+        from minibn.backend.cuda.emulator import is_on
+
+        return super().draws(key, counter, count, dtype, **what) if is_on() else None
 
     def _from_host(self, x: np.ndarray) -> Any:
         return self._strict.StrictArray(x.copy())  # as a device would: no memory is shared

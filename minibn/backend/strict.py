@@ -16,6 +16,7 @@ import numpy as np
 from minibn.backend.cupy_surface import surface, version
 from minibn.backend.strict_array import (
     StrictArray,
+    computed,
     count_transfers,
     key_for_numpy,
     operand,
@@ -61,8 +62,11 @@ def _along_axis(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(x: Any, indices: Any, *values: Any, axis: int | None) -> Any:
         length = x.size if axis is None else x.shape[axis]
-        index = unwrap(indices) % max(length, 1)
-        return wrap(function(unwrap(x), index, *unwrap(values), axis=axis))
+        return computed(
+            lambda: function(
+                unwrap(x), unwrap(indices) % max(length, 1), *unwrap(values), axis=axis
+            )
+        )
 
     return call
 
@@ -71,8 +75,9 @@ def _onto_device(function: Callable[..., Any]) -> Callable[..., Any]:
     """`xp.asarray` and `xp.array`: the two functions that take NumPy arrays, and copy them."""
 
     def move(x: Any, *args: Any, **kwargs: Any) -> Any:
-        x = x.copy() if isinstance(x, np.ndarray) else unwrap(x)
-        return wrap(function(x, *args, **kwargs))
+        if isinstance(x, StrictArray):
+            return computed(lambda: function(unwrap(x), *args, **kwargs))
+        return wrap(function(x.copy() if isinstance(x, np.ndarray) else unwrap(x), *args, **kwargs))
 
     return move
 
@@ -83,7 +88,7 @@ def _scatter(ufunc: np.ufunc) -> Callable[..., None]:
     def at(x: Any, indices: Any, b: Any) -> None:
         if x.dtype.char not in SCATTERED.get(ufunc.__name__, "iIlLqQ"):
             raise TypeError(f"CuPy {version()}: {ufunc.__name__}.at takes no {x.dtype}")
-        ufunc.at(unwrap(x), key_for_numpy(indices, x.shape)[0], unwrap(b))
+        computed(lambda: ufunc.at(unwrap(x), key_for_numpy(indices, x.shape)[0], unwrap(b)))
 
     return at
 
@@ -96,10 +101,14 @@ def _translated(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
             waited_for(name)
         if name in ("take", "put"):
             kwargs.setdefault("mode", "wrap")
-        found = function(*unwrap(args), **{k: unwrap(v) for k, v in kwargs.items()})
-        if kwargs.get("out") is not None:
-            return kwargs["out"]
-        return found if name in ON_THE_HOST | ASKED_FOR else wrap(found)
+
+        def find() -> Any:
+            return function(*unwrap(args), **{k: unwrap(v) for k, v in kwargs.items()})
+
+        if name in ON_THE_HOST | ASKED_FOR:
+            return find()
+        found = computed(find, name)
+        return found if kwargs.get("out") is None else kwargs["out"]
 
     return call
 
@@ -180,8 +189,11 @@ def _operator(function: Callable[..., Any], swapped: bool, in_place: bool) -> Ca
         other = operand(other)
         if other is NotImplemented:
             return other
-        found = function(other, self._host) if swapped else function(self._host, other)
-        return self if in_place else wrap(found)
+        found = computed(
+            lambda: function(other, self._host) if swapped else function(self._host, other),
+            function.__name__,
+        )
+        return self if in_place else found
 
     return operate
 
@@ -196,7 +208,7 @@ def _refused(name: str) -> Callable[..., Any]:
 def _attribute(name: str) -> property:
     def get(self: StrictArray) -> Any:
         value = getattr(self._host, name)
-        return StrictArray(value) if isinstance(value, np.ndarray) else value
+        return computed(lambda: value) if isinstance(value, np.ndarray) else value
 
     return property(get)
 

@@ -2,10 +2,11 @@
 
 Here is what the class does by itself: hold, index, and meet other objects. Operators, and the
 methods and attributes of CuPy's surface, are put in by `strict`. What waits for the device by
-request (`item`, `to_numpy`, a boolean mask, ...) is counted: `count_transfers`.
+request (`item`, `to_numpy`, a boolean mask, ...) is counted: `count_transfers`. Every computation
+passes `computed`, where a recording can remember it (`cuda.recording`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,6 +31,7 @@ class Transfers:
 
 
 _counting: list[Transfers] = []
+_recordings: list[Any] = []  # the one that remembers what is computed, if there is one
 
 
 @contextmanager
@@ -59,14 +61,22 @@ class StrictArray:
         if host.dtype.char not in DTYPES:
             raise TypeError(f"CuPy has no arrays of dtype {host.dtype}: use numbers up to 64 bits")
         self._host = host
+        for recording in _recordings:
+            recording.made(self)
 
     def __getitem__(self, key: Any) -> "StrictArray":
-        key, copies = key_for_numpy(key, self.shape)
-        found = np.asarray(self._host[key])
-        return StrictArray(found.copy() if copies and found.base is not None else found)
+        def get() -> np.ndarray:
+            key_, copies = key_for_numpy(key, self.shape)
+            found = np.asarray(self._host[key_])
+            return found.copy() if copies and found.base is not None else found
+
+        return computed(get)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._host[key_for_numpy(key, self.shape)[0]] = operand(value)
+        def put() -> None:
+            self._host[key_for_numpy(key, self.shape)[0]] = operand(value)
+
+        computed(put)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -90,14 +100,14 @@ class StrictArray:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method == "__call__" and isinstance(inputs[0], np.generic) and not kwargs:
-            return wrap(ufunc(*unwrap(inputs)))  # np.float32(2) * x, which CuPy allows
+            return computed(lambda: ufunc(*unwrap(inputs)))  # np.float32(2) * x: CuPy allows it
         raise BackendMismatch(
             f"numpy.{ufunc.__name__} got a strict array, maybe beside a NumPy array: "
             f"xp = array_module(x), then xp.{ufunc.__name__}"
         )
 
     def __copy__(self) -> "StrictArray":
-        return StrictArray(self._host.copy())
+        return computed(self._host.copy)
 
     def __deepcopy__(self, memo: Any) -> "StrictArray":
         return self.__copy__()
@@ -112,6 +122,14 @@ class StrictArray:
 
     def __repr__(self) -> str:
         return f"strict.{self._host!r}"
+
+
+def computed(call: Callable[[], Any], name: str = "") -> Any:
+    """What `call` makes of NumPy's arrays, as strict arrays; and a recording remembers the call.
+    name: of the array function or operator that it is."""
+    for recording in _recordings:
+        return recording.remember(call, name)
+    return wrap(call())
 
 
 def operand(x: Any) -> Any:
@@ -175,5 +193,7 @@ def key_for_numpy(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], bo
 
 def waited_for(name: str) -> None:
     """The host waits for the device: every `count_transfers` around hears of it."""
+    for recording in _recordings:
+        recording.waited_for(name)
     for count in _counting:
         count.names.append(name)

@@ -1,13 +1,15 @@
 """Data sets in memory, and the batches made of them (host arrays: NumPy only).
 
 `load("cifar10")` reads or downloads CIFAR-10, `load("shapes")` draws a set that needs no files;
-`Batches` makes mini-batches, and `normalize` scales them for a network, on any backend.
+`Batches` makes mini-batches, `normalize` scales them for a network, on any backend, and `OnDevice`
+does both on a GPU.
 """
 
 from minibn.data.augment import pad_crop_flip
 from minibn.data.batches import Batches, in_order, normalize
 from minibn.data.cifar10 import CIFAR10_CLASSES
 from minibn.data.dataset import Dataset, load
+from minibn.data.on_device import OnDevice
 from minibn.data.shapes import SHAPES_CLASSES
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "SHAPES_CLASSES",
     "Batches",
     "Dataset",
+    "OnDevice",
     "in_order",
     "load",
     "normalize",

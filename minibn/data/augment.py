@@ -18,12 +18,19 @@ def pad_crop_flip(
             f"pad_crop_flip: pad is {pad}, flip is {flip}; expected pad >= 0 and 0 <= flip <= 1"
         )
     N, H, W, _ = images.shape
-    top = rng.integers(0, 2 * pad + 1, (N, 1))
-    left = rng.integers(0, 2 * pad + 1, (N, 1))
-    mirrored = rng.random((N, 1)) < flip
-
+    top, left, mirrored = draw_crops(rng, N, pad, flip)
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))  # (N, H+2p, W+2p, C)
     across = np.arange(W)
     rows = top + np.arange(H)  # (N, H)
     columns = left + np.where(mirrored, across[::-1], across)  # (N, W)
     return padded[np.arange(N)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def draw_crops(
+    rng: np.random.Generator, N: int, pad: int, flip: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of N images, (N, 1): rows from the top and columns from the left of the padded
+    image, and whether it is mirrored."""
+    top = rng.integers(0, 2 * pad + 1, (N, 1))
+    left = rng.integers(0, 2 * pad + 1, (N, 1))
+    return top, left, rng.random((N, 1)) < flip

@@ -47,7 +47,11 @@ class Run:
             raise
 
     def forward(self, x: Any) -> Any:
-        noise = None if self.noise is None or not self.noise.active else _draw(self.noise)
+        noise = None
+        if self.noise is not None and self.noise.active:
+            for layer in (self.conv, self.norm):  # what has no values yet says so first
+                _ = layer and [p.data for p in layer.parameters()]
+            noise = self.noise.draws(self.noise.next_step())
         settings: dict[str, Any] = {"noise": noise, "relu": self.relu, "pool": self.pool}
         conv, norm = self.conv, self.norm
         bias: list[Any] = []
@@ -72,12 +76,6 @@ class Run:
         if conv is None:
             return x.size // x.shape[-1]
         return conv2d_op(x, conv.weight, conv.stride, conv.padding).rows
-
-
-def _draw(noise: Noise) -> Any:
-    """The draws of this step, again and again the same."""
-    step = noise.next_step()
-    return lambda x: noise.draw(x, step)
 
 
 def _fits(layer: Module) -> bool:

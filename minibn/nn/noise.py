@@ -12,7 +12,7 @@ from typing import Any
 from minibn import ops
 from minibn.backend import backend_of
 from minibn.nn.module import Counter, Module
-from minibn.random import derive, uniforms, uniforms_and_normals
+from minibn.random import NoiseDraws, derive, uniforms
 from minibn.tape import value
 
 
@@ -71,18 +71,14 @@ class Noise(Drawing):
         self.n_mu, self.n_sigma, self.r_mu, self.r_sigma = n_mu, n_sigma, r_mu, r_sigma
         self.r_is_variance = r_is_variance
 
+    def draws(self, step: int) -> NoiseDraws:
+        """What draws (s, m) for this step."""
+        spread = self.r_sigma**0.5 if self.r_is_variance else self.r_sigma
+        return NoiseDraws(self.key, step, self.n_mu, self.n_sigma, self.r_mu, spread)
+
     def draw(self, x: Any, step: int) -> tuple[Any, Any]:
         """(s, m) of x's shape for this step."""
-        backend, C, dtype = backend_of(x), x.shape[-1], x.dtype
-        per_unit = uniforms(backend, self.key, step, 2 * C, dtype, stream=1)
-        mu = self.n_mu * (2 * per_unit[:C] - 1)  # (C,)
-        sigma = 1 + (self.n_sigma - 1) * per_unit[C:]  # (C,)
-        spread = self.r_sigma**0.5 if self.r_is_variance else self.r_sigma
-        m, s = uniforms_and_normals(
-            backend, self.key, step, x.size, dtype,
-            uniform=(2 * self.r_mu, mu - self.r_mu), normal=(spread, sigma),
-        )  # fmt: skip
-        return s.reshape(x.shape), m.reshape(x.shape)
+        return self.draws(step)(x)
 
     def forward(self, x: Any) -> Any:
         if not self.active:

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from minibn import ops
+from minibn.backend import kernels
 from minibn.nn.module import Buffer, Counter, Module, Parameter, ones, zeros
 from minibn.nn.noise import Noise
 from minibn.ops.lp_norm import check_order
@@ -52,11 +53,19 @@ class RunningStatistics(Module):
             return
         seen = self.batches.advance()
         weight = 1 / (seen + 1) if self.momentum is None else self.momentum
-        for name, statistic in zip(self.statistics, new, strict=True):
-            running = getattr(self, name)
-            running.data *= 1 - weight
-            running.data += weight * value(statistic)
-            running.touch()
+        running = [getattr(self, name) for name in self.statistics]
+        pairs = [(old.data, value(one)) for old, one in zip(running, new, strict=True)]
+        arrays = [array for pair in pairs for array in pair]
+        rule: Any = self  # to the table of kernels a layer's rule is one more op
+        kernel: Any = kernels.find(rule, arrays)
+        if kernel is not None:
+            kernel.move(weight, *arrays)
+        else:
+            for old, one in pairs:
+                old *= 1 - weight
+                old += weight * one
+        for statistic in running:
+            statistic.touch()
 
 
 class BatchNorm(RunningStatistics):

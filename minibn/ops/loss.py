@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import array_module, backend_of
+from minibn.backend.cuda.scalars import capturing
 from minibn.errors import ShapeError
 from minibn.ops.reduce import largest, logsumexp, mean, softmax_over
 from minibn.ops.shape import reshape
@@ -48,6 +49,10 @@ def softmax_cross_entropy(x, labels):
     x (N, K) logits, labels (N,) integers in 0..K-1 (a NumPy array or list, or an array of x's
     backend, whose check costs one transfer) -> a scalar.
     Laws: equal for x and x + c; Σ_k x̄ = 0. Raises ShapeError, and ValueError for a bad label.
+
+    While a graph is captured nothing may wait for the device: labels that are there already are
+    then not looked at. Whoever puts a data set there checks it once; what a captured step meets all
+    the same makes the loss NaN.
     """
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
         raise ShapeError(
@@ -63,13 +68,16 @@ def softmax_cross_entropy(x, labels):
         )
     if labels.dtype.kind not in "iu":
         raise ShapeError(f"softmax_cross_entropy: labels are {labels.dtype}; they are integers.")
-    low, high = int(labels.min().item()), int(labels.max().item())
-    if low < 0 or high >= x.shape[1]:
-        raise ValueError(
-            f"softmax_cross_entropy: labels run from {low} to {high}, x has {x.shape[1]} columns: "
-            f"labels are 0..{x.shape[1] - 1}. Is the head too small, or do labels count from 1?"
-        )
-    labels = backend_of(value(x)).asarray(labels).copy()  # a reused buffer must not change them
+    if isinstance(labels, np.ndarray) or not capturing():  # host: the check waits for nothing
+        low, high = int(labels.min().item()), int(labels.max().item())
+        if low < 0 or high >= x.shape[1]:
+            raise ValueError(
+                f"softmax_cross_entropy: labels run from {low} to {high}, x has {x.shape[1]} "
+                f"columns: labels are 0..{x.shape[1] - 1}. Is the head too small, or do labels "
+                "count from 1?"
+            )
+    labels = labels.astype(np.int64)  # a copy: a reused buffer must not change them
+    labels = backend_of(value(x)).asarray(labels)
     return apply(SoftmaxCrossEntropy(labels), x)
 
 

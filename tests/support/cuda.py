@@ -5,12 +5,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 from support.backends import chosen
 
 from minibn.backend import Backend
 from minibn.backend.cuda.emulator import compiler, emulated
+from minibn.backend.cuda.table import KERNELS
 from minibn.errors import BackendUnavailable
+from minibn.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
+from minibn.ops.reduce import Sum
+from minibn.testing.laws.kernels import ROWS
+
+# How far a GPU may be from NumPy, in parts of a result's size (see `laws/kernels.py`). Either is
+# within half of this from the exact result: sums of hundreds of terms, in another order, and
+# functions that are right to a few units in the last place, 1e-16 and 6e-8 each.
+AGREE = {np.float64: 2e-12, np.float32: 4e-5}
+
+# An op that may have a CUDA kernel -> the rows of the registry in which it runs.
+ROWS_OF: dict[type, tuple[str, ...]] = {
+    **ROWS,
+    Conv2dInputGrad: ("conv2d",),
+    Conv2dWeightGrad: ("conv2d",),
+    Sum: ("sum", "mean"),
+}
+ROWS_WITH_KERNELS = tuple(sorted({row for op in KERNELS for row in ROWS_OF.get(op, ())}))
 
 CUDA = ["emulated", pytest.param("cupy", marks=pytest.mark.gpu)]
 

@@ -21,6 +21,7 @@ from minibn.backend.cpu.epilogue import Passes
 from minibn.backend.cpu.rows import Moments, joined
 from minibn.backend.cpu.tiling import Plan, Target
 from minibn.backend.kernels import Kernel, mode
+from minibn.backend.rounding import Rounded
 
 
 class Measured(Target):
@@ -60,7 +61,8 @@ class FusedLayer(Kernel):
     @classmethod
     def fits(cls, op: Any, x: Any, w: Any, *affine: Any) -> bool:
         return (
-            im2col.Im2colConv2d.fits(op.conv, x, w)
+            not Rounded.fits(op.conv, x, w)  # it would be a part of its own: the passes follow it
+            and im2col.Im2colConv2d.fits(op.conv, x, w)
             and Passes.fit(op, op.conv.y_shape, x.dtype, affine)
             and (op.eps is not None or len(affine) < 2)
         )

@@ -1,4 +1,8 @@
-"""Which kernels stand in for which ops. The first that fits wins."""
+"""Which kernels stand in for which ops. The first that fits wins.
+
+`over(kernel)` stands before all others and fits where factors are to be rounded: see
+`minibn.precision`.
+"""
 
 from minibn.backend.cpu.conv import WinogradConv2d, WinogradInputGrad, WinogradWeightGrad
 from minibn.backend.cpu.epilogue import FusedEpilogue
@@ -10,6 +14,7 @@ from minibn.backend.cpu.lp_norm import FusedLpBatchNorm
 from minibn.backend.cpu.matmul import ThreadedMatMul
 from minibn.backend.cpu.pool import TiledMaxPool2d
 from minibn.backend.kernels import Kernel
+from minibn.backend.rounding import over
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.epilogue import ConvEpilogue, Epilogue
 from minibn.ops.layer_norm import LayerNorm, RmsNorm
@@ -19,14 +24,14 @@ from minibn.ops.lp_norm import LpBatchNorm
 from minibn.ops.pool import MaxPool2d
 
 KERNELS: dict[type, tuple[type[Kernel], ...]] = {
-    Conv2d: (WinogradConv2d, Im2colConv2d),
-    Conv2dInputGrad: (WinogradInputGrad, Im2colInputGrad),
-    Conv2dWeightGrad: (WinogradWeightGrad, Im2colWeightGrad),
+    Conv2d: (over(Im2colConv2d), WinogradConv2d, Im2colConv2d),
+    Conv2dInputGrad: (over(Im2colInputGrad), WinogradInputGrad, Im2colInputGrad),
+    Conv2dWeightGrad: (over(Im2colWeightGrad), WinogradWeightGrad, Im2colWeightGrad),
     ConvEpilogue: (FusedLayer,),
     Epilogue: (FusedEpilogue,),
     LayerNorm: (FusedExampleNorm,),
     LpBatchNorm: (FusedLpBatchNorm,),
-    MatMul: (ThreadedMatMul,),
+    MatMul: (over(ThreadedMatMul), ThreadedMatMul),
     MaxPool2d: (TiledMaxPool2d,),
     RmsNorm: (FusedExampleNorm,),
     SoftmaxCrossEntropy: (RowwiseCrossEntropy,),

@@ -17,7 +17,7 @@
 
 #define EMULATED 1
 #define __global__
-#define __device__
+#define __device__ __attribute__((visibility("hidden")))  // or libraries share __shared__ arrays
 #define __host__
 #define __forceinline__ inline
 #define __shared__ static  // one block at a time
@@ -158,7 +158,8 @@ int launch(void (*kernel)(A...), void** arguments, std::index_sequence<I...>, co
   size_t n = size_t(block_shape.x) * block_shape.y * block_shape.z;
   fibers.resize(n);
   warps.resize((n + WARP - 1) / WARP);
-  std::vector<char> stacks(n * STACK);
+  static std::vector<char> stacks;  // kept: to clear new ones takes longer than most launches
+  if (stacks.size() < n * STACK) stacks.resize(n * STACK);
   dynamic.assign(size_t(shared) + 32, 0x7f);
   for (size_t i = 0; i < n; ++i) {
     unsigned x = i % block_shape.x, y = i / block_shape.x % block_shape.y;
@@ -227,6 +228,11 @@ inline float __int_as_float(int i) { float f; std::memcpy(&f, &i, 4); return f; 
 inline int __float_as_int(float f) { int i; std::memcpy(&i, &f, 4); return i; }
 inline unsigned __float_as_uint(float f) { unsigned i; std::memcpy(&i, &f, 4); return i; }
 inline float __uint_as_float(unsigned i) { float f; std::memcpy(&f, &i, 4); return f; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline void sincosf_(float x, float* s, float* c) { *s = std::sin(x); *c = std::cos(x); }
 using std::max;

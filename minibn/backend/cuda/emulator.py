@@ -10,6 +10,7 @@ compiler (`g++`, `clang++` or $CXX).
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import ctypes
 import functools
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from minibn.backend.strict_array import computed
 from minibn.errors import BackendUnavailable
 
 HEADER = Path(__file__).parent / "emulator.h"
@@ -70,8 +72,10 @@ def compiler() -> str:
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="minibn-emulated-")  # gone with the process
+def _folder() -> str:
+    folder = tempfile.mkdtemp(prefix="minibn-emulated-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def compiled(text: str, options: tuple[str, ...]) -> Callable[..., None]:
@@ -94,14 +98,18 @@ def compiled(text: str, options: tuple[str, ...]) -> Callable[..., None]:
         values = [_value(a) for a in arguments]
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
         shape = (ctypes.c_int * 6)(*blocks, *threads)
-        if getattr(library, "run_" + function)(pointers, shape, shared, _order.get()):
-            raise RuntimeError(f"kernel {function}: its threads wait for each other for ever")
+
+        def launch(alive: Any = (arguments, values)) -> None:  # as long as this can be called again
+            if getattr(library, "run_" + function)(pointers, shape, shared, _order.get()):
+                raise RuntimeError(f"kernel {function}: its threads wait for each other for ever")
+
+        computed(launch)
 
     return run
 
 
 def _build(text: str, options: tuple[str, ...]) -> Path:
-    folder = Path(tempfile.mkdtemp(dir=_folder().name))
+    folder = Path(tempfile.mkdtemp(dir=_folder()))
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text(text, encoding="utf-8")
     command = [compiler(), *FLAGS, *options, str(source), "-o", str(library)]

@@ -7,7 +7,10 @@ arrays, by the host's C++ compiler for those of the strict double while it emula
 
 from __future__ import annotations
 
+import contextvars
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,21 @@ from minibn.backend.families import family
 HERE = Path(__file__).parent
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}  # C's name of a dtype
 LARGEST = np.iinfo(np.int32).max  # sizes and positions are C's int: larger arrays do not fit
+
+Around = Callable[[str], AbstractContextManager[Any]]  # "program.function" -> what is around it
+_around: contextvars.ContextVar[Around] = contextvars.ContextVar(
+    "minibn_around_launches", default=nullcontext
+)
+
+
+@contextmanager
+def around_launches(around: Around) -> Iterator[None]:
+    """Inside, each launch is made in `with around("program.function")`: to time it, to count it."""
+    before = _around.set(around)
+    try:
+        yield
+    finally:
+        _around.reset(before)
 
 
 class Program:
@@ -49,7 +67,9 @@ class Program:
             return
         device = next(a for a in arguments if hasattr(a, "shape") and a.shape != ())
         run = _runner(family(device), self, tuple(sorted(macros.items())))
-        run(function, _three(blocks), _three(threads), [_argument(a) for a in arguments], shared)
+        values = [_argument(a) for a in arguments]
+        with _around.get()(f"{self.name}.{function}"):
+            run(function, _three(blocks), _three(threads), values, shared)
 
 
 def _with_includes(name: str, seen: set[str]) -> str:
@@ -102,6 +122,8 @@ def _on_cupy(program: Program, options: tuple[str, ...]) -> Any:
         kernel = module.get_function(function)
         if shared > 48 << 10:  # more must be asked for
             kernel.max_dynamic_shared_size_bytes = shared
-        kernel(blocks, threads, tuple(arguments), shared_mem=shared)
+        # CuPy hands structs over by value as arrays of one; it knows no scalars of them.
+        values = [np.array([a]) if isinstance(a, np.void) else a for a in arguments]
+        kernel(blocks, threads, tuple(values), shared_mem=shared)
 
     return run

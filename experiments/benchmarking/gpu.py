@@ -1,0 +1,194 @@
+"""Training steps on a GPU: who contends, and what a round is.
+
+A round is so many steps in a row that they take a tenth of a second, between two events: as in a
+training, nobody waits for the device from step to step. Contenders take their rounds in turn, after
+a warm-up that lasts until two rounds take the same time (autotuning, compilation, captures, caches
+and clock rates are behind them then).
+
+A contender that can't be here is left out with its reason, and a case in which none of ours is left
+is skipped: out of memory, say.
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from experiments.benchmarking.cases import OURS, Case, Step, agreed
+from experiments.benchmarking.comparison import OWN, RIVAL
+from experiments.benchmarking.device import Device, NotHere
+from experiments.benchmarking.parts import Bench
+from experiments.benchmarking.report import say
+from experiments.benchmarking.timing import PATIENCE, Contender, Found, clocked, in_turn, settle
+from experiments.running.captured import CapturedStep
+from minibn.backend import get_backend
+from minibn.backend.cuda.graph import CaptureError, runs_kernels
+from minibn.ops.loss import SoftmaxCrossEntropy
+from minibn.tape import apply
+
+ROUND = 0.1  # seconds of a round, of the fastest contender
+MOST_STEPS = 100  # of a round
+BEFORE_CAPTURE = 10  # steps at most
+
+# As one trains VGG on CIFAR-10; `experiments.vgg_cifar` takes both as flags.
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuBench(Bench):
+    """What the parts share on a GPU. theirs: PyTorch's view of it, None without PyTorch."""
+
+    device: Device
+    theirs: Any = None
+    precision: str  # of the parts that do not compare them
+    large_batch: int = 8192
+    warm_up: int = 3  # steps of a round of the warm-up
+    patience: int = PATIENCE  # its rounds at most
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    save: Callable[[str, Any], None] = lambda part, record: None  # what is known of a part so far
+
+    def case(self, model: str, variant: str, batch: int) -> Case:
+        return Case(model, variant, batch, self.width, self.precision, MOMENTUM, WEIGHT_DECAY)
+
+    @property
+    def main_case(self) -> Case:
+        return self.case(self.models[0], "batchnorm", self.batches[0])
+
+    def contenders(self, ours: Iterable[str], theirs: Iterable[str]) -> list[str]:
+        """The names of those ways to train; PyTorch's only where it is."""
+        rivals = [f"{RIVAL} {way}" for way in theirs] if self.pytorch else []
+        return [f"{OURS} {way}" for way in ours] + rivals
+
+    def side(self, name: str) -> Any:
+        """The device as this contender's library sees it."""
+        return self.theirs if name.startswith(RIVAL) else self.device
+
+    def tidy(self) -> None:
+        """Both libraries hand back what they don't use, so that the next case finds it free."""
+        self.device.tidy()
+        if self.theirs:
+            self.theirs.tidy()
+
+    @property
+    def exhausted(self) -> tuple[type[Exception], ...]:
+        """What either library raises when memory runs out."""
+        return self.device.exhausted + (self.theirs.exhausted if self.theirs else ())
+
+    @contextmanager
+    def unless_it_fails(self, what: Any, who: str) -> Iterator[None]:
+        """The work of one contender, who is left out if it fails: time on a GPU is dear, and the
+        others can still be measured."""
+        try:
+            yield
+        except Exception as error:  # of kernels, compilers, captures, drivers: it is told and kept
+            self.leave_out(what, who, error)
+
+    def leave_out(self, what: Any, who: str, error: Exception) -> None:
+        """Say and keep why. What is neither missing memory, nor missing here, nor a rival's is a
+        mistake of ours."""
+        lines = str(error).strip().splitlines() or [""]
+        full = isinstance(error, self.exhausted)
+        reason = f"{'out of memory' if full else type(error).__name__}: {lines[0]}"[:300]
+        self.left_out.append({
+            "what": str(what), "who": who, "reason": reason,
+            "mistake": not (full or isinstance(error, NotHere) or who.startswith(RIVAL)),
+            "traceback": "".join(traceback.format_exception(error)),
+        })  # fmt: skip
+        say(f"  {what}: {who} left out. {reason}")
+
+
+class OurStep(Step):
+    """Our training step with labels on the device: eager, until it is told another way."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__(case)
+        self._labels = get_backend().asarray(self.labels)
+        self._captured: CapturedStep | None = None
+
+    def become(self, way: str) -> None:
+        """From now on `update` is this way's: eager, "lean" or a "graph", for which it makes some
+        steps. Raises CaptureError if there can't be one, NotHere without CUDA kernels."""
+        if way == "lean":
+            self.kernels = "lean"
+        elif way == "graph":
+            if not runs_kernels(get_backend()):
+                raise NotHere("graphs repeat CUDA kernels: --backend emulated rehearses them")
+            reasons: list[str] = []
+            self._captured = CapturedStep(
+                lambda: (super(OurStep, self)._step(),), self.network, self.optimizer,
+                reasons.append,
+            )  # fmt: skip
+            for _ in range(BEFORE_CAPTURE):
+                if not self._captured.captured and not reasons:
+                    self.update()
+            if not self._captured.captured:
+                raise CaptureError(*reasons or ["no two steps are alike"])
+
+    def _step(self) -> Any:
+        return super()._step() if self._captured is None else self._captured()[0]
+
+    def _loss(self) -> Any:
+        """Without looking at the labels, which would wait for the device."""
+        return apply(SoftmaxCrossEntropy(self._labels), self.network(self.images))
+
+
+def way_of(name: str) -> str:
+    """How a contender trains: "graph" of "PyTorch graph"."""
+    return name.split()[-1]
+
+
+def about(bench: GpuBench, names: Iterable[str]) -> list[str]:
+    """A line on each rival."""
+    return [f"{n}: {bench.pytorch.WAYS[way_of(n)]}." for n in names if n.startswith(RIVAL)]
+
+
+def built(bench: GpuBench, case: Case, name: str) -> Any:
+    """The contender's step, eager still."""
+    if name.startswith(RIVAL):
+        return bench.pytorch.Step(case, bench.theirs.name)
+    return OurStep(case)
+
+
+def race(bench: GpuBench, case: Case, names: Iterable[str]) -> tuple[Found, dict[str, Any]] | None:
+    """(times of those who could be here, how they were taken); None if none of ours could."""
+    raced = None
+    with bench.unless_it_fails(case, "everybody"):
+        raced = _race(bench, case, names)
+    bench.tidy()
+    return raced
+
+
+def _race(bench: GpuBench, case: Case, names: Iterable[str]) -> tuple[Found, dict[str, Any]] | None:
+    steps: dict[str, Any] = {}
+    for name in names:
+        with bench.unless_it_fails(case, name):
+            steps[name] = built(bench, case, name)
+    if not any(name in OWN for name in steps):
+        return None
+    distance = agreed(case, steps)
+    warm: dict[str, tuple[float, bool]] = {}
+    for name in list(steps):
+        with bench.unless_it_fails(case, name):
+            steps[name].become(way_of(name))
+            seconds = bench.side(name).clock.seconds
+            warm[name] = settle(partial(seconds, steps[name].update, bench.warm_up), bench.patience)
+        if name not in warm:
+            del steps[name]  # and its memory
+    if not any(name in OWN for name in steps):
+        return None
+    fastest = min(seconds for seconds, _ in warm.values())
+    times = max(1, min(MOST_STEPS, math.ceil(ROUND / fastest)))
+    contenders = [
+        Contender(name, clocked("total", step.update, bench.side(name).clock, times))
+        for name, step in steps.items()
+    ]
+    found = in_turn(contenders, bench.rounds, pause=0.0)
+    settled = {name: done for name, (_, done) in warm.items()}
+    return found, {
+        "steps_a_round": times, "settled": settled, "losses_apart": {"first": distance}
+    }  # fmt: skip

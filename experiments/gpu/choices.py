@@ -1,0 +1,124 @@
+"""Which kernel is fastest where: all that fit, timed at the calls that a training step makes.
+
+What `pays` says of a kernel is a choice made by measurement, and holds for the machine it was made
+on. Here every call of a step of VGG (an op with the shapes of its inputs) is repeated by each
+kernel that fits and by the op's definition, forward and vjp, and the fastest is named beside the
+one that is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+import minibn
+from experiments.benchmarking.device import Device
+from experiments.benchmarking.report import say, table
+from experiments.running.step import one_step
+from experiments.vgg.runs import network, sgd
+from experiments.vgg.settings import Settings
+from minibn import tape
+from minibn.backend import backend_of, precision
+from minibn.backend.cuda import cudnn
+from minibn.backend.kernels import find
+from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from minibn.ops.linalg import MatMul
+
+REPEATS = 10
+ROUNDED = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, MatMul)  # timed in each precision
+
+
+@dataclass(frozen=True)
+class Call:
+    """An op at arrays: one of a training step."""
+
+    op: Any
+    inputs: tuple[Any, ...]
+
+    @property
+    def shapes(self) -> str:
+        return " ".join("x".join(map(str, a.shape)) for a in self.inputs)
+
+
+@contextmanager
+def noted(calls: dict[tuple[str, str], Call]) -> Iterator[None]:
+    """Inside, every call of an op that has kernels is noted, one of each kind and shape."""
+
+    def spy(op: Any, inputs: list[Any]) -> Any:
+        if backend_of(*inputs).kernels.get(type(op)):
+            call = Call(op, tuple(inputs))
+            calls.setdefault((type(op).__name__, call.shapes), call)
+        return find(op, inputs)
+
+    with patch.object(tape, "find", spy):
+        yield
+
+
+def candidates(device: Device, call: Call) -> Iterator[tuple[str, Any]]:
+    """(name, what has forward and vjp) of each way to compute a call; the chosen one first. The
+    definition rounds no factors: where they are to be rounded, it is no candidate."""
+    chosen = find(call.op, list(call.inputs))
+    yield ("definition" if chosen is None else type(chosen).__name__), chosen or call.op
+    with cudnn.preferred():
+        for kernel in device.backend.kernels[type(call.op)]:
+            if type(chosen) is not kernel and kernel.fits(call.op, *call.inputs):
+                yield kernel.__name__, kernel(call.op)
+    if chosen is not None and precision.current() == "fp32":
+        yield "definition", call.op
+
+
+def timed(device: Device, call: Call, way: Any, repeats: int = REPEATS) -> dict[str, float] | str:
+    """Milliseconds of forward and of vjp; or why not."""
+    way.wants = call.op.wants = (True,) * len(call.inputs)
+    way.keep = True
+    try:
+        out = way.forward(*call.inputs)
+        g = device.backend.xp.ones_like(out)
+        for _ in range(2):  # compiled, warm
+            way.forward(*call.inputs)
+            way.vjp(g, out, *call.inputs)
+        return {
+            "forward": 1000 * device.clock.seconds(lambda: way.forward(*call.inputs), repeats),
+            "vjp": 1000 * device.clock.seconds(lambda: way.vjp(g, out, *call.inputs), repeats),
+        }
+    except Exception as error:  # a way that can't is told, and the others go on
+        return f"{type(error).__name__}: {error}"[:200]
+
+
+def calls_of(settings: Settings, batch: int) -> list[Call]:
+    """Those of a training step of each variant that the paper compares first."""
+    calls: dict[tuple[str, str], Call] = {}
+    for variant in ("batchnorm", "noisy-batchnorm", "standard"):
+        model = network(settings, variant, seed=0)
+        with noted(calls):
+            images = np.zeros((batch, 32, 32, 3), np.uint8)
+            one_step(model, sgd(settings, model, 0.1), images, np.arange(batch) % 10)
+    return list(calls.values())
+
+
+def choices(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, Any]]:
+    """The record, as it grows. Prints a table at the end."""
+    record: dict[str, Any] = {"batch": batch, "calls": []}
+    rows = []
+    for call in calls_of(settings, batch):
+        name, shapes = type(call.op).__name__, call.shapes
+        for digits in precision.MANTISSA if isinstance(call.op, ROUNDED) else ("fp32",):
+            with minibn.precision(digits), minibn.no_grad():
+                ways = {way: timed(device, call, run) for way, run in candidates(device, call)}
+            device.tidy()
+            record["calls"].append({"op": name, "shapes": shapes, "precision": digits, "ms": ways})
+            yield record
+            ms = {way: sum(t.values()) for way, t in ways.items() if isinstance(t, dict)}
+            if ms:
+                chosen, best = next(iter(ways)), min(ms, key=lambda way: ms[way])
+                took = f"{ms[chosen]:.3f}" if chosen in ms else "failed"
+                rows.append([name, shapes, digits, chosen, took, best, f"{ms[best]:.3f}"])
+    head = ["op", "shapes", "", "chosen", "ms", "fastest", "ms"]
+    say(table(head, rows))
+    record["better"] = [row for row in rows if row[3] != row[5]]
+    yield record

@@ -1,0 +1,95 @@
+"""Training steps on a GPU: batches that are made there, and a graph of the whole step.
+
+`graphs(...)` chooses, for what is trained inside:
+
+    "auto"  steps are captured where they can be; where not, it is said once, and why
+    "on"    that is an error
+    "off"   every step is made launch by launch
+
+All three give the same numbers, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from experiments.running.captured import CapturedStep
+from experiments.running.command_line import UsageError
+from experiments.running.step import CLASSIFY, Task, update
+from minibn import nn, ops
+from minibn.backend import get_backend, kernels
+from minibn.backend.cuda.graph import runs_kernels
+from minibn.data import Batches, OnDevice, pad_crop_flip
+from minibn.ops.loss import SoftmaxCrossEntropy
+from minibn.optim import Optimizer
+from minibn.tape import apply
+
+_graphs: contextvars.ContextVar[str] = contextvars.ContextVar("graphs", default="auto")
+
+
+@contextmanager
+def graphs(mode: str) -> Iterator[None]:
+    """Inside, steps are captured so: "auto", "on" or "off"."""
+    before = _graphs.set(mode)
+    try:
+        yield
+    finally:
+        _graphs.reset(before)
+
+
+class StepOnDevice:
+    """`one_step` with batches made on the device, captured where that is possible and wanted.
+
+    Called with the number of the step it returns what `one_step` does, the same bits. graph: "auto"
+    says once why a step can't be captured, "on" makes that a UsageError, "off" captures nothing.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer, batches: Batches, graph: str = "auto"
+    ) -> None:
+        self.graph, self.data = graph, OnDevice(batches)
+        # Nothing here refers back to self: the graph and its memory go when the training is over.
+        task = replace(CLASSIFY, loss=partial(_loss, self.data.classes))
+        step = partial(update, model, optimizer, self.data.x, self.data.labels, task)
+        refused = partial(_refused, graph)
+        self.step = step if graph == "off" else CapturedStep(step, model, optimizer, refused)
+
+    def __call__(self, number: int) -> tuple[Any, Any]:
+        self.data.fill(number)
+        loss, score = self.step()
+        return loss, score
+
+
+def _loss(classes: int, logits: Any, labels: Any) -> Any:
+    """The cross-entropy with labels that are known to be below `classes`: to look is to wait."""
+    if classes > logits.shape[1]:
+        return ops.softmax_cross_entropy(logits, labels)  # it says what is wrong
+    return apply(SoftmaxCrossEntropy(labels), logits)
+
+
+def _refused(graph: str, why: str) -> None:
+    if graph == "on":
+        raise UsageError(f"--graph on: the step can't be captured: {why}. Take --graph auto.")
+    print(f"Steps are made one launch after another, without a CUDA graph: {why}", flush=True)
+
+
+def on_device(model: nn.Module, optimizer: Optimizer, feed: Any, task: Task) -> StepOnDevice | None:
+    """A `StepOnDevice` where the backend, the feed and the task allow it, else None.
+
+    Raises UsageError if `graphs` says "on" and they do not.
+    """
+    by_kernels = runs_kernels(get_backend()) and kernels.mode() != "reference"
+    images = isinstance(feed, Batches) and feed.augment in (None, pad_crop_flip)
+    if by_kernels and task is CLASSIFY and images:
+        return StepOnDevice(model, optimizer, feed, _graphs.get())
+    if _graphs.get() == "on":
+        raise UsageError(
+            "--graph on: only what trains on batches of images by kernels on a GPU is captured. "
+            "Take --graph auto."
+        )
+    return None

@@ -1,0 +1,204 @@
+"""Convolutions by NVIDIA's cuDNN, through its own Python front end: the optional extra `cudnn`.
+
+Our own kernels (`conv.py`) are the default: they can be read, and need CuPy alone. cuDNN's are
+assembled and tuned by the maker of the chip. Which are faster on a GPU, `experiments.gpu_check`
+measures; choose cuDNN's with
+
+    with preferred():       # or MINIBN_CUDNN=1 in the environment
+        ...
+
+Where cuDNN is not installed, or serves no plan for a shape, ours run. `--precision bf16` is ours.
+
+cuDNN names axes as PyTorch does, whatever the order in memory: its (N, C, H, W) with our strides is
+an array (N, H, W, C). Filters it wants as (F, Kh, Kw, C), so ours (Kh, Kw, C, F) are transposed on
+the way in, and their gradient on the way out: two passes over the filters, which are small.
+
+A plan is made once for a shape: by cuDNN's heuristics, among its deterministic ones; for fp32
+without tensor cores, which would round.
+
+Source: Chetlur et al. 2014, "cuDNN: efficient primitives for deep learning"; NVIDIA, "cuDNN
+frontend", graph API.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import array_module, precision
+from minibn.backend.families import family
+from minibn.backend.kernels import Kernel
+
+_preferred: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "minibn_cudnn", default=os.environ.get("MINIBN_CUDNN") == "1"
+)
+
+
+@contextmanager
+def preferred(on: bool = True) -> Iterator[None]:
+    """Inside, convolutions on a GPU run by cuDNN where it can."""
+    before = _preferred.set(on)
+    try:
+        yield
+    finally:
+        _preferred.reset(before)
+
+
+def is_preferred() -> bool:
+    """Whether cuDNN was chosen here: by `preferred`, or by MINIBN_CUDNN=1."""
+    return _preferred.get()
+
+
+@functools.cache
+def library() -> Any:
+    """NVIDIA's front end, or None where it is not installed or finds no cuDNN."""
+    try:
+        return importlib.import_module("cudnn")
+    except (ImportError, OSError, RuntimeError):
+        return None
+
+
+@functools.cache
+def _handle(device: int) -> Any:
+    return library().create_handle()  # bound to the current device
+
+
+def describe(kind: str, settings: Any, handle: Any = None) -> tuple[Any, tuple[Any, ...], Any]:
+    """(graph, its two inputs, its output) of a convolution ("fprop") or a gradient of one ("dgrad"
+    of its images, "wgrad" of its filters), in cuDNN's words."""
+    cudnn = library()
+    stride, padding, x_shape, w_shape, y_shape = settings
+    Kh, Kw, C, F = w_shape
+    real = cudnn.data_type.FLOAT
+    graph = cudnn.pygraph(
+        io_data_type=real, intermediate_data_type=real, compute_data_type=real, handle=handle
+    )
+    x, y = _as_images(x_shape), _as_images(y_shape)
+    w = [F, C, Kh, Kw], [Kh * Kw * C, 1, Kw * C, C]  # memory (F, Kh, Kw, C)
+    first, second, result = {"fprop": (x, w, y), "dgrad": (y, w, x), "wgrad": (x, y, w)}[kind]
+    a, b = (graph.tensor(dim=dim, stride=strides) for dim, strides in (first, second))
+    how = {"padding": list(padding), "stride": list(stride), "dilation": [1, 1]}
+    if kind == "fprop":
+        out = graph.conv_fprop(image=a, weight=b, **how)
+    elif kind == "dgrad":
+        out = graph.conv_dgrad(loss=a, filter=b, **how)
+    else:
+        out = graph.conv_wgrad(image=a, loss=b, **how)
+    out.set_dim(result[0]).set_stride(result[1]).set_output(True)
+    return graph, (a, b), out
+
+
+class Plan:
+    """A convolution of one shape, or one of its gradients, ready to run.
+
+    Raises cuDNN's own error if it serves none.
+    """
+
+    def __init__(self, kind: str, settings: Any, tf32: bool, handle: Any) -> None:
+        self.graph, self.inputs, self.out = describe(kind, settings, handle)
+        note = library().numerical_note
+        notes = [note.NONDETERMINISTIC, note.DOWN_CONVERT_INPUTS]
+        self.graph.deselect_numeric_notes(notes if tf32 else [*notes, note.TENSOR_CORE])
+        self.graph.build([library().heur_mode.A, library().heur_mode.FALLBACK])
+        self.workspace = self.graph.get_workspace_size()
+
+    def run(self, handle: Any, inputs: tuple[Any, ...], out: Any) -> None:
+        """From contiguous arrays into the array `out`, on CuPy's current stream."""
+        xp = array_module(out)
+        library().set_stream(handle=handle, stream=_stream())
+        workspace = xp.empty(max(self.workspace, 1), np.uint8)
+        where = {t: _address(a) for t, a in zip(self.inputs, inputs, strict=True)}
+        self.graph.execute({**where, self.out: _address(out)}, _address(workspace), handle=handle)
+
+
+def _as_images(shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """An array (N, H, W, C) as cuDNN's dimensions (N, C, H, W) and strides."""
+    N, H, W, C = shape
+    return [N, C, H, W], [H * W * C, 1, W * C, C]
+
+
+def _address(a: Any) -> int:
+    return int(a.data.ptr)
+
+
+def _stream() -> int:
+    return importlib.import_module("cupy").cuda.get_current_stream().ptr
+
+
+@functools.lru_cache(maxsize=512)
+def plan(kind: str, settings: Any, tf32: bool, device: int) -> Plan | None:
+    """The plan for a convolution's shapes; None if cuDNN serves none."""
+    try:
+        return Plan(kind, settings, tf32, _handle(device))
+    except (library().cudnnGraphNotSupportedError, NotImplementedError, ValueError, RuntimeError):
+        return None
+
+
+class _Cudnn(Kernel):
+    """What the three share."""
+
+    kind: str
+
+    @classmethod
+    def fits(cls, op: Any, *inputs: Any) -> bool:
+        return (
+            is_preferred()
+            and library() is not None
+            and all(family(a) == "cupy" and a.dtype == np.float32 and a.size for a in inputs)
+            and precision.current() != "bf16"
+            and cls.plan(op) is not None
+        )
+
+    @classmethod
+    def plan(cls, op: Any) -> Plan | None:
+        settings = (op.stride, op.padding, op.x_shape, op.w_shape, op.y_shape)
+        return plan(cls.kind, settings, precision.current() == "tf32", _device())
+
+    def computed(self, a: Any, b: Any, shape: tuple[int, ...]) -> Any:
+        xp = array_module(a)
+        out, found = xp.empty(shape, np.float32), self.plan(self.op)
+        assert found is not None  # since it fits
+        found.run(_handle(_device()), (xp.ascontiguousarray(a), xp.ascontiguousarray(b)), out)
+        return out
+
+    def vjp(self, g: Any, out: Any, *inputs: Any) -> Any:
+        return self.by_definition(g, out, *inputs)  # which calls the other two ops
+
+
+def _device() -> int:
+    return importlib.import_module("cupy").cuda.runtime.getDevice()
+
+
+class CudnnConv2d(_Cudnn):
+    """y = conv2d(x, w)."""
+
+    kind = "fprop"
+
+    def forward(self, x, w):
+        return self.computed(x, w.transpose(3, 0, 1, 2), self.op.y_shape)
+
+
+class CudnnInputGrad(_Cudnn):
+    """x̄ = input_grad(c, w)."""
+
+    kind = "dgrad"
+
+    def forward(self, c, w):
+        return self.computed(c, w.transpose(3, 0, 1, 2), self.op.x_shape)
+
+
+class CudnnWeightGrad(_Cudnn):
+    """w̄ = weight_grad(x, c)."""
+
+    kind = "wgrad"
+
+    def forward(self, x, c):
+        Kh, Kw, C, F = self.op.w_shape
+        return self.computed(x, c, (F, Kh, Kw, C)).transpose(1, 2, 3, 0).copy()

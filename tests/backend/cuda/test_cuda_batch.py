@@ -1,0 +1,101 @@
+"""Batches made on the device: the host's, bit for bit."""
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from support.backends import on_backends
+from support.cuda import on_cuda, orders
+from support.waiting import nothing_waits
+
+from minibn.backend import to_numpy
+from minibn.data import Batches, OnDevice, normalize, on_device, pad_crop_flip
+
+
+def batches_of(augment=None, size=7, shape=(6, 5, 3), images=23):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (images, *shape), np.uint8)
+    return Batches(pixels, rng.integers(0, 10, images), size, seed=3, augment=augment)
+
+
+def assert_same(data, batches, step, dtype=np.float32):
+    data.fill(step)
+    images, labels = batches.batch(step)
+    x = normalize(images, dtype)
+    assert to_numpy(data.x).dtype == dtype and to_numpy(data.x).tobytes() == x.tobytes()
+    np.testing.assert_array_equal(to_numpy(data.labels), labels)
+
+
+STEPS = (0, 1, 2, 3, 4, 2, 30)  # through epochs of three, back, and far ahead
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("augment", [None, pad_crop_flip])
+@on_cuda
+def test_the_batches_of_any_step_are_the_hosts_bit_for_bit(backend, augment, dtype):
+    batches = batches_of(augment)
+    data = OnDevice(batches, dtype)
+    for step in STEPS:
+        assert_same(data, batches, step, dtype)
+
+
+@pytest.mark.parametrize("augment", [None, pad_crop_flip])
+@on_backends
+def test_without_kernels_they_come_from_the_host(backend, augment):
+    batches = batches_of(augment)
+    data = OnDevice(batches)
+    for step in STEPS:
+        assert_same(data, batches, step)
+
+
+@on_cuda
+def test_every_byte_is_scaled_as_on_the_host(backend):
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 8, 8, 4)
+    batches = Batches(pixels, np.zeros(1, np.int64), 1, seed=0)
+    assert_same(OnDevice(batches), batches, 0)
+
+
+@on_cuda
+def test_larger_images_than_a_block_has_threads_are_whole(backend):
+    batches = batches_of(pad_crop_flip, size=2, shape=(32, 32, 3), images=4)
+    data = OnDevice(batches)
+
+    def filled():
+        assert_same(data, batches, 1)
+        return to_numpy(data.x)
+
+    for found in orders(backend, filled):
+        np.testing.assert_array_equal(found, normalize(batches.batch(1)[0]))
+
+
+@on_cuda
+def test_a_step_is_one_launch_into_the_same_arrays_and_an_epoch_brings_its_order_once(backend):
+    data = OnDevice(batches_of(pad_crop_flip))
+    data.fill(0)
+    x, labels = data.x, data.labels
+    program = on_device.PROGRAM
+    with (
+        patch.object(program, "launch", wraps=program.launch) as launch,
+        patch.object(data, "_draw", wraps=data._draw) as draw,
+        nothing_waits(backend) as waited,
+    ):
+        for step in (1, 2, 3, 4, 5):
+            data.fill(step)
+    assert (launch.call_count, draw.call_count) == (5, 1)
+    assert waited == []
+    assert data.x is x and data.labels is labels
+
+
+@on_backends
+def test_labels_are_checked_when_they_are_put_there(backend):
+    batches = batches_of()
+    assert OnDevice(batches).classes == batches.labels.max() + 1
+    batches.labels[5] = -1
+    with pytest.raises(ValueError, match="a label is -1"):
+        OnDevice(batches)
+
+
+@on_backends
+def test_an_augmentation_that_the_device_does_not_know_is_refused(backend):
+    with pytest.raises(ValueError, match="only pad_crop_flip is known"):
+        OnDevice(batches_of(lambda images, rng: images))

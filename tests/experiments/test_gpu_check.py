@@ -1,0 +1,229 @@
+"""`gpu_check`: a rehearsal of its parts on the strict double, and how a sitting of parts ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import gpu_check
+from experiments.benchmarking.device import device
+from experiments.gpu import sitting
+from experiments.gpu import tiles as tiles_module
+from experiments.gpu.choices import Call
+from experiments.gpu.measure import Sizes, agreement, apart
+from experiments.gpu.parts import NAMES, parts
+from experiments.gpu.sitting import Part, Sitting
+from experiments.vgg.settings import Settings
+from minibn import use
+from minibn.backend import available
+from minibn.backend.cuda import program
+from minibn.backend.cuda.emulator import emulated
+from minibn.backend.precision import MANTISSA
+from minibn.ops.conv import Conv2d
+
+REHEARSAL = ["--backend", "strict", "--quick"]
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gpu")
+    code = gpu_check.main([*REHEARSAL, "--out", str(folder)])
+    return code, folder, json.loads((folder / "gpu_check.json").read_text())["parts"]
+
+
+def test_a_rehearsal_runs_all_parts_on_the_cpu_within_two_minutes(rehearsed):
+    code, _, found = rehearsed
+    assert list(found) == [name for name in NAMES if name != "all-tests"]
+    wrong = {n: (o["status"], o["line"]) for n, o in found.items() if o["status"] != "done"}
+    wrong.pop("reproduce", None)  # it fills the time
+    assert (code, wrong) == (0, {})
+    assert sum(outcome["seconds"] for outcome in found.values()) < 120
+
+
+def test_a_rehearsal_finds_what_can_be_found_on_the_strict_double(rehearsed):
+    _, folder, found = rehearsed
+    assert "0 passed, 0 failed" in found["tests"]["line"], "they need a GPU"
+    assert "differ by at most" in found["agreement"]["line"]
+    assert "4 steps in" in found["paper"]["line"]
+    assert "fast: 0." in found["large"]["line"] and "lean: 0." in found["large"]["line"]
+    calls = json.loads((folder / "choices.json").read_text())["calls"]
+    assert {"Conv2d", "MatMul"} <= {call["op"] for call in calls}
+    assert {call["precision"] for call in calls} == {"fp32", "tf32", "bf16"}
+
+
+def test_a_rehearsal_packs_what_is_small(rehearsed):
+    _, folder, _ = rehearsed
+    with tarfile.open(folder / "gpu_check.tar.gz") as tar:
+        names = tar.getnames()
+    assert {"gpu_check.json", "summary.md", "tests.xml", "agreement.json", "paper.log"} <= {*names}
+    assert any(name.endswith("metrics.jsonl") for name in names)
+    assert not any(name.endswith("npz") for name in names)
+    assert "| agreement" in (folder / "summary.md").read_text()
+
+
+def test_what_was_done_is_not_done_again_unless_it_is_named(rehearsed, capsys):
+    _, folder, before = rehearsed
+    again = [*REHEARSAL, "--out", str(folder), "--only", "environment"]
+    assert gpu_check.main(again) == 0
+    after = json.loads((folder / "gpu_check.json").read_text())["parts"]
+    assert [after[n] == before[n] for n in ("agreement", "large")] == [True, True]
+    assert "environment: the device" in capsys.readouterr().out
+
+
+def test_backends_that_part_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.gpu.measure.measurements", lambda b, few: [1.0])
+    monkeypatch.setattr(
+        "experiments.gpu.measure.losses",
+        lambda s, variant, b, few: [1.0, 1.01 if b == "strict" and variant == "l1" else 1.0],
+    )
+    s = Sizes("strict", ("batchnorm", "l1"), batch=2)
+    assert not agreement(s, tmp_path / "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert [each["agree"] for each in found.values()] == [True, False, True]
+    assert apart([1.0, 2.0], [1.0, float("nan")]) == float("inf")
+
+
+def test_every_plan_of_every_product_is_timed_and_the_best_is_told(monkeypatch, capsys):
+    monkeypatch.setattr(program, "_runner", lambda *_: lambda *_: None)  # launches do nothing
+    rng = np.random.default_rng(0)
+
+    def timed(device, call, way, repeats=10):
+        out = way.forward(*call.inputs)
+        way.wants = (True, True)
+        way.vjp(out, out, *call.inputs)
+        return {"forward": rng.uniform(1, 9), "vjp": 1.0}
+
+    with use("strict") as backend, emulated():
+        x, w = (backend.xp.ones(s, np.float32) for s in ((8, 16, 16, 64), (3, 3, 64, 64)))
+        call = Call(Conv2d((1, 1), (1, 1), x.shape, w.shape), (x, w))
+        monkeypatch.setattr(tiles_module, "calls_of", lambda settings, batch: [call])
+        monkeypatch.setattr(tiles_module, "timed", timed)
+        record = list(tiles_module.tiles(device(backend), Settings(), 8))[-1]
+    found = {tuple(each["sizes"]) for each in record["products"]}
+    sides = {(2048, 64, 576), (576, 64, 2048)}  # its gradient by x is as large as itself
+    assert found == {(*side, p) for side in sides for p in MANTISSA}
+    for each in record["products"]:
+        took = {json.dumps({k: v for k, v in plan.items() if k != "ms"}): plan["ms"]
+                for plan in each["ms"]}  # fmt: skip
+        assert min(took, key=lambda plan: took[plan]) == json.dumps(each["best"])
+        assert json.dumps(each["chosen"]) in took
+    assert "For products.MEASURED:" in capsys.readouterr().out
+
+
+# -- sittings
+
+
+def part(name, code, seconds=60.0, least=0.0, **more):
+    return Part(name, "", seconds, least, [sys.executable, "-c", code], lambda: "found it", **more)
+
+
+def statuses(folder):
+    found = json.loads((folder / "gpu_check.json").read_text())["parts"]
+    return {name: outcome["status"] for name, outcome in found.items()}
+
+
+def test_each_part_ends_as_it_does_and_takes_no_other_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sitting, "GRACE", 1)
+    hangs = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+    todo = [
+        part("crashes", "import os; os.abort()"),
+        part("fails", "print('first'); raise SystemExit('the reason')"),
+        part("hangs", hangs, seconds=0.5),
+        part("fills", "import time; time.sleep(60)", seconds=0.5, goes_on=True),
+        part("long", "", least=1e6),
+        Part("impossible", "", 1, 0, None, lambda: "", instead="no data"),
+        Part("garbled", "", 60, 0, [sys.executable, "-c", ""], lambda: str(1 / 0)),
+        part("right", "print('log')"),
+    ]
+    Sitting(tmp_path, {}).run(todo, minutes=sitting.SITTING)
+    assert statuses(tmp_path) == {
+        "crashes": "failed", "fails": "failed", "hangs": "out of time", "fills": "goes on",
+        "long": "skipped", "impossible": "skipped", "garbled": "failed", "right": "done",
+    }  # fmt: skip
+    summary = (tmp_path / "summary.md").read_text()
+    assert "found it; the reason" in summary
+    assert "it needs 1000000" in summary and "no data" in summary and "division" in summary
+    assert (tmp_path / "right.log").read_text() == "log\n"
+
+
+def test_no_process_of_a_part_outlives_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sitting, "GRACE", 1)
+    mark = tmp_path / "alive"
+    child = f"import time; time.sleep(3); open({str(mark)!r}, 'w')"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    Sitting(tmp_path, {}).run([part("parent", code, seconds=0.5)], minutes=sitting.SITTING)
+    time.sleep(3)
+    assert not mark.exists()
+
+
+def test_too_large_files_stay_out_of_the_archive_and_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sitting, "SMALL", 1000)
+    (tmp_path / "small.json").write_text("1" * 600)
+    (tmp_path / "large.log").write_text("1" * 700)
+    with tarfile.open(Sitting(tmp_path, {}).pack()) as tar:
+        assert tar.getnames() == ["small.json"]
+    assert "large.log" in capsys.readouterr().out
+
+
+def test_a_sitting_that_is_killed_keeps_what_it_found_and_goes_on(tmp_path):
+    command = [sys.executable, "-m", "experiments.gpu_check", *REHEARSAL, "--out", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("environment: done"):
+                break
+        os.kill(process.pid, signal.SIGTERM)
+        said = process.stdout.read()
+    assert process.returncode == 130
+    assert "Stopped. The same command goes on." in said
+    assert statuses(tmp_path)["environment"] == "done"
+    again = gpu_check.main([*REHEARSAL, "--out", str(tmp_path), "--only", "machine"])
+    assert again == 0
+    assert statuses(tmp_path)["machine"] == statuses(tmp_path)["environment"] == "done"
+
+
+# -- what can't work
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (["--only", "test"], "Did you mean 'tests'"),
+        (["--backend", "numpy"], "There are: cupy, strict"),
+        (["--minutes", "0"], "--minutes 0"),
+        (["--data", "cifar10", "--data-dir", "nowhere"], "nowhere"),
+        (["--precision", "fp64"], "--precision"),
+    ],
+)
+def test_what_cant_work_is_one_line_and_writes_nothing(arguments, told, tmp_path, capsys):
+    folder = tmp_path / "out"
+    assert gpu_check.main(["--backend", "strict", *arguments, "--out", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert told in said and said.count("\n") == 1
+    assert not folder.exists()
+
+
+@pytest.mark.skipif("cupy" in available(), reason="CuPy and a GPU are here")
+def test_without_a_gpu_it_says_what_is_missing(tmp_path, capsys):
+    assert gpu_check.main(["--out", str(tmp_path / "out")]) == 2
+    assert "backend 'cupy'" in capsys.readouterr().err
+
+
+def test_on_a_gpu_tests_that_are_all_skipped_prove_nothing(tmp_path):
+    (tmp_path / "tests.xml").write_text(
+        '<testsuites><testsuite name="pytest" errors="0" failures="0" skipped="3" tests="3">'
+    )
+    (tests,) = (p for p in parts(gpu_check.Options(), tmp_path) if p.name == "tests")
+    with pytest.raises(ValueError, match="no test ran"):
+        tests.line()
+
+
+def test_the_names_that_help_lists_are_those_of_the_parts():
+    assert tuple(part.name for part in parts(gpu_check.Options(), Path("out"))) == NAMES
