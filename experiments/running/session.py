@@ -40,7 +40,7 @@ SIZES = ("batch_size", "width", "train_size", "samples", "hidden")
 # Settings that say where and how, not what: they may differ when a study is continued.
 WHERE = ("resume", "out", "force", "data_dir", "graph")
 # These change the rounding, so that a run does not go on bit for bit: only --force accepts that.
-ROUNDING = ("threads", "kernels")
+ROUNDING = ("threads", "kernels", "backend")
 # How studies ran that were made before there were kernels, and do not name any.
 BEFORE_KERNELS = "reference"
 # Settings that studies lack which were begun before these existed. What they lack is not measured
@@ -86,11 +86,14 @@ class Experiment:
             return self._work(s, study)
         except (UsageError, DataError, BackendUnavailable) as error:
             return report(self.program, error)
-        except MemoryError:
+        except MemoryError as error:
             sizes = [flag_name(name) for name in SIZES if hasattr(s, name)]
             remedy = f" Take a smaller {' or '.join(sizes)}"
-            remedy += ", or --kernels lean." if s.kernels == "fast" else "."
-            return report(self.program, MemoryError("Memory is exhausted." + remedy))
+            remedy += {"numpy": ", or --kernels lean." if s.kernels == "fast" else "."}.get(
+                s.backend, ", or --graph off." if s.graph != "off" else "."
+            )
+            asked = f": {error}." if str(error) else "."
+            return report(self.program, MemoryError("Memory is exhausted" + asked + remedy))
         except (Interrupted, KeyboardInterrupt) as error:
             lost = "" if isinstance(error, Interrupted) else ", up to the last checkpoint"
             saved = f"everything is saved{lost}.{go_on}" if study.exists else "nothing was begun."
@@ -125,7 +128,7 @@ class Experiment:
             try:
                 return self.work(s, study)
             except backend.memory_exhausted as error:
-                raise MemoryError from error
+                raise MemoryError(backend.shortage(error)) from error
 
 
 def preset(settings: Any, quick: dict[str, Any], given: dict[str, Any]) -> Any:
@@ -168,8 +171,8 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
     if differ:
         raise UsageError(
             f"--resume reads its settings from the study, and these differ: {'; '.join(differ)}. "
-            "Leave them out; only --steps may be raised (and --threads and --kernels changed, with "
-            "--force)."
+            "Leave them out; only --steps may be raised (and --threads, --kernels and "
+            "--backend changed, with --force)."
         )
     s = with_threads(dataclasses.replace(settings, **given))
     experiment.check(s)

@@ -64,7 +64,7 @@ class SharedSettings:
     resume: str | None = setting(
         None, "continue the study in this folder; only --steps may be raised", kind=str
     )
-    force: bool = setting(False, "with --resume: accept other threads, kernels or data")
+    force: bool = setting(False, "with --resume: accept other threads, kernels, backend or data")
 
 
 @dataclass(frozen=True)

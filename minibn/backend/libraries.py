@@ -104,6 +104,22 @@ class Backend:
     def synchronize(self) -> None:
         """Wait until everything asked for is computed. Needed around a clock, nowhere else."""
 
+    def memory(self) -> dict[str, int]:
+        """Bytes of memory: `total` and `free`, where the machine tells; {} where not."""
+        try:
+            lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return {}
+        found = {name: int(rest.split()[0]) for name, _, rest in (x.partition(":") for x in lines)}
+        return {"total": found["MemTotal"] * 1024, "free": found["MemAvailable"] * 1024}
+
+    def shortage(self, error: BaseException) -> str:
+        """What was asked for when memory ran out, and what there is: a message's middle part."""
+        size = {key: f"{bytes_ / 1e9:.1f}" for key, bytes_ in self.memory().items()}
+        asked = (str(error).splitlines() or [""])[0].rstrip(".")
+        there = f"{size['free']} of {size['total']} GB are free" if size else ""
+        return "; ".join(part for part in (asked, there) if part)
+
     def describe(self) -> dict[str, str | int]:
         """The device by name and size, for a run's config: plain strings and numbers."""
         return {"backend": self.name, "device": _cpu_model(), "cores": _cpu_cores()}

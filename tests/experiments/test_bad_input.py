@@ -18,7 +18,8 @@ from experiments.running import study as study_module
 from experiments.running.command_line import UsageError
 from experiments.running.lock import alone
 from experiments.running.study import Run, Study
-from minibn.backend import available
+from minibn.backend import available, get_backend
+from minibn.ops.conv import Conv2d
 
 
 @pytest.fixture(autouse=True)
@@ -538,6 +539,33 @@ def test_exhausted_memory_is_one_line_with_advice(
     monkeypatch.setattr(vgg_runs, "one_step", one_step)
     assert "Take a smaller --batch-size" in refused(*ONE, "--out", "study")
     assert os.listdir(here) == []
+
+
+@pytest.mark.parametrize("backend", ["numpy", "strict"])
+def test_exhausted_memory_is_told_with_what_was_asked_and_what_there_is(
+    backend: str, here: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convolve(*arguments: object) -> None:
+        raise MemoryError("Unable to allocate 3.05 GiB for an array.\nA second line")
+
+    monkeypatch.setattr(Conv2d, "forward", convolve)
+    monkeypatch.setattr(get_backend(backend), "memory", lambda: {"total": 8e9, "free": 1e9})
+    line = refused(*ONE, "--kernels", "reference", "--backend", backend, "--out", "study")
+    assert "Memory is exhausted: Unable to allocate 3.05 GiB for an array; 1.0 of 8.0 GB" in line
+    assert "Take a smaller --batch-size or --width" in line
+
+
+def test_a_study_goes_on_on_another_backend_only_with_force(
+    whole: Path, here: Path, refused: Callable[..., str]
+) -> None:
+    study = here / "study"
+    shutil.copytree(whole, study)
+    more = ("--resume", study, "--steps", STEPS + 1, "--backend", "strict")
+    assert "--force" in refused(*more)
+    assert main(*more, "--force") == 0
+    (run,) = runs(study)
+    assert len(run.records("metrics")) == STEPS + 1
+    assert run.config["environment"]["backend"] == "strict"
 
 
 def test_the_default_folder_is_made_under_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

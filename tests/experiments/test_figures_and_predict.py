@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from studies import TWO, main, runs
 
-from experiments import compare, draw, gpu_check, paper, predict
+from experiments import compare, draw, paper, predict
 from experiments.running.streams import write_json
 from experiments.running.study import Run, Study
 from experiments.views import drawing as figures
@@ -261,17 +261,6 @@ def test_predict_refuses_a_run_without_a_checkpoint(study, capsys):
     run.checkpoint_path.unlink()
     assert predict.main([str(run.folder)]) == 2
     assert "no checkpoint yet" in capsys.readouterr().err
-
-
-def test_the_gpu_check_rehearses_on_the_strict_double(tmp_path, capsys):
-    small = ["--steps", "1", "--rounds", "1", "--batch-size", "4", "--model", "vgg11"]
-    small += ["--variants", "batchnorm", "l1"]
-    arguments = ["--backend", "strict", "--width", "0.05", *small, "--out", str(tmp_path)]
-    assert gpu_check.main(arguments) == 0
-    found = json.loads((tmp_path / "gpu_check.json").read_text())
-    assert found["batchnorm"]["worst_relative"] <= gpu_check.TOLERANCE
-    assert found["analysis"]["worst_relative"] <= gpu_check.MEASURED
-    assert "differ by at most" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model", VGG)

@@ -37,6 +37,18 @@ EXPORT stuck(real* x) {
   else __syncwarp();
 }
 
+__device__ __forceinline__ real* shared_by_an_inline_function() {
+  __shared__ real memory[SIZE];
+  return memory;
+}
+
+EXPORT filled(real* out) {
+  real* memory = shared_by_an_inline_function();
+  for (int i = threadIdx.x; i < SIZE; i += 32) memory[i] = i;
+  __syncthreads();
+  if (threadIdx.x == 0) out[0] = memory[SIZE - 1];
+}
+
 EXPORT numbers(double* out, int a, double b, float c) { out[0] = a + b + c; }
 """
 
@@ -56,7 +68,7 @@ def test_a_sum_over_warps_and_shared_memory_is_right_in_any_order(kernels):
 
     def compute():
         out = backend.xp.empty(4)
-        program.launch("total", 4, 256, backend.asarray(x), out, 1000, REAL="double")
+        program.launch("total", 4, 256, backend.asarray(x), out, 1000, SIZE=8, REAL="double")
         return to_numpy(out)
 
     results = orders(backend, compute)
@@ -73,7 +85,7 @@ def test_a_missing_barrier_shows_as_a_result_that_depends_on_the_order(kernels, 
 
     def compute():
         out = backend.xp.zeros(64, np.float32)
-        program.launch("reversed", 1, 64, x, out, wait, shared=64 * 4, REAL="float")
+        program.launch("reversed", 1, 64, x, out, wait, shared=64 * 4, SIZE=8, REAL="float")
         return to_numpy(out)
 
     same = all(np.array_equal(r, np.arange(64)[::-1]) for r in orders(backend, compute))
@@ -83,22 +95,31 @@ def test_a_missing_barrier_shows_as_a_result_that_depends_on_the_order(kernels, 
 def test_threads_that_wait_for_each_other_for_ever_raise(kernels):
     backend, program = kernels
     with pytest.raises(RuntimeError, match="wait for each other for ever"):
-        program.launch("stuck", 1, 32, backend.xp.zeros(1), REAL="double")
+        program.launch("stuck", 1, 32, backend.xp.zeros(1), SIZE=8, REAL="double")
 
 
 def test_numbers_arrive_as_the_types_of_c(kernels):
     backend, program = kernels
     out = backend.xp.zeros(1)
-    program.launch("numbers", 1, 1, out, 3, 0.25, np.float32(1.5), REAL="double")
+    program.launch("numbers", 1, 1, out, 3, 0.25, np.float32(1.5), SIZE=8, REAL="double")
     assert to_numpy(out)[0] == 4.75
 
 
 def test_a_view_with_gaps_is_refused(kernels):
     backend, program = kernels
     with pytest.raises(ValueError, match="contiguous"):
-        program.launch("stuck", 1, 32, backend.xp.zeros((4, 4))[:, 1], REAL="double")
+        program.launch("stuck", 1, 32, backend.xp.zeros((4, 4))[:, 1], SIZE=8, REAL="double")
 
 
 def test_no_blocks_are_no_launch(kernels):
     backend, program = kernels
-    program.launch("stuck", 0, 32, backend.xp.zeros(1), REAL="double")
+    program.launch("stuck", 0, 32, backend.xp.zeros(1), SIZE=8, REAL="double")
+
+
+def test_shared_memory_of_one_size_is_not_that_of_another(kernels):
+    """As one symbol in two libraries it would be, and the larger one would not fit."""
+    backend, program = kernels
+    for size in (8, 1 << 20):
+        out = backend.xp.zeros(1)
+        program.launch("filled", 1, 32, out, SIZE=size, REAL="double")
+        assert to_numpy(out)[0] == size - 1
