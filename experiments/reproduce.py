@@ -35,7 +35,7 @@ from experiments.running.command_line import (
     shown,
 )
 from experiments.running.session import WHERE, preset, stored
-from experiments.running.settings import BACKENDS
+from experiments.running.settings import BACKENDS, PRECISIONS
 from experiments.running.streams import read_json, write_json
 from experiments.running.study import Study
 from experiments.running.training import clock, cores
@@ -50,6 +50,9 @@ class Settings:
 
     scale: str = setting("quick", "quick, cpu or paper")
     backend: str = setting("numpy", f"where the VGG networks train: {', '.join(BACKENDS)}")
+    precision: str = setting(
+        "fp32", f"what the VGG networks' products are rounded to: {', '.join(PRECISIONS)}"
+    )
     data_dir: str | None = setting(None, "folder with CIFAR-10 (else the cache, else a download)",
                                    kind=str)  # fmt: skip
     seed: tuple[int, ...] = setting(
@@ -134,6 +137,8 @@ class Job:
 def jobs(s: Settings) -> list[Job]:
     """What there is to do, one seed after another: a first answer to everything comes early."""
     where = ["--backend", s.backend]
+    if s.precision != Settings.precision:
+        where += ["--precision", s.precision]
     data = () if s.data_dir is None else ("--data-dir", s.data_dir)
     seeds = s.seed or SEEDS[s.scale]
     found = []
@@ -246,6 +251,7 @@ def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work."""
     one_of("--scale", s.scale, tuple(SEEDS))
     one_of("--backend", s.backend, BACKENDS)
+    one_of("--precision", s.precision, PRECISIONS)
     for seed in s.seed:
         at_least("--seed", seed, 0)
     if len(set(s.seed)) < len(s.seed):

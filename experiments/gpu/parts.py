@@ -64,8 +64,8 @@ def parts(options: Any, folder: Path) -> list[Part]:
         training += [*(TINY_TRAINING if quick else data), "--out", str(paper)]
     scale = "quick" if quick else "paper"
     reproduce = [
-        *python, "experiments.reproduce", "--scale", scale, *backend, *_data_dir(options),
-        "--seed", str(options.seed), "--out", str(folder / "reproduce"),
+        *python, "experiments.reproduce", "--scale", scale, *backend, *precision,
+        *_data_dir(options), "--seed", str(options.seed), "--out", str(folder / "reproduce"),
     ]  # fmt: skip
     at_hand = quick or options.data == "cifar10"
     new = ["tests/gpu/test_gpu_training.py"] if quick else ["tests/gpu", "tests/backend"]

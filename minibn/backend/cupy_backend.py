@@ -85,7 +85,7 @@ class CupyBackend(DeviceBackend):
             "arrays": int(pool.used_bytes()),
         }
 
-    def shortage(self, error: Exception) -> str:
+    def shortage(self, error: BaseException) -> str:
         """What was asked for when memory ran out, and what there is: a message's middle part."""
         size = {key: f"{bytes_ / 1e9:.1f}" for key, bytes_ in self.memory().items()}
         return (

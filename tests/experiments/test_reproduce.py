@@ -53,6 +53,13 @@ def test_data_that_was_moved_is_found_again_and_nothing_is_trained_twice(tmp_pat
     assert book.has(there[0])
 
 
+def test_a_precision_is_that_of_the_networks_on_images_and_fp32_is_not_named() -> None:
+    for job in jobs(Settings(precision="tf32")):
+        images = job.module in ("vgg_cifar", "learning_rates")
+        assert ("tf32" in job.flags) == images
+    assert not any("--precision" in job.flags for job in jobs(Settings()))
+
+
 def test_a_seed_is_named_once(capsys: pytest.CaptureFixture) -> None:
     assert main(["--seed", "0", "0"]) == 2
     assert "--seed names something twice: 0 0." in capsys.readouterr().err
