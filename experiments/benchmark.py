@@ -230,8 +230,15 @@ def _judge(options: Options, record: dict[str, Any]) -> None:
 
 
 def _write(options: Options, record: dict[str, Any]) -> None:
-    if options.json is not None:
+    if options.json is None:
+        return
+    try:
         write_json(Path(options.json), record)
+    except OSError as error:
+        raise OSError(
+            f"--json {options.json} can't be written: {error.strerror or error}. What was measured "
+            "stands above. Free space, or name another file."
+        ) from None
 
 
 def _told(record: dict[str, Any]) -> int:

@@ -30,12 +30,15 @@ from experiments.gpu.sitting import Sitting
 from experiments.running.command_line import (
     UsageError,
     at_least,
+    flag_name,
     one_of,
     parse,
     report,
     setting,
 )
+from experiments.running.reading import check_out
 from experiments.running.settings import DATA, PRECISIONS
+from experiments.running.streams import read_json
 from experiments.running.training import cores
 from minibn.backend import get_backend
 from minibn.data import load
@@ -43,6 +46,7 @@ from minibn.errors import BackendUnavailable, DataError
 
 PROGRAM = "python -m experiments.gpu_check"
 BACKENDS = ("cupy", "strict")
+ALIKE = ("backend", "quick", "data", "precision", "seed")  # what a folder is about
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,32 @@ def check(options: Options) -> None:
         one_of("--only", name, NAMES)
     at_least("--minutes", options.minutes, 0, above=True)
     at_least("--seed", options.seed, 0)
+    check_out(options.out)
     get_backend(options.backend)
     cores()
     load(options.data, options.data_dir)
 
 
+def same_as_before(options: Options, folder: Path) -> None:
+    """Raise UsageError if the folder holds what was found elsewhere, or of something else: parts
+    that are done would count as done here, a rehearsal's on a GPU."""
+    path = folder / "gpu_check.json"
+    if not path.exists():
+        return
+    before = read_json(path, options=dict)["options"]
+    differ = [
+        f"{flag_name(name)} {before.get(name)}, not {value}"
+        for name, value in vars(options).items()
+        if name in ALIKE and before.get(name) != value
+    ]
+    if differ:
+        raise UsageError(f"--out {folder} is of {'; '.join(differ)}. Name another --out.")
+
+
 def sit(options: Options) -> int:
     """The parts that are to be done, within the time. Returns the exit code."""
     folder = Path(options.out).absolute()
+    same_as_before(options, folder)
     todo = [p for p in parts(options, folder) if not options.only or p.name in options.only]
     sitting = Sitting(folder, {"options": vars(options)})
     before = [p for p in todo if sitting.status(p) == "done" and not options.only]
@@ -107,8 +129,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = Options(**given)
         check(options)
         return sit(options)
-    except (UsageError, DataError, BackendUnavailable, OSError) as error:
+    except (UsageError, DataError, BackendUnavailable) as error:
         return report(PROGRAM, error)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        remedy = "Free space, or mend that: the same command goes on; or name another --out."
+        return report(PROGRAM, OSError(f"{error.strerror or error}{where}. {remedy}"))
 
 
 if __name__ == "__main__":

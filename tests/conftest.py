@@ -5,6 +5,7 @@
 Helpers that tests import are in `support/` (`from support.backends import on_backends`).
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,14 +13,19 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 from support.backends import BACKENDS, chosen
-from threadpoolctl import threadpool_limits
 
 from minibn.backend import Backend
 
 # The arrays of tests are small: on a busy machine two BLAS threads wait for each other much longer
 # than they compute. Children inherit the variable, this process has its BLAS loaded already.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-threadpool_limits(limits=1)
+with contextlib.suppress(ModuleNotFoundError):
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(limits=1)
+
+# No tests. Collected for doctests, `support/cuda.py` would stand for the package `cuda` of CuPy's.
+collect_ignore = ["support"]
 
 settings.register_profile(
     "ci",

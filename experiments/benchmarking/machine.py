@@ -27,18 +27,11 @@ VARIABLES = ("CUPY_", "MINIBN_", "NVIDIA_TF32", "TORCH")  # of the environment: 
 
 def header(threads: int, torch: Any) -> dict[str, Any]:
     """Machine, date, versions, threads and commit. torch: PyTorch's side, or None."""
-    import threadpoolctl
-
-    blas = [
-        f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
-        for library in threadpoolctl.threadpool_info()
-        if library["user_api"] == "blas"
-    ]
     return {
         **environment(get_backend(), threads),
         "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "system": platform.platform(),
-        "blas": ", ".join(dict.fromkeys(blas)) or "unknown",
+        "blas": ", ".join(dict.fromkeys(_blas())) or "unknown",
         "torch": torch.version() if torch else None,
         "memory_gb": _memory_gb(),
         "variables": " ".join(
@@ -48,6 +41,19 @@ def header(threads: int, torch: Any) -> dict[str, Any]:
         )
         or None,
     }
+
+
+def _blas() -> list[str]:
+    """Each BLAS that is loaded; none without threadpoolctl, which knows them."""
+    try:
+        import threadpoolctl
+    except ModuleNotFoundError:
+        return []
+    return [
+        f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
+        for library in threadpoolctl.threadpool_info()
+        if library["user_api"] == "blas"
+    ]
 
 
 def _memory_gb() -> float | None:

@@ -3,7 +3,8 @@
 What a part found lies in files as soon as it is known, and how it ended in gpu_check.json right
 after it: a sitting that is cut off loses no more than the part that ran. The same command in the
 same folder goes on with the parts that are not done. A part that fails, hangs or crashes the
-device's context takes none of the others with it.
+device's context takes none of the others with it. Should a part outlive its sitting, which `kill
+-9` brings about, it still holds the folder's lock: nobody measures beside it unawares.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from experiments.benchmarking.report import table
+from experiments.running.lock import alone
 from experiments.running.streams import read_json, write_json
 from experiments.running.training import clock
+from minibn.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent
 SITTING = 25  # minutes for which the parts' seconds are meant
@@ -69,7 +72,14 @@ class Sitting:
         self.folder, self.about = folder, about
         folder.mkdir(parents=True, exist_ok=True)
         before = read_json(self.path, parts=dict) if self.path.exists() else {"parts": {}}
-        self.outcomes = {name: Outcome(**o) for name, o in before["parts"].items()}
+        try:
+            self.outcomes = {name: Outcome(**o) for name, o in before["parts"].items()}
+        except TypeError:
+            raise DataError(
+                f"{self.path} is damaged: its parts are no outcomes. Restore it, or start a new "
+                "--out."
+            ) from None
+        self._lock: TextIO | None = None
 
     @property
     def path(self) -> Path:
@@ -80,7 +90,11 @@ class Sitting:
 
     def run(self, parts: Sequence[Part], minutes: float) -> None:
         """Run the parts within so many minutes. Raises KeyboardInterrupt, with all outcomes
-        written."""
+        written, and UsageError if another sitting, or a part that outlived one, has the folder."""
+        with alone(self.folder, "is being filled") as self._lock:
+            self._run(parts, minutes)
+
+    def _run(self, parts: Sequence[Part], minutes: float) -> None:
         scale = minutes / SITTING
         end = time.monotonic() + 60 * minutes
         for part in parts:
@@ -99,7 +113,7 @@ class Sitting:
         began = time.monotonic()
         log = self.folder / f"{part.name}.log"
         with log.open("w", encoding="utf-8") as out:
-            code = run(part.command, out, limit)
+            code = run(part.command, out, limit, self._lock)
         seconds = time.monotonic() - began
         late = "goes on" if part.goes_on else "out of time"
         status = {0: "done", None: late, 130: "interrupted"}.get(code, "failed")
@@ -146,12 +160,18 @@ class Sitting:
         return archive
 
 
-def run(command: Sequence[str], log: Any, limit: float) -> int | None:
+def run(command: Sequence[str], log: Any, limit: float, lock: TextIO | None = None) -> int | None:
     """The exit code of a command; None if it had to be stopped after `limit` seconds. It is asked
-    to first, as by Ctrl-C, which we pass on, too: code 130."""
+    to first, as by Ctrl-C, which we pass on, too: code 130. lock: a file that it holds open."""
     process = subprocess.Popen(
-        command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, process_group=0
-    )
+        command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, process_group=0,
+        pass_fds=() if lock is None else (lock.fileno(),),
+    )  # fmt: skip
+    if lock is not None:
+        with contextlib.suppress(OSError):  # a full disk
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}, or its part {process.pid}")
+            lock.flush()
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:

@@ -25,18 +25,6 @@ from minibn.ops.conv import Conv2d
 from minibn.ops.linalg import MatMul
 
 
-def plans(M: int, N: int, K: int, precision: str) -> list[Plan]:
-    """All plans for a product, K split or not."""
-    found = {}
-    for tile in products.TILES[precision]:
-        steps = -(-K // tile.depth)
-        tiles = -(-M // tile.rows) * -(-N // tile.columns)
-        for wanted in (1, *(n * products.MULTIPROCESSORS // tiles for n in products.ROUNDS)):
-            each = -(-steps // max(1, min(wanted, steps)))
-            found[tile, each] = Plan(tile, -(-steps // each), each)
-    return list(found.values())
-
-
 def sizes_of(device: Device, call: Call, way: Any) -> list[Sizes]:
     """Those that a call asks a plan for: forward, then in the vjp."""
     asked: list[Sizes] = []
@@ -69,7 +57,7 @@ def tiles(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, 
                         continue
                     seen.add(sizes)
                     chosen, ms = products.plan(*sizes), {}
-                    for plan in plans(*sizes):
+                    for plan in products.plans(*sizes):
                         with products.planned({sizes: plan}):
                             took = timed(device, call, way)
                         if isinstance(took, dict):

@@ -29,6 +29,7 @@ from typing import Any
 
 from minibn import anomaly, profiling
 from minibn.backend import backend_of, kernels, precision
+from minibn.backend.cuda.cudnn import is_preferred
 from minibn.backend.cuda.graph import CaptureError, Graph
 from minibn.backend.cuda.scalars import Scalars, reading
 from minibn.nn.module import Counter, Module, State
@@ -100,6 +101,7 @@ class CapturedStep:
         backend = backend_of(self.optimizer.params[0].data)
         found: list[Any] = [
             backend.kernels,
+            is_preferred(),
             *map(sys.intern, (kernels.mode(), precision.current())),
         ]
         for module in self._modules:

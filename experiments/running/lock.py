@@ -18,19 +18,20 @@ from experiments.running.command_line import UsageError
 
 
 @contextmanager
-def alone(study: Path) -> Iterator[None]:
-    """Inside, no other process is. Raises UsageError if one is there already."""
+def alone(study: Path, busy: str = "is being trained") -> Iterator[TextIO | None]:
+    """Inside, no other process is; the lock is given, None where there are none. Raises UsageError
+    if one is there already, which says what the folder `is being`."""
     path = study / ".lock"
-    file = locked(path)
+    file = locked(path, busy)
     try:
-        yield
+        yield file
     finally:
         if file is not None:
             with file, contextlib.suppress(OSError):
                 path.unlink()  # while it is ours
 
 
-def locked(path: Path) -> TextIO | None:
+def locked(path: Path, busy: str = "is being trained") -> TextIO | None:
     """The file, locked; None where there are no locks. Raises UsageError if another holds it."""
     try:
         import fcntl  # not on Windows
@@ -52,9 +53,7 @@ def locked(path: Path) -> TextIO | None:
             file.seek(0)
             pid = file.read().strip()
         who = f"process {pid}" if pid else "another process"
-        raise UsageError(
-            f"{path.parent} is being trained by {who}. Wait for it, or end it."
-        ) from None
+        raise UsageError(f"{path.parent} {busy} by {who}. Wait for it, or end it.") from None
     except OSError:
         with file, contextlib.suppress(OSError):
             path.unlink()

@@ -18,6 +18,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from experiments.running.captured import CapturedStep
 from experiments.running.command_line import UsageError
 from experiments.running.step import CLASSIFY, Task, update
@@ -84,7 +86,11 @@ def on_device(model: nn.Module, optimizer: Optimizer, feed: Any, task: Task) -> 
     Raises UsageError if `graphs` says "on" and they do not.
     """
     by_kernels = runs_kernels(get_backend()) and kernels.mode() != "reference"
-    images = isinstance(feed, Batches) and feed.augment in (None, pad_crop_flip)
+    images = (
+        isinstance(feed, Batches)
+        and feed.augment in (None, pad_crop_flip)
+        and (feed.images.ndim, feed.images.dtype) == (4, np.uint8)
+    )
     if by_kernels and task is CLASSIFY and images:
         return StepOnDevice(model, optimizer, feed, _graphs.get())
     if _graphs.get() == "on":

@@ -14,7 +14,7 @@ Arguments = Sequence[str] | None
 
 def program(name: str) -> Callable[[Callable[[Arguments], None]], Callable[..., int]]:
     """A decorator that makes a `main` return its exit code: 0, or 2 after one line that says what
-    is wrong, or 130 when it was stopped by Ctrl-C."""
+    is wrong (memory that isn't there as well), or 130 when it was stopped by Ctrl-C."""
 
     def decorate(work: Callable[[Arguments], None]) -> Callable[..., int]:
         @functools.wraps(work)
@@ -23,6 +23,9 @@ def program(name: str) -> Callable[[Callable[[Arguments], None]], Callable[..., 
                 work(arguments)
             except (UsageError, DataError, BackendUnavailable, OSError) as error:
                 return report(name, error)
+            except MemoryError as error:
+                asked = f": {error}" if str(error) else ""
+                return report(name, MemoryError(f"Memory is exhausted{asked}. Ask for less."))
             except KeyboardInterrupt:
                 print("\nStopped.", flush=True)
                 return 130

@@ -209,7 +209,7 @@ def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
             f"--resume: {run.name} began in precision {was}, its study says {is_}. Restore its "
             "study.json, or begin a new --out."
         )
-    for key in ("numpy", "device", "commit"):
+    for key in ("numpy", "device", "cudnn", "commit"):
         was, is_ = (str(c["environment"].get(key)) for c in (before, now))
         if was != is_:
             print(f"{run.name}: {key} was {was}, is {is_}: it goes on, perhaps not bit for bit.")

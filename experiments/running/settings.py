@@ -17,6 +17,8 @@ from experiments.running.command_line import (
     setting,
     shown,
 )
+from minibn.backend import get_backend
+from minibn.backend.cuda.graph import runs_kernels
 from minibn.backend.precision import MANTISSA
 
 BACKENDS = ("numpy", "cupy", "strict")
@@ -86,8 +88,12 @@ def check_shared(s: SharedSettings, plans: Sequence[Any], may_repeat: Sequence[s
     one_of("--backend", s.backend, BACKENDS)
     one_of("--kernels", s.kernels, KERNELS)
     one_of("--graph", s.graph, GRAPHS)
-    if s.graph == "on" and s.backend == "numpy":
+    if s.graph == "on" and not runs_kernels(get_backend(s.backend)):
         raise UsageError("--graph on needs a GPU: --backend cupy.")
+    if s.graph == "on" and s.kernels == "reference":
+        raise UsageError(
+            "--graph on with --kernels reference: only kernels are captured. Take --graph auto."
+        )
     one_of("--precision", s.precision, PRECISIONS)
     if s.precision != "fp32" and s.kernels == "reference":
         raise UsageError(
@@ -109,7 +115,10 @@ def check_shared(s: SharedSettings, plans: Sequence[Any], may_repeat: Sequence[s
 
 
 def check_exact(s: SharedSettings, what: str) -> None:
-    """Raise UsageError for a precision that would change nothing: `what` is float64."""
+    """Raise UsageError for a precision that would change nothing: `what` is float64. And for a
+    graph, which there are of trainings in float32 alone."""
+    if s.graph == "on":
+        raise UsageError(f"--graph on: {what} in float64, step by step. Leave it out.")
     if s.precision != "fp32":
         raise UsageError(
             f"--precision {s.precision} rounds float32 alone, and {what} in float64. Leave it out."

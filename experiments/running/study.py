@@ -34,6 +34,7 @@ from experiments.running.command_line import UsageError
 from experiments.running.lock import alone
 from experiments.running.streams import Stream, read_json, read_lines, write_json
 from minibn import checkpoint
+from minibn.backend.cuda.cudnn import is_preferred
 from minibn.errors import DataError
 
 
@@ -270,4 +271,5 @@ def environment(backend: Any, threads: int) -> dict[str, Any]:
         "platform": f"{sys.platform} {platform.machine()}",
         "threads": threads,
         **backend.describe(),
+        **({"cudnn": "chosen"} if backend.name == "cupy" and is_preferred() else {}),
     }

@@ -127,12 +127,18 @@ class CupyBackend(DeviceBackend):
 
     @property
     def tensor_cores(self) -> bool:
-        """Whether they are those that our kernels ask for: Ampere's (compute capability 8) on."""
-        return self._is_ampere
+        """Whether they are those that our kernels ask for, Ampere's (compute capability 8) on, with
+        shared memory for the largest tile, as data centres' GPUs have it from Hopper on."""
+        return self._has_tensor_cores
 
     @functools.cached_property
-    def _is_ampere(self) -> bool:
-        return int(self._cupy.cuda.Device().compute_capability) >= 80
+    def _has_tensor_cores(self) -> bool:
+        from minibn.backend.cuda.products import MOST_SHARED
+
+        device, runtime = self._cupy.cuda.Device(), self._cupy.cuda.runtime
+        what = runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
+        shared = runtime.deviceGetAttribute(what, device.id)
+        return int(device.compute_capability) >= 80 and int(shared) >= MOST_SHARED
 
     def _from_host(self, x: np.ndarray) -> Any:
         refuse_in_capture("an array that is brought to the device")

@@ -11,7 +11,6 @@ import weakref
 
 import numpy as np
 import pytest
-import threadpoolctl
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +24,8 @@ from minibn.backend.cpu.threads import (
     parallel,
     share,
 )
+
+threadpoolctl = pytest.importorskip("threadpoolctl")
 
 
 def blas_threads():

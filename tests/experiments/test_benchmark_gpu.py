@@ -1,7 +1,6 @@
 """The benchmark on a GPU, rehearsed without one."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import types
@@ -9,70 +8,24 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from gpu_benches import SMALL, bench, emulator, main
 
 from experiments import benchmark
 from experiments.benchmarking import clock as clocks
 from experiments.benchmarking import gpu_parts, machine
 from experiments.benchmarking.cases import Case
-from experiments.benchmarking.comparison import compared, ours_in
-from experiments.benchmarking.device import Device, NotHere
-from experiments.benchmarking.gpu import GpuBench, OurStep, race
-from experiments.vgg.settings import VARIANTS
-from minibn import nn, use
-from minibn.backend.cuda.emulator import compiler, emulated
-from minibn.backend.cuda.graph import CaptureError
-from minibn.backend.cuda.program import around_launches
-from minibn.errors import BackendUnavailable
+from experiments.benchmarking.comparison import ours_in
+from experiments.benchmarking.device import NotHere
+from experiments.benchmarking.gpu import OurStep, race
+from minibn import use
 
-SMALL = Case("vgg11", "batchnorm", 4, 0.0625, "tf32", 0.9, 5e-4)
 PARTS = ("machine", "steps", "precision", "kernels", "profile", "compiled", "memory")
-
-
-def main(*arguments: Any) -> int:
-    return benchmark.main([str(a) for a in arguments])
 
 
 @pytest.fixture
 def strict() -> Iterator[Any]:
     with use("strict") as backend:
         yield backend
-
-
-def small_network(case: Case) -> nn.Sequential:
-    """One convolution in the place of VGG's: emulated kernels take their time."""
-    norm, noise = VARIANTS[case.variant]
-    layers = {
-        "conv1": nn.Conv2d(3, 4, 3, padding=1, bias=norm == "none"),
-        "norm1": nn.BatchNorm(4) if norm == "batch" else None,
-        "noise1": nn.Noise() if noise else None,
-        "relu1": nn.ReLU(),
-        "pool1": nn.MaxPool2d(32),
-        "flatten": nn.Flatten(),
-        "linear2": nn.Linear(4, 10),
-    }
-    return nn.Sequential(**{k: v for k, v in layers.items() if v is not None}).initialize(0)
-
-
-@contextlib.contextmanager
-def emulator() -> Iterator[Any]:
-    """Inside, CUDA kernels train the small network."""
-    try:
-        compiler()
-    except BackendUnavailable as error:
-        pytest.skip(str(error))
-    with pytest.MonkeyPatch.context() as patch, use("strict") as backend, emulated():
-        patch.setattr(Case, "network", small_network)
-        yield backend
-
-
-def bench(backend: Any, pytorch: Any = None, **more: Any) -> GpuBench:
-    return GpuBench(
-        pytorch, 1, 1, ("vgg11",), ("batchnorm",), (4,), 0.0625, device=Device(backend),
-        theirs=pytorch and pytorch.Device(), precision="tf32", **more,
-    )  # fmt: skip
-
-
-# -- a rehearsal
 
 
 @pytest.fixture(scope="module")
@@ -161,98 +114,6 @@ def test_the_memory_of_a_graph_is_measured_from_before_its_capture() -> None:
         assert graph > eager > 0  # the emulator's graph keeps all arrays of its step
 
 
-# -- with PyTorch
-
-
-def pytorch_side() -> Any:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install torch")
-    torch.set_num_threads(1)
-    return benchmark.pytorch_side("strict")
-
-
-def test_pytorch_is_timed_beside_ours_in_every_way_that_is_here(strict) -> None:
-    here = bench(strict, pytorch_side())
-    names = here.contenders(["eager"], ["eager", "graph", "compiled"])
-    raced = race(here, SMALL, names)
-    assert raced is not None
-    assert list(raced[0]) == ["minibn eager", "PyTorch eager", "PyTorch compiled"]
-    (left_out,) = here.left_out
-    assert left_out["who"] == "PyTorch graph" and not left_out["mistake"]
-    assert left_out["reason"] == "NotHere: CUDA graphs need a GPU"
-    cells, ratio = compared(raced[0], names=names)
-    assert ratio is not None and cells[2] == "-"
-
-
-def test_pytorchs_steps_with_momentum_and_decay_stay_near_ours(strict) -> None:
-    case = dataclasses.replace(SMALL, precision="fp32")
-    ours, theirs = OurStep(case), pytorch_side().Step(case, "cpu")
-    ours.optimizer.lr = 0.1  # large enough to be seen
-    for group in theirs.optimizer.param_groups:
-        group["lr"] = 0.1
-    for _ in range(3):
-        loss = float(theirs.update().item())
-        assert float(ours.update().item()) == pytest.approx(loss, rel=1e-4)
-
-
-def test_pytorchs_16_bits_are_rounded_as_ours(strict) -> None:
-    pytorch = pytorch_side()
-    losses = {}
-    for precision in ("fp32", "bf16"):
-        case = dataclasses.replace(SMALL, precision=precision)
-        losses[precision] = [s.quiet_loss() for s in (OurStep(case), pytorch.Step(case, "cpu"))]
-    assert losses["fp32"][0] == pytest.approx(losses["fp32"][1], rel=1e-5)
-    for exact, rounded in zip(losses["fp32"], losses["bf16"], strict=True):
-        assert 1e-4 < abs(rounded / exact - 1) < 2e-2
-
-
-def test_decay_is_of_weights_only_on_both_sides(strict) -> None:
-    theirs = pytorch_side().Step(SMALL, "cpu").optimizer.param_groups
-    for ours, other in zip(OurStep(SMALL).optimizer.groups, theirs, strict=True):
-        assert ours["weight_decay"] == other["weight_decay"]
-        assert len(ours["params"]) == len(other["params"])
-
-
-# -- a step
-
-
-def test_a_captured_step_goes_on_as_the_eager_one() -> None:
-    case = dataclasses.replace(SMALL, variant="noisy-batchnorm")
-    with emulator():
-        eager, graph = OurStep(case), OurStep(case)
-        graph.become("graph")
-        while eager.optimizer.steps < graph.optimizer.steps:
-            eager.update()
-        for _ in range(3):
-            assert eager.update().item() == graph.update().item()
-
-
-def test_a_step_that_can_not_be_captured_says_why(monkeypatch) -> None:
-    with emulator(), pytest.raises(CaptureError, match="item waits"):
-        step = OurStep(SMALL)
-        loss = step._loss
-        monkeypatch.setattr(step, "_loss", lambda: loss() * loss().data.item())
-        step.become("graph")
-
-
-def test_without_cuda_kernels_there_is_no_graph(strict) -> None:
-    with pytest.raises(NotHere, match="--backend emulated rehearses them"):
-        OurStep(SMALL).become("graph")
-
-
-def test_a_lean_step_keeps_nothing(strict, monkeypatch) -> None:
-    step, modes = OurStep(SMALL), []
-    step.become("lean")
-    monkeypatch.setattr(step, "_step", lambda: modes.append(gpu_mode()))
-    step.update()
-    assert modes == ["lean"]
-
-
-def gpu_mode() -> str:
-    from minibn.backend.kernels import mode
-
-    return mode()
-
-
 # -- who can't be here
 
 
@@ -324,22 +185,3 @@ def test_networks_that_are_not_the_same_are_not_timed(strict) -> None:
     assert race(here, SMALL, here.contenders(["eager"], ["eager"])) is None
     (mistake,) = here.left_out
     assert mistake["mistake"] and mistake["reason"].startswith("Disagreement: vgg11 batchnorm")
-
-
-# -- launches
-
-
-def test_every_launch_of_a_step_passes_the_hook_by_its_name() -> None:
-    names: list[str] = []
-
-    @contextlib.contextmanager
-    def noted(name: str) -> Iterator[None]:
-        names.append(name)
-        yield
-
-    with emulator():
-        step = OurStep(SMALL)
-        with around_launches(noted):
-            step.update()
-        step.update()
-    assert names.count("sgd.sgd") == 1

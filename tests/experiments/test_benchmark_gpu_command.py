@@ -1,5 +1,7 @@
 """The benchmark on a GPU: its targets and its command line."""
 
+import errno
+import os
 import re
 from typing import Any
 
@@ -101,3 +103,15 @@ def test_the_defaults_on_a_gpu_are_the_issues(monkeypatch) -> None:
     assert options.parts == PARTS and set(options.models) == {"vgg16", "vgg11"}
     assert main() == 0
     assert seen[1] == benchmark.Options()
+
+
+def test_a_json_that_can_not_be_written_is_one_line(tmp_path, monkeypatch, capsys) -> None:
+    def full(path, record):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(benchmark, "write_json", full)
+    given = ("--backend", "strict", "--quick", "--parts", "machine", "--threads", 1)
+    assert main(*given, "--json", tmp_path / "found.json") == 2
+    said = capsys.readouterr().err
+    assert "found.json can't be written: No space left" in said and "name another file" in said
+    assert said.count("\n") == 1

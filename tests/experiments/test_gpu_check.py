@@ -1,5 +1,6 @@
 """`gpu_check`: a rehearsal of its parts on the strict double, and how a sitting of parts ends."""
 
+import contextlib
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from experiments.gpu.choices import Call
 from experiments.gpu.measure import Sizes, agreement, apart
 from experiments.gpu.parts import NAMES, parts
 from experiments.gpu.sitting import Part, Sitting
+from experiments.running.command_line import UsageError
 from experiments.vgg.settings import Settings
 from minibn import use
 from minibn.backend import available
@@ -187,6 +189,63 @@ def test_a_sitting_that_is_killed_keeps_what_it_found_and_goes_on(tmp_path):
     again = gpu_check.main([*REHEARSAL, "--out", str(tmp_path), "--only", "machine"])
     assert again == 0
     assert statuses(tmp_path)["machine"] == statuses(tmp_path)["environment"] == "done"
+
+
+def test_a_folder_of_a_rehearsal_is_not_taken_for_that_of_a_gpu(tmp_path, capsys):
+    """Its parts are done, and would count as done."""
+    assert gpu_check.main([*REHEARSAL, "--only", "environment", "--out", str(tmp_path)]) == 0
+    before = (tmp_path / "gpu_check.json").read_bytes()
+    capsys.readouterr()
+    for other in (["--backend", "strict"], [*REHEARSAL, "--precision", "bf16"]):
+        assert gpu_check.main([*other, "--out", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert other[-2] in said or "--quick True, not False" in said
+        assert "Name another --out" in said and said.count("\n") == 1
+    assert (tmp_path / "gpu_check.json").read_bytes() == before
+
+
+def test_a_part_that_outlives_its_sitting_keeps_others_out(tmp_path):
+    """After `kill -9` it goes on: what is measured beside it would be wrong."""
+    code = (
+        "import sys; from pathlib import Path; from experiments.gpu.sitting import Part, Sitting\n"
+        "wait = [sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)']\n"
+        "part = Part('part', '', 60, 0, wait, lambda: '')\n"
+        f"Sitting(Path({str(tmp_path)!r}), {{}}).run([part], 25)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as process:
+        while "part" not in (held := read(tmp_path / ".lock")) or not read(tmp_path / "part.log"):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    child = int(held.split()[-1])
+    try:
+        with pytest.raises(UsageError, match=rf"is being filled by process .* part {child}\."):
+            Sitting(tmp_path, {}).run([part("right", "")], minutes=25)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    for _ in range(100):  # until the system has closed its files
+        with contextlib.suppress(UsageError):
+            Sitting(tmp_path, {}).run([part("right", "")], minutes=25)
+            break
+        time.sleep(0.05)
+    assert statuses(tmp_path) == {"right": "done"}
+
+
+def read(path):
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize("outcome", ["3", '{"name": "tests"}'])
+def test_a_damaged_record_is_told_and_left(outcome, tmp_path, capsys):
+    options = {
+        "backend": "strict", "quick": True, "data": "shapes", "precision": "tf32", "seed": 0
+    }  # fmt: skip
+    text = f'{{"options": {json.dumps(options)}, "parts": {{"tests": {outcome}}}}}'
+    (tmp_path / "gpu_check.json").write_text(text)
+    assert gpu_check.main([*REHEARSAL, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "gpu_check.json is damaged" in said and said.count("\n") == 1
+    assert (tmp_path / "gpu_check.json").read_text() == text
 
 
 # -- what can't work

@@ -40,6 +40,12 @@ def test_the_command_prints_a_row_a_product(
     assert "| conv2d 16 → 8, 4×4 |" in out and "| product | fp32 | tf32 | bf16 |" in out
 
 
+def test_more_images_than_memory_are_one_line(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--batch-size", str(10**12)]) == 2
+    said = capsys.readouterr().err
+    assert "Memory is exhausted: Unable to allocate" in said and said.count("\n") == 1
+
+
 def studies(tmp_path: Path) -> list[Study]:
     """fp32 and bf16 with two seeds each, and accuracies that are known."""
     found = [study(tmp_path / name, precision=name) for name in ("fp32", "bf16")]

@@ -11,6 +11,7 @@ import pytest
 from studies import ONE, assert_same_study, main
 from support.cuda import on_cuda
 
+from experiments import deep_linear
 from experiments.running.on_device import graphs
 from experiments.running.recorders import Recorder
 from experiments.running.step import Step
@@ -103,9 +104,30 @@ def test_graph_is_no_part_of_a_study(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given, why", [("on", "needs a GPU: --backend cupy"), ("of", "Did you mean 'off'?")]
+    "given, why",
+    [
+        ("on", "needs a GPU: --backend cupy"),
+        ("on --backend strict", "needs a GPU: --backend cupy"),
+        ("of", "Did you mean 'off'?"),
+    ],
 )
 def test_a_graph_that_there_can_not_be_is_refused(given, why, tmp_path, capsys):
-    assert main(*ONE, "--steps", 2, "--graph", given, "--out", tmp_path / "study") == 2
+    assert main(*ONE, "--steps", 2, "--graph", *given.split(), "--out", tmp_path / "study") == 2
     assert why in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+@on_cuda
+def test_definitions_alone_are_refused_a_graph(backend, tmp_path, capsys):
+    given = ("--graph", "on", "--kernels", "reference", "--backend", backend.name)
+    assert main(*ONE, "--steps", 2, *given, "--out", tmp_path / "study") == 2
+    assert "only kernels are captured" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
+
+
+@on_cuda
+def test_what_is_trained_in_float64_is_refused_a_graph(backend, tmp_path, capsys):
+    given = ["--graph", "on", "--quick", "--backend", backend.name]
+    assert deep_linear.main([*given, "--out", str(tmp_path / "study")]) == 2
+    assert "--graph on: the deep linear network trains in float64" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()

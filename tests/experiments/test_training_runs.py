@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ from studies import (
     settings,
 )
 from support.backends import DEVICES, chosen
-from threadpoolctl import threadpool_info
 
 from experiments.running import training
 from experiments.running.carry_out import Plan
+from experiments.running.session import unchanged
 from experiments.running.streams import write_json
 from experiments.running.study import Run, Study, environment
 from experiments.running.training import Progress, clock, one_step, train
@@ -34,6 +35,7 @@ from experiments.vgg.runs import load_data, network, sgd
 from experiments.vgg.settings import FOUR, plans
 from minibn.backend import get_backend, use
 from minibn.backend.cpu import threads
+from minibn.backend.cuda.cudnn import preferred
 from minibn.backend.kernels import mode
 from minibn.backend.strict import count_transfers
 from minibn.data import Batches
@@ -188,6 +190,7 @@ def test_a_run_that_names_no_threads_takes_and_keeps_minibns_number(
 def test_a_step_runs_with_the_threads_and_kernels_of_its_settings(
     kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    threadpool_info = pytest.importorskip("threadpoolctl").threadpool_info
     seen, real = [], training.one_step
 
     def one_step(*arguments: Any) -> Any:
@@ -405,3 +408,15 @@ def test_json_of_a_study_is_text_that_people_can_read(whole: Path) -> None:
     text = (whole / "study.json").read_text()
     assert text.endswith("}\n") and len(text.splitlines()) > 10
     assert json.loads(text)["experiment"] == "vgg_cifar"
+
+
+def test_convolutions_by_cudnn_are_in_the_config_and_told_on_resume(capsys) -> None:
+    """They round otherwise, and MINIBN_CUDNN=1 is no setting."""
+    gpu: Any = SimpleNamespace(name="cupy", describe=dict)
+    config: dict[str, Any] = {"data_fingerprint": "0", "settings": {}}
+    with preferred():
+        before = {**config, "environment": environment(gpu, 1)}
+    with preferred(False):
+        now = {**config, "environment": environment(gpu, 1)}
+    unchanged(cast(Any, SimpleNamespace(name="a run", config=before)), now, force=False)
+    assert "a run: cudnn was chosen, is None" in capsys.readouterr().out

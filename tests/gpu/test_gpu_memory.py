@@ -84,6 +84,22 @@ def test_the_peak_is_the_most_that_was_there_at_once(fake):
     assert peak.most - peak.start == 12, "it is followed inside only"
 
 
+@pytest.mark.parametrize(
+    "capability, kilobytes, ours", [("90", 227, True), ("80", 163, False), ("120", 99, False)]
+)
+def test_tensor_cores_are_ours_where_shared_memory_holds_the_largest_tile(
+    fake, capability, kilobytes, ours
+):
+    backend, _ = fake
+    device = types.SimpleNamespace(id=0, compute_capability=capability)
+    backend.xp.cuda.Device = lambda: device
+    backend.xp.cuda.runtime = types.SimpleNamespace(
+        cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
+        deviceGetAttribute=lambda what, device: {97: kilobytes << 10}[what],
+    )
+    assert backend.tensor_cores is ours
+
+
 def test_products_rounded_by_an_environment_variable_are_refused(monkeypatch):
     cupy = types.ModuleType("cupy")
     cupy.__version__ = "14.2.0"

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from minibn import nn, no_grad, ops, optim
+from minibn.backend.cpu.threads import one_blas_thread
 from minibn.data import Batches, normalize
 from minibn.data.shapes import shapes
 from reference_models import vgg
@@ -20,7 +20,7 @@ def accuracy_after_training(model, drawn, steps, lr):
     train, (images, labels) = drawn
     batches, schedule = Batches(*train, 50, seed=0), optim.cosine(lr, steps)
     optimizer = optim.SGD(model.parameters(), lr, momentum=0.9)
-    with threadpool_limits(1):  # the products are small: waiting for threads costs more
+    with one_blas_thread():  # the products are small: waiting for threads costs more
         for step in range(steps):
             x, y = batches.batch(step)
             loss = ops.softmax_cross_entropy(model(normalize(x)), y)

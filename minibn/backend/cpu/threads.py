@@ -16,7 +16,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 SETTING = "MINIBN_NUM_THREADS"
@@ -117,10 +117,19 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's t
     os.register_at_fork(after_in_child=_forget_workers)
 
 
+class _AsTheyAre:
+    """In threadpoolctl's place where it is not installed: BLAS keeps the threads that it has."""
+
+    def limit(self, **_: Any) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
 @functools.cache
 def _blas() -> Any:
-    import threadpoolctl
-
+    try:
+        import threadpoolctl
+    except ModuleNotFoundError:
+        return _AsTheyAre()
     return threadpoolctl.ThreadpoolController()
 
 

@@ -105,8 +105,13 @@ class Plan:
         self.graph, self.inputs, self.out = describe(kind, settings, handle)
         note = library().numerical_note
         notes = [note.NONDETERMINISTIC, note.DOWN_CONVERT_INPUTS]
+        self.graph.validate()
+        self.graph.build_operation_graph()
+        self.graph.create_execution_plans([library().heur_mode.A, library().heur_mode.FALLBACK])
+        # Only now: what is deselected is one of the plans that are there already.
         self.graph.deselect_numeric_notes(notes if tf32 else [*notes, note.TENSOR_CORE])
-        self.graph.build([library().heur_mode.A, library().heur_mode.FALLBACK])
+        self.graph.check_support()
+        self.graph.build_plans()
         self.workspace = self.graph.get_workspace_size()
 
     def run(self, handle: Any, inputs: tuple[Any, ...], out: Any) -> None:
@@ -137,7 +142,13 @@ def plan(kind: str, settings: Any, tf32: bool, device: int) -> Plan | None:
     """The plan for a convolution's shapes; None if cuDNN serves none."""
     try:
         return Plan(kind, settings, tf32, _handle(device))
-    except (library().cudnnGraphNotSupportedError, NotImplementedError, ValueError, RuntimeError):
+    except (
+        library().cudnnGraphNotSupportedError,
+        NotImplementedError,
+        ValueError,
+        RuntimeError,
+        ImportError,
+    ):
         return None
 
 

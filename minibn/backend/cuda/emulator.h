@@ -234,6 +234,5 @@ inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __fma_rn(double a, double b, double c) { return std::fma(a, b, c); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline void sincosf_(float x, float* s, float* c) { *s = std::sin(x); *c = std::cos(x); }
 using std::max;
 using std::min;

@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ HEADER = Path(__file__).parent / "emulator.h"
 FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-shared", "-fPIC")
 
 _on: contextvars.ContextVar[bool] = contextvars.ContextVar("minibn_emulated", default=False)
+_one_at_a_time = threading.Lock()  # fibers and stacks are globals, which libraries share
 _order: contextvars.ContextVar[int] = contextvars.ContextVar("minibn_order", default=0)
 
 
@@ -100,7 +102,9 @@ def compiled(text: str, options: tuple[str, ...]) -> Callable[..., None]:
         shape = (ctypes.c_int * 6)(*blocks, *threads)
 
         def launch(alive: Any = (arguments, values)) -> None:  # as long as this can be called again
-            if getattr(library, "run_" + function)(pointers, shape, shared, _order.get()):
+            with _one_at_a_time:
+                stuck = getattr(library, "run_" + function)(pointers, shape, shared, _order.get())
+            if stuck:
                 raise RuntimeError(f"kernel {function}: its threads wait for each other for ever")
 
         computed(launch)
@@ -108,6 +112,7 @@ def compiled(text: str, options: tuple[str, ...]) -> Callable[..., None]:
     return run
 
 
+@functools.cache
 def _build(text: str, options: tuple[str, ...]) -> Path:
     folder = Path(tempfile.mkdtemp(dir=_folder()))
     source, library = folder / "kernels.cpp", folder / "kernels.so"

@@ -10,11 +10,11 @@
     beta̅ = Σ ȳ,   gamma̅ = Σ ȳ x̂,   x̄ = scale · ȳ + slope · (x - mean) + offset
 
 The sums need all of ȳ, and x̄ needs the sums: two passes. Neither reads `out`, nor a byte that says
-where a pooled value came from: both follow from x, which is read anyway, at less than they would
-cost to bring. Noise is drawn where it is used, and again in the backward pass, if it is that of
-`NoiseDraws` and its pairs lie in the two halves of the batch; another noise is asked for its
-arrays. To draw costs more than to write and read ȳ. So with noise the first backward pass puts ȳ
-where x̄ will stand, and the second goes on from there.
+where a pooled value came from: both follow from x, which is read anyway. Noise is drawn where it is
+used, and again in the backward pass, if it is that of `NoiseDraws` and its pairs lie in the two
+halves of the batch; another noise is asked for its arrays. A third draw is spared by writing and
+reading ȳ once more: with noise the first backward pass puts ȳ where x̄ will stand, and the second
+goes on from there.
 
 Bytes moved per value of x, in float32; in brackets with pooling:
 

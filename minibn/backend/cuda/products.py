@@ -86,6 +86,9 @@ SMALL = (
 )
 LARGE = (Tile(256, 128, 64, 64, 1, True), Tile(128, 128, 64, 64, 2, False), *SMALL)
 TILES = {"fp32": (Tile(128, 128, 64, 32, 1, True), *SMALL), "tf32": LARGE, "bf16": LARGE}
+MOST_SHARED = max(
+    tile.shared(role) for tile in LARGE for role in (FORWARD, INPUT_GRAD, WEIGHT_GRAD)
+)  # bytes: 170 KB, of the 227 of an H100; an A100 has 163
 ROUNDS = (1, 2, 3, 4)  # K is split so that each multiprocessor has that many blocks
 
 # What `plan` takes a multiprocessor to do in a clock. Orders of magnitude from public measurements
@@ -132,15 +135,20 @@ def plan(M: int, N: int, K: int, precision: str) -> Plan:
     found = MEASURED.get((M, N, K, precision))
     if found is not None:
         return found
-    plans = []
+    return min(plans(M, N, K, precision), key=lambda p: clocks(p, M, N, precision))
+
+
+def plans(M: int, N: int, K: int, precision: str) -> list[Plan]:
+    """All that there is to choose from, K split or not."""
+    found = []
     for tile in TILES[precision]:
         steps = -(-K // tile.depth)
         tiles = -(-M // tile.rows) * -(-N // tile.columns)
         for wanted in (1, *(n * MULTIPROCESSORS // tiles for n in ROUNDS)):
             most = min(steps, MOST // (M * N), 2**16 - 1)  # the last for the grid
             each = -(-steps // max(1, min(wanted, most)))
-            plans.append(Plan(tile, -(-steps // each), each))
-    return min(plans, key=lambda p: clocks(p, M, N, precision))
+            found.append(Plan(tile, -(-steps // each), each))
+    return list(dict.fromkeys(found))
 
 
 def clocks(p: Plan, M: int, N: int, precision: str) -> float:

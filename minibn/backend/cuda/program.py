@@ -118,8 +118,10 @@ def _on_cupy(program: Program, options: tuple[str, ...]) -> Any:
 
     module = cupy.RawModule(code=program.text, options=("-std=c++17", *options))
 
+    find = functools.cache(module.get_function)  # else CuPy asks the driver at each launch
+
     def run(function: str, blocks: Any, threads: Any, arguments: Any, shared: int) -> None:
-        kernel = module.get_function(function)
+        kernel = find(function)
         if shared > 48 << 10:  # more must be asked for
             kernel.max_dynamic_shared_size_bytes = shared
         # CuPy hands structs over by value as arrays of one; it knows no scalars of them.

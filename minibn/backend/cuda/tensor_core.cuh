@@ -77,7 +77,8 @@ inline uint32_t round_bf16(float low, float high) {
 
 // z + the sum of products, as coarse as tensor cores were found to be (Fasi, Higham, Mikaitis &
 // Pranesh 2021, "Numerical behavior of NVIDIA tensor cores"): products are exact; all terms are cut
-// to the last bit of the largest, added, and the sum is cut to 24 bits. Never to nearest.
+// to the last bit of the largest, added, and the sum is cut to 24 bits. Never to nearest. Too large a
+// sum is infinite.
 inline float cut_sum(float z, const double* products, int n) {
   double largest = std::fabs(z), sum = z;
   for (int i = 0; i < n; ++i) {
@@ -90,7 +91,8 @@ inline float cut_sum(float z, const double* products, int n) {
   for (int i = 0; i < n; ++i) sum += double(int64_t(products[i] / unit));
   sum *= unit;
   float cut = float(sum);
-  return std::fabs(cut) > std::fabs(sum) ? std::nextafter(cut, 0.0f) : cut;
+  bool up = std::fabs(cut) > std::fabs(sum) && std::isfinite(cut);
+  return up ? std::nextafter(cut, 0.0f) : cut;
 }
 
 struct Fragments { float* z; const uint32_t *a, *b; };

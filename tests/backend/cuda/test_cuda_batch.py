@@ -1,14 +1,16 @@
 """Batches made on the device: the host's, bit for bit."""
 
+import re
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 from support.backends import on_backends
-from support.cuda import on_cuda, orders
+from support.cuda import on, on_cuda, orders
 from support.waiting import nothing_waits
 
-from minibn.backend import to_numpy
+from minibn.backend import to_numpy, use
+from minibn.backend.cuda.emulator import emulated
 from minibn.data import Batches, OnDevice, normalize, on_device, pad_crop_flip
 
 
@@ -93,6 +95,37 @@ def test_labels_are_checked_when_they_are_put_there(backend):
     batches.labels[5] = -1
     with pytest.raises(ValueError, match="a label is -1"):
         OnDevice(batches)
+
+
+@pytest.mark.parametrize(
+    "other, told",
+    [
+        (
+            {"images": np.zeros((6, 4, 4, 3), np.float32)},
+            "images are float32 of shape (6, 4, 4, 3)",
+        ),
+        ({"images": np.zeros((6, 4, 4, 3), np.int64)}, "images are int64"),
+        ({"images": np.zeros((6, 4, 4), np.uint8)}, "of shape (6, 4, 4); on the device"),
+        ({"labels": np.arange(6) + 0.5}, "labels are float64"),
+        ({"labels": np.eye(6, dtype=np.int64)}, "of shape (6, 6); they are integers (N,)"),
+        ({"dtype": np.float16}, "dtype is float16"),
+    ],
+)
+@on_backends
+def test_what_the_device_would_misread_is_refused(backend, other, told):
+    given = {"images": np.zeros((6, 4, 4, 3), np.uint8), "labels": np.arange(6)} | other
+    batches = Batches(given["images"], given["labels"], 2, seed=0)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        OnDevice(batches, given.get("dtype", np.float32))
+
+
+def test_batches_of_the_host_stay_so_when_kernels_run_later():
+    with on("emulated"):
+        pass  # skipped without a compiler
+    with use("strict"):
+        data = OnDevice(batches_of())
+        with emulated():
+            assert_same(data, data.batches, 1)
 
 
 @on_backends

@@ -62,12 +62,26 @@ class StandInGraph:
     def conv_wgrad(self, image, loss, **how):
         return self._conv("wgrad", image, loss, **how)
 
-    def deselect_numeric_notes(self, notes):
-        self.log.append((self.kind, tuple(notes)))
+    def validate(self):
+        self.done = ["validate"]
 
-    def build(self, heuristics):
+    def build_operation_graph(self):
+        self.done.append("lower")
+
+    def create_execution_plans(self, heuristics):
+        self.done.append("plan")
         if self.out.dim == [1, 1, 1, 1]:
             raise StandIn.cudnnGraphNotSupportedError
+
+    def deselect_numeric_notes(self, notes):
+        assert self.done == ["validate", "lower", "plan"], "cuDNN marks the plans that there are"
+        self.log.append((self.kind, tuple(notes)))
+
+    def check_support(self):
+        self.done.append("check")
+
+    def build_plans(self):
+        assert self.done == ["validate", "lower", "plan", "check"]
 
     def get_workspace_size(self):
         return 0

@@ -1,5 +1,7 @@
 """The emulator: what a GPU would make of a kernel, mistakes included."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from support.cuda import on, orders
@@ -123,3 +125,19 @@ def test_shared_memory_of_one_size_is_not_that_of_another(kernels):
         out = backend.xp.zeros(1)
         program.launch("filled", 1, 32, out, SIZE=size, REAL="double")
         assert to_numpy(out)[0] == size - 1
+
+
+def test_two_threads_that_launch_the_same_kernel_do_not_meet(kernels):
+    """Its fibers and its shared memory are there once: together they crashed."""
+    _, program = kernels
+
+    def work(seed):
+        x = np.random.default_rng(seed).standard_normal(25_600)
+        with on("emulated") as backend:  # a choice belongs to its thread
+            given, out = backend.asarray(x), backend.xp.empty(100)
+            for _ in range(20):
+                program.launch("total", 100, 256, given, out, x.size, SIZE=8, REAL="double")
+                np.testing.assert_allclose(to_numpy(out), x.reshape(100, 256).sum(1), atol=1e-9)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, (0, 1)))

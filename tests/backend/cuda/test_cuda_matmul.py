@@ -135,3 +135,11 @@ def test_a_plan_under_test_is_forgotten_afterwards():
     with planned({(10, 12, 300, "fp32"): other}):
         assert products.plan(10, 12, 300, "fp32") == other
     assert products.plan(10, 12, 300, "fp32") == before
+
+
+@on_cuda
+@pytest.mark.parametrize("to", PRECISIONS)
+def test_too_large_a_sum_is_not_finite(backend, to):
+    """Or a training that diverges would seem to go on."""
+    x, y = np.full((1, 8), 1e38, np.float32), np.full((8, 1), -1, np.float32)
+    assert not np.isfinite(to_numpy(run(backend, TiledMatMul, MatMul(), (x, y), to))).any()

@@ -1,0 +1,186 @@
+"""A stand-in for the module `cupy` itself, so that CuPy's branches run once without it.
+
+Arrays are the strict double's, taken for CuPy's; kernels run on the emulator; a capture is a
+recording. Arguments of launches are as choosy as CuPy's (`cupy/cuda/function.pyx`). The names under
+`cuda` are those that we use, with CuPy 14.2's signatures.
+"""
+
+import gc
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minibn.backend as backends
+from minibn.backend import Backend, cupy_backend, families, strict, use
+from minibn.backend.cuda import emulator
+from minibn.backend.cuda.recording import Recording
+from minibn.backend.strict_array import StrictArray
+
+SCALARS = {np.dtype(c).type for c in "?bhilqBHILQefdFD"}
+
+
+class RawModule:
+    """A source, compiled when one of its kernels is asked for."""
+
+    def __init__(self, code: str, options: tuple[str, ...] = ()) -> None:
+        assert "-std=c++17" in options
+        self._code, self._options = code, tuple(o for o in options if o.startswith("-D"))
+        self._run: Any = None
+
+    def get_function(self, name: str) -> Any:
+        if self._run is None:
+            self._run = emulator.compiled(self._code, self._options)
+        return RawFunction(self._run, name)
+
+
+class RawFunction:
+    def __init__(self, run: Any, name: str) -> None:
+        self._run, self._name, self.max_dynamic_shared_size_bytes = run, name, 48 << 10
+
+    def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0) -> None:
+        assert all(type(extent) is tuple and len(extent) == 3 for extent in (grid, block))
+        assert all(type(n) is int and n > 0 for n in (*grid, *block)), (grid, block)
+        assert max(grid[1:]) < 1 << 16, f"gridDim {grid} is more than CUDA takes"
+        assert np.prod(block) <= 1024
+        assert shared_mem <= self.max_dynamic_shared_size_bytes <= 227 << 10
+        values = [_by_value(a) for a in args]
+        assert sum(v.itemsize if isinstance(v, np.generic) else 8 for v in values) <= 4096
+        self._run(self._name, grid, block, values, shared_mem)
+
+
+def _by_value(a: Any) -> Any:
+    if isinstance(a, StrictArray) or type(a) in SCALARS:
+        return a
+    if isinstance(a, np.ndarray) and a.size == 1:
+        return a[0]
+    raise TypeError(f"Unsupported type {type(a)}")
+
+
+class Stream:
+    current: "Stream"
+    ptr = 0
+
+    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
+        self._within = ExitStack()
+
+    def __enter__(self) -> "Stream":
+        self._before, Stream.current = Stream.current, self
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        Stream.current = self._before
+
+    def begin_capture(self, mode: Any = None) -> None:
+        assert Stream.current is self, "what is captured must be asked of this stream"
+        self._recording = Recording()
+        arrays = [x for x in gc.get_objects() if type(x) is StrictArray]
+        self._within.enter_context(self._recording.on(arrays))
+
+    def end_capture(self) -> Recording:
+        self._within.close()
+        return self._recording
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Event:
+    def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
+        self.time = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+
+class Pool:
+    def malloc(self, size: int) -> None:
+        raise AssertionError("the strict double's arrays come from NumPy")
+
+    def free_all_blocks(self, stream: Any = None) -> None:
+        pass
+
+    def used_bytes(self) -> int:
+        return 0
+
+    def total_bytes(self) -> int:
+        return 0
+
+
+class MemoryHook:
+    def __enter__(self) -> "MemoryHook":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
+class Device:
+    id, mem_info, compute_capability = 0, (60 << 30, 80 << 30), "90"
+
+    def __init__(self, device: Any = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        pass
+
+
+@contextmanager
+def using_allocator(allocator: Any = None) -> Iterator[None]:
+    yield
+
+
+def _module() -> ModuleType:
+    module: Any = ModuleType("cupy")
+    Stream.current = Stream()
+    pool = Pool()
+    module.__getattr__ = lambda name: getattr(strict.xp, name)
+    module.__version__ = "14.2.0"
+    module.ndarray = StrictArray
+    module.asnumpy = strict.to_numpy
+    module.RawModule = RawModule
+    module.RawKernel = lambda code, name: lambda grid, block, args: None
+    module.get_default_memory_pool = lambda: pool
+    module.get_default_pinned_memory_pool = lambda: pool
+    module.cuda = SimpleNamespace(
+        Stream=Stream, Event=Event, Device=Device, MemoryPool=Pool, MemoryHook=MemoryHook,
+        using_allocator=using_allocator, get_current_stream=lambda: Stream.current,
+        get_elapsed_time=lambda a, b: 1000 * (b.time - a.time),
+        memory=SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})),
+        runtime=SimpleNamespace(
+            getDeviceCount=lambda: 1, getDevice=lambda: 0, driverGetVersion=lambda: 13000,
+            runtimeGetVersion=lambda: 13000, cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
+            deviceGetAttribute=lambda what, device: 227 << 10,
+            getDeviceProperties=lambda device: {"name": b"stand-in"},
+        ),
+    )  # fmt: skip
+    return module
+
+
+@contextmanager
+def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
+    """`use("cupy")` with the stand-in, for a test."""
+    from minibn.backend.cuda import program, scalars
+
+    emulator.compiler()
+    pointer = property(lambda x: SimpleNamespace(ptr=x._host.ctypes.data))
+    monkeypatch.setattr(StrictArray, "data", pointer, raising=False)
+    monkeypatch.setitem(sys.modules, "cupy", _module())
+    monkeypatch.setitem(families.FAMILIES, StrictArray, "cupy")
+    monkeypatch.setattr(cupy_backend, "_IS_READY", [True])
+    monkeypatch.setattr(backends, "_INSTANCES", {"cupy": cupy_backend.CupyBackend()})
+    monkeypatch.setattr(scalars, "_CONSTANT", {})
+    program._runner.cache_clear()
+    try:
+        with use("cupy") as backend:
+            yield backend
+    finally:
+        program._runner.cache_clear()
