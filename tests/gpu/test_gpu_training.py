@@ -5,8 +5,8 @@ is continuous. Its gradient is not: where rounding turns a ReLU, or gives a maxi
 two pixels that almost tie, it jumps, and from there on the trainings part for good. In float64 no
 number is so close to a kink: NumPy's own weights, shaken by 1e-12 before each step, move the same
 way to 1e-7 or better, and the losses by 3e-12 at most (measured; kernels err by less than that
-shake). In float32, shaken by 2e-7, one training of three meets a jump within twenty steps: it
-changes a step's gradient by up to 0.2 of its size and, at this rate, the losses by 1e-3. So:
+shake). In float32, shaken by 2e-7, three trainings of six met a jump within twenty steps: it
+changes a step's gradient by up to 0.2 of its size and, at this rate, the losses by up to 2e-3. So:
 
     float64    all twenty steps freely: the losses to 1e-10, the way the weights go to 1e-6
     float32    step by step from NumPy's weights: each loss to 1e-5, and the update to 2e-2 of its

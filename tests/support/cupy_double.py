@@ -63,21 +63,21 @@ def _by_value(a: Any) -> Any:
 
 
 class Stream:
-    current: "Stream"
-    ptr = 0
+    _current: "Stream"
 
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
+        self.ptr = 0
         self._within = ExitStack()
 
     def __enter__(self) -> "Stream":
-        self._before, Stream.current = Stream.current, self
+        self._before, Stream._current = Stream._current, self
         return self
 
     def __exit__(self, *error: Any) -> None:
-        Stream.current = self._before
+        Stream._current = self._before
 
     def begin_capture(self, mode: Any = None) -> None:
-        assert Stream.current is self, "what is captured must be asked of this stream"
+        assert Stream._current is self, "what is captured must be asked of this stream"
         self._recording = Recording()
         arrays = [x for x in gc.get_objects() if type(x) is StrictArray]
         self._within.enter_context(self._recording.on(arrays))
@@ -92,10 +92,10 @@ class Stream:
 
 class Event:
     def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
-        self.time = 0.0
+        self._time = 0.0
 
     def record(self, stream: Any = None) -> None:
-        self.time = time.perf_counter()
+        self._time = time.perf_counter()
 
     def synchronize(self) -> None:
         pass
@@ -138,9 +138,9 @@ def using_allocator(allocator: Any = None) -> Iterator[None]:
     yield
 
 
-def _module() -> ModuleType:
+def cupy_module() -> Any:
     module: Any = ModuleType("cupy")
-    Stream.current = Stream()
+    Stream._current = Stream()
     pool = Pool()
     module.__getattr__ = lambda name: getattr(strict.xp, name)
     module.__version__ = "14.2.0"
@@ -152,8 +152,8 @@ def _module() -> ModuleType:
     module.get_default_pinned_memory_pool = lambda: pool
     module.cuda = SimpleNamespace(
         Stream=Stream, Event=Event, Device=Device, MemoryPool=Pool, MemoryHook=MemoryHook,
-        using_allocator=using_allocator, get_current_stream=lambda: Stream.current,
-        get_elapsed_time=lambda a, b: 1000 * (b.time - a.time),
+        using_allocator=using_allocator, get_current_stream=lambda: Stream._current,
+        get_elapsed_time=lambda a, b: 1000 * (b._time - a._time),
         memory=SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})),
         runtime=SimpleNamespace(
             getDeviceCount=lambda: 1, getDevice=lambda: 0, driverGetVersion=lambda: 13000,
@@ -173,7 +173,7 @@ def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     emulator.compiler()
     pointer = property(lambda x: SimpleNamespace(ptr=x._host.ctypes.data))
     monkeypatch.setattr(StrictArray, "data", pointer, raising=False)
-    monkeypatch.setitem(sys.modules, "cupy", _module())
+    monkeypatch.setitem(sys.modules, "cupy", cupy_module())
     monkeypatch.setitem(families.FAMILIES, StrictArray, "cupy")
     monkeypatch.setattr(cupy_backend, "_IS_READY", [True])
     monkeypatch.setattr(backends, "_INSTANCES", {"cupy": cupy_backend.CupyBackend()})

@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
-from support.cupy_double import RawModule, cupy_double
+from support.cupy_double import RawModule, cupy_double, cupy_module
 
 from experiments import benchmark, vgg_cifar
 from experiments.gpu import measure
@@ -19,6 +21,17 @@ TINY = [
     *("--quick", "--width", "0.0625", "--steps", "6", "--batch-size", "4", "--test-size", "10"),
     *("--variants", "noisy-batchnorm", "--precision", "tf32", "--record-every", "5"),
 ]
+
+
+def test_the_stand_in_has_no_name_that_cupy_lacks():
+    real: Any = pytest.importorskip("cupy", reason="CuPy is not installed")
+    pretended = cupy_module()
+    for name in vars(pretended):
+        assert name.startswith("__") or hasattr(real, name), name
+    for name, what in vars(pretended.cuda).items():
+        ours = vars(what) if isinstance(what, (type, SimpleNamespace)) else {}
+        for part in ours:
+            assert part.startswith("_") or hasattr(getattr(real.cuda, name), part), (name, part)
 
 
 @pytest.fixture
