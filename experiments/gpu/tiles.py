@@ -58,7 +58,7 @@ def tiles(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, 
                     seen.add(sizes)
                     chosen, ms = products.plan(*sizes), {}
                     for plan in products.plans(*sizes):
-                        with products.planned({sizes: plan}):
+                        with products.planned({sizes[:4]: plan}):
                             took = timed(device, call, way)
                         if isinstance(took, dict):
                             ms[plan] = sum(took.values())
@@ -66,12 +66,12 @@ def tiles(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, 
                         continue
                     best = min(ms, key=lambda plan: ms[plan])
                     record["products"].append(
-                        {"sizes": sizes, "chosen": asdict(chosen), "best": asdict(best),
+                        {"sizes": sizes[:4], "chosen": asdict(chosen), "best": asdict(best),
                          "ms": [{**asdict(plan), "ms": t} for plan, t in ms.items()]}
                     )  # fmt: skip
-                    rows.append([*sizes, f"{ms[chosen]:.3f}", f"{ms[best]:.3f}"])
+                    rows.append([*sizes[:4], f"{ms[chosen]:.3f}", f"{ms[best]:.3f}"])
                     if ms[best] < 0.97 * ms[chosen]:
-                        lines.append(f"    {sizes}: {best},")
+                        lines.append(f"    {sizes[:4]}: {best},")
             device.tidy()
             yield record
     if rows:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend.cuda.graph import refuse_in_capture
+from minibn.backend.cuda.products import Chip
 from minibn.backend.libraries import DeviceBackend
 
 _IS_READY: list[bool] = []  # not empty once CuPy has computed something in this process
@@ -125,20 +126,19 @@ class CupyBackend(DeviceBackend):
         with self._cupy.cuda.using_allocator(pool.malloc):
             yield pool
 
-    @property
+    @functools.cached_property
     def tensor_cores(self) -> bool:
-        """Whether they are those that our kernels ask for, Ampere's (compute capability 8) on, with
-        shared memory for the largest tile, as data centres' GPUs have it from Hopper on."""
-        return self._has_tensor_cores
+        """Whether there are those that our kernels ask for: Ampere's (compute capability 8) on."""
+        return int(self._cupy.cuda.Device().compute_capability) >= 80
 
     @functools.cached_property
-    def _has_tensor_cores(self) -> bool:
-        from minibn.backend.cuda.products import MOST_SHARED
-
-        device, runtime = self._cupy.cuda.Device(), self._cupy.cuda.runtime
-        what = runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin
-        shared = runtime.deviceGetAttribute(what, device.id)
-        return int(device.compute_capability) >= 80 and int(shared) >= MOST_SHARED
+    def chip(self) -> Chip:
+        """What plans of products must know of the GPU."""
+        runtime, device = self._cupy.cuda.runtime, self._cupy.cuda.Device().id
+        return Chip(
+            runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, device),
+            runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+        )
 
     def _from_host(self, x: np.ndarray) -> Any:
         refuse_in_capture("an array that is brought to the device")

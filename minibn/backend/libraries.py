@@ -19,6 +19,7 @@ from minibn.backend.philox import philox
 from minibn.errors import BackendMismatch, ShapeError
 
 if TYPE_CHECKING:
+    from minibn.backend.cuda.products import Chip
     from minibn.backend.kernels import Kernel
 
 
@@ -188,8 +189,15 @@ class DeviceBackend(Backend):
 
     @property
     def tensor_cores(self) -> bool:
-        """Whether CUDA kernels may multiply by tensor cores here."""
+        """Whether there are those that CUDA kernels ask for: Ampere's (compute capability 8) on."""
         return True
+
+    @property
+    def chip(self) -> Chip:
+        """What plans of products must know of the GPU."""
+        from minibn.backend.cuda.products import H100
+
+        return H100
 
     @property
     def kernels(self) -> Mapping[type, Sequence[type[Kernel]]]:

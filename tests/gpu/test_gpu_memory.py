@@ -9,6 +9,7 @@ from support.backends import chosen
 
 from minibn import use
 from minibn.backend import cupy_backend
+from minibn.backend.cuda.products import TILES, Chip, plans
 from minibn.backend.cupy_backend import CupyBackend
 from minibn.errors import BackendUnavailable
 
@@ -85,19 +86,25 @@ def test_the_peak_is_the_most_that_was_there_at_once(fake):
 
 
 @pytest.mark.parametrize(
-    "capability, kilobytes, ours", [("90", 227, True), ("80", 163, False), ("120", 99, False)]
+    "capability, multiprocessors, kilobytes, ours",
+    [("90", 132, 227, True), ("80", 108, 163, True), ("89", 128, 99, True), ("75", 72, 64, False)],
 )
-def test_tensor_cores_are_ours_where_shared_memory_holds_the_largest_tile(
-    fake, capability, kilobytes, ours
+def test_every_product_finds_a_tile_that_the_gpus_shared_memory_holds(
+    fake, capability, multiprocessors, kilobytes, ours
 ):
     backend, _ = fake
     device = types.SimpleNamespace(id=0, compute_capability=capability)
     backend.xp.cuda.Device = lambda: device
     backend.xp.cuda.runtime = types.SimpleNamespace(
+        cudaDevAttrMultiProcessorCount=16,
         cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
-        deviceGetAttribute=lambda what, device: {97: kilobytes << 10}[what],
+        deviceGetAttribute=lambda what, device: {16: multiprocessors, 97: kilobytes << 10}[what],
     )
     assert backend.tensor_cores is ours
+    assert backend.chip == Chip(multiprocessors, kilobytes << 10)
+    for precision in TILES if ours else ():
+        for plan in plans(4096, 512, 4608, precision, backend.chip):
+            assert max(map(plan.tile.shared, range(3))) <= kilobytes << 10
 
 
 def test_products_rounded_by_an_environment_variable_are_refused(monkeypatch):

@@ -158,7 +158,8 @@ def cupy_module() -> Any:
         runtime=SimpleNamespace(
             getDeviceCount=lambda: 1, getDevice=lambda: 0, driverGetVersion=lambda: 13000,
             runtimeGetVersion=lambda: 13000, cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
-            deviceGetAttribute=lambda what, device: 227 << 10,
+            cudaDevAttrMultiProcessorCount=16,
+            deviceGetAttribute=lambda what, device: {16: 132, 97: 227 << 10}[what],
             getDeviceProperties=lambda device: {"name": b"stand-in"},
         ),
     )  # fmt: skip

@@ -30,13 +30,24 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import array_module, backend_of
+from minibn.backend import backend_of
 from minibn.backend.cuda.program import LARGEST, Program
 
 PROGRAM, PARTS = Program("products"), Program("parts")
 FORWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2  # as in the source
 PRECISIONS = {"fp32": 0, "tf32": 1, "bf16": 2}
 MOST = LARGEST - 1024  # numbers in an array: the last tile reaches past its end
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What plans must know of a GPU: an H100 or H200, unless it is said."""
+
+    multiprocessors: int = 132
+    shared: int = 227 << 10  # bytes of shared memory that a block may have
+
+
+H100 = Chip()
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,10 @@ class Tile:
         b = size(self.columns, role == INPUT_GRAD)
         return 16 * self.rows + 4 * self.stages * (a + b)
 
+    def runs_on(self, chip: Chip) -> bool:
+        """Whether its shared memory is there, in every role."""
+        return max(map(self.shared, (FORWARD, INPUT_GRAD, WEIGHT_GRAD))) <= chip.shared
+
 
 # Larger tiles read less. "fp32" needs more registers for a product, so its warps take less.
 SMALL = (
@@ -86,14 +101,10 @@ SMALL = (
 )
 LARGE = (Tile(256, 128, 64, 64, 1, True), Tile(128, 128, 64, 64, 2, False), *SMALL)
 TILES = {"fp32": (Tile(128, 128, 64, 32, 1, True), *SMALL), "tf32": LARGE, "bf16": LARGE}
-MOST_SHARED = max(
-    tile.shared(role) for tile in LARGE for role in (FORWARD, INPUT_GRAD, WEIGHT_GRAD)
-)  # bytes: 170 KB, of the 227 of an H100; an A100 has 163
 ROUNDS = (1, 2, 3, 4)  # K is split so that each multiprocessor has that many blocks
 
 # What `plan` takes a multiprocessor to do in a clock. Orders of magnitude from public measurements
 # of the H100 (2/3 of its tensor cores' peak by mma.sync, 5 TB/s from the second cache), not ours.
-MULTIPROCESSORS = 132  # of an H100 or H200
 MULTIPLIED = {"fp32": 200, "tf32": 600, "bf16": 1200}  # products of two numbers
 FETCHED, READ = 6, 32  # numbers from the second cache, and from or to shared memory
 FILLING, LAUNCH = 4, 4000  # steps until a block's first product, clocks of one more kernel
@@ -107,7 +118,7 @@ class Plan:
 
 
 Sizes = tuple[int, int, int, str]  # M, N, K, precision
-MEASURED: dict[Sizes, Plan] = {}  # those that were measured to be better than what `clocks` says
+MEASURED: dict[Sizes, Plan] = {}  # on an H100 or H200 measured to be better than `clocks` says
 
 
 @contextmanager
@@ -130,28 +141,28 @@ def _forget() -> None:
 
 
 @functools.lru_cache(maxsize=4096)
-def plan(M: int, N: int, K: int, precision: str) -> Plan:
+def plan(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> Plan:
     """The tile and the parts of K that `clocks` gives the least."""
     found = MEASURED.get((M, N, K, precision))
-    if found is not None:
+    if found is not None and found.tile.runs_on(chip):
         return found
-    return min(plans(M, N, K, precision), key=lambda p: clocks(p, M, N, precision))
+    return min(plans(M, N, K, precision, chip), key=lambda p: clocks(p, M, N, precision, chip))
 
 
-def plans(M: int, N: int, K: int, precision: str) -> list[Plan]:
+def plans(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> list[Plan]:
     """All that there is to choose from, K split or not."""
     found = []
-    for tile in TILES[precision]:
+    for tile in (tile for tile in TILES[precision] if tile.runs_on(chip)):
         steps = -(-K // tile.depth)
         tiles = -(-M // tile.rows) * -(-N // tile.columns)
-        for wanted in (1, *(n * MULTIPROCESSORS // tiles for n in ROUNDS)):
+        for wanted in (1, *(n * chip.multiprocessors // tiles for n in ROUNDS)):
             most = min(steps, MOST // (M * N), 2**16 - 1)  # the last for the grid
             each = -(-steps // max(1, min(wanted, most)))
             found.append(Plan(tile, -(-steps // each), each))
     return list(dict.fromkeys(found))
 
 
-def clocks(p: Plan, M: int, N: int, precision: str) -> float:
+def clocks(p: Plan, M: int, N: int, precision: str, chip: Chip = H100) -> float:
     """About how long the busiest multiprocessor takes: its blocks, by the slowest of three ways."""
     tile = p.tile
     sides = tile.rows + tile.columns
@@ -161,8 +172,8 @@ def clocks(p: Plan, M: int, N: int, precision: str) -> float:
         (sides + tile.warps * (tile.warp_rows + tile.warp_columns)) / READ,
     )
     blocks = -(-M // tile.rows) * -(-N // tile.columns) * p.parts
-    mine = -(-blocks // MULTIPROCESSORS)
-    adding = LAUNCH + 2 * p.parts * M * N / (FETCHED * MULTIPROCESSORS) if p.parts > 1 else 0
+    mine = -(-blocks // chip.multiprocessors)
+    adding = LAUNCH + 2 * p.parts * M * N / (FETCHED * chip.multiprocessors) if p.parts > 1 else 0
     return mine * (p.steps + FILLING) * tile.depth * step + adding
 
 
@@ -202,7 +213,7 @@ class Launch:
 
 
 @functools.lru_cache(maxsize=4096)
-def problem(role: int, settings: Settings, precision: str) -> Launch:
+def problem(role: int, settings: Settings, precision: str, chip: Chip = H100) -> Launch:
     """The product `role` of the convolution with these settings."""
     (sh, sw), (ph, pw), (N, H, W, C), (Kh, Kw, _, F) = settings
     Ho, Wo = (H + 2 * ph - Kh) // sh + 1, (W + 2 * pw - Kw) // sw + 1
@@ -216,7 +227,7 @@ def problem(role: int, settings: Settings, precision: str) -> Launch:
         way, gap = (sh, sw, -ph, -pw, 1), (1, 1)
     if role == WEIGHT_GRAD:
         sizes = (sizes[2], sizes[1], sizes[0])
-    chosen, depth = plan(*sizes, precision), images[2]
+    chosen, depth = plan(*sizes, precision, chip), images[2]
     tile, columns = chosen.tile, -(-sizes[1] // chosen.tile.columns)
     by = [division(n) for n in (math.prod(grid), grid[1], depth, Kh * Kw, Kw, *gap)]
     values = (*sizes, chosen.steps, columns, *images, *by[:5], *way, *by[5:])
@@ -237,9 +248,10 @@ def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precisio
 
     images, b, z are x, w, y or c, w, x̄ or x, c, w̄: contiguous arrays of float32.
     """
-    launch = problem(role, settings, precision)
+    backend: Any = backend_of(z)
+    launch = problem(role, settings, precision, backend.chip)
     (M, N), tile, parts = launch.shape, launch.plan.tile, launch.plan.parts
-    out = z if parts == 1 else array_module(z).empty((parts, M, N), np.float32)
+    out = z if parts == 1 else backend.xp.empty((parts, M, N), np.float32)
     VA, VB, VZ = (
         together(x, row, most)
         for x, row, most in zip((images, b, out), launch.rows, (4, 4, 2), strict=True)

@@ -249,7 +249,7 @@ def test_the_parts_of_every_plan_cover_k_and_keep_half_the_machine_busy(to):
         assert (plan.parts - 1) * plan.steps * plan.tile.depth < K
         if (M, N, K) in vgg16():
             tiles = math.ceil(M / plan.tile.rows) * math.ceil(N / plan.tile.columns)
-            assert tiles * plan.parts >= products.MULTIPROCESSORS // 2
+            assert tiles * plan.parts >= products.H100.multiprocessors // 2
 
 
 @pytest.mark.parametrize("tile", EVERY)
