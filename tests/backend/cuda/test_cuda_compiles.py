@@ -85,7 +85,7 @@ def tiles(precision: str) -> None:
     there = get_backend()
     for tile in products.TILES[precision]:
 
-        def plan(M: int, N: int, K: int, precision: str, tile=tile) -> products.Plan:
+        def plan(M: int, N: int, K: int, precision: str, chip: object, tile=tile) -> products.Plan:
             return products.Plan(tile, 2, 1)
 
         products.problem.cache_clear()
