@@ -163,12 +163,12 @@ def test_the_kernel_that_keeps_a_gpu_busy_compiles() -> None:
         nvrtc = pytest.importorskip("cupy", exc_type=ImportError).cuda.nvrtc
     try:
         nvrtc.getVersion()
-    except Exception as error:
+    except Exception as error:  # however the absence of NVRTC shows
         pytest.skip(f"NVRTC can't be loaded: {error}")
     program = nvrtc.createProgram(devices.SPIN, "spin.cu", [], [])
     try:
         nvrtc.compileProgram(program, ["-arch=sm_90"])
-    except Exception as error:
+    except Exception as error:  # the compiler's: it fails with its log
         pytest.fail(f"{error}\n{nvrtc.getProgramLog(program)}")
     assert b"globaltimer" in nvrtc.getPTX(program)
 

@@ -57,7 +57,7 @@ def is_preferred() -> bool:
 
 
 @functools.cache
-def library() -> Any:
+def front_end() -> Any:
     """NVIDIA's front end, or None where it is not installed or finds no cuDNN."""
     try:
         return importlib.import_module("cudnn")
@@ -67,13 +67,13 @@ def library() -> Any:
 
 @functools.cache
 def _handle(device: int) -> Any:
-    return library().create_handle()  # bound to the current device
+    return front_end().create_handle()  # bound to the current device
 
 
 def describe(kind: str, settings: Any, handle: Any = None) -> tuple[Any, tuple[Any, ...], Any]:
     """(graph, its two inputs, its output) of a convolution ("fprop") or a gradient of one ("dgrad"
     of its images, "wgrad" of its filters), in cuDNN's words."""
-    cudnn = library()
+    cudnn = front_end()
     stride, padding, x_shape, w_shape, y_shape = settings
     Kh, Kw, C, F = w_shape
     real = cudnn.data_type.FLOAT
@@ -103,11 +103,11 @@ class Plan:
 
     def __init__(self, kind: str, settings: Any, tf32: bool, handle: Any) -> None:
         self.graph, self.inputs, self.out = describe(kind, settings, handle)
-        note = library().numerical_note
+        note = front_end().numerical_note
         notes = [note.NONDETERMINISTIC, note.DOWN_CONVERT_INPUTS]
         self.graph.validate()
         self.graph.build_operation_graph()
-        self.graph.create_execution_plans([library().heur_mode.A, library().heur_mode.FALLBACK])
+        self.graph.create_execution_plans([front_end().heur_mode.A, front_end().heur_mode.FALLBACK])
         # Only now: what is deselected is one of the plans that are there already.
         self.graph.deselect_numeric_notes(notes if tf32 else [*notes, note.TENSOR_CORE])
         self.graph.check_support()
@@ -117,7 +117,7 @@ class Plan:
     def run(self, handle: Any, inputs: tuple[Any, ...], out: Any) -> None:
         """From contiguous arrays into the array `out`, on CuPy's current stream."""
         xp = array_module(out)
-        library().set_stream(handle=handle, stream=_stream())
+        front_end().set_stream(handle=handle, stream=_stream())
         workspace = xp.empty(max(self.workspace, 1), np.uint8)
         where = {t: _address(a) for t, a in zip(self.inputs, inputs, strict=True)}
         self.graph.execute({**where, self.out: _address(out)}, _address(workspace), handle=handle)
@@ -143,7 +143,7 @@ def plan(kind: str, settings: Any, tf32: bool, device: int) -> Plan | None:
     try:
         return Plan(kind, settings, tf32, _handle(device))
     except (
-        library().cudnnGraphNotSupportedError,
+        front_end().cudnnGraphNotSupportedError,
         NotImplementedError,
         ValueError,
         RuntimeError,
@@ -161,7 +161,7 @@ class _Cudnn(Kernel):
     def fits(cls, op: Any, *inputs: Any) -> bool:
         return (
             is_preferred()
-            and library() is not None
+            and front_end() is not None
             and all(family(a) == "cupy" and a.dtype == np.float32 and a.size for a in inputs)
             and precision.current() != "bf16"
             and cls.plan(op) is not None

@@ -117,7 +117,7 @@ def log(monkeypatch):
     """cuDNN's stand-in in its place, on the strict double; what was asked of it."""
     asked = []
     names = ("NONDETERMINISTIC", "DOWN_CONVERT_INPUTS", "TENSOR_CORE")
-    library = StandIn(
+    stand_in = StandIn(
         pygraph=lambda **settings: StandInGraph(asked, **settings),
         data_type=SimpleNamespace(FLOAT="float"),
         numerical_note=SimpleNamespace(**{n: n for n in names}),
@@ -125,7 +125,7 @@ def log(monkeypatch):
         set_stream=lambda handle, stream: None,
         create_handle=lambda: "handle",
     )
-    monkeypatch.setattr(cudnn, "library", lambda: library)
+    monkeypatch.setattr(cudnn, "front_end", lambda: stand_in)
     monkeypatch.setattr(cudnn, "family", lambda a: "cupy")
     monkeypatch.setattr(cudnn, "_address", lambda a: a._host)
     monkeypatch.setattr(cudnn, "_stream", lambda: 0)
@@ -223,7 +223,7 @@ def test_the_real_front_end_has_the_names_that_we_use(kind, stride):
     graph, _, out = cudnn.describe(
         kind, (op.stride, op.padding, op.x_shape, op.w_shape, op.y_shape)
     )
-    graph.deselect_numeric_notes([cudnn.library().numerical_note.TENSOR_CORE])
+    graph.deselect_numeric_notes([cudnn.front_end().numerical_note.TENSOR_CORE])
     assert out.dim == {
         "fprop": [2, 32, *op.y_shape[1:3]], "dgrad": [2, 16, 9, 8], "wgrad": [32, 16, 3, 3]
     }[kind]  # fmt: skip

@@ -36,7 +36,6 @@ def test_the_stand_in_has_no_name_that_cupy_lacks():
 
 @pytest.fixture
 def cupy(monkeypatch):
-    pytest.importorskip("ctypes")
     with cupy_double(monkeypatch) as backend:
         yield backend
 
