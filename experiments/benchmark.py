@@ -42,8 +42,8 @@ from experiments.running.streams import write_json
 from experiments.running.training import clock, cores
 from experiments.vgg.settings import VARIANTS
 from minibn import use
-from minibn.backend.cuda.emulator import emulated
 from minibn.errors import BackendUnavailable
+from minibn.fast.cuda.emulator import emulated
 from reference_models.vgg import VGG, vgg
 
 PROGRAM = "python -m experiments.benchmark"

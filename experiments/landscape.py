@@ -23,7 +23,7 @@ from experiments import vgg_cifar
 from experiments.running.command_line import setting
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg import settings as vgg_settings
-from minibn.analysis.probe import DIRECTIONS
+from minibn.analysis.gradient_probe import DIRECTIONS
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from experiments.vgg import settings as vgg_settings
 from experiments.views import learning_rates as learning_rates_figures
 from experiments.views.learning_rates_outcomes import barrier
 from minibn import nn, to_numpy
-from minibn.tape import value
+from minibn.autograd.tensor import value
 
 KIND = "learning_rates"
 

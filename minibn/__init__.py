@@ -9,17 +9,19 @@
 `minibn.ops` has the mathematics, `minibn.nn` the layers, `minibn.optim` the optimizers.
 """
 
-from minibn.tensor import Tensor  # first, because it brings ops and tape with it
+from importlib.util import find_spec
 
-# isort: split
 from minibn import errors, ops
-from minibn.anomaly import detect_anomaly
+from minibn.autograd.anomaly import detect_anomaly
+from minibn.autograd.backward import grad, hvp, jacobian
+from minibn.autograd.dispatch import kernels
+from minibn.autograd.profiling import profile
+from minibn.autograd.tape import Op, apply, no_grad
+from minibn.autograd.tensor import Tensor
 from minibn.backend import array_module, get_backend, to_numpy, use
-from minibn.backend.kernels import kernels
-from minibn.backend.precision import precision
-from minibn.backward import grad, hvp, jacobian
-from minibn.profiling import profile
-from minibn.tape import Op, apply, no_grad
+
+if find_spec("minibn.fast"):  # the core is complete without it
+    from minibn.fast import precision  # which plugs the kernels in
 
 __version__ = "0.1.0"
 __all__ = [

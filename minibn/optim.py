@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import array_module, backend_of, kernels, to_numpy
-from minibn.backend.cuda.graph import refuse_in_capture
+from minibn.autograd.dispatch import find_kernel
+from minibn.autograd.tensor import Tensor
+from minibn.backend import array_module, backend_of, to_numpy
 from minibn.nn.module import Module
-from minibn.tensor import Tensor
 
 Group = dict[str, Any]
-Row = tuple[Any, dict[str, Any], Group]  # a parameter with its state and its group
+Row = tuple[list[Any], Group]  # the arrays w, g and those of `slots`, with their group
 Schedule = Callable[[int], float]
 
 
@@ -83,24 +83,31 @@ class Optimizer:
         """Update every parameter that has a gradient, in place."""
         self.steps += 1
         groups = [group for group in self.groups for _ in group["params"]]
-        rows = [
-            (p, state, group)
-            for p, state, group in zip(self.params, self.state, groups, strict=True)
-            if p.grad is not None
-        ]
-        self.update_all(rows)
-        for p, _, _ in rows:
-            p.touch()
+        rows, updated = [], []
+        for p, state, group in zip(self.params, self.state, groups, strict=True):
+            if p.grad is not None:
+                rows.append(([p.data, p.grad.data, *self.kept_arrays(p.data, state, group)], group))
+                updated.append(p)
+        kernel = find_kernel(self, [x for arrays, _ in rows for x in arrays]) if rows else None
+        (kernel or self).update_all(rows)
+        for p in updated:
+            p.bump_version()
 
     def update_all(self, rows: list[Row]) -> None:
-        """Update parameters that have gradients: one after another, unless there is a faster way.
-        rows: each with its state and its group."""
-        refuse_in_capture(f"the rate of {type(self).__name__}, by its definition,")
-        for p, state, group in rows:
-            self.update(p.data, p.grad.data, state, group)
+        """Update all parameters that have gradients."""
+        for arrays, group in rows:
+            self.update(group, *arrays)
 
-    def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
+    def update(self, group: Group, w: Any, g: Any, *kept: Any) -> None:
+        """Update one parameter in place, element by element. w, g: its values and its gradient;
+        kept: the arrays of `slots`."""
         raise NotImplementedError
+
+    def kept_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
+        """The arrays of `slots` for a parameter: zeros at first."""
+        if not state:
+            state |= {slot: array_module(w).zeros_like(w) for slot in self.slots}
+        return [state[slot] for slot in self.slots]
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The step count and the kept arrays, by parameter number, as NumPy arrays."""
@@ -156,41 +163,18 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov=True needs a momentum above 0.")
         super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
 
-    def update_all(self, rows: list[Row]) -> None:
-        """All at once where the backend has a kernel for it."""
-        table = [
-            (p.data, p.grad.data, self._velocity(p.data, state, group), group)
-            for p, state, group in rows
-        ]
-        arrays = [x for *arrays, _ in table for x in arrays if x is not None]
-        rule: Any = self  # to the table of kernels an optimizer is one more op
-        kernel = kernels.find(rule, arrays) if arrays else None
-        if kernel is None:
-            super().update_all(rows)
-        else:
-            kernel.forward(*table)
+    def kept_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
+        """The velocity; nothing without momentum."""
+        return super().kept_arrays(w, state, group) if group["momentum"] else []
 
-    def _velocity(self, w: Any, state: dict[str, Any], group: Group) -> Any:
-        """The velocity of a parameter, zeros at first; None without momentum."""
-        if group["momentum"] and not state:
-            state["velocity"] = array_module(w).zeros_like(w)
-        return state["velocity"] if group["momentum"] else None
-
-    def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
-        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
-        momentum, nesterov = group["momentum"], group["nesterov"]
-        velocity = self._velocity(w, state, group)
-
-        def rule(w: Any, g: Any, v: Any = None) -> None:
-            if decay:
-                g = g + decay * w
-            if v is not None:
-                v *= momentum
-                v += g
-                g = g + momentum * v if nesterov else v
-            w -= lr * g
-
-        backend_of(w).piecewise(rule, w, g, *([] if velocity is None else [velocity]))
+    def update(self, group: Group, w: Any, g: Any, v: Any = None) -> None:
+        if group["weight_decay"]:
+            g = g + group["weight_decay"] * w
+        if v is not None:
+            v *= group["momentum"]
+            v += g
+            g = g + group["momentum"] * v if group["nesterov"] else v
+        w -= self.lr * group["lr_scale"] * g
 
 
 class Adam(Optimizer):
@@ -214,25 +198,18 @@ class Adam(Optimizer):
             raise ValueError(f"Adam: betas={betas} must lie in [0, 1).")
         super().__init__(params, lr, weight_decay, betas=betas, eps=eps, decoupled=decoupled)
 
-    def update(self, w: Any, g: Any, state: dict[str, Any], group: Group) -> None:
-        xp = array_module(w)
-        lr, decay, eps = self.lr * group["lr_scale"], group["weight_decay"], group["eps"]
-        (beta1, beta2), decoupled = group["betas"], group["decoupled"]
-        if not state:
-            state["first"], state["second"] = xp.zeros_like(w), xp.zeros_like(w)
-
-        def rule(w: Any, g: Any, first: Any, second: Any) -> None:
-            if decay and decoupled:
-                w *= 1 - lr * decay
-            elif decay:
-                g = g + decay * w
-            first += (1 - beta1) * (g - first)
-            second += (1 - beta2) * (g * g - second)
-            mean = first / (1 - beta1**self.steps)
-            scale = xp.sqrt(second / (1 - beta2**self.steps)) + eps
-            w -= lr * mean / scale
-
-        backend_of(w).piecewise(rule, w, g, state["first"], state["second"])
+    def update(self, group: Group, w: Any, g: Any, first: Any, second: Any) -> None:
+        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
+        beta1, beta2 = group["betas"]
+        if decay and group["decoupled"]:
+            w *= 1 - lr * decay
+        elif decay:
+            g = g + decay * w
+        first += (1 - beta1) * (g - first)
+        second += (1 - beta2) * (g * g - second)
+        mean = first / (1 - beta1**self.steps)
+        scale = array_module(w).sqrt(second / (1 - beta2**self.steps)) + group["eps"]
+        w -= lr * mean / scale
 
 
 def AdamW(

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from minibn.autograd.dispatch import find_kernel
 from minibn.backend import Backend, array_module, backend_of
-from minibn.backend.libraries import DeviceBackend
 
 
 def derive(seed: int, *names: object) -> int:
@@ -50,20 +50,24 @@ def working(dtype: Any) -> np.dtype:
     return np.promote_types(dtype, np.float32)
 
 
-# From here on a backend may draw by a faster way. (A device has one for any number.)
-MANY = 1 << 17
-
 Affine = tuple[float, Any]  # (scale, shift (C,)): draw i becomes scale · draw + shift[i % C]
+
+
+def integers(backend: Backend, key: int, counter: int, count: int) -> Any:
+    """`count` raw 64-bit integers of Philox4x64-10, (count,) uint64: the same on every backend."""
+    kernel = find_kernel(integers, (count,), backend=backend)
+    if kernel is not None:
+        return kernel.forward(backend, key, counter, count)
+    return backend.philox(key, counter, count)
 
 
 def uniforms(backend: Backend, key: int, step: int, count: int, dtype: Any, stream: int = 0) -> Any:
     """`count` uniforms in [0, 1) for this (key, step, stream): multiples of 2⁻²⁴."""
     counter = (stream << 192) + (step << 128)
-    if count >= MANY or isinstance(backend, DeviceBackend):
-        drawn = backend.draws(key, counter, count, dtype, normals=False)
-        if drawn is not None:
-            return drawn
-    raw = backend.philox(key, counter, count)
+    kernel = find_kernel(uniforms, (count, dtype), backend=backend)
+    if kernel is not None:
+        return kernel.forward(backend, key, counter, count, dtype)
+    raw = integers(backend, key, counter, count)
     return ((raw >> 40).astype(working(dtype)) * FRACTION).astype(dtype, copy=False)
 
 
@@ -85,14 +89,11 @@ def uniforms_and_normals(
     channels, a shift: the draws are then those of activations (..., C), one after another.
     """
     counter = (stream << 192) + (step << 128)
-    if count >= MANY or isinstance(backend, DeviceBackend):
-        drawn = backend.draws(
-            key, counter, count, dtype, normals=True, uniform=uniform, normal=normal
-        )
-        if drawn is not None:
-            return drawn
+    kernel = find_kernel(uniforms_and_normals, (count, dtype), backend=backend)
+    if kernel is not None:
+        return kernel.forward(backend, key, counter, count, dtype, uniform, normal)
     half = -(-count // 2)
-    raw = backend.philox(key, counter, 2 * half)
+    raw = integers(backend, key, counter, 2 * half)
     u = (raw >> 40).astype(working(dtype))[:count] * FRACTION
     low = ((raw & 0xFFFFFFFF) >> 8).astype(working(dtype))
     xp = array_module(low)
@@ -100,12 +101,12 @@ def uniforms_and_normals(
     angle = low[half:] * (2 * math.pi * FRACTION)
     z = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]
     return (
-        _moved(u.astype(dtype, copy=False), uniform),
-        _moved(z.astype(dtype, copy=False), normal),
+        _scale_and_shift(u.astype(dtype, copy=False), uniform),
+        _scale_and_shift(z.astype(dtype, copy=False), normal),
     )
 
 
-def _moved(draws: Any, affine: Affine | None) -> Any:
+def _scale_and_shift(draws: Any, affine: Affine | None) -> Any:
     if affine is None or not draws.size:
         return draws
     scale, shift = affine

@@ -4,7 +4,7 @@
     vgg("vgg16", norm=lambda width: nn.LpBatchNorm(width, p=1, momentum=0.01))
 
 The paper (Santurkar et al. 2018, section 3.3) gives its l_p norms in words. "l1", "l2" and "linf"
-take them literally; the other readings of `minibn.ops.lp_norm` have names, too:
+take them literally; the other readings of `minibn.ops.lp_normalization` have names, too:
 
     l1-centred, linf-centred            the norm of x - mu instead of x (l2-centred: BatchNorm)
     l2-mean-of-norm, linf-mean-of-norm  ‖x‖_p / M instead of (Σ |x|^p / M)^(1/p): outputs are

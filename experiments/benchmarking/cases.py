@@ -20,9 +20,9 @@ import minibn
 from experiments.benchmarking.timing import Contender
 from experiments.vgg.settings import VARIANTS
 from minibn import nn, ops, optim
+from minibn.autograd.profiling import part
+from minibn.autograd.tensor import value
 from minibn.backend import get_backend
-from minibn.profiling import part
-from minibn.tape import value
 from reference_models.vgg import vgg
 
 LEARNING_RATE = 1e-3

@@ -25,11 +25,12 @@ from experiments.benchmarking.device import Device, NotHere
 from experiments.benchmarking.parts import Bench
 from experiments.benchmarking.report import say
 from experiments.benchmarking.timing import PATIENCE, Contender, Found, clocked, in_turn, settle
-from experiments.running.captured import CapturedStep
+from minibn.autograd.tape import apply
 from minibn.backend import get_backend
-from minibn.backend.cuda.graph import CaptureError, runs_kernels
+from minibn.errors import CaptureError
+from minibn.fast.cuda.captured_step import CapturedStep
+from minibn.fast.selection import runs_cuda_kernels
 from minibn.ops.loss import SoftmaxCrossEntropy
-from minibn.tape import apply
 
 ROUND = 0.1  # seconds of a round, of the fastest contender
 MOST_STEPS = 100  # of a round
@@ -116,7 +117,7 @@ class OurStep(Step):
         if way == "lean":
             self.kernels = "lean"
         elif way == "graph":
-            if not runs_kernels(get_backend()):
+            if not runs_cuda_kernels(get_backend()):
                 raise NotHere("graphs repeat CUDA kernels: --backend emulated rehearses them")
             reasons: list[str] = []
             self._captured = CapturedStep(

@@ -13,7 +13,7 @@ from experiments.benchmarking.comparison import compared, head_of, progress, rec
 from experiments.benchmarking.gpu import GpuBench, OurStep, about, built, race, way_of
 from experiments.benchmarking.machine import least_seconds
 from experiments.benchmarking.report import say, table
-from minibn.backend.precision import MANTISSA
+from minibn.fast.precision import MANTISSA
 
 PRECISIONS = tuple(MANTISSA)
 REPEATS, IN_A_ROW = 5, 10  # of what the machine is measured by: the best mean counts

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.benchmarking.clock import Span
 from experiments.benchmarking.device import Device
-from minibn.backend.cuda.program import around_launches
+from minibn.fast.cuda.program import around_launches
 
 LAG = 0.1  # seconds of keeping it busy
 

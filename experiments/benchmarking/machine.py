@@ -20,7 +20,7 @@ from experiments.benchmarking.clock import HOST, Clock
 from experiments.running.study import environment
 from minibn import nn
 from minibn.backend import get_backend
-from minibn.backend.cpu.threads import in_shares
+from minibn.fast.cpu.threads import in_shares
 
 VARIABLES = ("CUPY_", "MINIBN_", "NVIDIA_TF32", "TORCH")  # of the environment: they change times
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarking.cases import Case, Step
-from minibn.backend.cpu import threads as cpu_threads
+from minibn.fast.cpu import threads as cpu_threads
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 3  # the second starts with the first one's gradients and used memory

@@ -25,9 +25,9 @@ from experiments.benchmarking.others import Convolution
 from experiments.benchmarking.report import say, table
 from experiments.benchmarking.startup import start_up
 from experiments.benchmarking.timing import Contender, Found, clocked, in_turn
-from minibn.backend.cpu import memory as memory_
-from minibn.backend.cpu import threads as threads_
-from minibn.profiling import profile as profile_
+from minibn.autograd.profiling import profile as profile_
+from minibn.fast.cpu import memory as memory_
+from minibn.fast.cpu import threads as threads_
 
 
 @dataclass(frozen=True)

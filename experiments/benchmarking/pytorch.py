@@ -63,14 +63,17 @@ def _mirrored(module: ours.Module) -> torch.nn.Module:
     if isinstance(module, ours.BatchNorm):
         return torch.nn.BatchNorm2d(module.gamma.size, module.eps, module.momentum)
     if isinstance(module, ours.Linear):
-        return torch.nn.Linear(*module.weight.shape, bias=module.bias is not None)
+        inputs, outputs = module.weight.shape
+        return torch.nn.Linear(inputs, outputs, bias=module.bias is not None)
     if isinstance(module, ours.MaxPool2d):
         return torch.nn.MaxPool2d(module.size)
     if isinstance(module, ours.Noise):
         return Noise(module)
-    return {ours.ReLU: lambda: torch.nn.ReLU(inplace=True), ours.Flatten: torch.nn.Flatten}[
-        type(module)
-    ]()
+    if isinstance(module, ours.ReLU):
+        return torch.nn.ReLU(inplace=True)
+    if isinstance(module, ours.Flatten):
+        return torch.nn.Flatten()
+    raise TypeError(f"no layer of PyTorch is known for {module}")
 
 
 def mirrored(network: ours.Sequential, layout: str) -> torch.nn.Sequential:
@@ -81,7 +84,8 @@ def mirrored(network: ours.Sequential, layout: str) -> torch.nn.Sequential:
         theirs.add_module(name, _mirrored(module))
     state = to_pytorch(network.state_dict())
     theirs.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
-    return theirs.to(memory_format=LAYOUTS[layout])
+    to: Any = theirs.to  # its stubs do not know memory_format by itself
+    return to(memory_format=LAYOUTS[layout])
 
 
 def images(x: np.ndarray, layout: str) -> Any:

@@ -67,7 +67,9 @@ class Step(pytorch.Step):
         NotHere, and whatever a compiler or a capture raises."""
         if way == "compiled":
             torch.compiler.reset()  # compiled code is kept by place in the source: eight, then none
-            how = {"mode": MODE} if self.device == "cuda" else {"backend": "aot_eager"}
+            how: dict[str, Any] = (
+                {"mode": MODE} if self.device == "cuda" else {"backend": "aot_eager"}
+            )
             self.training_loss = torch.compile(self._loss, fullgraph=True, **how)
         elif way == "graph":
             self.update = self._captured()  # type: ignore[method-assign]  # its replay

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -22,10 +21,12 @@ from experiments.benchmarking.report import say, table
 from experiments.running.step import one_step
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
-from minibn import tape
-from minibn.backend import backend_of, precision
-from minibn.backend.cuda import cudnn
-from minibn.backend.kernels import find
+from minibn.autograd.dispatch import find_kernel
+from minibn.autograd.observers import Observer, observed_by
+from minibn.backend import backend_of
+from minibn.fast.cuda import cudnn
+from minibn.fast.precision import MANTISSA, current, precision
+from minibn.fast.selection import kernels_of
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.linalg import MatMul
 
@@ -49,32 +50,36 @@ class Call:
 def noted(calls: dict[tuple[str, str], Call]) -> Iterator[None]:
     """Inside, every call of an op that has kernels is noted, one of each kind and shape."""
 
-    def spy(op: Any, inputs: list[Any]) -> Any:
-        if backend_of(*inputs).kernels.get(type(op)):
-            call = Call(op, tuple(inputs))
-            calls.setdefault((type(op).__name__, call.shapes), call)
-        return find(op, inputs)
+    class Noter(Observer):
+        def around(self, call: Any, op: Any, run: Any, node: Any) -> Any:
+            def noted_call(*inputs: Any) -> Any:
+                if node is None and type(op) in kernels_of(backend_of(*inputs)):
+                    made = Call(op, inputs)
+                    calls.setdefault((type(op).__name__, made.shapes), made)
+                return call(*inputs)
 
-    with patch.object(tape, "find", spy):
+            return noted_call
+
+    with observed_by(Noter()):
         yield
 
 
 def candidates(device: Device, call: Call) -> Iterator[tuple[str, Any]]:
     """(name, what has forward and vjp) of each way to compute a call; the chosen one first. The
     definition rounds no factors: where they are to be rounded, it is no candidate."""
-    chosen = find(call.op, list(call.inputs))
+    chosen = find_kernel(call.op, list(call.inputs))
     yield ("definition" if chosen is None else type(chosen).__name__), chosen or call.op
     with cudnn.preferred():
-        for kernel in device.backend.kernels[type(call.op)]:
+        for kernel in kernels_of(device.backend)[type(call.op)]:
             if type(chosen) is not kernel and kernel.fits(call.op, *call.inputs):
                 yield kernel.__name__, kernel(call.op)
-    if chosen is not None and precision.current() == "fp32":
+    if chosen is not None and current() == "fp32":
         yield "definition", call.op
 
 
 def timed(device: Device, call: Call, way: Any, repeats: int = REPEATS) -> dict[str, float] | str:
     """Milliseconds of forward and of vjp; or why not."""
-    way.wants = call.op.wants = (True,) * len(call.inputs)
+    way.needs_input_grad = call.op.needs_input_grad = (True,) * len(call.inputs)
     way.keep = True
     try:
         out = way.forward(*call.inputs)
@@ -107,8 +112,8 @@ def choices(device: Device, settings: Settings, batch: int) -> Iterator[dict[str
     rows = []
     for call in calls_of(settings, batch):
         name, shapes = type(call.op).__name__, call.shapes
-        for digits in precision.MANTISSA if isinstance(call.op, ROUNDED) else ("fp32",):
-            with minibn.precision(digits), minibn.no_grad():
+        for digits in MANTISSA if isinstance(call.op, ROUNDED) else ("fp32",):
+            with precision(digits), minibn.no_grad():
                 ways = {way: timed(device, call, run) for way, run in candidates(device, call)}
             device.tidy()
             record["calls"].append({"op": name, "shapes": shapes, "precision": digits, "ms": ways})

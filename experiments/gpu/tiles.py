@@ -18,9 +18,9 @@ from experiments.benchmarking.device import Device
 from experiments.benchmarking.report import say, table
 from experiments.gpu.choices import Call, calls_of, candidates, timed
 from experiments.vgg.settings import Settings
-from minibn.backend.cuda import products
-from minibn.backend.cuda.products import Plan, Sizes
-from minibn.backend.precision import MANTISSA
+from minibn.fast.cuda import products
+from minibn.fast.cuda.products import Plan, Sizes
+from minibn.fast.precision import MANTISSA
 from minibn.ops.conv import Conv2d
 from minibn.ops.linalg import MatMul
 

@@ -20,16 +20,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.captured import CapturedStep
 from experiments.running.command_line import UsageError
 from experiments.running.step import CLASSIFY, Task, update
 from minibn import nn, ops
-from minibn.backend import get_backend, kernels
-from minibn.backend.cuda.graph import runs_kernels
-from minibn.data import Batches, OnDevice, pad_crop_flip
+from minibn.autograd.dispatch import mode
+from minibn.autograd.tape import apply
+from minibn.backend import get_backend
+from minibn.data import Batches, pad_crop_flip
+from minibn.fast.cuda.captured_step import CapturedStep
+from minibn.fast.cuda.device_batches import DeviceBatches
+from minibn.fast.selection import runs_cuda_kernels
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.optim import Optimizer
-from minibn.tape import apply
 
 _graphs: contextvars.ContextVar[str] = contextvars.ContextVar("graphs", default="auto")
 
@@ -54,7 +56,7 @@ class StepOnDevice:
     def __init__(
         self, model: nn.Module, optimizer: Optimizer, batches: Batches, graph: str = "auto"
     ) -> None:
-        self.graph, self.data = graph, OnDevice(batches)
+        self.graph, self.data = graph, DeviceBatches(batches)
         # Nothing here refers back to self: the graph and its memory go when the training is over.
         task = replace(CLASSIFY, loss=partial(_loss, self.data.classes))
         step = partial(update, model, optimizer, self.data.x, self.data.labels, task)
@@ -85,7 +87,7 @@ def on_device(model: nn.Module, optimizer: Optimizer, feed: Any, task: Task) -> 
 
     Raises UsageError if `graphs` says "on" and they do not.
     """
-    by_kernels = runs_kernels(get_backend()) and kernels.mode() != "reference"
+    by_kernels = runs_cuda_kernels(get_backend()) and mode() != "reference"
     images = (
         isinstance(feed, Batches)
         and feed.augment in (None, pad_crop_flip)

@@ -18,10 +18,10 @@ import numpy as np
 from experiments.running.step import Step
 from experiments.running.study import Run
 from minibn import nn, no_grad, to_numpy
+from minibn.autograd.tensor import value
 from minibn.backend import get_backend
 from minibn.data import Dataset, in_order, normalize
 from minibn.random import generator
-from minibn.tape import value
 
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 BINS = 24

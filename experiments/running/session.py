@@ -29,8 +29,8 @@ from experiments.running.study import Run, Study, default_folder
 from experiments.running.training import Interrupted, cores
 from minibn import kernels, precision, use
 from minibn.backend import get_backend
-from minibn.backend.cpu import threads
 from minibn.errors import BackendUnavailable, DataError
+from minibn.fast.cpu import threads
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -18,8 +18,8 @@ from experiments.running.command_line import (
     shown,
 )
 from minibn.backend import get_backend
-from minibn.backend.cuda.graph import runs_kernels
-from minibn.backend.precision import MANTISSA
+from minibn.fast.precision import MANTISSA
+from minibn.fast.selection import runs_cuda_kernels
 
 BACKENDS = ("numpy", "cupy", "strict")
 KERNELS = ("fast", "lean", "reference")
@@ -88,7 +88,7 @@ def check_shared(s: SharedSettings, plans: Sequence[Any], may_repeat: Sequence[s
     one_of("--backend", s.backend, BACKENDS)
     one_of("--kernels", s.kernels, KERNELS)
     one_of("--graph", s.graph, GRAPHS)
-    if s.graph == "on" and not runs_kernels(get_backend(s.backend)):
+    if s.graph == "on" and not runs_cuda_kernels(get_backend(s.backend)):
         raise UsageError("--graph on needs a GPU: --backend cupy.")
     if s.graph == "on" and s.kernels == "reference":
         raise UsageError(

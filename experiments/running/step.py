@@ -11,10 +11,10 @@ import numpy as np
 
 from experiments.running.study import Run
 from minibn import nn, ops
+from minibn.autograd.tensor import value
 from minibn.backend import get_backend
 from minibn.data import normalize
 from minibn.optim import Optimizer
-from minibn.tape import value
 
 
 class Feed(Protocol):

@@ -34,8 +34,8 @@ from experiments.running.command_line import UsageError
 from experiments.running.lock import alone
 from experiments.running.streams import Stream, read_json, read_lines, write_json
 from minibn import checkpoint
-from minibn.backend.cuda.cudnn import is_preferred
 from minibn.errors import DataError
+from minibn.fast.cuda.cudnn import is_preferred
 
 
 def steps_of(manifest: dict[str, Any], path: Path) -> int:

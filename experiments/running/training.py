@@ -19,8 +19,8 @@ from experiments.running.recorders import Recorder
 from experiments.running.step import CLASSIFY, Feed, Step, Task, one_step
 from experiments.running.study import Run
 from minibn import nn
-from minibn.backend.cpu import threads
 from minibn.errors import DataError
+from minibn.fast.cpu import threads
 from minibn.optim import Optimizer
 
 DRAIN = 20  # metrics wait on the device for so many steps

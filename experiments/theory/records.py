@@ -28,9 +28,9 @@ from experiments.running.streams import written_number
 from minibn import ops, to_numpy
 from minibn.analysis import theorems
 from minibn.analysis.units import Sides, Units, dot, units_at, weight_gradients
+from minibn.autograd.tensor import Tensor
 from minibn.backend import get_backend
 from minibn.random import generator
-from minibn.tensor import Tensor
 
 # Convex or not decides how often 4.2b holds.
 HEADS = ("tanh", "product", "convex")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from experiments.running.carry_out import Plan
 from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
 from experiments.running.settings import ImageSettings, check_images, check_shared
-from minibn.analysis.probe import DIRECTIONS
+from minibn.analysis.gradient_probe import DIRECTIONS
 from reference_models.vgg import VGG, vgg
 
 MOST_PARAMETERS = 10**12  # beyond what any machine holds

@@ -9,20 +9,20 @@ theorems              the module of what the paper proves about them, both sides
 """
 
 from minibn.analysis import theorems, units
-from minibn.analysis.covariate_shift import (
-    LayerShift,
-    UnitShift,
-    covariate_shift,
-    distribution_shift,
-    layers_of,
-)
 from minibn.analysis.curvature import (
     Hessian,
     curvature_along_gradient,
     hessian_eigenvalues,
     hessian_trace,
 )
-from minibn.analysis.probe import Probe, probe
+from minibn.analysis.gradient_probe import Probe, probe
+from minibn.analysis.internal_covariate_shift import (
+    LayerShift,
+    UnitShift,
+    covariate_shift,
+    distribution_shift,
+    layers_of,
+)
 from minibn.analysis.state import held, snapshot
 from minibn.analysis.units import Units, units_at
 

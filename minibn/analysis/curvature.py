@@ -37,12 +37,12 @@ import numpy as np
 
 from minibn import ops
 from minibn.analysis.state import Batch, Loss, check_decay, held, loss_of, trainable
+from minibn.autograd.backward import grad
+from minibn.autograd.tape import recording
 from minibn.backend import array_module, backend_of
-from minibn.backward import grad
 from minibn.errors import ShapeError
 from minibn.nn.module import Module
 from minibn.random import generator
-from minibn.tape import recording
 
 WHICH = ("largest", "magnitude")
 

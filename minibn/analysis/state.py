@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from minibn.autograd.tensor import Tensor, Version, value
 from minibn.nn.module import Module, Parameter, State
-from minibn.tape import value
-from minibn.tensor import Tensor, Version
 
 Arrays = Mapping[str, Any]
 Loss = Callable[[Any, Any], Any]  # (outputs, targets) -> a scalar Tensor

@@ -37,12 +37,12 @@ from minibn.analysis.units import (
     quotient,
     total,
 )
+from minibn.autograd.backward import grad
+from minibn.autograd.tape import recording
+from minibn.autograd.tensor import Tensor
 from minibn.backend import array_module, backend_of
-from minibn.backward import grad
 from minibn.errors import ShapeError
 from minibn.random import generator
-from minibn.tape import recording
-from minibn.tensor import Tensor
 
 # -- the gradient: Facts C.1 and C.2, Theorem 4.1, Observation 4.3
 

@@ -19,14 +19,15 @@ from typing import Any
 
 from minibn import ops
 from minibn.analysis.state import held
+from minibn.autograd.backward import grad
+from minibn.autograd.tape import recording
+from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module
-from minibn.backward import grad
 from minibn.errors import ShapeError
-from minibn.nn.module import Module, Sequential
+from minibn.nn.module import Module
 from minibn.nn.norm import BatchNorm
-from minibn.ops.norm import moments
-from minibn.tape import recording, value
-from minibn.tensor import Tensor
+from minibn.nn.sequential import Sequential
+from minibn.ops.batch_normalization import moments
 
 Array = Any  # of any backend
 ROUNDING = 1e-9  # relative to the largest term: sides that differ by less are called equal

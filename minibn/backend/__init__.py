@@ -3,23 +3,22 @@
 Inside an op the backend is *inferred*: `xp = array_module(x)` looks at the array's class and never
 imports a library to find out. At the edge it is *chosen*: `use("cupy")` names the backend on which
 new arrays are born. Differences that are real (scatter, synchronising, moving to the host) are
-methods of the `Backend` objects in `libraries`. Inference after array-api-compat, names at the edge
+methods of the `Backend` objects in `backends`. Inference after array-api-compat, names at the edge
 after Chainer.
 """
 
 from __future__ import annotations
 
-import contextvars
-import difflib
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from minibn.backend.families import FAMILIES, NEUTRAL, TENSOR, family
-from minibn.backend.libraries import Backend, NumpyBackend, StrictBackend
+from minibn.backend.array_types import LIBRARIES, NEUTRAL, TENSOR, library_of
+from minibn.backend.backends import Backend, NumpyBackend, StrictBackend
+from minibn.backend.cupy_backend import CupyBackend, why_unavailable
 from minibn.errors import BackendMismatch, BackendUnavailable
+from minibn.setting import Choice, Chosen
 
 __all__ = [
     "Backend",
@@ -32,25 +31,13 @@ __all__ = [
 ]
 
 
-def _cupy_backend() -> Backend:
-    from minibn.backend.cupy_backend import CupyBackend
-
-    return CupyBackend()
-
-
-def _cupy_trouble() -> str | None:
-    from minibn.backend.cupy_backend import trouble
-
-    return trouble()
-
-
 _BACKENDS: dict[str, Callable[[], Backend]] = {
     "numpy": NumpyBackend,
     "strict": StrictBackend,
-    "cupy": _cupy_backend,
+    "cupy": CupyBackend,
 }
 _INSTANCES: dict[str, Backend] = {}
-_current: contextvars.ContextVar[str] = contextvars.ContextVar("minibn_backend", default="numpy")
+_backend = Choice("backend", _BACKENDS, default="numpy")
 
 
 def array_module(*arrays: Any) -> Any:
@@ -72,9 +59,9 @@ def backend_of(*arrays: Any) -> Backend:
     """The `Backend` that the arrays or Tensors belong to. As `array_module` decides."""
     found, position = "", 0
     for i, x in enumerate(arrays):
-        whose = FAMILIES.get(type(x)) or family(x)
+        whose = LIBRARIES.get(type(x)) or library_of(x)
         if whose == TENSOR:
-            whose = family(x.data)
+            whose = library_of(x.data)
         if whose in (NEUTRAL, found):
             continue
         if found:
@@ -92,23 +79,18 @@ def get_backend(name: str | None = None) -> Backend:
 
     Raises ValueError for an unknown name, BackendUnavailable if it can't run here.
     """
-    name = _current.get() if name is None else name
-    if name not in _BACKENDS:
-        near = difflib.get_close_matches(str(name), _BACKENDS, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(_BACKENDS)}."
-        raise ValueError(f"backend {name!r} is unknown. {hint}")
-    if name == "cupy":
-        trouble = _cupy_trouble()
-        if trouble is not None:
-            raise BackendUnavailable(trouble)
+    name = _backend.get() if name is None else name
+    _backend.check(name)
+    if name == "cupy" and (reason := why_unavailable()) is not None:
+        raise BackendUnavailable(reason)
     return _instance(name)
 
 
 def use(name: str) -> Use:
     """From here on new arrays are born on this backend; in a `with` statement until its end.
 
-    The choice belongs to the thread (or async task) that makes it: a new thread begins with numpy.
-    Raises ValueError for an unknown name, BackendUnavailable if it can't run here.
+    The choice belongs to the thread (or asyncio task) that makes it: a new thread begins with
+    numpy. Raises ValueError for an unknown name, BackendUnavailable if it can't run here.
 
     >>> with use("strict"):
     ...     get_backend().name
@@ -116,32 +98,16 @@ def use(name: str) -> Use:
     >>> get_backend().name
     'numpy'
     """
-    return Use(name)
+    get_backend(name)
+    return Use(_backend, name)
 
 
-class Use:
+class Use(Chosen):
     """What `use(name)` returns: the choice is made already, leaving a `with` block undoes it."""
 
-    def __init__(self, name: str) -> None:
-        self._backend = get_backend(name)
-        self._previous = [_current.get()]
-        self._entered = False
-        _current.set(self._backend.name)
-
     def __enter__(self) -> Backend:
-        if self._entered or _current.get() != self._backend.name:
-            self._previous.append(_current.get())
-        self._entered = True
-        _current.set(self._backend.name)
-        return self._backend
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        _current.set(self._previous.pop())
+        super().__enter__()
+        return _instance(self.name)
 
 
 def to_numpy(x: Any) -> np.ndarray:
@@ -154,7 +120,7 @@ def to_numpy(x: Any) -> np.ndarray:
 
 def available() -> tuple[str, ...]:
     """The names of the backends that can run here. Tries CuPy if it is installed."""
-    return tuple(name for name in _BACKENDS if name != "cupy" or _cupy_trouble() is None)
+    return tuple(name for name in _BACKENDS if name != "cupy" or why_unavailable() is None)
 
 
 def _instance(name: str) -> Backend:

@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend.cuda.graph import refuse_in_capture
-from minibn.backend.cuda.products import Chip
-from minibn.backend.libraries import DeviceBackend
+from minibn.backend.backends import DeviceBackend
+from minibn.errors import CaptureError
 
 _IS_READY: list[bool] = []  # not empty once CuPy has computed something in this process
 
@@ -126,29 +125,43 @@ class CupyBackend(DeviceBackend):
         with self._cupy.cuda.using_allocator(pool.malloc):
             yield pool
 
-    @functools.cached_property
-    def tensor_cores(self) -> bool:
-        """Whether there are those that our kernels ask for: Ampere's (compute capability 8) on."""
-        return int(self._cupy.cuda.Device().compute_capability) >= 80
+    @property
+    def is_capturing(self) -> bool:
+        return bool(self._cupy.cuda.get_current_stream().is_capturing())
 
     @functools.cached_property
-    def chip(self) -> Chip:
-        """What plans of products must know of the GPU."""
-        runtime, device = self._cupy.cuda.runtime, self._cupy.cuda.Device().id
-        return Chip(
-            runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, device),
-            runtime.deviceGetAttribute(runtime.cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-        )
+    def compute_capability(self) -> int:
+        """Of the device, as 90 for 9.0 (Hopper)."""
+        return int(self._cupy.cuda.Device().compute_capability)
+
+    @functools.cached_property
+    def multiprocessors(self) -> int:
+        """How many the device has."""
+        return self._attribute("cudaDevAttrMultiProcessorCount")
+
+    @functools.cached_property
+    def shared_memory(self) -> int:
+        """Bytes of shared memory that a block may ask for."""
+        return self._attribute("cudaDevAttrMaxSharedMemoryPerBlockOptin")
+
+    def _attribute(self, name: str) -> int:
+        runtime = self._cupy.cuda.runtime
+        device = self._cupy.cuda.Device().id
+        return int(runtime.deviceGetAttribute(getattr(runtime, name), device))
 
     def _from_host(self, x: np.ndarray) -> Any:
-        refuse_in_capture("an array that is brought to the device")
+        if self.is_capturing:
+            raise CaptureError(
+                f"an array of shape {x.shape} that is brought to the device would be the same in "
+                "every replay of the captured step. Make it before"
+            )
         return self._cupy.asarray(x)
 
     def _to_host(self, x: Any) -> np.ndarray:
         return self._cupy.asnumpy(x)
 
 
-def trouble() -> str | None:
+def why_unavailable() -> str | None:
     """Why CuPy can't run here, in one line with the remedy; None if it can."""
     if _IS_READY:
         return None

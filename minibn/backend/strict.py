@@ -18,6 +18,7 @@ from minibn.backend.strict_array import (
     StrictArray,
     computed,
     count_transfers,
+    is_recording,
     key_for_numpy,
     operand,
     to_numpy,
@@ -26,7 +27,7 @@ from minibn.backend.strict_array import (
     wrap,
 )
 
-__all__ = ["Namespace", "StrictArray", "count_transfers", "to_numpy", "xp"]
+__all__ = ["Namespace", "StrictArray", "count_transfers", "is_recording", "to_numpy", "xp"]
 
 
 def _words(text: str) -> frozenset[str]:

@@ -3,7 +3,7 @@
 Here is what the class does by itself: hold, index, and meet other objects. Operators, and the
 methods and attributes of CuPy's surface, are put in by `strict`. What waits for the device by
 request (`item`, `to_numpy`, a boolean mask, ...) is counted: `count_transfers`. Every computation
-passes `computed`, where a recording can remember it (`cuda.recording`).
+passes `computed`, where a recording can remember it (`fast/cuda/recording.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -14,6 +14,7 @@ import numpy as np
 
 from minibn.backend.cupy_surface import version
 from minibn.errors import BackendMismatch
+from minibn.setting import Setting
 
 DTYPES = "?bBhHiIlLqQefdFD"
 NUMBERS = (bool, int, float, complex, np.generic)
@@ -30,19 +31,22 @@ class Transfers:
         return len(self.names)
 
 
-_counting: list[Transfers] = []
-_recordings: list[Any] = []  # the one that remembers what is computed, if there is one
+_counting: Setting[tuple[Transfers, ...]] = Setting("transfers", ())
+# What remembers every computation, if there is one: see `fast/cuda/recording.py`.
+recording: Setting[Any] = Setting("recording", None)
+
+
+def is_recording() -> bool:
+    """Whether computations are being recorded, as a stream's are that is being captured."""
+    return recording.get() is not None
 
 
 @contextmanager
 def count_transfers() -> Iterator[Transfers]:
     """Count what waits for the device inside the block: `with count_transfers() as count`."""
     count = Transfers()
-    _counting.append(count)
-    try:
+    with _counting.within((*_counting.get(), count)):
         yield count
-    finally:
-        _counting.remove(count)
 
 
 def to_numpy(x: "StrictArray") -> np.ndarray:
@@ -61,8 +65,8 @@ class StrictArray:
         if host.dtype.char not in DTYPES:
             raise TypeError(f"CuPy has no arrays of dtype {host.dtype}: use numbers up to 64 bits")
         self._host = host
-        for recording in _recordings:
-            recording.made(self)
+        if (recorder := recording.get()) is not None:
+            recorder.made(self)
 
     def __getitem__(self, key: Any) -> "StrictArray":
         def get() -> np.ndarray:
@@ -127,9 +131,8 @@ class StrictArray:
 def computed(call: Callable[[], Any], name: str = "") -> Any:
     """What `call` makes of NumPy's arrays, as strict arrays; and a recording remembers the call.
     name: of the array function or operator that it is."""
-    for recording in _recordings:
-        return recording.remember(call, name)
-    return wrap(call())
+    recorder = recording.get()
+    return wrap(call()) if recorder is None else recorder.remember(call, name)
 
 
 def operand(x: Any) -> Any:
@@ -193,7 +196,7 @@ def key_for_numpy(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], bo
 
 def waited_for(name: str) -> None:
     """The host waits for the device: every `count_transfers` around hears of it."""
-    for recording in _recordings:
-        recording.waited_for(name)
-    for count in _counting:
+    if (recorder := recording.get()) is not None:
+        recorder.waited_for(name)
+    for count in _counting.get():
         count.names.append(name)

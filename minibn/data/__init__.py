@@ -9,7 +9,6 @@ from minibn.data.augment import pad_crop_flip
 from minibn.data.batches import Batches, in_order, normalize
 from minibn.data.cifar10 import CIFAR10_CLASSES
 from minibn.data.dataset import Dataset, load
-from minibn.data.on_device import OnDevice
 from minibn.data.shapes import SHAPES_CLASSES
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "SHAPES_CLASSES",
     "Batches",
     "Dataset",
-    "OnDevice",
     "in_order",
     "load",
     "normalize",

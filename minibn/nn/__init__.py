@@ -13,7 +13,8 @@ from minibn.nn.layer_norm import (
     WSLinear,
 )
 from minibn.nn.layers import AvgPool2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU
-from minibn.nn.module import Buffer, Counter, Module, Parameter, Sequential
+from minibn.nn.model_summary import summary
+from minibn.nn.module import Buffer, Counter, Module, Parameter
 from minibn.nn.noise import Dropout, Noise
 from minibn.nn.norm import (
     BatchNorm,
@@ -23,7 +24,7 @@ from minibn.nn.norm import (
     reestimate_statistics,
 )
 from minibn.nn.pytorch import from_pytorch, to_pytorch
-from minibn.nn.summary import summary
+from minibn.nn.sequential import Sequential
 
 __all__ = [
     "AvgPool2d", "BatchNorm", "Buffer", "Conv2d", "Counter", "Dropout", "Flatten",

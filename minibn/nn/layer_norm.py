@@ -1,5 +1,5 @@
 """Norms of each example by itself, and of filters: no running statistics, no difference between
-training and evaluation. What each averages over is a table in `minibn.ops.layer_norm`.
+training and evaluation. What each averages over is a table in `minibn.ops.layer_normalization`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 from minibn import ops
 from minibn.nn.layers import Conv2d, Linear
 from minibn.nn.module import Module, Parameter, ones, zeros
-from minibn.ops.norm import check_eps
+from minibn.ops.batch_normalization import check_eps
 
 Shape = int | tuple[int, ...]
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from minibn import anomaly
+from minibn.autograd import observers
+from minibn.autograd.tensor import Tensor, Version
 from minibn.backend import backend_of, get_backend, to_numpy
 from minibn.errors import ShapeError
 from minibn.random import generator
-from minibn.tensor import Tensor, Version
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
 
@@ -83,7 +83,7 @@ class State(Tensor):
             self._data = get_backend().asarray(values.copy())
         else:
             self._data[...] = backend_of(self._data).asarray(values, dtype=self._data.dtype)
-        self.touch()
+        self.bump_version()
 
     def draw(self, rng: np.random.Generator, dtype: Any) -> None:
         self._data = None
@@ -140,8 +140,8 @@ class Module:
 
     def __call__(self, *inputs: Any) -> Any:
         try:
-            if anomaly.active():
-                with anomaly.layer(self.name):
+            if observers.current():
+                with observers.layer(self.name):
                     output = self.forward(*inputs)
             else:
                 output = self.forward(*inputs)
@@ -267,37 +267,3 @@ class Module:
         )
         parts = "".join("\n  " + f"{k}: {v!r}".replace("\n", "\n  ") for k, v in self.children())
         return f"{type(self).__name__}({settings}{parts}{chr(10) if parts else ''})"
-
-
-class Sequential(Module):
-    """Modules one after another, named by keyword or numbered by position.
-
-    >>> from minibn.nn import Linear, ReLU
-    >>> net = Sequential(Linear(4, 3), ReLU(), head=Linear(3, 2)).initialize(seed=0)
-    >>> [name for name, _ in net.named_parameters()]
-    ['0.weight', '0.bias', 'head.weight', 'head.bias']
-    """
-
-    def __init__(self, *modules: Module, **named: Module) -> None:
-        for key, module in [*((str(i), m) for i, m in enumerate(modules)), *named.items()]:
-            if not isinstance(module, Module):
-                raise TypeError(f"Sequential: {key} is a {type(module).__name__}, not a Module.")
-            if hasattr(Module, key) or key in vars(self):
-                raise ValueError(
-                    f"Sequential: {key!r} is taken, by an attribute of Module or another part. "
-                    "Use another name."
-                )
-            setattr(self, key, module)
-
-    def forward(self, x: Any) -> Any:
-        from minibn.nn.fusion import steps  # it knows the layers, which are Modules
-
-        for step in steps([module for _, module in self.children()]):
-            x = step(x)
-        return x
-
-    def __len__(self) -> int:
-        return len(list(self.children()))
-
-    def __getitem__(self, i: int) -> Module:
-        return [module for _, module in self.children()][i]

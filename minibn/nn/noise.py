@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from minibn import ops
+from minibn.autograd.tensor import value
 from minibn.backend import backend_of
 from minibn.nn.module import Counter, Module
 from minibn.random import NoiseDraws, derive, uniforms
-from minibn.tape import value
 
 
 class Drawing(Module):

@@ -18,16 +18,17 @@ from collections.abc import Iterable
 from typing import Any
 
 from minibn import ops
-from minibn.backend import kernels
+from minibn.autograd.dispatch import find_kernel
+from minibn.autograd.tape import no_grad
+from minibn.autograd.tensor import value
 from minibn.nn.module import Buffer, Counter, Module, Parameter, ones, zeros
 from minibn.nn.noise import Noise
-from minibn.ops.lp_norm import check_order
-from minibn.ops.norm import check_batch, check_eps
-from minibn.tape import no_grad, value
+from minibn.ops.batch_normalization import check_batch, check_eps
+from minibn.ops.lp_normalization import check_order
 
 
 class RunningStatistics(Module):
-    """What evaluates with running statistics, and takes in those of each training batch.
+    """What evaluates with running statistics, and updates them with those of each training batch.
 
     statistics: the names of the buffers that hold them. momentum: the weight of the new batch, or
     None for the plain average over all batches.
@@ -44,7 +45,7 @@ class RunningStatistics(Module):
         self.eps, self.momentum = eps, momentum
         self.tracking = True  # whether training batches move the running statistics
 
-    def take_in(self, *new: Any) -> None:
+    def update_running_statistics(self, *new: Any) -> None:
         """running = (1 - weight) · running + weight · new,  weight = the momentum, or 1 / batches.
 
         new: the statistics of a batch, in the order of `statistics`.
@@ -55,17 +56,16 @@ class RunningStatistics(Module):
         weight = 1 / (seen + 1) if self.momentum is None else self.momentum
         running = [getattr(self, name) for name in self.statistics]
         pairs = [(old.data, value(one)) for old, one in zip(running, new, strict=True)]
-        arrays = [array for pair in pairs for array in pair]
-        rule: Any = self  # to the table of kernels a layer's rule is one more op
-        kernel: Any = kernels.find(rule, arrays)
-        if kernel is not None:
-            kernel.move(weight, *arrays)
-        else:
-            for old, one in pairs:
-                old *= 1 - weight
-                old += weight * one
+        kernel = find_kernel(self, [array for pair in pairs for array in pair])
+        (kernel or self).average(weight, pairs)
         for statistic in running:
-            statistic.touch()
+            statistic.bump_version()
+
+    def average(self, weight: float, pairs: list[tuple[Any, Any]]) -> None:
+        """Move each running array, in place, towards the new one by its side."""
+        for old, new in pairs:
+            old *= 1 - weight
+            old += weight * new
 
 
 class BatchNorm(RunningStatistics):
@@ -108,7 +108,7 @@ class BatchNorm(RunningStatistics):
 
     def track(self, mean: Any, var: Any, M: int) -> None:
         """Take in the moments of a batch with M values a channel, `var` being biased."""
-        self.take_in(mean, var * (M / (M - 1)))
+        self.update_running_statistics(mean, var * (M / (M - 1)))
 
 
 class LpBatchNorm(RunningStatistics):
@@ -116,8 +116,8 @@ class LpBatchNorm(RunningStatistics):
 
     p: 1, 2 or float("inf"): mean |x|, √(mean x²) or max |x| of the values before the mean is taken
     away, over the batch; images (N, H, W, C) and vectors (N, C) alike. center_first and reduce are
-    other readings of the paper's words (see `minibn.ops.lp_norm`). Running mean and norm, which the
-    paper doesn't mention, are kept as BatchNorm keeps its own, and used in evaluation; the norm
+    other readings of the paper's words (see `ops/lp_normalization.py`). Running mean and norm, which
+    the paper doesn't mention, are kept as BatchNorm keeps its own, and used in evaluation; the norm
     starts at 1. Raises ValueError for another p, ShapeError for a channel with a single value in
     training.
 
@@ -156,7 +156,7 @@ class LpBatchNorm(RunningStatistics):
             )
         settings |= {"center_first": self.center_first, "reduce": self.reduce}
         y, mean, norm = ops.lp_batch_norm(x, self.gamma, self.beta, return_moments=True, **settings)
-        self.take_in(mean, norm)
+        self.update_running_statistics(mean, norm)
         return y
 
 
@@ -190,7 +190,7 @@ class FrozenBatchNorm(Module):
                 (self.running_mean, self.running_var), ops.moments(value(x)), strict=True
             ):
                 fixed.data[...] = new
-                fixed.touch()
+                fixed.bump_version()
         return ops.batch_norm_inference(
             x, self.gamma, self.beta, self.running_mean, self.running_var, eps=self.eps
         )

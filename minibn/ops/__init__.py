@@ -4,7 +4,16 @@ The functions take Tensors and plain arrays alike: arrays in, array out; a Tenso
 `git grep "def vjp"` lists every derivative in the project.
 """
 
+import sys
+
+from minibn.autograd import tensor
 from minibn.ops.arithmetic import add, divide, multiply, negative, power, subtract
+from minibn.ops.batch_normalization import (
+    batch_norm,
+    batch_norm_composed,
+    batch_norm_inference,
+    moments,
+)
 from minibn.ops.conv import conv2d
 from minibn.ops.elementwise import (
     abs,
@@ -20,8 +29,7 @@ from minibn.ops.elementwise import (
     tanh,
     where,
 )
-from minibn.ops.epilogue import epilogue
-from minibn.ops.layer_norm import (
+from minibn.ops.layer_normalization import (
     group_norm,
     instance_norm,
     layer_norm,
@@ -30,8 +38,7 @@ from minibn.ops.layer_norm import (
 )
 from minibn.ops.linalg import matmul
 from minibn.ops.loss import mse, one_hot, softmax, softmax_cross_entropy
-from minibn.ops.lp_norm import lp_batch_norm, lp_batch_norm_inference
-from minibn.ops.norm import batch_norm, batch_norm_composed, batch_norm_inference, moments
+from minibn.ops.lp_normalization import lp_batch_norm, lp_batch_norm_inference
 from minibn.ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
 from minibn.ops.reduce import logsumexp, max, mean, norm, sum, var
 from minibn.ops.shape import (
@@ -47,7 +54,7 @@ from minibn.ops.shape import (
 
 __all__ = [
     "abs", "add", "avg_pool2d", "batch_norm", "batch_norm_composed", "batch_norm_inference",
-    "broadcast_to", "cast", "concatenate", "conv2d", "divide", "dropout", "epilogue", "exp",
+    "broadcast_to", "cast", "concatenate", "conv2d", "divide", "dropout", "exp",
     "gather", "getitem", "global_avg_pool2d", "group_norm", "instance_norm", "layer_norm", "log",
     "logsumexp", "lp_batch_norm", "lp_batch_norm_inference", "matmul", "max", "max_pool2d",
     "maximum", "mean", "moments", "mse", "multiply", "negative", "norm", "one_hot", "pad", "power",
@@ -55,3 +62,5 @@ __all__ = [
     "softmax_cross_entropy", "sqrt", "subtract", "sum", "tanh", "transpose", "var",
     "weight_standardisation", "where",
 ]  # fmt: skip
+
+tensor.ops = sys.modules[__name__]  # what Tensor's operators call

@@ -5,8 +5,9 @@ What is smooth computes on complex numbers, too (the complex-step derivative nee
 
 from __future__ import annotations
 
+from minibn.autograd.tape import Op, apply
+from minibn.autograd.tensor import value
 from minibn.ops.elementwise import cast, log
-from minibn.tape import Op, apply, value
 
 
 class Add(Op):
@@ -32,7 +33,7 @@ class Subtract(Op):
         return x - y
 
     def vjp(self, g, out, x, y):
-        return g, (-g if self.wants[1] else None)
+        return g, (-g if self.needs_input_grad[1] else None)
 
 
 class Multiply(Op):
@@ -44,7 +45,9 @@ class Multiply(Op):
         return x * y
 
     def vjp(self, g, out, x, y):
-        return (g * y if self.wants[0] else None), (g * x if self.wants[1] else None)
+        return (g * y if self.needs_input_grad[0] else None), (
+            g * x if self.needs_input_grad[1] else None
+        )
 
 
 class Divide(Op):
@@ -57,7 +60,7 @@ class Divide(Op):
 
     def vjp(self, g, out, x, y):
         g_x = g / y
-        return g_x, (-g_x * (x / y) if self.wants[1] else None)
+        return g_x, (-g_x * (x / y) if self.needs_input_grad[1] else None)
 
 
 class Negative(Op):
@@ -81,8 +84,8 @@ class Power(Op):
         return x**p
 
     def vjp(self, g, out, x, p):
-        g_x = g * (p * power(x, p - 1 + (p == 0))) if self.wants[0] else None
-        return g_x, (g * (power(x, p) * log(x)) if self.wants[1] else None)
+        g_x = g * (p * power(x, p - 1 + (p == 0))) if self.needs_input_grad[0] else None
+        return g_x, (g * (power(x, p) * log(x)) if self.needs_input_grad[1] else None)
 
 
 def add(x, y):

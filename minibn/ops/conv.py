@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from minibn.autograd.tape import Op, apply
 from minibn.backend import array_module
 from minibn.errors import ShapeError
 from minibn.ops.shape import Pad
-from minibn.tape import Op, apply
 
 Pair = tuple[int, int]
 
@@ -69,8 +69,8 @@ class Conv2d(_Conv):
 
     def vjp(self, g, out, x, w):
         return (
-            apply(Conv2dInputGrad(*self.settings), g, w) if self.wants[0] else None,
-            apply(Conv2dWeightGrad(*self.settings), x, g) if self.wants[1] else None,
+            apply(Conv2dInputGrad(*self.settings), g, w) if self.needs_input_grad[0] else None,
+            apply(Conv2dWeightGrad(*self.settings), x, g) if self.needs_input_grad[1] else None,
         )
 
 
@@ -95,8 +95,8 @@ class Conv2dInputGrad(_Conv):
 
     def vjp(self, g, out, c, w):
         return (
-            apply(Conv2d(*self.settings), g, w) if self.wants[0] else None,
-            apply(Conv2dWeightGrad(*self.settings), g, c) if self.wants[1] else None,
+            apply(Conv2d(*self.settings), g, w) if self.needs_input_grad[0] else None,
+            apply(Conv2dWeightGrad(*self.settings), g, c) if self.needs_input_grad[1] else None,
         )
 
 
@@ -112,8 +112,8 @@ class Conv2dWeightGrad(_Conv):
 
     def vjp(self, g, out, x, c):
         return (
-            apply(Conv2dInputGrad(*self.settings), c, g) if self.wants[0] else None,
-            apply(Conv2d(*self.settings), x, g) if self.wants[1] else None,
+            apply(Conv2dInputGrad(*self.settings), c, g) if self.needs_input_grad[0] else None,
+            apply(Conv2d(*self.settings), x, g) if self.needs_input_grad[1] else None,
         )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from minibn.autograd.tape import Op, apply
+from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError
-from minibn.tape import Op, apply, value
 
 
 def real(x: Any) -> Any:

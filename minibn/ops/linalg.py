@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from minibn.autograd.tape import Op, apply
 from minibn.errors import ShapeError
 from minibn.ops.shape import reshape
-from minibn.tape import Op, apply
 
 
 def swap(x):
@@ -23,8 +23,8 @@ class MatMul(Op):
         return x @ y
 
     def vjp(self, g, out, x, y):
-        gx = g @ swap(y) if self.wants[0] else None
-        if not self.wants[1]:
+        gx = g @ swap(y) if self.needs_input_grad[0] else None
+        if not self.needs_input_grad[1]:
             return gx, None
         if y.ndim == 2:  # one product over all leading axes, not a stack that is summed
             rows = math.prod(x.shape[:-1])

@@ -6,13 +6,14 @@ import functools
 import operator
 from typing import Any
 
+from minibn.autograd.tape import Op, apply
+from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError
 from minibn.ops.conv import pair
 from minibn.ops.elementwise import real
 from minibn.ops.reduce import mean
 from minibn.ops.shape import Pad, scatter
-from minibn.tape import Op, apply, value
 
 
 def _corners(x, size, stride) -> list:

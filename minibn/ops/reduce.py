@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from minibn.autograd.tape import Op, apply
+from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.ops.elementwise import abs, exp, real
 from minibn.ops.shape import broadcast_to, reshape
-from minibn.tape import Op, apply, value
 
 
 def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:

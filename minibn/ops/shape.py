@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from minibn.autograd.tape import Op, apply, unbroadcast
+from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError
-from minibn.tape import Op, apply, unbroadcast, value
 
 
 class Reshape(Op):

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from minibn.autograd.backward import grad
+from minibn.autograd.tape import recording
+from minibn.autograd.tensor import Tensor, value
 from minibn.backend import backend_of, to_numpy
-from minibn.backward import grad
 from minibn.nn.module import Module, Parameter, State
-from minibn.tape import recording, value
-from minibn.tensor import Tensor
 from minibn.testing.check import check_vjp
 from minibn.testing.report import GradReport, untold
 

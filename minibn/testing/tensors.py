@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from minibn.autograd.backward import grad
+from minibn.autograd.tape import no_grad, recording
+from minibn.autograd.tensor import Tensor, value
 from minibn.backend import Backend, get_backend, to_numpy
-from minibn.backward import grad
-from minibn.tape import no_grad, recording, value
-from minibn.tensor import Tensor
 from minibn.testing.check import check_vjp, name_of
 from minibn.testing.diagnosis.reproducer import script_for_tensors
 from minibn.testing.judging.oracles import Abstains, noise_of, scale_of, taylor_order

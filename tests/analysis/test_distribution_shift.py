@@ -10,7 +10,7 @@ from untouched import images, lived, noisy_net, raises_on, untouched
 
 from minibn import Tensor, kernels, nn, no_grad, to_numpy, use
 from minibn.analysis import distribution_shift, snapshot
-from minibn.analysis.covariate_shift import SAMPLES
+from minibn.analysis.internal_covariate_shift import SAMPLES
 
 PLACES = ["relu1", "relu2", "linear"]
 KEYS = ("mean_drift", "var_drift", "wasserstein", "std")

@@ -11,7 +11,7 @@ from untouched import images, lived, noisy_net
 
 from minibn import grad, kernels, nn, ops, optim, to_numpy
 from minibn.analysis import Probe, probe
-from minibn.analysis.probe import DIRECTIONS
+from minibn.analysis.gradient_probe import DIRECTIONS
 from reference_models.vgg import vgg
 
 MODES = ("reference", "fast", "lean", "always")

@@ -9,7 +9,7 @@ from untouched import images, lived, noisy_net, raises_on, untouched
 
 from minibn import Tensor, detect_anomaly, kernels, nn, no_grad, ops, optim, use
 from minibn.analysis import Probe, probe
-from minibn.analysis.probe import DIRECTIONS
+from minibn.analysis.gradient_probe import DIRECTIONS
 from minibn.errors import AnomalyError, ShapeError
 
 

@@ -27,11 +27,11 @@ from minibn.analysis.theorems import (
     worst_inputs,
 )
 from minibn.analysis.units import Sides, Units, dot, units_at, weight_gradients
+from minibn.autograd.backward import grad
+from minibn.autograd.tensor import Tensor
 from minibn.backend import Backend, get_backend, to_numpy
-from minibn.backward import grad
 from minibn.errors import ShapeError
 from minibn.random import generator
-from minibn.tensor import Tensor
 
 EXACT = 1e-10
 HEADS = ("tanh", "product", "convex")

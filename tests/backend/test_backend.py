@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minibn.backend as backend_module
+from minibn.autograd.tensor import Tensor
 from minibn.backend import (
     array_module,
     available,
@@ -22,10 +23,9 @@ from minibn.backend import (
     to_numpy,
     use,
 )
-from minibn.backend.families import FAMILIES
+from minibn.backend.array_types import LIBRARIES
 from minibn.backend.strict import xp as strict_xp
 from minibn.errors import BackendMismatch, BackendUnavailable, ShapeError
-from minibn.tensor import Tensor
 
 HERE = ["numpy", "strict"]
 
@@ -67,7 +67,7 @@ def fake_cupy(monkeypatch):
     """Put a fake CuPy in place of the real one; what the backend remembers is restored."""
     monkeypatch.setattr(cupy_backend, "_IS_READY", [])
     monkeypatch.setattr(backend_module, "_INSTANCES", {})
-    known = dict(FAMILIES)
+    known = dict(LIBRARIES)
 
     def install(**settings):
         fake = FakeCupy(**settings)
@@ -75,8 +75,8 @@ def fake_cupy(monkeypatch):
         return fake
 
     yield install
-    FAMILIES.clear()
-    FAMILIES.update(known)
+    LIBRARIES.clear()
+    LIBRARIES.update(known)
 
 
 def test_importing_the_backend_imports_neither_cupy_nor_the_strict_double():

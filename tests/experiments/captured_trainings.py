@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.captured import WARM_UP
 from experiments.running.on_device import StepOnDevice
 from minibn import nn, optim, to_numpy
 from minibn.data import Batches, pad_crop_flip
+from minibn.fast.cuda.captured_step import WARM_UP
 
 LAYERS = {
     "conv1": lambda: nn.Conv2d(3, 4, 3, padding=1, bias=False),

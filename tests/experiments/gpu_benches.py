@@ -12,8 +12,8 @@ from experiments.benchmarking.device import Device
 from experiments.benchmarking.gpu import GpuBench
 from experiments.vgg.settings import VARIANTS
 from minibn import nn, use
-from minibn.backend.cuda.emulator import compiler, emulated
 from minibn.errors import BackendUnavailable
+from minibn.fast.cuda.emulator import compiler, emulated
 
 SMALL = Case("vgg11", "batchnorm", 4, 0.0625, "tf32", 0.9, 5e-4)
 

@@ -13,8 +13,8 @@ from experiments.benchmarking.comparison import compared
 from experiments.benchmarking.device import NotHere
 from experiments.benchmarking.gpu import OurStep, race
 from minibn import use
-from minibn.backend.cuda.graph import CaptureError
-from minibn.backend.cuda.program import around_launches
+from minibn.errors import CaptureError
+from minibn.fast.cuda.program import around_launches
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_lean_step_keeps_nothing(strict, monkeypatch) -> None:
 
 
 def gpu_mode() -> str:
-    from minibn.backend.kernels import mode
+    from minibn.autograd.dispatch import mode
 
     return mode()
 

@@ -13,7 +13,7 @@ from experiments.running.command_line import UsageError
 from experiments.running.on_device import graphs, on_device
 from experiments.running.step import CLASSIFY, Task, one_step
 from minibn import kernels, nn, to_numpy
-from minibn.backend.cuda.graph import Graph
+from minibn.fast.cuda.graph import Graph
 
 
 @pytest.mark.parametrize("settings", [{}, {"momentum": 0.0}, {"nesterov": True}])

@@ -9,8 +9,8 @@ from support.cuda import on_cuda
 
 from experiments.running.step import CLASSIFY
 from minibn import detect_anomaly, kernels, nn, precision, profile
-from minibn.backend.cuda.cudnn import is_preferred, preferred
-from minibn.backend.cuda.graph import Graph
+from minibn.fast.cuda.cudnn import is_preferred, preferred
+from minibn.fast.cuda.graph import Graph
 
 
 def load_states(training):

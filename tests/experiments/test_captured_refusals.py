@@ -8,8 +8,8 @@ import pytest
 from captured_trainings import BEFORE, Training, network, optimizer_of
 from support.cuda import on_cuda
 
-from experiments.running.captured import RESTLESS
 from minibn import nn, optim, to_numpy
+from minibn.fast.cuda.captured_step import RESTLESS
 
 
 def refusals(capsys):

@@ -25,9 +25,9 @@ from experiments.running.command_line import UsageError
 from experiments.vgg.settings import Settings
 from minibn import use
 from minibn.backend import available
-from minibn.backend.cuda import program
-from minibn.backend.cuda.emulator import emulated
-from minibn.backend.precision import MANTISSA
+from minibn.fast.cuda import program
+from minibn.fast.cuda.emulator import emulated
+from minibn.fast.precision import MANTISSA
 from minibn.ops.conv import Conv2d
 
 REHEARSAL = ["--backend", "strict", "--quick"]
@@ -98,7 +98,7 @@ def test_every_plan_of_every_product_is_timed_and_the_best_is_told(monkeypatch, 
 
     def timed(device, call, way, repeats=10):
         out = way.forward(*call.inputs)
-        way.wants = (True, True)
+        way.needs_input_grad = (True, True)
         way.vjp(out, out, *call.inputs)
         return {"forward": rng.uniform(1, 9), "vjp": 1.0}
 

@@ -22,7 +22,7 @@ from experiments.running.study import Run
 from experiments.vgg import runs as vgg_runs
 from experiments.views import learning_rates as learning_rates_figures
 from minibn import optim
-from minibn.tape import value
+from minibn.autograd.tensor import value
 from reference_models.vgg import vgg
 
 TINY = [

@@ -15,8 +15,8 @@ from experiments.running import training
 from experiments.running.alike import require_alike
 from experiments.running.study import Study
 from experiments.views.vgg_tables import make_table
-from minibn.backend.precision import current
 from minibn.errors import DataError
+from minibn.fast.precision import current
 
 
 @pytest.fixture

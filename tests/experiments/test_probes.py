@@ -20,8 +20,8 @@ from experiments.running.study import Run
 from experiments.vgg.runs import load_data, network, sgd
 from minibn import grad, nn, ops, optim, to_numpy
 from minibn.analysis import distribution_shift, layers_of, probe, snapshot
-from minibn.backend.cpu import threads
 from minibn.data import Batches, Dataset, pad_crop_flip
+from minibn.fast.cpu import threads
 
 SETTINGS = settings(*SMALL)
 LAYERS = 9  # of VGG-11: eight convolutions and the classifier

@@ -18,9 +18,9 @@ from experiments.running.step import Step
 from experiments.running.study import Run, Study
 from experiments.running.training import train
 from minibn import nn, optim
-from minibn.backend.cuda.graph import Graph
+from minibn.autograd.tensor import value
 from minibn.data import Batches, pad_crop_flip
-from minibn.tape import value
+from minibn.fast.cuda.graph import Graph
 
 STEPS = 12
 

@@ -33,12 +33,12 @@ from experiments.running.training import Progress, clock, one_step, train
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg.runs import load_data, network, sgd
 from experiments.vgg.settings import FOUR, plans
+from minibn.autograd.dispatch import mode
 from minibn.backend import get_backend, use
-from minibn.backend.cpu import threads
-from minibn.backend.cuda.cudnn import preferred
-from minibn.backend.kernels import mode
 from minibn.backend.strict import count_transfers
 from minibn.data import Batches
+from minibn.fast.cpu import threads
+from minibn.fast.cuda.cudnn import preferred
 
 ALL = [*SMALL, "--variants", *FOUR, "--momentum", "0"]
 

@@ -9,9 +9,9 @@ from support.backends import chosen
 
 from minibn import use
 from minibn.backend import cupy_backend
-from minibn.backend.cuda.products import TILES, Chip, plans
 from minibn.backend.cupy_backend import CupyBackend
 from minibn.errors import BackendUnavailable
+from minibn.fast.cuda.products import TILES, Chip, chip_of, plans
 
 GB = 10**9
 
@@ -100,10 +100,10 @@ def test_every_product_finds_a_tile_that_the_gpus_shared_memory_holds(
         cudaDevAttrMaxSharedMemoryPerBlockOptin=97,
         deviceGetAttribute=lambda what, device: {16: multiprocessors, 97: kilobytes << 10}[what],
     )
-    assert backend.tensor_cores is ours
-    assert backend.chip == Chip(multiprocessors, kilobytes << 10)
+    chip = chip_of.__wrapped__(backend)
+    assert chip == Chip(multiprocessors, kilobytes << 10, ours)
     for precision in TILES if ours else ():
-        for plan in plans(4096, 512, 4608, precision, backend.chip):
+        for plan in plans(4096, 512, 4608, precision, chip):
             assert max(map(plan.tile.shared, range(3))) <= kilobytes << 10
 
 

@@ -19,7 +19,7 @@ NEVER = {
 # the first op.
 NOT_AT_FIRST = {
     "argparse", "concurrent.futures", "hashlib", "importlib.metadata", "logging",
-    "minibn.backend.cpu", "minibn.backend.cupy_backend", "minibn.backend.strict",
+    "minibn.fast.cpu", "minibn.fast.cuda", "minibn.fast.selection", "minibn.backend.strict",
     "minibn.checkpoint", "minibn.data", "minibn.nn", "minibn.random", "numpy.random", "subprocess",
     "tempfile", "zipfile",
 }  # fmt: skip

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from minibn import nn, no_grad, ops, optim
-from minibn.backend.cpu.threads import one_blas_thread
 from minibn.data import Batches, normalize
 from minibn.data.shapes import shapes
+from minibn.fast.cpu.threads import one_blas_thread
 from reference_models import vgg
 
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibn import Tensor, grad, ops
+from minibn.autograd.tape import unbroadcast
 from minibn.errors import ShapeError
-from minibn.tape import unbroadcast
 from minibn.testing.registry import full_shapes
 
 seeds = st.integers(0, 2**32 - 1)

@@ -14,7 +14,7 @@ import numpy as np
 from parity.onnx_runner import NODES, LeftOut, known, node, only, onnx, text
 
 from minibn import ops
-from minibn.tape import value
+from minibn.autograd.tensor import value
 
 # -- elementwise
 

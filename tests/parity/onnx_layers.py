@@ -13,8 +13,9 @@ import numpy as np
 from parity.onnx_runner import LeftOut, node, only, text
 
 from minibn import ops
+from minibn.autograd.tape import apply
+from minibn.autograd.tensor import value
 from minibn.ops.conv import Conv2dInputGrad
-from minibn.tape import apply, value
 
 
 def images(x):

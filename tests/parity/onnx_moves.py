@@ -11,7 +11,7 @@ import numpy as np
 from parity.onnx_runner import PLUMBING, node, only, onnx, text
 
 from minibn import ops
-from minibn.tape import value
+from minibn.autograd.tensor import value
 
 
 def take(x, index, axis: int):

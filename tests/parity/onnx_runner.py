@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from minibn import Tensor
+from minibn.autograd.tensor import value
 from minibn.backend import to_numpy
-from minibn.tape import value
 
 onnx = pytest.importorskip("onnx", reason="ONNX is not installed: pip install onnx")
 

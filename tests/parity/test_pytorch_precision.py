@@ -7,7 +7,7 @@ from support.rounding import floats
 
 import minibn
 from minibn import ops
-from minibn.backend.rounding import rounded
+from minibn.fast.rounding import rounded
 
 UNIT = 2.0**-24  # of float32: the largest relative error of one operation
 

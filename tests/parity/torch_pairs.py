@@ -28,7 +28,7 @@ from parity.torch_norms import NORM_PAIRS
 
 from minibn import ops
 from minibn.testing.registry import CASES
-from minibn.testing.registry.epilogues import epilogue, epilogue_points
+from minibn.testing.registry.fused_blocks import call_fused_block, fused_block_points
 
 F, vector_norm = torch.nn.functional, torch.linalg.vector_norm
 
@@ -204,7 +204,7 @@ def classifications(draw):
     )
 
 
-def epilogues():
+def fused_blocks():
     """The registry's points: convolution, norm or bias, noise, ReLU, pooling, or some of them."""
 
     def pair(point):
@@ -224,9 +224,9 @@ def epilogues():
             y = torch.relu(y) if relu else y
             return channels_first(lambda y: F.max_pool2d(y, pool))(y) if pool else y
 
-        return Pair(point.bind(epilogue), theirs, point.inputs, point.seed)
+        return Pair(point.bind(call_fused_block), theirs, point.inputs, point.seed)
 
-    return epilogue_points().map(pair)
+    return fused_block_points().map(pair)
 
 
 PAIRS: dict[str, st.SearchStrategy[Pair]] = {
@@ -242,7 +242,7 @@ PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     "conv2d": convolutions(),
     "divide": same("divide", torch.divide),
     "dropout": dropouts(),
-    "epilogue": epilogues(),
+    "fused_block": fused_blocks(),
     "exp": same("exp", torch.exp),
     "gather": moves(gathered),
     "getitem": moves(indexed),

@@ -10,9 +10,9 @@ import pytest
 from support.backends import chosen
 
 from minibn.backend import Backend
-from minibn.backend.cuda.emulator import compiler, emulated
-from minibn.backend.cuda.table import KERNELS
 from minibn.errors import BackendUnavailable
+from minibn.fast.cuda.emulator import compiler, emulated
+from minibn.fast.cuda.kernel_list import KERNELS
 from minibn.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.reduce import Sum
 from minibn.testing.laws.kernels import ROWS

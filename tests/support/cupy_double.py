@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import minibn.backend as backends
-from minibn.backend import Backend, cupy_backend, families, strict, use
-from minibn.backend.cuda import emulator
-from minibn.backend.cuda.recording import Recording
+from minibn.backend import Backend, array_types, cupy_backend, strict, use
 from minibn.backend.strict_array import StrictArray
 from minibn.errors import BackendUnavailable
+from minibn.fast.cuda import emulator
+from minibn.fast.cuda.recording import Recording
 
 SCALARS = {np.dtype(c).type for c in "?bhilqBHILQefdFD"}
 
@@ -76,6 +76,9 @@ class Stream:
 
     def __exit__(self, *error: Any) -> None:
         Stream._current = self._before
+
+    def is_capturing(self) -> bool:
+        return strict.is_recording()
 
     def begin_capture(self, mode: Any = None) -> None:
         assert Stream._current is self, "what is captured must be asked of this stream"
@@ -170,7 +173,7 @@ def cupy_module() -> Any:
 @contextmanager
 def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """`use("cupy")` with the stand-in, for a test."""
-    from minibn.backend.cuda import program, scalars
+    from minibn.fast.cuda import program, scalars
 
     try:
         emulator.compiler()
@@ -179,7 +182,7 @@ def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     pointer = property(lambda x: SimpleNamespace(ptr=x._host.ctypes.data))
     monkeypatch.setattr(StrictArray, "data", pointer, raising=False)
     monkeypatch.setitem(sys.modules, "cupy", cupy_module())
-    monkeypatch.setitem(families.FAMILIES, StrictArray, "cupy")
+    monkeypatch.setitem(array_types.LIBRARIES, StrictArray, "cupy")
     monkeypatch.setattr(cupy_backend, "_IS_READY", [True])
     monkeypatch.setattr(backends, "_INSTANCES", {"cupy": cupy_backend.CupyBackend()})
     monkeypatch.setattr(scalars, "_CONSTANT", {})

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import minibn
 from minibn import Tensor, grad
-from minibn.backend.cpu import memory, rows, threads
+from minibn.fast.cpu import memory, rows, threads
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}
 
@@ -48,7 +48,7 @@ def run(f, inputs, g, mode="always", kernel=None, wanted=None):
 
 def ran(node, kernel):
     """Whether the kernel stands behind this node, or one before it (a reshape follows some)."""
-    while isinstance(node, minibn.tape.Node):
+    while isinstance(node, minibn.autograd.tape.Node):
         if isinstance(node.kernel, kernel):
             return True
         node = node.parents[0]

@@ -3,8 +3,8 @@
 import numpy as np
 
 from minibn.backend import to_numpy
-from minibn.backend.precision import precision
-from minibn.backend.rounding import rounded
+from minibn.fast.precision import precision
+from minibn.fast.rounding import rounded
 
 PRECISIONS = ["fp32", "tf32", "bf16"]
 

@@ -1,8 +1,8 @@
-"""Numbers to round, and what they become, by other means than `minibn.backend.rounding`."""
+"""Numbers to round, and what they become, by other means than `minibn.fast.rounding`."""
 
 import numpy as np
 
-from minibn.backend.precision import MANTISSA
+from minibn.fast.precision import MANTISSA
 
 LOW = ("tf32", "bf16")
 

@@ -3,7 +3,7 @@
 import math
 
 from minibn import apply, nn, ops
-from minibn.ops.lp_norm import LpBatchNorm
+from minibn.ops.lp_normalization import LpBatchNorm
 
 
 def over_the_batch_too(x, gamma, beta, **settings):
@@ -65,8 +65,8 @@ def one_for_infinity(*inputs, p, **settings):
 
 
 class Doubled(nn.LpBatchNorm):
-    def take_in(self, mean, norm):
-        super().take_in(mean, norm * 2)
+    def update_running_statistics(self, mean, norm):
+        super().update_running_statistics(mean, norm * 2)
 
 
 WRONG_NORMS = {

@@ -8,8 +8,8 @@ from hypothesis import Phase, example, settings, target
 from hypothesis import strategies as st
 
 from minibn import Tensor, ops
+from minibn.autograd.tensor import value
 from minibn.backend import backend_of
-from minibn.tape import value
 from minibn.testing import GradientError, GradReport, Problem
 from minibn.testing import decorator as decorating
 from minibn.testing.decorator import gradient_test

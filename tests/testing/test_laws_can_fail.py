@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from support.wrong_norms import WRONG_NORMS
 
-from minibn import Op, Tensor, apply, backward, nn, ops, optim, tape
+from minibn import Op, Tensor, apply, nn, ops, optim
+from minibn.autograd import backward, tape
+from minibn.autograd.dispatch import kernels
 from minibn.backend import get_backend
-from minibn.backend.cpu.epilogue import FusedEpilogue
-from minibn.backend.kernels import kernels
+from minibn.fast.cpu.fused_block import FusedBlockKernel
 from minibn.ops.arithmetic import Add, Subtract
+from minibn.ops.batch_normalization import BatchNorm
 from minibn.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.elementwise import Abs, Exp
 from minibn.ops.loss import SoftmaxCrossEntropy
-from minibn.ops.norm import BatchNorm
 from minibn.ops.pool import AvgPool2dAdjoint
 from minibn.ops.reduce import Sum
 from minibn.ops.shape import unbroadcast
@@ -279,9 +280,10 @@ def scaled(f, by=1.01):
 @contextmanager
 def forgetful(on):
     """`recording` that doesn't restore after an exception."""
-    before, tape._recording.on = tape._recording.on, on
+    before = tape._recording.get()
+    tape._recording.set(on)
     yield
-    tape._recording.on = before
+    tape._recording.set(before)
 
 
 def recursive_ancestors(node):
@@ -317,7 +319,7 @@ def sum_for_mean(self, g, out, x):
 
 
 def only_recorded(layer, x):
-    return ops.relu(x) * (2.0 if tape._recording.on else 1.0)
+    return ops.relu(x) * (2.0 if tape._recording.get() else 1.0)
 
 
 def counts_in_evaluation(layer, x):
@@ -366,7 +368,7 @@ PATCHED = {
     "no_layer_writes_in_evaluation": ("nn.Linear", nn.Linear, "forward", counts_in_evaluation),
     "the_state_is_all_there_is": ("nn.Conv2d", nn.Conv2d, "load_state_dict", lambda self, s: None),
     "kernels_agree_with_definitions": (
-        "epilogue", FusedEpilogue, "forward", scaled(FusedEpilogue.forward, 1.0001),
+        "fused_block", FusedBlockKernel, "forward", scaled(FusedBlockKernel.forward, 1.0001),
     ),
     "no_grad_is_not_evaluation": ("nn.ReLU", nn.ReLU, "forward", only_recorded),
 }  # fmt: skip
@@ -380,7 +382,7 @@ def test_a_fault_planted_in_minibn_breaks_the_law(name, monkeypatch):
         with kernels("reference"), pytest.raises(AssertionError, match="law broken"):
             LAWS[name].run(case, shrink=False)  # no kernel in the place of what is broken
     finally:
-        tape._recording.on = True
+        tape._recording.set(True)
 
 
 def test_each_law_has_something_that_breaks_it():

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from support.backends import on_backends
 
-from minibn import Tensor, backward, grad, ops, optim, tape, tensor
+from minibn import Tensor, grad, ops, optim
+from minibn.autograd import backward, tape, tensor
 from minibn.errors import GraphError
 from minibn.nn import module, noise, norm
 from minibn.testing.commands.profiles import share
@@ -93,13 +94,13 @@ def found(machine: type) -> str:
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    before = tape._recording.on
+    before = tape._recording.get()
     try:
         run_state_machine_as_test(machine, settings=quick)
     except Exception as error:  # what a bug ends in is its own affair
         return f"{type(error).__name__}: {error}"
     finally:
-        tape._recording.on = before
+        tape._recording.set(before)
     return "nothing"
 
 
@@ -130,13 +131,13 @@ def no_unbroadcast(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_version_check(patch: pytest.MonkeyPatch) -> None:
-    recall = tape.Node.recall
+    saved_tensors = tape.Node.saved_tensors
 
     def trusting(self: tape.Node, recorded: bool) -> Any:
         self.seen = [seen and (seen[0], seen[0].count) for seen in self.seen]
-        return recall(self, recorded)
+        return saved_tensors(self, recorded)
 
-    patch.setattr(tape.Node, "recall", trusting)
+    patch.setattr(tape.Node, "saved_tensors", trusting)
 
 
 def views_have_versions_of_their_own(patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,11 @@ def arguments_told_apart_by_identity(patch: pytest.MonkeyPatch) -> None:
 
     def by_identity(self: Any, g: Any, out: Any, x: Any, y: Any) -> Any:
         first, second = vjp(self, g, out, x, y)
-        return (second, second) if all(self.wants) and x.shape == y.shape else (first, second)
+        return (
+            (second, second)
+            if all(self.needs_input_grad) and x.shape == y.shape
+            else (first, second)
+        )
 
     patch.setattr(ops.arithmetic.Subtract, "vjp", by_identity)
 
@@ -162,9 +167,10 @@ def arguments_told_apart_by_identity(patch: pytest.MonkeyPatch) -> None:
 def no_grad_forgets_after_an_exception(patch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def careless(on: bool) -> Any:
-        before, tape._recording.on = tape._recording.on, on
+        before = tape._recording.get()
+        tape._recording.set(on)
         yield
-        tape._recording.on = before
+        tape._recording.set(before)
 
     patch.setattr(tape, "recording", careless)
 
@@ -205,7 +211,7 @@ def a_vjp_that_takes_its_cotangent_for_a_constant(patch: pytest.MonkeyPatch) -> 
 
 
 def assign_does_not_tell(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(tensor.Tensor, "touch", lambda self: None)
+    patch.setattr(tensor.Tensor, "bump_version", lambda self: None)
 
 
 # Each bug with a part of what the machine should say of it.
@@ -320,7 +326,7 @@ def eval_turns_recording_off(patch: pytest.MonkeyPatch) -> None:
     train = module.Module.train
 
     def both(self: Any, mode: bool = True) -> Any:
-        tape._recording.on = mode
+        tape._recording.set(mode)
         return train(self, mode)
 
     patch.setattr(module.Module, "train", both)

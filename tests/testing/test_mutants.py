@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minibn import Tensor, grad, ops
-from minibn.backend.kernels import kernels
+from minibn.autograd.dispatch import kernels
 from minibn.ops.elementwise import Exp
 from minibn.testing.mutants import FAMILIES, MUTANTS, kill
 from minibn.testing.mutants.hunt import finding, fresh, our_suite, over_problems, problems, ties

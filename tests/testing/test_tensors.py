@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from minibn import Op, Tensor, apply, no_grad, ops
+from minibn.autograd.tensor import value
 from minibn.backend import get_backend
-from minibn.tape import value
 from minibn.testing import (
     GradientError,
     Problem,

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from minibn import ops
+from minibn.autograd.backward import grad
+from minibn.autograd.tensor import Tensor
 from minibn.backend import use
-from minibn.backward import grad
 from minibn.errors import ShapeError
+from minibn.fast.fused_ops import fused_block
 from minibn.nn.norm import BatchNorm
-from minibn.tensor import Tensor
 from minibn.testing.commands.tally import aligned
 
 INF = float("inf")
@@ -56,7 +57,7 @@ def of_constant_image(x: Tensor) -> Tensor:
 
 
 def relu_and_pool(x: Tensor) -> Tensor:
-    return ops.epilogue(x.reshape(1, 2, 2, 1), relu=True, pool=2)
+    return fused_block(x.reshape(1, 2, 2, 1), relu=True, pool=2)
 
 
 def kept_by_dropout(x: Tensor) -> Tensor:
@@ -86,13 +87,13 @@ SUBGRADIENTS = (
         "the same: the first",
     ),
     Convention(
-        "epilogue, relu and pool, of 1, 1, 1, 1",
+        "fused_block, relu and pool, of 1, 1, 1, 1",
         lambda: slopes(relu_and_pool, [1, 1, 1, 1]),
         [1, 0, 0, 0],
         "the same: the first",
     ),
     Convention(
-        "epilogue, relu and pool, of 0, 0, 0, 0",
+        "fused_block, relu and pool, of 0, 0, 0, 0",
         lambda: slopes(relu_and_pool, [0, 0, 0, 0]),
         [0, 0, 0, 0],
         "the same",

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from minibn import Tensor, grad
+from minibn.autograd.tape import Node
 from minibn.backend import Backend
-from minibn.tape import Node
 from minibn.testing.laws.law import law
 from minibn.testing.laws.tools import agree, each, identical, leaves_of, pull, value
 from minibn.testing.problem import Problem

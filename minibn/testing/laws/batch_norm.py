@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 
 from minibn import Tensor, grad, ops
 from minibn.backend import Backend, to_numpy
+from minibn.fast.fused_ops import fused_block
 from minibn.testing.laws import loops
 from minibn.testing.laws.law import law
 from minibn.testing.laws.tools import agree, each, leaves_of, pull, value
 from minibn.testing.strategies import Point, conv2d_problems, norm_problems
 
-TRAINING = ("batch_norm", "batch_norm_composed", "epilogue")  # the last with its norm alone
+TRAINING = ("batch_norm", "batch_norm_composed", "fused_block")  # the last with its norm alone
 
 
 def named(name: str) -> Any:
-    return getattr(ops, name)
+    return fused_block if name == "fused_block" else getattr(ops, name)
 
 
 def cotangent(point: Point) -> np.ndarray:

@@ -188,7 +188,7 @@ def ladders_are_walked_once(n: int, backend: Backend) -> None:
 
 SEVERAL_INPUTS = (
     "add", "batch_norm", "batch_norm_composed", "batch_norm_inference", "concatenate", "conv2d",
-    "divide", "epilogue", "matmul", "maximum", "mse", "multiply", "power, of two variables",
+    "divide", "fused_block", "matmul", "maximum", "mse", "multiply", "power, of two variables",
     "subtract", "where",
 )  # fmt: skip
 

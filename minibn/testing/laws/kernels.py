@@ -13,15 +13,16 @@ import numpy as np
 from hypothesis import strategies as st
 
 from minibn import grad, ops
-from minibn.backend import Backend, get_backend, to_numpy
-from minibn.backend.kernels import kernels
+from minibn.autograd.dispatch import kernels
+from minibn.backend import Backend, to_numpy
+from minibn.fast.cpu.kernel_list import KERNELS
+from minibn.fast.fused_ops import FusedBlock, FusedConvBlock
+from minibn.ops.batch_normalization import BatchNorm
 from minibn.ops.conv import Conv2d
-from minibn.ops.epilogue import ConvEpilogue, Epilogue
-from minibn.ops.layer_norm import LayerNorm, RmsNorm
+from minibn.ops.layer_normalization import LayerNorm, RmsNorm
 from minibn.ops.linalg import MatMul
 from minibn.ops.loss import SoftmaxCrossEntropy
-from minibn.ops.lp_norm import LpBatchNorm
-from minibn.ops.norm import BatchNorm
+from minibn.ops.lp_normalization import LpBatchNorm
 from minibn.ops.pool import MaxPool2d
 from minibn.testing.laws.law import law, points_of
 from minibn.testing.laws.tools import leaves_of
@@ -32,8 +33,8 @@ from minibn.testing.strategies import conv2d_problems, pool_problems
 ROWS: dict[type, tuple[str, ...]] = {
     BatchNorm: ("batch_norm", "nn.BatchNorm", "nn.NoisyBatchNorm", "nn.Sequential"),
     Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential", "nn.WSConv2d"),
-    ConvEpilogue: ("epilogue",),
-    Epilogue: ("epilogue",),
+    FusedConvBlock: ("fused_block",),
+    FusedBlock: ("fused_block",),
     LayerNorm: (
         "group_norm", "instance_norm", "layer_norm", "nn.GroupNorm", "nn.InstanceNorm",
         "nn.LayerNorm",
@@ -46,9 +47,7 @@ ROWS: dict[type, tuple[str, ...]] = {
     RmsNorm: ("rms_norm", "nn.RMSNorm"),
     SoftmaxCrossEntropy: ("softmax_cross_entropy",),
 }  # fmt: skip
-FAST = tuple(
-    sorted({row for op in get_backend("numpy").kernels for row in ROWS.get(op, ())})
-)  # those in which one has
+FAST = tuple(sorted({row for op in KERNELS for row in ROWS.get(op, ())}))  # those in which one has
 ALLOWED = {np.float64: 1e-12, np.float32: 2e-5}
 STEP = 1e-6
 

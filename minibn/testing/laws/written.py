@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from minibn.tape import Op, apply
+from minibn.autograd.tape import Op, apply
 
 
 class Written(Op):

@@ -13,10 +13,10 @@ import hypothesis.strategies as st
 import numpy as np
 
 from minibn import ops
+from minibn.autograd.backward import grad
+from minibn.autograd.tensor import Tensor
 from minibn.backend import to_numpy
-from minibn.backward import grad
 from minibn.errors import GraphError
-from minibn.tensor import Tensor
 from minibn.testing.machines import twin
 from minibn.testing.machines.machine import Machine
 from minibn.testing.machines.twin import Twin

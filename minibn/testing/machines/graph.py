@@ -17,12 +17,12 @@ import numpy as np
 from hypothesis.stateful import invariant, precondition, rule
 
 from minibn import ops
+from minibn.autograd.backward import grad
+from minibn.autograd.tape import Op, apply, recording
+from minibn.autograd.tensor import Tensor
 from minibn.backend import to_numpy
-from minibn.backward import grad
 from minibn.errors import GraphError, ShapeError
 from minibn.optim import SGD
-from minibn.tape import Op, apply, recording
-from minibn.tensor import Tensor
 from minibn.testing.machines import twin
 from minibn.testing.machines.book import Pair, agree, anything, within
 from minibn.testing.machines.building import GraphBuilder, seeds, values

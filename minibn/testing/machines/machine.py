@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from minibn.autograd.tape import no_grad, recording
 from minibn.backend import use
-from minibn.tape import no_grad, recording
 
 
 class Machine(RuleBasedStateMachine):

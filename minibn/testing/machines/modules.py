@@ -25,14 +25,14 @@ from hypothesis.stateful import (
 )
 
 from minibn import checkpoint, ops
+from minibn.autograd.backward import grad
+from minibn.autograd.tape import no_grad
+from minibn.autograd.tensor import Tensor
 from minibn.backend import to_numpy
-from minibn.backward import grad
 from minibn.errors import ShapeError
 from minibn.nn.module import Module
 from minibn.nn.noise import Drawing
 from minibn.nn.norm import BatchNorm
-from minibn.tape import no_grad
-from minibn.tensor import Tensor
 from minibn.testing.machines.machine import Machine
 from minibn.testing.machines.naive import (
     MODELS,

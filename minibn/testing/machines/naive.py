@@ -9,9 +9,10 @@ import numpy as np
 
 from minibn.backend import to_numpy
 from minibn.nn.layers import Conv2d, Flatten, GlobalAvgPool2d, Linear, ReLU
-from minibn.nn.module import Module, Sequential
+from minibn.nn.module import Module
 from minibn.nn.noise import Drawing, Dropout, Noise
 from minibn.nn.norm import BatchNorm
+from minibn.nn.sequential import Sequential
 from minibn.optim import SGD, Adam, Optimizer
 
 States = dict[str, np.ndarray]

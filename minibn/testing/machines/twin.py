@@ -2,7 +2,7 @@
 
 The method is the dual number of Clifford (1873), forward mode: every value carries its slope along
 each single entry of each leaf, and an op pushes each slope forward in turn. There is no tape, no
-walk back, no cotangent on the way and no un-broadcasting, so nothing that `minibn.tape` could have
+walk back, no cotangent on the way and no un-broadcasting, so nothing that the tape could have
 wrong is shared. A gradient is read off at the end: ⟨cotangent, slope⟩, entry by entry.
 
     x = leaf([3.0, 4.0])

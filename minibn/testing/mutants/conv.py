@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from minibn.autograd.tape import apply, unbroadcast
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.shape import concatenate, reshape, transpose
-from minibn.tape import apply, unbroadcast
 from minibn.testing.mutants.mutant import wrong
 
 
@@ -83,7 +83,7 @@ def conv2d_gives_x_nothing(self, g, out, x, w):
     return x * 0, weight_grad(self, x, g)
 
 
-@wrong("minibn.backward", "conv2d", "unbroadcast")
+@wrong("minibn.autograd.backward", "conv2d", "unbroadcast")
 def conv2d_averages_the_bias(g, shape):
     """The gradient of the bias is a mean over the pixels, where it is the sum."""
     found = unbroadcast(g, shape)

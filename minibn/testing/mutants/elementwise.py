@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from minibn.autograd.tensor import value
 from minibn.ops import arithmetic
 from minibn.ops import elementwise as ew
 from minibn.ops.arithmetic import power
 from minibn.ops.elementwise import abs, log, real, sigmoid, sign, where
-from minibn.tape import value
 from minibn.testing.mutants.mutant import wrong
 
 # -- the formula is wrong

@@ -1,9 +1,9 @@
 """Wrong derivatives of matrix products."""
 
+from minibn.autograd.tensor import value
 from minibn.ops import linalg
 from minibn.ops.linalg import swap
 from minibn.ops.shape import reshape, transpose
-from minibn.tape import value
 from minibn.testing.mutants.mutant import wrong
 
 

@@ -1,8 +1,8 @@
 """Wrong derivatives of losses."""
 
+from minibn.autograd.tensor import value
 from minibn.ops import arithmetic, elementwise, reduce
 from minibn.ops.loss import SoftmaxCrossEntropy, one_hot, softmax
-from minibn.tape import value
 from minibn.testing.mutants.mutant import wrong
 from minibn.testing.mutants.reduce import spread
 

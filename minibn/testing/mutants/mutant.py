@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from minibn.backend.kernels import kernels
-from minibn.tape import Op
+from minibn.autograd.dispatch import kernels
+from minibn.autograd.tape import Op
 
 MUTANTS: dict[str, Mutant] = {}
 

@@ -5,11 +5,11 @@ x̄ = gamma · inv_std · (ȳ - mean(ȳ) - x̂ · mean(ȳ x̂)),   gamma̅ = Σ 
 
 import math
 
+from minibn.autograd.tensor import value
 from minibn.ops import arithmetic, reduce
+from minibn.ops.batch_normalization import BatchNorm, moments
 from minibn.ops.elementwise import sqrt
-from minibn.ops.norm import BatchNorm, moments
 from minibn.ops.reduce import mean, sum, var
-from minibn.tape import value
 from minibn.testing.mutants.mutant import wrong
 from minibn.testing.mutants.reduce import count, spread
 
@@ -116,13 +116,13 @@ def batch_norm_detaches_its_statistics(self, g, out, x, gamma, beta):
     return g_x, g_gamma, sum(g, axes)
 
 
-@wrong("minibn.ops.norm", "batch_norm_composed", "var")
+@wrong("minibn.ops.batch_normalization", "batch_norm_composed", "var")
 def batch_norm_detaches_the_variance(x, axis=None, keepdims=False, correction=0):
     """The variance was computed outside of the graph."""
     return var(value(x), axis, keepdims, correction)
 
 
-@wrong("minibn.ops.norm", "batch_norm_composed", "mean")
+@wrong("minibn.ops.batch_normalization", "batch_norm_composed", "mean")
 def batch_norm_detaches_the_mean(x, axis=None, keepdims=False):
     """The mean was computed outside of the graph."""
     return mean(value(x), axis, keepdims)
@@ -138,7 +138,7 @@ def inference_subtracts_the_mean(self, g, out, x, y):
 @wrong(arithmetic.Multiply, "batch_norm_inference")
 def inference_forgets_the_mean_in_gamma(self, g, out, x, y):
     """gamma̅ = Σ ȳ x · inv_std: the running mean's share is missing."""
-    return g * y, (g * x if self.wants[0] else None)
+    return g * y, (g * x if self.needs_input_grad[0] else None)
 
 
 @wrong(reduce.Sum, "moments")

@@ -1,11 +1,11 @@
 """Wrong derivatives of the other norms: l_p norms over the batch, norms of one example, filters."""
 
+from minibn.autograd.tensor import value
+from minibn.ops.batch_normalization import moments
 from minibn.ops.elementwise import real, sign, sqrt
-from minibn.ops.layer_norm import LayerNorm, RmsNorm
-from minibn.ops.lp_norm import LpBatchNorm
-from minibn.ops.norm import moments
+from minibn.ops.layer_normalization import LayerNorm, RmsNorm
+from minibn.ops.lp_normalization import LpBatchNorm
 from minibn.ops.reduce import mean
-from minibn.tape import value
 from minibn.testing.mutants.mutant import wrong
 
 

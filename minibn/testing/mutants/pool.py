@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from minibn import ops
+from minibn.autograd.tape import apply
 from minibn.ops import pool, reduce
 from minibn.ops.pool import AvgPool2d, AvgPool2dAdjoint, MaxPool2d, _corners, window_argmax
 from minibn.ops.shape import scatter
-from minibn.tape import apply
 from minibn.testing.mutants.mutant import wrong
 from minibn.testing.mutants.reduce import spread
 

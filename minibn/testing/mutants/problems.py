@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from minibn import ops
+from minibn.fast.fused_ops import fused_block
 from minibn.testing.problem import Problem
 from minibn.testing.registry import here
 
@@ -85,7 +86,7 @@ def fresh(op: Callable[..., Any]):
 def biased(rng: Rng):
     """What follows a convolution in a network without norms: bias, ReLU, pooling."""
     return (
-        lambda x, b: ops.epilogue(x, b, relu=True, pool=2),
+        lambda x, b: fused_block(x, b, relu=True, pool=2),
         (rng.standard_normal((2, 4, 4, 3)), rng.standard_normal(3)),
     )
 
@@ -122,7 +123,7 @@ PLAIN: dict[str, Callable[[Rng], Any]] = {
     "conv2d": of(lambda x, w, b: ops.conv2d(x, w, b, padding=1), (2, 5, 5, 2), (3, 3, 2, 3), (3,)),
     "divide": of(ops.divide, (3, 4), (3, 4)),
     "dropout": dropped,
-    "epilogue": biased,
+    "fused_block": biased,
     "exp": of(ops.exp, (3, 4)),
     "gather": of(lambda x: ops.gather(x, here(x, THREE)), (2, 3)),
     "getitem": indexed,

@@ -2,11 +2,11 @@
 
 import math
 
+from minibn.autograd.tensor import value
 from minibn.ops import elementwise, reduce
 from minibn.ops.elementwise import real, sign
 from minibn.ops.reduce import kept, mean, softmax_over
 from minibn.ops.shape import broadcast_to, reshape
-from minibn.tape import value
 from minibn.testing.mutants.mutant import wrong
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from minibn.autograd.tape import apply, unbroadcast
+from minibn.autograd.tensor import value
 from minibn.ops import shape
 from minibn.ops.shape import gather, reshape, scatter, transpose
-from minibn.tape import apply, unbroadcast, value
 from minibn.testing.mutants.mutant import wrong
 
 

@@ -2,36 +2,36 @@
 
 import numpy as np
 
-from minibn.backward import _fit
+from minibn.autograd.backward import _fit
+from minibn.autograd.tape import unbroadcast
+from minibn.autograd.tensor import Tensor, value
 from minibn.ops import arithmetic, sum
 from minibn.ops import elementwise as ew
-from minibn.tape import unbroadcast, value
-from minibn.tensor import Tensor
 from minibn.testing.mutants.mutant import wrong
 
 # -- broadcasting
 
 
-@wrong("minibn.backward", "add", "unbroadcast")
+@wrong("minibn.autograd.backward", "add", "unbroadcast")
 def unbroadcast_is_missing(g, shape):
     """The gradient of what was broadcast keeps the large shape."""
     return g
 
 
-@wrong("minibn.backward", "multiply", "unbroadcast")
+@wrong("minibn.autograd.backward", "multiply", "unbroadcast")
 def unbroadcast_forgets_axes_of_one(g, shape):
     """The leading axes are summed, the axes of length 1 are not."""
     return sum(g, tuple(range(g.ndim - len(shape)))) if g.ndim > len(shape) else g
 
 
-@wrong("minibn.backward", "subtract", "unbroadcast")
+@wrong("minibn.autograd.backward", "subtract", "unbroadcast")
 def unbroadcast_averages(g, shape):
     """The mean over what was broadcast, where it is the sum."""
     found = unbroadcast(g, shape)
     return found * (found.size / g.size) if g.size else found
 
 
-@wrong("minibn.backward", "divide", "unbroadcast")
+@wrong("minibn.autograd.backward", "divide", "unbroadcast")
 def unbroadcast_takes_the_first(g, shape):
     """One of the broadcast copies gets its gradient, the others are forgotten."""
     g = g[(0,) * (g.ndim - len(shape))]
@@ -49,7 +49,7 @@ def the_cotangent_is_overwritten(self, g, out, x, y):
     return g, g_y
 
 
-@wrong("minibn.backward", "add", "_own")
+@wrong("minibn.autograd.backward", "add", "_own")
 def two_gradients_share_their_memory(g, owned):
     """Both gradients of a sum are the cotangent itself: scale one, and the other changes."""
     return g if isinstance(g, Tensor) else Tensor.made_by(None, g)
@@ -67,7 +67,7 @@ def an_input_is_overwritten(self, g, out, x):
 # -- dtypes
 
 
-@wrong("minibn.backward", "sqrt", "_fit")
+@wrong("minibn.autograd.backward", "sqrt", "_fit")
 def the_gradient_drifts_to_float64(g, x, op, position):
     """A float32 input gets a float64 gradient: some constant was no Python number."""
     g = _fit(g, x, op, position)

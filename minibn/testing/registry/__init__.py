@@ -8,7 +8,7 @@ import numpy as np
 
 from minibn import ops
 from minibn.testing.registry import elementwise as e
-from minibn.testing.registry import epilogues, norms, ties
+from minibn.testing.registry import fused_blocks, norms, ties
 from minibn.testing.registry import reductions as r
 from minibn.testing.registry import shaping as s
 from minibn.testing.registry.case import Case, Tied, here
@@ -59,11 +59,11 @@ CASES: dict[str, Case] = {
     "conv2d": Case(s.convolutions(), linear=((0, 2), (1, 2))),
     "divide": Case(e.binary(ops.divide, nonzero, nonzero), linear=IN_X),
     "dropout": Case(e.dropouts(), linear=IN_X),
-    "epilogue": Case(
-        epilogues.epilogues(),
+    "fused_block": Case(
+        fused_blocks.fused_blocks(),
         digits=3,
         half_digits=None,
-        kinks=epilogues.tied_epilogues(),
+        kinks=fused_blocks.tied_fused_blocks(),
         convention="behind a ReLU the first of tied pixels gets the gradient, none if all are 0",
     ),
     "exp": Case(e.unary(ops.exp, within(8), STURDY)),

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from minibn.autograd.tensor import value
 from minibn.backend import backend_of
-from minibn.tape import value
 from minibn.testing.problem import Problem
 
 Positions = tuple[int, ...]

@@ -14,10 +14,9 @@ import numpy as np
 from hypothesis import strategies as st
 
 from minibn import nn
+from minibn.autograd.tensor import Tensor, value
 from minibn.backend import backend_of, use
 from minibn.nn.module import State
-from minibn.tape import value
-from minibn.tensor import Tensor
 from minibn.testing.problem import Problem
 from minibn.testing.registry import norms
 from minibn.testing.registry.case import Positions, Precise, groups

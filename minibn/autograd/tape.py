@@ -1,0 +1,196 @@
+"""The tape: how ops are recorded. `backward.py` walks it back.
+
+An op is a class with a `forward` on arrays and a `vjp` (vector-Jacobian product): given the
+cotangent ḡ of its output it returns the cotangent of each input. `apply` runs an op and, if an
+input requires a gradient, leaves a Node. Nodes point to the nodes of their inputs and hold the
+arrays that the vjp reads, never Tensors of the graph: there are no cycles, and the graph dies with
+its output.
+
+`vjp` is written once, with functions and operators that take arrays and Tensors alike. The walk
+hands it arrays; under `create_graph=True` it hands it Tensors, and the gradient is itself
+recorded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+
+from minibn.autograd import observers, tensor
+from minibn.autograd.dispatch import find_kernel
+from minibn.autograd.tensor import Array, Tensor, Version, value
+from minibn.backend import array_module
+from minibn.errors import GraphError, ShapeError
+from minibn.setting import Setting
+
+
+class Op:
+    """One operation: its settings (given to `__init__`), its value and its derivative.
+
+    needs             positions of the inputs whose values `vjp` reads (None: all). The others are
+                      freed, and reach `vjp` as an `Absent`: shape and dtype without values.
+    needs_output      whether `vjp` reads the output.
+    broadcasts        inputs broadcast against each other; the tape sums their gradients back.
+    view              the output may share memory with input 0 (and so shares its version).
+    needs_input_grad  set by the tape before `vjp`: for each input, whether it needs a gradient.
+    """
+
+    needs: tuple[int, ...] | None = None
+    needs_output = False
+    broadcasts = False
+    view = False
+    needs_input_grad: tuple[bool, ...] = ()
+
+    def forward(self, *inputs: Array) -> Array:
+        raise NotImplementedError
+
+    def vjp(self, g: Any, out: Any, *inputs: Any) -> Any:
+        """The cotangent of each input, by position (of the only input, if there is one)."""
+        raise NotImplementedError
+
+
+class Absent:
+    """What an input that the op does not need leaves behind: its shape and dtype."""
+
+    __slots__ = ("dtype", "ndim", "shape", "size")
+
+    def __init__(self, x: Any) -> None:
+        self.shape, self.dtype, self.ndim, self.size = x.shape, x.dtype, x.ndim, x.size
+
+
+class Node:
+    """One op that was run: where its inputs came from, and what its vjp reads."""
+
+    __slots__ = ("inputs", "kernel", "op", "order", "output", "parents", "seen")
+    _count = itertools.count()
+
+    def __init__(self, op: Op, inputs: Sequence[Any], values: Sequence[Any]) -> None:
+        self.order = next(Node._count)
+        self.op = op
+        self.kernel: Any = None  # what ran in the op's place, with what it kept
+        self.parents = tuple(
+            (x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs
+        )
+        needs = range(len(inputs)) if op.needs is None else op.needs
+        self.inputs: tuple[Any, ...] = tuple(
+            value if i in needs or not hasattr(value, "dtype") else Absent(value)
+            for i, value in enumerate(values)
+        )
+        self.output: Any = None
+        # The versions at which the saved arrays were seen; None for what is not saved.
+        self.seen: list[tuple[Version, int] | None] = [
+            (x.version, x.version.count) if isinstance(x, Tensor) and i in needs else None
+            for i, x in enumerate(inputs)
+        ]
+
+    def keep_output(self, out: Tensor) -> None:
+        self.output = out.data if self.op.needs_output else Absent(out.data)
+        self.seen.append((out.version, out.version.count) if self.op.needs_output else None)
+
+    @property
+    def released(self) -> bool:
+        return self.output is None
+
+    def release(self) -> None:
+        """Free the arrays, also those among the op's settings (masks, indices). The parents stay: a
+        later walk must see that this way is closed, and the op's class, to name it."""
+        self.inputs, self.output, self.kernel = (), None, None
+        self.op = object.__new__(type(self.op))
+
+    def saved_tensors(self, recorded: bool) -> tuple[Any, ...]:
+        """(output, *inputs) for the vjp: arrays, or Tensors still tied to the graph. Raises
+        GraphError if one was changed in place since the forward pass."""
+        name = type(self.op).__name__
+        for position, seen in enumerate(self.seen):
+            if seen is not None and seen[0].count != seen[1]:
+                what = "its output" if position == len(self.inputs) else f"its input {position}"
+                raise GraphError(
+                    f"backward through {name} needs {what} as it was in the forward pass, but it "
+                    "was changed in place since. Call backward before the optimizer's step or "
+                    "assign(), or run the forward pass again."
+                )
+        if not recorded:
+            return self.output, *self.inputs
+        out = self.output
+        if not isinstance(out, Absent):
+            out = _tied(self, out, self.seen[-1])
+        return out, *(
+            x if parent is None or isinstance(x, Absent) else _tied(parent, x, seen)
+            for parent, x, seen in zip(self.parents, self.inputs, self.seen, strict=False)
+        )
+
+
+def _tied(source: Node | Tensor, data: Array, seen: Any) -> Tensor:
+    """A saved array as the Tensor that it was: the leaf itself, or the result of its node."""
+    return source if isinstance(source, Tensor) else Tensor.made_by(source, data, seen[0])
+
+
+_recording: Setting[bool] = Setting("recording", True)
+
+
+def recording(on: bool) -> AbstractContextManager[bool]:
+    """Inside, ops are recorded or not; afterwards as before, also after an exception."""
+    return _recording.within(on)
+
+
+def no_grad() -> Any:
+    """Inside, nothing is recorded. Also a decorator. Independent of train/eval mode.
+
+    >>> w = Tensor([2.0], requires_grad=True)
+    >>> with no_grad():
+    ...     (w * w).requires_grad
+    False
+    """
+    return recording(False)
+
+
+def apply(op: Op, *inputs: Any) -> Any:
+    """Run `op`. Arrays in, array out. A Tensor in, a Tensor out, recorded if one of the inputs
+    requires a gradient. Raises BackendMismatch if the inputs live on two backends."""
+    values = [value(x) for x in inputs]
+    if len(values) > 1:
+        array_module(*values)
+    elif isinstance(inputs[0], np.generic):  # alone it has no other dtype to adopt
+        values = [np.asarray(inputs[0])]  # host: NumPy's scalar
+    on = _recording.get()
+    needs = tuple([on and isinstance(x, Tensor) and x.requires_grad for x in inputs])
+    run = find_kernel(op, values, needs) or op
+    call = observers.wrap(run.forward, op, run) if observers.current() else run.forward
+    array = call(*values)
+    tensors = [x for x in inputs if isinstance(x, Tensor)]
+    if not tensors:
+        return array
+    version = tensors[0].version if op.view else None
+    if True not in needs:
+        return Tensor.made_by(None, array, version)
+    node = Node(op, inputs, values)
+    node.kernel = None if run is op else run
+    out = Tensor.made_by(node, array, version)
+    node.keep_output(out)
+    for observer in observers.current():
+        observer.recorded(node)
+    return out
+
+
+def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
+    """Sum `g` over the axes along which `shape` was broadcast: the adjoint of broadcasting.
+
+    >>> unbroadcast(np.ones((4, 2, 3)), (2, 1)).tolist()
+    [[12.0], [12.0]]
+    """
+    if g.shape == shape:
+        return g
+    lead = g.ndim - len(shape)
+    if lead < 0 or any(n not in (1, g.shape[lead + i]) for i, n in enumerate(shape)):
+        raise ShapeError(
+            f"unbroadcast: a gradient of shape {g.shape} for an input of shape {shape}, which does "
+            "not broadcast to it. Does the vjp return its gradients by position, and untransposed?"
+        )
+    axes = tuple(range(lead)) + tuple(
+        lead + i for i, n in enumerate(shape) if n == 1 and g.shape[lead + i] != 1
+    )
+    return tensor.ops.sum(g, axis=axes).reshape(shape)

@@ -1,0 +1,257 @@
+"""Tensor: an array that remembers how it was made.
+
+`data` is the array (NumPy, CuPy or the strict double), `grad` the accumulated gradient of a leaf,
+`requires_grad` whether there shall be one. Every operator is one line and one op; the mathematics
+is in `minibn.ops`, the walk back in `minibn.autograd.backward`.
+
+Comparisons give plain arrays: they are constants of differentiation. Writing into `.data` by hand
+is allowed and unchecked (`detect_anomaly` checks it); `assign` is the checked way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import get_backend, to_numpy
+
+Array = Any  # an array of any backend: NumPy, CuPy or the strict double
+
+# What stands above this file and is called from it. Each puts itself here when it is imported.
+ops: Any = None  # `minibn.ops`: an operator of Tensor is an op
+walk: Any = None  # `minibn.autograd.backward`
+
+
+class Version:
+    """How often the memory behind a Tensor (and its views) was changed in place."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+def value(x: Any) -> Any:
+    """The array of a Tensor; an array or a number as it is. NumPy scalars become Python's, so
+    that they adopt the dtype of the arrays they meet."""
+    if isinstance(x, Tensor):
+        return x.data
+    return x.item() if isinstance(x, np.generic) else x
+
+
+class Tensor:
+    """An array with a gradient.
+
+    data: an array of any backend (shared, not copied), or a list or number (born on the current
+    backend). Only real and complex floating-point data can require a gradient: TypeError.
+
+    >>> w = Tensor([1.0, 2.0], requires_grad=True)
+    >>> (w * w).sum().backward()
+    >>> w.grad
+    Tensor([2., 4.])
+    """
+
+    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad", "version")
+    __minibn_tensor__ = True
+    __array_ufunc__ = None  # ndarray + Tensor is Tensor.__radd__, not a loop over objects
+    __array_priority__ = 1000
+    __hash__ = object.__hash__
+
+    def __init__(self, data: Any, requires_grad: bool = False) -> None:
+        if isinstance(data, Tensor):
+            raise TypeError("Tensor: data is a Tensor already. Use .detach() for a fresh leaf.")
+        if not hasattr(data, "dtype") or isinstance(data, np.generic):
+            data = get_backend().asarray(data)  # host: a list, a number or a NumPy scalar
+        if data.dtype.kind not in "fciub":
+            raise TypeError(f"Tensor: data of dtype {data.dtype} is not numeric.")
+        if requires_grad and data.dtype.kind not in "fc":
+            raise TypeError(
+                f"Tensor: data of dtype {data.dtype} can't require a gradient. "
+                "Use floating-point data, or requires_grad=False."
+            )
+        self._set(data, requires_grad, None, Version())
+
+    def _set(self, data: Array, requires_grad: bool, node: Any, version: Version) -> None:
+        self.data = data
+        self.grad: Tensor | None = None
+        self.requires_grad = requires_grad
+        self.node = node
+        self.version = version
+
+    @classmethod
+    def made_by(cls, node: Any, data: Array, version: Version | None = None) -> Tensor:
+        """The Tensor that an op returns: recorded when there is a node."""
+        self = object.__new__(Tensor)
+        if isinstance(data, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
+            data = np.asarray(data)  # host: NumPy's scalar
+        self._set(data, node is not None, node, version or Version())
+        return self
+
+    # -- what it is
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self.data.ndim
+
+    @property
+    def size(self) -> int:
+        return self.data.size
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.node is None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __repr__(self) -> str:
+        text = repr(to_numpy(self.data)).removeprefix("array(").removesuffix(")")
+        made = f", made by {type(self.node.op).__name__}" if self.node else ""
+        wants = ", requires_grad=True" if self.requires_grad and not self.node else ""
+        return f"{type(self).__name__}({text}{wants}{made})"
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Tensor has no truth value. Compare .item(), or use .data.")
+
+    # -- out of the graph, and to the host
+    def detach(self) -> Tensor:
+        """The same array as a new leaf that requires no gradient (memory and version shared)."""
+        return Tensor.made_by(None, self.data, self.version)
+
+    def numpy(self) -> np.ndarray:
+        """The values as a NumPy array: the same memory on NumPy, a transfer on a GPU."""
+        return to_numpy(self.data)
+
+    def item(self) -> float:
+        """The value of a Tensor with one element as a Python number (a transfer on a GPU)."""
+        return self.data.item()
+
+    # -- changed in place, in the open
+    def bump_version(self) -> None:
+        """Count up the version: `.data` was changed in place, and a backward that needs the old
+        values raises GraphError."""
+        self.version.count += 1
+
+    def assign(self, values: Any) -> Tensor:
+        """Copy `values` (same shape) into this Tensor's memory. Leaves only."""
+        if self.node is not None:
+            raise TypeError("assign: only a leaf can be assigned to. Use .detach() first.")
+        values = values.data if isinstance(values, Tensor) else values
+        shape = getattr(values, "shape", ())
+        if shape not in ((), self.shape):
+            raise ValueError(f"assign: values have shape {shape}, the Tensor {self.shape}.")
+        self.data[...] = values
+        self.bump_version()
+        return self
+
+    # -- gradients
+    def backward(
+        self, cotangent: Any = None, *, retain_graph: bool = False, create_graph: bool = False
+    ) -> None:
+        """Add d(self)/d(leaf) · cotangent to `.grad` of every leaf behind this Tensor.
+
+        cotangent: same shape as self; needed unless self is a scalar. See `backward.py`.
+        """
+        walk.backward(self, cotangent, retain_graph=retain_graph, create_graph=create_graph)
+
+    # -- operators: arithmetic
+    def __add__(self, other: Any) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return ops.subtract(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return ops.subtract(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return ops.multiply(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return ops.multiply(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return ops.divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return ops.divide(other, self)
+
+    def __pow__(self, exponent: Any) -> Tensor:
+        return ops.power(self, exponent)
+
+    def __rpow__(self, base: Any) -> Tensor:
+        return ops.power(base, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.negative(self)
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return ops.matmul(other, self)
+
+    # -- operators: comparisons are plain arrays
+    def __eq__(self, other: Any) -> Array:  # type: ignore[override]  # elementwise, as arrays do
+        return self.data == value(other)
+
+    def __ne__(self, other: Any) -> Array:  # type: ignore[override]  # elementwise, as arrays do
+        return self.data != value(other)
+
+    def __lt__(self, other: Any) -> Array:
+        return self.data < value(other)
+
+    def __le__(self, other: Any) -> Array:
+        return self.data <= value(other)
+
+    def __gt__(self, other: Any) -> Array:
+        return self.data > value(other)
+
+    def __ge__(self, other: Any) -> Array:
+        return self.data >= value(other)
+
+    # -- shapes and reductions, with the names that arrays have
+    def __getitem__(self, index: Any) -> Tensor:
+        return ops.getitem(self, index)
+
+    def reshape(self, *shape: Any) -> Tensor:
+        return ops.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Tensor:
+        return ops.transpose(self, axes[0] if len(axes) == 1 else axes or None)
+
+    @property
+    def T(self) -> Tensor:
+        return ops.transpose(self)
+
+    def astype(self, dtype: Any) -> Tensor:
+        return ops.cast(self, dtype)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.mean(self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.var(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.max(self, axis=axis, keepdims=keepdims)

@@ -1,0 +1,55 @@
+"""Whose array is this? Told by its class, and without importing a library to find out.
+
+Every object belongs to a library: that of a backend, TENSOR, or NEUTRAL (numbers, NumPy scalars,
+None), which every library takes beside its own arrays. After array-api-compat.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+TENSOR, NEUTRAL = "tensor", "neutral"
+ARRAY_CLASSES = {
+    "numpy": ("numpy", "ndarray"),
+    "strict": ("minibn.backend.strict", "StrictArray"),
+    "cupy": ("cupy", "ndarray"),
+}
+
+# The library of every class seen so far.
+LIBRARIES: dict[type, str] = {np.ndarray: "numpy"}
+
+
+def library_of(x: Any) -> str:
+    """The library of `x`: looked up by its class, which is remembered.
+
+    Raises TypeError for what is neither an array of a backend, nor a Tensor, nor a number.
+    """
+    cls = type(x)
+    found = LIBRARIES.get(cls)
+    if found is None:
+        found = LIBRARIES[cls] = _classify(cls)
+    return found
+
+
+def backend_name(x: Any) -> str:
+    """The backend to which an array, or a Tensor's data, belongs; numbers are NumPy's."""
+    name = library_of(x.data if library_of(x) == TENSOR else x)
+    return "numpy" if name == NEUTRAL else name
+
+
+def _classify(cls: type) -> str:
+    if getattr(cls, "__minibn_tensor__", False):
+        return TENSOR
+    if cls is type(None) or issubclass(cls, (bool, int, float, complex, np.generic)):
+        return NEUTRAL
+    for name, (module, attribute) in ARRAY_CLASSES.items():
+        loaded = sys.modules.get(module)  # an array's library is loaded already, or there is none
+        if loaded is not None and issubclass(cls, getattr(loaded, attribute)):
+            return name
+    raise TypeError(
+        f"{cls.__module__}.{cls.__qualname__} is no array of {', '.join(ARRAY_CLASSES)}. "
+        "Make one: minibn.backend.get_backend().asarray(numpy.asarray(x))"
+    )

@@ -1,0 +1,99 @@
+"""How an activation is cut for passes over it, and its moments per channel.
+
+A pass goes over blocks of images that stay in the cache. In a block a row is not one pixel but as
+many as make an inner loop long, with the vectors over channels repeated along it.
+
+The moments of blocks are joined by the formula of Chan, Golub & LeVeque 1983, so that neither many
+values nor a large mean costs digits: with n_b values, mean_b and M2_b = Σ (x - mean_b)² per block,
+
+    mean = Σ n_b mean_b / M,   M · var = Σ M2_b + Σ n_b (mean_b - mean)²
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from minibn.fast.cpu import memory
+from minibn.fast.cpu.threads import blocks, in_shares
+
+BLOCK = 1 << 18  # elements a call works on: 1 MB in float32, what a core's cache holds
+ROW = 1 << 14  # elements of a tiled vector: shorter inner loops cost more than their arithmetic
+
+
+class Rows:
+    """How an activation (N, ..., C) is cut: blocks of images, and rows with several pixels each."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.N, self.C = shape[0], shape[-1]
+        self._ones: dict[tuple[int, Any], np.ndarray] = {}
+        pixels = math.prod(shape[1:-1])
+        self.images = max(1, BLOCK // (pixels * self.C))
+        # A row holds `repeat` pixels of an image, as many as divide it.
+        most = max(1, min(ROW // self.C, pixels))
+        self.repeat = next(r for r in range(most, 0, -1) if pixels % r == 0)
+
+    def tiled(self, v: np.ndarray, dtype: Any) -> np.ndarray:
+        """A vector over channels, repeated for each pixel of a row."""
+        return np.tile(v.astype(dtype), self.repeat)
+
+    def rows(self, x: np.ndarray) -> np.ndarray:
+        """A block (b, ..., C) as (rows, repeat·C), a view."""
+        return x.reshape(-1, self.repeat * self.C)
+
+    def dot(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Σ x y over the values of each channel of two blocks: (C,)."""
+        some = self.repeat
+        while some * self.C > 1024 and some % 2 == 0:  # the length at which einsum is fastest
+            some //= 2
+        x, y = x.reshape(-1, some * self.C), y.reshape(-1, some * self.C)
+        return np.einsum("rc,rc->c", x, y).reshape(some, self.C).sum(0)
+
+    def sum(self, x: np.ndarray) -> np.ndarray:
+        """Σ x over the values of each channel of a block: (C,). A product with ones is fastest."""
+        values = x.reshape(-1, self.C)
+        if (len(values), x.dtype) not in self._ones:
+            self._ones[len(values), x.dtype] = np.ones(len(values), x.dtype)
+        return self._ones[len(values), x.dtype] @ values
+
+    def each(self, work: Callable[[slice], Any]) -> list[Any]:
+        """`work(images)` for every block, on threads; its results in the blocks' order."""
+        every = list(blocks(self.N, self.images))
+        parts = in_shares(lambda some: [work(b) for b in every[some]], len(every))
+        return [result for part in parts for result in part]
+
+    def moments(self, block: np.ndarray) -> Moments:
+        """Of one block, around its own mean."""
+        n = block.size // self.C
+        mean = self.sum(block) / n
+        centred = memory.scratch(block.shape, block.dtype)
+        np.subtract(self.rows(block), self.tiled(mean, block.dtype), out=self.rows(centred))
+        rest = self.sum(centred) / n  # what rounding left in the mean
+        squares = self.dot(centred, centred) - n * rest * rest
+        return n, mean + rest.astype(np.float64), squares.astype(np.float64)
+
+
+# Of some values per channel: how many, their mean, and Σ (x - mean)²: (C,) each, in float64.
+Moments = tuple[int, np.ndarray, np.ndarray]
+
+
+def joined(parts: Iterable[Moments]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of all values, (C,) in float64."""
+    counts, means, squares = zip(*parts, strict=True)
+    n, centres = np.array(counts, np.float64)[:, None], np.array(means)
+    M = n.sum()
+    mean = (n * centres).sum(0) / M
+    return mean, (np.sum(squares, axis=0) + (n * (centres - mean) ** 2).sum(0)) / M
+
+
+def moments(rows: Rows, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and biased variance of each channel of a contiguous x (N, ..., C): (C,) in float64."""
+    return joined(rows.each(lambda images: rows.moments(x[images])))
+
+
+def added(sums: list[list[np.ndarray]]) -> list[np.ndarray]:
+    """The sums of all blocks, in float64."""
+    return [np.sum(np.array(part, np.float64), axis=0) for part in zip(*sums, strict=True)]

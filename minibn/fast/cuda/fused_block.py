@@ -1,0 +1,216 @@
+"""Norm or bias, noise, ReLU and max-pooling as CUDA kernels: few passes, and nothing kept but x.
+
+**Forward.** The moments are one pass over x, what is made of them another (`fused_block.cu`):
+
+    z = (x - mean) · scale + shift,   out = pool(max(0, s z + m))
+
+**Backward.** With ȳ = s g where ReLU and pooling let it through, and 0 elsewhere (as in
+`minibn.fast.cpu.fused_block`, where the formulas are derived):
+
+    beta̅ = Σ ȳ,   gamma̅ = Σ ȳ x̂,   x̄ = scale · ȳ + slope · (x - mean) + offset
+
+The sums need all of ȳ, and x̄ needs the sums: two passes. Neither reads `out`, nor a byte that says
+where a pooled value came from: both follow from x, which is read anyway. Noise is drawn where it is
+used, and again in the backward pass, if it is that of `NoiseDraws` and its pairs lie in the two
+halves of the batch; another noise is asked for its arrays. A third draw is spared by writing and
+reading ȳ once more: with noise the first backward pass puts ȳ where x̄ will stand, and the second
+goes on from there.
+
+Bytes moved per value of x, in float32; in brackets with pooling:
+
+                     forward             backward
+    norm             4 + 8   (4 + 5)     8 + 12   (5 + 9)
+    norm, noise      4 + 8   (4 + 5)     12 + 12  (9 + 12)
+    bias or none     8       (5)         12       (9)
+
+Sums run in x's dtype over the rows of one thread (a thousand at most for VGG at batch 8,192), from
+there in double, around a value of the channel: a mean far from 0 costs no digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import Backend, backend_of
+from minibn.fast.cuda.draws import per_unit, words
+from minibn.fast.cuda.program import REALS, Program
+from minibn.fast.cuda.rows import MOST, THREADS, Grid, Rows, adders, aligned
+from minibn.fast.kernel import Kernel
+from minibn.random import NoiseDraws
+
+PASSES, MOMENTS = Program("fused_block"), Program("moments")
+NONE, ARRAYS, DRAWN = 0, 1, 2  # what NOISE is in fused_block.cu
+PIVOT, SCALE, SHIFT = 1, 2, 4  # the bits of `has` there
+
+
+class FusedBlockKernel(Kernel):
+    """`fused_block` of an array: see above."""
+
+    def __init__(self, op: Any) -> None:
+        super().__init__(op)
+        self.settings: tuple[Any, bool, int] = (op.noise, op.relu, op.pool)
+
+    @classmethod
+    def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
+        """2x2 pooling of images with even sides; one float dtype."""
+        pools = not op.pool or (
+            op.pool == 2 and x.ndim == 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0
+        )
+        return pools and cls.rows_fit(x, *affine)
+
+    @staticmethod
+    def rows_fit(x: Any, *affine: Any) -> bool:
+        """Whether x is (..., C) of one float dtype, not empty, and each vector (C,) of the same."""
+        return (
+            x.ndim >= 2
+            and 0 < x.size <= MOST
+            and x.dtype in REALS
+            and all(a.dtype == x.dtype and a.shape == x.shape[-1:] for a in affine)
+        )
+
+    def forward(self, x, *affine):
+        x, vectors = aligned(x), [aligned(a) for a in affine]
+        self.layer = layer = Layer(x, *self.settings)
+        if self.op.eps is None:
+            layer.affine(*vectors)
+        else:
+            layer.normalise(self.op, x, *vectors)
+        return layer.forward(x)
+
+    def vjp(self, g, out, x, *affine):
+        return self.layer.gradients(aligned(g), aligned(x), self.needs_input_grad[0])
+
+
+class FusedBatchNorm(FusedBlockKernel):
+    """`ops.batch_norm`: an fused_block that has nothing else."""
+
+    def __init__(self, op: Any) -> None:
+        Kernel.__init__(self, op)
+        self.settings = (None, False, 0)
+
+    @classmethod
+    def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
+        return cls.rows_fit(x, *affine)
+
+
+class Layer:
+    """One fused_block between its forward and its backward pass: vectors over channels, no more."""
+
+    vectors: tuple[Any, Any, Any]  # pivot, scale, shift: (C,) or None
+    stats: Any = None  # of a norm (2, C), in double: see `settle` in moments.cu
+    wanted = 0  # how many vectors want gradients
+
+    def __init__(self, x: Any, noise: Any, relu: bool, pool: int) -> None:
+        self.backend: Backend = backend_of(x)
+        self.shape, self.dtype, self.relu, self.noise = x.shape, x.dtype, relu, noise
+        self.rows = Rows(x.shape)
+        self.out_shape, self.units, self.Wo = x.shape, self.rows.R, 1
+        if pool:
+            N, H, W, C = x.shape
+            self.out_shape, self.units, self.Wo = (N, H // 2, W // 2, C), self.rows.R // 4, W // 2
+        self.kind = NONE if noise is None else ARRAYS
+        in_halves = self.rows.V == 4 and self.units // self.Wo % 2 == 0
+        if isinstance(noise, NoiseDraws) and in_halves:
+            self.kind, self.per_unit = DRAWN, per_unit(self.backend, noise, x.shape[-1], x.dtype)
+        self.count = self.units // 2 if self.kind == DRAWN else self.units
+        self.macros: dict[str, Any] = {"REAL": REALS[x.dtype], "V": self.rows.V}
+        self.passes = {"POOL": int(bool(pool)), "NOISE": self.kind}
+
+    def _empty(self, *shape: int, dtype: Any = None) -> Any:
+        return self.backend.xp.empty(shape, dtype or self.dtype)
+
+    # -- forward
+
+    def affine(self, *vectors: Any) -> None:
+        """x -> x · scale + shift, by (scale, shift), (shift,) or nothing."""
+        self.wanted, (scale, shift) = len(vectors), (None, None, *vectors)[-2:]
+        self.vectors = None, scale, shift
+
+    def normalise(self, op: Any, x: Any, gamma: Any, beta: Any) -> None:
+        """x -> gamma x̂ + beta. Tells op the batch's mean and variance."""
+        rows, C = self.rows, self.rows.C
+        partial, grid = self._partial(rows.R)
+        MOMENTS.launch(
+            "moments", grid.blocks, THREADS, x, partial, rows.R, C, rows.groups, grid.chunk,
+            **self.macros,
+        )  # fmt: skip
+        op.mean, op.var, scale, shift = (self._empty(C) for _ in range(4))
+        self.vectors = op.mean, scale, shift
+        self.wanted, self.stats = 2, self._empty(2, C, dtype=np.float64)
+        self._add(
+            "settle", partial, rows.R, x, gamma, beta, float(op.eps),
+            op.mean, op.var, scale, shift, self.stats,
+        )  # fmt: skip
+
+    def forward(self, x: Any) -> Any:
+        out = self._empty(*self.out_shape)
+        self._pass("forward", self.rows.cut(self.count), x, out)
+        return out
+
+    # -- backward
+
+    def gradients(self, g: Any, x: Any, wants_x: bool) -> tuple[Any, ...]:
+        """(x̄, *those of the vectors), None for an x̄ that nobody wants."""
+        C, normed = self.rows.C, self.stats is not None
+        partial, grid = self._partial(self.count)
+        x_bar = self._empty(*self.shape) if wants_x else None
+        begun = wants_x and (self.kind != NONE or not normed)
+        if begun:
+            self._pass("cotangent", grid, x, g, partial, x_bar, int(not normed))
+        else:
+            self._pass("sums", grid, x, g, partial)
+        if not self.wanted:
+            return (x_bar,)
+        scale_bar, shift_bar, slope, offset = (self._empty(C) for _ in range(4))
+        if not normed:
+            self._add("affine_grad", partial, scale_bar, shift_bar)
+            return x_bar, *(scale_bar, shift_bar)[-self.wanted :]
+        self._add(
+            "norm_grad", partial, self.rows.R, self.vectors[1], self.stats,
+            scale_bar, shift_bar, slope, offset,
+        )  # fmt: skip
+        if begun:
+            self._pass("finish", self.rows.cut(self.rows.R), x, slope, offset, x_bar)
+        elif wants_x:
+            self._pass("input_grad", self.rows.cut(self.count), x, g, slope, offset, x_bar)
+        return x_bar, scale_bar, shift_bar
+
+    # -- launches
+
+    def _partial(self, count: int) -> tuple[Any, Grid]:
+        """Where the blocks of a pass over `count` units put two sums of each channel; its grid."""
+        grid = self.rows.cut(count, summing=True)
+        return self._empty(grid.blocks[0], 2, self.rows.C, dtype=np.float64), grid
+
+    def _add(self, function: str, partial: Any, *rest: Any) -> None:
+        """A kernel of moments.cu that adds the sums of all blocks, and makes something of them."""
+        P, _, C = partial.shape
+        blocks, threads = adders(C, P)
+        MOMENTS.launch(function, blocks, threads, partial, P, C, *rest, **self.macros)
+
+    def _pass(self, function: str, grid: Grid, x: Any, *rest: Any) -> None:
+        """A kernel of fused_block.cu. `finish` takes rows without noise, the others all units."""
+        kind, count, Wo, macros = self.kind, self.count, self.Wo, self.passes
+        if function == "finish":
+            kind, count, Wo, macros = NONE, self.rows.R, 1, {"POOL": 0, "NOISE": NONE}
+        bits = zip((PIVOT, SCALE, SHIFT), self.vectors, strict=True)
+        has = sum(bit for bit, v in bits if v is not None)
+        vectors = (x if v is None else v for v in self.vectors)  # those it has not are not read
+        PASSES.launch(
+            function, grid.blocks, THREADS, x, *vectors, has, *self._noise(kind, x),
+            int(self.relu), count, Wo, self.rows.C, self.rows.groups, grid.chunk, *rest,
+            **self.macros, **macros,
+        )  # fmt: skip
+
+    def _noise(self, kind: int, x: Any) -> tuple[Any, ...]:
+        """s, m, range, spread, and the counter."""
+        if kind == NONE:
+            return x, x, 0.0, 0.0, *words(self.backend, 0, 0)
+        if kind == DRAWN:
+            noise, (low, sigma) = self.noise, self.per_unit
+            counter = words(self.backend, noise.key, noise.step << 128)
+            return sigma, low, float(2 * noise.r_mu), float(noise.spread), *counter
+        s, m = (aligned(a.astype(self.dtype, copy=False)) for a in self.noise(x))
+        return s, m, 0.0, 0.0, *words(self.backend, 0, 0)

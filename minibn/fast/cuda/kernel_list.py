@@ -1,0 +1,51 @@
+"""Which CUDA kernels stand in for which ops. The first that fits wins."""
+
+from minibn import random
+from minibn.fast.cuda.conv import TiledConv2d, TiledInputGrad, TiledWeightGrad
+from minibn.fast.cuda.cudnn import CudnnConv2d, CudnnInputGrad, CudnnWeightGrad
+from minibn.fast.cuda.draws import (
+    LaunchedIntegers,
+    LaunchedUniforms,
+    LaunchedUniformsAndNormals,
+)
+from minibn.fast.cuda.fused_block import FusedBatchNorm, FusedBlockKernel
+from minibn.fast.cuda.loss import WarpCrossEntropy
+from minibn.fast.cuda.matmul import TiledMatMul
+from minibn.fast.cuda.pool import WindowMaxPool2d
+from minibn.fast.cuda.reduce import ColumnSum
+from minibn.fast.cuda.running_statistics import FusedRunningStatistics
+from minibn.fast.cuda.sgd import FusedSGD
+from minibn.fast.fused_layers import FusedConvBlockKernels
+from minibn.fast.fused_ops import FusedBlock
+from minibn.fast.kernel import KernelTable
+from minibn.fast.rounding import Rounded
+from minibn.nn import norm as layers
+from minibn.nn.sequential import Sequential
+from minibn.ops.batch_normalization import BatchNorm
+from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
+from minibn.ops.linalg import MatMul
+from minibn.ops.loss import SoftmaxCrossEntropy
+from minibn.ops.pool import MaxPool2d
+from minibn.ops.reduce import Sum
+from minibn.optim import SGD
+
+# `Rounded` stands last: products that no kernel before it computes are rounded by hand.
+KERNELS: KernelTable = {
+    BatchNorm: (FusedBatchNorm,),
+    Conv2d: (CudnnConv2d, TiledConv2d, Rounded),
+    Conv2dInputGrad: (CudnnInputGrad, TiledInputGrad, Rounded),
+    Conv2dWeightGrad: (CudnnWeightGrad, TiledWeightGrad, Rounded),
+    FusedBlock: (FusedBlockKernel,),
+    MatMul: (TiledMatMul, Rounded),
+    MaxPool2d: (WindowMaxPool2d,),
+    SoftmaxCrossEntropy: (WarpCrossEntropy,),
+    Sum: (ColumnSum,),
+    # not ops:
+    SGD: (FusedSGD,),
+    Sequential: (FusedConvBlockKernels,),
+    layers.BatchNorm: (FusedRunningStatistics,),
+    layers.LpBatchNorm: (FusedRunningStatistics,),
+    random.integers: (LaunchedIntegers,),
+    random.uniforms: (LaunchedUniforms,),
+    random.uniforms_and_normals: (LaunchedUniformsAndNormals,),
+}

@@ -1,0 +1,50 @@
+"""2x2 max-pooling by itself, where no fused block has it: a pass each way, nothing kept but x.
+
+The winner of a window is found again for x̄. So 5 bytes move for each value of x in float32, and 9
+on the way back. As everywhere the first of equals in row-major order wins, and a NaN does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minibn.backend import backend_of
+from minibn.fast.cuda.program import REALS, Program
+from minibn.fast.cuda.rows import MOST, THREADS, Rows, aligned
+from minibn.fast.kernel import Kernel
+
+PROGRAM = Program("pool")
+
+
+class WindowMaxPool2d(Kernel):
+    """y = the largest value of each window.    x̄: ȳ, at the first of its window's largest values"""
+
+    @classmethod
+    def fits(cls, op: Any, x: Any) -> bool:
+        return (
+            op.size == op.stride == (2, 2)
+            and not any(op.padding)
+            and x.dtype in REALS
+            and 0 < x.size <= MOST
+        )
+
+    def forward(self, x):
+        N, H, W, C = x.shape
+        y = backend_of(x).xp.empty((N, H // 2, W // 2, C), x.dtype)
+        self._launch("pool", y.size, x.shape, aligned(x), y)
+        return y
+
+    def vjp(self, g, out, x):
+        N, H, W, C = x.shape
+        x_bar = backend_of(x).xp.empty(x.shape, x.dtype)
+        cells = N * -(-H // 2) * -(-W // 2)
+        self._launch("unpool", cells * C, x.shape, aligned(x), aligned(g), x_bar)
+        return x_bar
+
+    @staticmethod
+    def _launch(function: str, values: int, shape: tuple[int, ...], *arrays: Any) -> None:
+        V, n = Rows(shape).V, values // Rows(shape).V
+        PROGRAM.launch(
+            function, -(-n // THREADS), THREADS, *arrays, *shape[1:], n,
+            REAL=REALS[arrays[0].dtype], V=V,
+        )  # fmt: skip

@@ -1,0 +1,295 @@
+"""Convolutions and matrix products as tiled products on tensor cores: `products.cu`.
+
+    z (M, N) = a (M, K) · b (K, N)
+
+    forward        y = windows(x) · w       M pixels of y,  N = F,  K = Kh·Kw·C taps
+    input grad     x̄ = windows(c) · wᵀ      M pixels of x,  N = C,  K = Kh·Kw·F, the filters turned
+    weight grad    w̄ = windows(x)ᵀ · c      M = Kh·Kw·C,    N = F,  K pixels of y
+
+The windows are never stored: whoever loads a tile of them finds each number's place in the images
+("implicit GEMM": Chetlur et al. 2014, cuDNN). A matrix product is the convolution of M images of
+one pixel, and its two gradients are those above. Tiles of a and b wait in shared memory, three at a
+time; each warp multiplies by `mma.sync`.
+
+Factors are rounded as `minibn.precision` says. "fp32" is three products of tf32 numbers, x = big +
+small for each factor ("3xTF32": NVIDIA's CUTLASS; Ootomo & Yokota 2022). What is lost of a product
+is at most 3 · 2⁻²² of it. Infinities become NaN there, as ∞ - ∞ is left over.
+
+Where z has too few tiles for the machine, K is split: the parts are stored, and added in their
+order by a second kernel. No atomics: a run repeats bit for bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minibn.backend import backend_of
+from minibn.fast.cuda.program import LARGEST, Program
+
+PROGRAM, PARTS = Program("products"), Program("parts")
+FORWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2  # as in the source
+PRECISIONS = {"fp32": 0, "tf32": 1, "bf16": 2}
+MOST = LARGEST - 1024  # numbers in an array: the last tile reaches past its end
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What plans must know of a GPU: an H100 or H200, unless it is said."""
+
+    multiprocessors: int = 132
+    shared: int = 227 << 10  # bytes of shared memory that a block may have
+    has_tensor_cores: bool = True  # those that the kernels ask for: Ampere's, or later ones
+
+
+H100 = Chip()
+
+
+@functools.cache
+def chip_of(backend: Any) -> Chip:
+    """The chip of a backend; an H100 where it is emulated."""
+    if backend.name == "strict":
+        return H100
+    ampere = backend.compute_capability >= 80
+    return Chip(backend.multiprocessors, backend.shared_memory, ampere)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a block computes of z, `rows` × `columns`, and each of its warps."""
+
+    rows: int
+    columns: int
+    warp_rows: int
+    warp_columns: int
+    blocks: int  # on a multiprocessor at once: as registers and shared memory allow
+    reuse: bool  # read images through the first cache: where shared memory leaves much of it
+    depth: int = 32  # of K, at a time
+    stages: int = 3  # tiles of a and b in shared memory
+
+    @property
+    def warps(self) -> int:
+        return self.rows // self.warp_rows * (self.columns // self.warp_columns)
+
+    def macros(self) -> dict[str, int]:
+        return {
+            "BM": self.rows,
+            "BN": self.columns,
+            "BK": self.depth,
+            "WM": self.warp_rows,
+            "WN": self.warp_columns,
+            "STAGES": self.stages,
+            "BLOCKS": self.blocks,
+        }
+
+    def shared(self, role: int) -> int:
+        """Bytes of shared memory: the places of `rows` pixels or taps, and the stages."""
+
+        def size(rows: int, by_k: bool) -> int:
+            return rows * (self.depth + 4) if by_k else self.depth * (rows + 8)
+
+        a = size(self.rows, role != WEIGHT_GRAD)
+        b = size(self.columns, role == INPUT_GRAD)
+        return 16 * self.rows + 4 * self.stages * (a + b)
+
+    def runs_on(self, chip: Chip) -> bool:
+        """Whether its shared memory is there, in every role."""
+        return max(map(self.shared, (FORWARD, INPUT_GRAD, WEIGHT_GRAD))) <= chip.shared
+
+
+# Larger tiles read less. "fp32" needs more registers for a product, so its warps take less.
+SMALL = (
+    Tile(256, 64, 64, 32, 1, True),
+    Tile(128, 64, 64, 32, 2, True),
+    Tile(64, 64, 32, 32, 3, False),
+)
+LARGE = (Tile(256, 128, 64, 64, 1, True), Tile(128, 128, 64, 64, 2, False), *SMALL)
+TILES = {"fp32": (Tile(128, 128, 64, 32, 1, True), *SMALL), "tf32": LARGE, "bf16": LARGE}
+ROUNDS = (1, 2, 3, 4)  # K is split so that each multiprocessor has that many blocks
+
+# What `plan` takes a multiprocessor to do in a clock. Orders of magnitude from public measurements
+# of the H100 (2/3 of its tensor cores' peak by mma.sync, 5 TB/s from the second cache), not ours.
+MULTIPLIED = {"fp32": 200, "tf32": 600, "bf16": 1200}  # products of two numbers
+FETCHED, READ = 6, 32  # numbers from the second cache, and from or to shared memory
+FILLING, LAUNCH = 4, 4000  # steps until a block's first product, clocks of one more kernel
+
+
+@dataclass(frozen=True)
+class Plan:
+    tile: Tile
+    parts: int  # of K
+    steps: int  # of tile.depth in a part
+
+
+Sizes = tuple[int, int, int, str]  # M, N, K, precision
+MEASURED: dict[Sizes, Plan] = {}  # on an H100 or H200 measured to be better than `clocks` says
+
+
+@contextmanager
+def planned(plans: dict[Sizes, Plan]) -> Iterator[None]:
+    """Inside, these plans are taken: to measure them."""
+    before = MEASURED.copy()
+    MEASURED.update(plans)
+    try:
+        _forget()
+        yield
+    finally:
+        MEASURED.clear()
+        MEASURED.update(before)
+        _forget()
+
+
+def _forget() -> None:
+    plan.cache_clear()
+    problem.cache_clear()
+
+
+@functools.lru_cache(maxsize=4096)
+def plan(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> Plan:
+    """The tile and the parts of K that `clocks` gives the least."""
+    found = MEASURED.get((M, N, K, precision))
+    if found is not None and found.tile.runs_on(chip):
+        return found
+    return min(plans(M, N, K, precision, chip), key=lambda p: clocks(p, M, N, precision, chip))
+
+
+def plans(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> list[Plan]:
+    """All that there is to choose from, K split or not."""
+    found = []
+    for tile in (tile for tile in TILES[precision] if tile.runs_on(chip)):
+        steps = -(-K // tile.depth)
+        tiles = -(-M // tile.rows) * -(-N // tile.columns)
+        for wanted in (1, *(n * chip.multiprocessors // tiles for n in ROUNDS)):
+            most = min(steps, MOST // (M * N), 2**16 - 1)  # the last for the grid
+            each = -(-steps // max(1, min(wanted, most)))
+            found.append(Plan(tile, -(-steps // each), each))
+    return list(dict.fromkeys(found))
+
+
+def clocks(p: Plan, M: int, N: int, precision: str, chip: Chip = H100) -> float:
+    """About how long the busiest multiprocessor takes: its blocks, by the slowest of three ways."""
+    tile = p.tile
+    sides = tile.rows + tile.columns
+    step = max(
+        tile.rows * tile.columns / MULTIPLIED[precision],
+        sides / FETCHED,
+        (sides + tile.warps * (tile.warp_rows + tile.warp_columns)) / READ,
+    )
+    blocks = -(-M // tile.rows) * -(-N // tile.columns) * p.parts
+    mine = -(-blocks // chip.multiprocessors)
+    adding = LAUNCH + 2 * p.parts * M * N / (FETCHED * chip.multiprocessors) if p.parts > 1 else 0
+    return mine * (p.steps + FILLING) * tile.depth * step + adding
+
+
+DIVISION = np.dtype([("by", "i4"), ("multiplier", "u4"), ("shift", "i4")])
+PROBLEM = np.dtype(
+    [(name, "i4") for name in ("M", "N", "K", "steps", "columns", "H", "W", "C")]
+    + [(name, DIVISION) for name in ("pixels", "row", "channels", "places", "taps")]
+    + [(name, "i4") for name in ("stride_h", "stride_w", "start_h", "start_w", "direction")]
+    + [("gap_h", DIVISION), ("gap_w", DIVISION)]
+)
+
+
+def division(by: int) -> tuple[int, int, int]:
+    """n // by as a product and a shift, exact for 0 <= n < 2³¹ (Granlund & Montgomery 1994).
+
+    >>> by, multiplier, shift = division(7)
+    >>> 1_000_000_000 * multiplier >> shift == 1_000_000_000 // 7
+    True
+    """
+    shift = 31 + (by - 1).bit_length()
+    return by, (1 << shift) // by + 1, shift
+
+
+Settings = tuple[Any, Any, tuple[int, ...], tuple[int, ...]]  # of a convolution: see ops.conv
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How the kernel is called for one of the three products of a convolution."""
+
+    plan: Plan
+    shape: tuple[int, int]  # M, N
+    rows: tuple[int, int, int]  # numbers that lie together in images, b and z
+    argument: Any  # a PROBLEM
+    blocks: tuple[int, int]
+    macros: dict[str, int]
+
+
+@functools.lru_cache(maxsize=4096)
+def problem(role: int, settings: Settings, precision: str, chip: Chip = H100) -> Launch:
+    """The product `role` of the convolution with these settings."""
+    (sh, sw), (ph, pw), (N, H, W, C), (Kh, Kw, _, F) = settings
+    Ho, Wo = (H + 2 * ph - Kh) // sh + 1, (W + 2 * pw - Kw) // sw + 1
+    if role == INPUT_GRAD:  # windows of c, whose pixels lie a stride apart; the filters turned
+        sizes = (N * H * W, C, Kh * Kw * F)
+        images, grid = (Ho, Wo, F), (H, W)
+        way, gap = (1, 1, ph, pw, -1), (sh, sw)
+    else:
+        sizes = (N * Ho * Wo, F, Kh * Kw * C)
+        images, grid = (H, W, C), (Ho, Wo)
+        way, gap = (sh, sw, -ph, -pw, 1), (1, 1)
+    if role == WEIGHT_GRAD:
+        sizes = (sizes[2], sizes[1], sizes[0])
+    chosen, depth = plan(*sizes, precision, chip), images[2]
+    tile, columns = chosen.tile, -(-sizes[1] // chosen.tile.columns)
+    by = [division(n) for n in (math.prod(grid), grid[1], depth, Kh * Kw, Kw, *gap)]
+    values = (*sizes, chosen.steps, columns, *images, *by[:5], *way, *by[5:])
+    return Launch(
+        plan=chosen,
+        shape=sizes[:2],
+        rows=(depth, depth if role == INPUT_GRAD else sizes[1], sizes[1]),
+        argument=np.array(values, PROBLEM)[()],  # host: a kernel's argument, by value
+        blocks=(-(-sizes[0] // tile.rows) * columns, chosen.parts),
+        macros=tile.macros()
+        | {"ROLE": role, "PRECISION": PRECISIONS[precision], "DILATED": int(gap != (1, 1))}
+        | {"REUSE": int(tile.reuse and depth % tile.depth == 0 and Kh * Kw > 1)},
+    )
+
+
+def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precision: str) -> None:
+    """z = one of the three products of the convolution with these settings.
+
+    images, b, z are x, w, y or c, w, x̄ or x, c, w̄: contiguous arrays of float32.
+    """
+    backend: Any = backend_of(z)
+    launch = problem(role, settings, precision, chip_of(backend))
+    (M, N), tile, parts = launch.shape, launch.plan.tile, launch.plan.parts
+    out = z if parts == 1 else backend.xp.empty((parts, M, N), np.float32)
+    VA, VB, VZ = (
+        together(x, row, most)
+        for x, row, most in zip((images, b, out), launch.rows, (4, 4, 2), strict=True)
+    )
+    PROGRAM.launch(
+        "product",
+        launch.blocks,
+        32 * tile.warps,
+        *(images, b, out, launch.argument),
+        shared=tile.shared(role),
+        **launch.macros,
+        VA=VA,
+        VB=VB,
+        VZ=VZ,
+    )
+    if parts > 1:
+        PARTS.launch("sum_of_parts", -(-M * N // 256), 256, out, z, M * N, parts)
+
+
+def together(x: Any, row: int, most: int) -> int:
+    """How many numbers of x a thread may move at once: `most`, or 1 where rows or x are uneven."""
+    host = getattr(x, "_host", None)  # of the strict double, which stands in for a GPU in tests
+    address = x.data.ptr if host is None else host.ctypes.data
+    return most if row % most == 0 and address % (4 * most) == 0 else 1
+
+
+def fits(*arrays: Any) -> bool:
+    """Whether the kernel takes these arrays."""
+    return chip_of(backend_of(*arrays)).has_tensor_cores and all(
+        a.dtype == np.float32 and 0 < a.size <= MOST for a in arrays
+    )

@@ -1,0 +1,77 @@
+"""What stands for a captured CUDA graph on the strict double: a list of calls that can be repeated.
+
+Every computation on strict arrays, kernels included, passes `strict_array.computed`. While a
+`Recording` is on it remembers each call and the arrays that the call filled. `launch()` makes the
+calls again, into the same arrays: whatever stands in the arrays from outside by then is read, what
+was handed over by value stays as it was. As with a stream in capture nothing may wait for the
+device, and nothing may be brought to it; and when the recording ends, nothing has happened yet: the
+arrays named to `on` have their values back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from minibn.backend.strict_array import StrictArray, recording, wrap
+from minibn.errors import CaptureError
+
+# What CuPy hands to cuBLAS.
+PRODUCTS = frozenset(("dot", "einsum", "inner", "matmul", "tensordot", "vdot"))
+
+
+class Recording:
+    """The calls of one step, in order, each with the arrays that it made."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Callable[[], Any], list[StrictArray]]] = []
+        self._computing = False
+
+    @contextmanager
+    def on(self, state: Iterable[Any]) -> Iterator[None]:
+        """Inside, what is computed is remembered. state: the arrays that it changes in place."""
+        if recording.get() is not None:
+            raise CaptureError("a step is being captured already: captures do not nest")
+        before = [(x, x._host.copy()) for x in state]
+        try:
+            with recording.within(self):
+                yield
+        finally:
+            for x, values in before:
+                x._host[...] = values
+
+    def launch(self) -> None:
+        """Do it all (again)."""
+        for call, made in self.calls:
+            for x, again in zip(made, _arrays(wrap(call())), strict=True):
+                if x._host.flags.writeable:  # a broadcast view is not, and needs no copy
+                    x._host[...] = again._host
+
+    # -- what `strict_array` calls
+    def remember(self, call: Callable[[], Any], name: str) -> Any:
+        if name in PRODUCTS:
+            raise CaptureError(f"{name} goes through cuBLAS, which CuPy refuses in a capture")
+        self._computing = True
+        try:
+            found = wrap(call())
+        finally:
+            self._computing = False
+        self.calls.append((call, _arrays(found)))
+        return found
+
+    def made(self, x: StrictArray) -> None:
+        if not self._computing:
+            raise CaptureError(
+                f"an array of shape {x.shape} was brought to the device in a captured step: a "
+                "replay would not see its next values. Make it before"
+            )
+
+    def waited_for(self, name: str) -> None:
+        raise CaptureError(f"{name} waits for the device, in a captured step")
+
+
+def _arrays(found: Any) -> list[StrictArray]:
+    if isinstance(found, StrictArray):
+        return [found]
+    return [x for part in found for x in _arrays(part)] if isinstance(found, (list, tuple)) else []

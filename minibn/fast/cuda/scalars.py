@@ -1,0 +1,51 @@
+"""The two numbers of a training step that change while its launches stay the same.
+
+A captured graph repeats its launches with the arguments that they had when it was captured. The
+learning rate and the number of the step must not be among these: kernels read them from the
+device's memory.
+
+    step of a draw = the one given by value + tick        (tick is 0 outside a graph)
+    learning rate  = the one given by value · rate        (rate is 1 outside a graph)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minibn.setting import Setting
+
+
+class Scalars:
+    """tick (1,) uint64 and rate (1,) float64, arrays of `xp`.
+
+    rate_is_read: whether a kernel took the rate: then its launch follows the rate in every replay.
+    """
+
+    def __init__(self, xp: Any) -> None:
+        self.tick = xp.zeros(1, np.uint64)
+        self._rate = xp.ones(1, np.float64)
+        self.rate_is_read = False
+
+    @property
+    def rate(self) -> Any:
+        self.rate_is_read = True
+        return self._rate
+
+
+_CONSTANT: dict[str, Scalars] = {}
+_captured: Setting[Scalars | None] = Setting("scalars", None)
+
+
+def scalars(backend: Any) -> Scalars:
+    """Those that kernels launched here must read."""
+    found = _captured.get()
+    if found is None:
+        found = _CONSTANT.get(backend.name) or _CONSTANT.setdefault(
+            backend.name, Scalars(backend.xp)
+        )
+    return found
+
+
+reading = _captured.within  # with reading(scalars): kernels read these, while a graph is captured

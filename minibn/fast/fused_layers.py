@@ -1,0 +1,150 @@
+"""Fused layers: Conv2d, BatchNorm, Noise, ReLU and MaxPool2d that follow each other, as one block.
+
+`Sequential` asks here for a faster way. Layers that `fused_block` can do at once are called so;
+every other layer is called as it is. Nothing else changes: the layers keep their parameters,
+statistics and counters. Where somebody looks in between (`watch`, `detect_anomaly`), where a
+layer's `forward` or an op was edited or replaced, or kernels are switched off, each layer is called
+by itself. So to watch changes the rounding, but not with `kernels("reference")`.
+
+Which layers make a block is decided once for a Sequential, and again when it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from minibn.autograd import observers
+from minibn.errors import ShapeError
+from minibn.fast.fused_ops import fused_block
+from minibn.fast.kernel import Kernel
+from minibn.fast.verified import is_as_verified
+from minibn.nn.layers import Conv2d, MaxPool2d, ReLU
+from minibn.nn.module import Module
+from minibn.nn.noise import Noise
+from minibn.nn.norm import BatchNorm
+from minibn.nn.sequential import Sequential
+from minibn.ops.conv import conv2d_op
+
+ORDER: tuple[type[Module], ...] = (Conv2d, BatchNorm, Noise, ReLU, MaxPool2d)
+
+
+class LayerBlock:
+    """Layers that follow each other in ORDER, each kind at most once, called as one op."""
+
+    def __init__(self, layers: Sequence[Module]) -> None:
+        self.layers = layers
+        kinds: dict[type, Any] = {type(layer): layer for layer in layers}
+        self.conv: Conv2d | None = kinds.get(Conv2d)
+        self.norm: BatchNorm | None = kinds.get(BatchNorm)
+        self.noise: Noise | None = kinds.get(Noise)
+        self.relu, self.pool = ReLU in kinds, 2 if MaxPool2d in kinds else 0
+
+    @property
+    def name(self) -> str:
+        return " + ".join(layer.name for layer in self.layers)
+
+    def __call__(self, x: Any) -> Any:
+        step = None if self.noise is None else int(self.noise.step.data)
+        try:
+            if observers.current():
+                with observers.layer(self.name):
+                    return self.forward(x)
+            return self.forward(x)
+        except ShapeError:
+            if self.noise is not None:
+                self.noise.step.data[...] = step
+            for layer in self.layers:  # one by one: the layer that raises names itself
+                x = layer(x)
+            raise
+
+    def forward(self, x: Any) -> Any:
+        noise = None
+        if self.noise is not None and self.noise.active:
+            for layer in (self.conv, self.norm):  # what has no values yet says so first
+                _ = layer and [p.data for p in layer.parameters()]
+            noise = self.noise.draws(self.noise.next_step())
+        settings: dict[str, Any] = {"noise": noise, "relu": self.relu, "pool": self.pool}
+        conv, norm = self.conv, self.norm
+        bias: list[Any] = []
+        if conv is not None and norm is not None and conv.bias is not None:
+            x, conv = conv(x), None  # a bias before a norm
+        if conv is not None:
+            settings |= {"filters": conv.weight, "stride": conv.stride, "padding": conv.padding}
+            bias += [conv.bias] if conv.bias is not None else []
+        if norm is None:
+            return fused_block(x, *bias, **settings)
+        if not norm.training:
+            return fused_block(x, *norm.scale_and_shift(), **settings)
+        y, mean, var = fused_block(
+            x, norm.gamma, norm.beta, eps=norm.eps, return_moments=True, **settings
+        )
+        norm.track(mean, var, self._values(x, conv))
+        return y
+
+    @staticmethod
+    def _values(x: Any, conv: Conv2d | None) -> int:
+        """How many values a channel has where the norm sees them."""
+        if conv is None:
+            return x.size // x.shape[-1]
+        return conv2d_op(x, conv.weight, conv.stride, conv.padding).rows
+
+
+def _can_fuse(layer: Module) -> bool:
+    """Whether this layer can be part of a block: nobody watches it, and it does the usual."""
+    if type(layer) not in ORDER or vars(layer).get("_watchers"):
+        return False
+    if not is_as_verified(type(layer), layer):
+        return False
+    return not isinstance(layer, MaxPool2d) or (
+        layer.size in (2, (2, 2))
+        and layer.stride in (None, 2, (2, 2))
+        and layer.padding in (0, (0, 0))
+    )
+
+
+def plan_blocks(layers: Sequence[Module]) -> list[Module | LayerBlock]:
+    """What to call one after another: the layers, and blocks in the place of theirs."""
+    plan: list[Module | LayerBlock] = []
+    block: list[Module] = []
+
+    def close() -> None:
+        plan.extend(block if len(block) < 2 else [LayerBlock(tuple(block))])
+        block.clear()
+
+    for layer in layers:
+        fits = _can_fuse(layer)
+        if block and not (fits and ORDER.index(type(block[-1])) < ORDER.index(type(layer))):
+            close()
+        if fits:
+            block.append(layer)
+        else:
+            plan.append(layer)
+    close()
+    return plan
+
+
+# The layers that a Sequential had, whether each could be fused, and the plan that was made for it.
+Planned = tuple[list[Module], list[bool], list[Module | LayerBlock]]
+_plans: WeakKeyDictionary[Sequential, Planned] = WeakKeyDictionary()
+
+
+def _steps(model: Sequential) -> Sequence[Module | LayerBlock]:
+    layers = [layer for _, layer in model.children()]
+    if any(observer.every_layer for observer in observers.current()):
+        return layers
+    fusible = [_can_fuse(layer) for layer in layers]
+    planned = _plans.get(model)
+    if planned is None or planned[1] != fusible or planned[0] != layers:
+        planned = _plans[model] = layers, fusible, plan_blocks(layers)
+    return planned[2]
+
+
+class FusedConvBlockKernels(Kernel):
+    """Sequential's forward, with blocks in the place of the layers that they stand for."""
+
+    def forward(self, model: Sequential, x: Any) -> Any:
+        for step in _steps(model):
+            x = step(x)
+        return x

@@ -1,0 +1,127 @@
+"""Fused blocks as ops: a convolution (or what is given), norm or bias, noise, ReLU and max-pooling.
+
+Each of them is an op of its own, and `compose` below, which calls them one after another, is the
+definition. A kernel can do all of them while a block of the image is in the cache, where the
+separate ops read and write the whole activation each time; so where no kernel runs, nothing is
+gained, and `fused_block` calls the ops themselves. A law says that both agree. (Libraries of matrix
+products, such as cuDNN and CUTLASS, call what follows the product its fused_block.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minibn.autograd.backward import pull_back
+from minibn.autograd.dispatch import find_kernel
+from minibn.autograd.tape import Op, apply
+from minibn.autograd.tensor import value
+from minibn.errors import ShapeError
+from minibn.ops.batch_normalization import batch_norm, check_batch, check_channels
+from minibn.ops.conv import Conv2d, conv2d, conv2d_op
+from minibn.ops.elementwise import relu
+from minibn.ops.pool import max_pool2d
+
+# noise(x) -> (s, m), arrays of x's shape; the same ones each time it is called
+Draw = Callable[[Any], tuple[Any, Any]]
+
+
+class FusedBlock(Op):
+    """pool(relu(s · norm(x) + m)), each part optional.
+
+    The inputs are x, (x, shift) or (x, scale, shift): with `eps` the last are gamma and beta of a
+    BatchNorm, without it y = x · scale + shift. `noise` gives s and m, which are constants of
+    differentiation.
+    """
+
+    needs_output = True
+
+    def __init__(self, eps: float | None, noise: Draw | None, relu: bool, pool: int) -> None:
+        self.eps, self.noise, self.relu, self.pool = eps, noise, relu, pool
+        self.mean: Any = None  # of the batch, (C,): for the layer that tracks them
+        self.var: Any = None
+
+    def compose(self, x, *affine):
+        """The definition: on Tensors and on arrays."""
+        y = x
+        if self.eps is not None:
+            y, self.mean, self.var = batch_norm(x, *affine, eps=self.eps, return_moments=True)
+        elif affine:
+            *scale, shift = affine
+            y = (x * scale[0] if scale else x) + shift
+        if self.noise is not None:
+            s, m = self.noise(value(x))
+            y = y * s + m
+        if self.relu:
+            y = relu(y)
+        return max_pool2d(y, self.pool) if self.pool else y
+
+    def forward(self, *inputs):
+        return self.compose(*inputs)
+
+    def vjp(self, g, out, *inputs):
+        """The ops again, recorded, and g pulled back through them."""
+        return pull_back(self.compose, inputs, g, self.needs_input_grad)
+
+
+class FusedConvBlock(FusedBlock):
+    """The same behind a convolution: pool(relu(s · norm(conv2d(x, w)) + m)). Inputs x, w, ..."""
+
+    def __init__(self, conv: Conv2d, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.conv = conv
+
+    def compose(self, x, w, *affine):
+        y = conv2d(x, w, stride=self.conv.stride, padding=self.conv.padding)
+        return super().compose(y, *affine)
+
+
+def fused_block(
+    x,
+    *affine,
+    filters: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    eps: float | None = None,
+    noise: Draw | None = None,
+    relu: bool = False,
+    pool: int = 0,
+    return_moments: bool = False,
+) -> Any:
+    """norm or bias, then noise, ReLU and max-pooling of `pool` × `pool` pixels.
+
+    x (..., C); affine: nothing, `shift` (C,) or `scale, shift` (C,) each; with `eps` they are
+    BatchNorm's gamma and beta, and `return_moments` gives the batch's mean and biased variance as
+    well. noise(x) -> (s, m): y becomes s · y + m; it is called again where the definition is
+    differentiated, and must give the same arrays. With `filters` (Kh, Kw, C, F) all this is done to
+    conv2d(x, filters, stride=stride, padding=padding), and the vectors are (F,).
+    Law: equal to conv2d, batch_norm (or x · scale + shift), · s + m, relu, max_pool2d one after
+    another. Raises ShapeError as they do.
+    """
+    if len(affine) > 2 or (eps is not None and len(affine) != 2):
+        raise ShapeError(
+            f"fused_block: {len(affine)} vectors beside x; it takes shift, or scale and shift, and "
+            "with eps exactly gamma and beta."
+        )
+    settings = (eps, noise, relu, pool)
+    if filters is not None:
+        conv = conv2d_op(x, filters, stride, padding)
+        layer = FusedConvBlock(conv, *settings)
+        _check(conv.y_shape, affine, eps)
+        if find_kernel(layer, [value(a) for a in (x, filters, *affine)]) is not None:
+            y = apply(layer, x, filters, *affine)
+            return (y, layer.mean, layer.var) if return_moments else y
+        x = apply(conv, x, filters)
+    op = FusedBlock(*settings)
+    _check(x.shape, affine, eps)
+    fast = find_kernel(op, [value(a) for a in (x, *affine)]) is not None
+    y = apply(op, x, *affine) if fast else op.compose(x, *affine)
+    return (y, op.mean, op.var) if return_moments else y
+
+
+def _check(shape: tuple[int, ...], affine: tuple[Any, ...], eps: float | None) -> None:
+    if eps is not None:
+        check_batch(shape, *affine)
+    elif affine:
+        names = ("shift", "scale")
+        check_channels("fused_block", shape, **dict(zip(names, affine[::-1], strict=False)))

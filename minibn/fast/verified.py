@@ -1,0 +1,258 @@
+"""What you read is what runs: a kernel stands for a definition as it was when both were compared.
+
+`python -m minibn.fast verify` runs the law "kernels agree with definitions" and then writes down,
+in `verified.json`, which text that was: for each definition that has a kernel a hash of its syntax
+tree (without docstrings and comments), and of all that it calls in `minibn.ops`, `nn`, `optim` and
+`random`. At its first use in a process a kernel's definition is compared with that. Where it was
+edited, the definition runs in the kernel's place, and one warning says so. Where `forward` or `vjp`
+was replaced (`mock.patch`, an attribute of an instance), the definition runs as well.
+
+Reading syntax trees takes a while, so the files' own hashes are compared first: a file that is as
+it was holds no edit.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from minibn.errors import EditedDefinition
+
+VERIFIED = Path(__file__).with_name("verified.json")
+PACKAGE = Path(__file__).parents[1]  # minibn/
+COMMAND = "python -m minibn.fast verify"
+# What definitions consist of. Not what they stand on: the tape, arrays, Module.
+CONTENT = ("minibn.ops", "minibn.nn", "minibn.optim", "minibn.random", "minibn.fast.fused_ops")
+FOUNDATION = ("minibn.nn.module",)
+METHODS = ("forward", "vjp", "update", "update_all", "average")  # what a kernel replaces
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What `verified.json` says of a definition: the hash of its text, the files in which that
+    stands (below `minibn/`), and the ops that it runs."""
+
+    text: str
+    files: tuple[str, ...]
+    ops: tuple[str, ...]
+
+
+# -- at run time
+
+Method = tuple[type, str, Any]  # a class, the name of a method, the function it should be
+_known: dict[Any, tuple[Method, ...] | None] = {}  # by definition; None: it was edited
+
+
+def is_as_verified(key: Any, instance: Any = None) -> bool:
+    """Whether the text of this definition (a class or a function), and of all it calls, is that
+    which was compared with its kernels, and nothing of it is replaced, in `instance` neither."""
+    methods = _known.get(key, ())
+    if methods == () and key not in _known:
+        methods = _known[key] = _look_at(key)
+    if methods is None:
+        return False
+    for owner, name, function in methods:
+        if getattr(owner, name) is not function:
+            return False
+    own = getattr(instance, "__dict__", None)
+    return not own or own.keys().isdisjoint(METHODS)
+
+
+def _look_at(key: Any) -> tuple[Method, ...] | None:
+    """The methods that must stay what they are; None, and a warning, if the definition is not the
+    one that was verified."""
+    if not key.__module__.startswith("minibn."):  # somebody's own op, with a kernel of their own
+        return ((key, "forward", key.forward),)
+    entry = entries().get(name_of(key))
+    if entry is None:
+        trouble = "was never verified"
+    elif _is_edited(key, entry):
+        trouble = "was edited"
+    else:
+        return tuple(_methods(key, entry))
+    path = _source(sys.modules[key.__module__])
+    warnings.warn(
+        f"{key.__qualname__} in {path} {trouble} since its kernel was compared with it, so the "
+        f"definition runs, slower. When the edit is right: {COMMAND}",
+        EditedDefinition,
+        stacklevel=2,
+    )
+    return None
+
+
+def _is_edited(key: Any, entry: Entry) -> bool:
+    if all(_file_hash(file) == _verified()["files"].get(file) for file in entry.files):
+        return False
+    try:
+        return text_of(key) != entry.text
+    except OSError:  # no source, so no edit
+        return False
+
+
+def _methods(key: Any, entry: Entry) -> Iterator[Method]:
+    """The methods of the definition and of the ops that it runs, as their classes' texts have them.
+    A method that was replaced before this first look is missed by its name."""
+    for name in dict.fromkeys((name_of(key), *entry.ops)):
+        found = _find(name)
+        for method in METHODS:
+            function = getattr(found, method, None)
+            if isinstance(found, type) and function is not None:
+                stands_in_class = getattr(function, "__qualname__", "").endswith(f".{method}")
+                own = getattr(function, "__module__", "").startswith("minibn.")
+                yield found, method, function if stands_in_class and own else None
+
+
+@functools.cache
+def _verified() -> dict[str, Any]:
+    try:
+        return json.loads(VERIFIED.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {"files": {}, "definitions": {}}
+
+
+@functools.cache
+def entries() -> dict[str, Entry]:
+    """What was verified, by the definition's name such as "minibn.ops.conv.Conv2d"."""
+    found = _verified()["definitions"].items()
+    return {name: Entry(e["text"], tuple(e["files"]), tuple(e["ops"])) for name, e in found}
+
+
+@functools.cache
+def _file_hash(file: str) -> str | None:
+    try:
+        return hashlib.sha256((PACKAGE / file).read_text(encoding="utf-8").encode()).hexdigest()
+    except OSError:
+        return None
+
+
+def name_of(key: Any) -> str:
+    """The dotted name of a class or function.
+
+    >>> name_of(Entry)
+    'minibn.fast.verified.Entry'
+    """
+    return f"{key.__module__}.{key.__qualname__}"
+
+
+def _find(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+# -- texts
+
+
+def text_of(key: Any) -> str:
+    """The hash of a definition's syntax tree and of all that it calls. Raises OSError where there
+    is no source."""
+    digest = hashlib.sha256()
+    for part in parts_of(key):
+        digest.update(f"{name_of(part)} {_tree_text(_tree(part))}\n".encode())
+        digest.update(f"{_constants(part)}\n".encode())
+    return digest.hexdigest()
+
+
+def entry_of(key: Any) -> Entry:
+    """The present text of a definition, as `verified.json` is to have it."""
+    parts = parts_of(key)
+    files = {_source(sys.modules[p.__module__]).relative_to(PACKAGE).as_posix() for p in parts}
+    ops = [name_of(p) for p in parts if isinstance(p, type) and hasattr(p, "vjp")]
+    return Entry(text_of(key), tuple(sorted(files)), tuple(ops))
+
+
+def write(names: dict[str, Entry]) -> None:
+    """Write `verified.json` anew."""
+    files = sorted({file for entry in names.values() for file in entry.files})
+    found = {
+        "note": f"Made by {COMMAND}: which texts the kernels were compared with.",
+        "files": {file: _file_hash(file) for file in files},
+        "definitions": {name: vars(entry) for name, entry in sorted(names.items())},
+    }
+    VERIFIED.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+@functools.cache
+def parts_of(key: Any) -> tuple[Any, ...]:
+    """The classes and functions that a definition consists of, itself first."""
+    found, waiting = [], [key]
+    while waiting:
+        part = waiting.pop()
+        if part not in found:
+            found.append(part)
+            waiting += [p for p in _referred_to(part) if _is_content(p)]
+    return (key, *sorted(found[1:], key=name_of))
+
+
+def _is_content(x: Any) -> bool:
+    module = getattr(x, "__module__", None) or ""
+    return (
+        isinstance(x, (type, FunctionType))
+        and any(module == name or module.startswith(name + ".") for name in CONTENT)
+        and module not in FOUNDATION
+    )
+
+
+def _referred_to(part: Any) -> Iterator[Any]:
+    """The values of the global names, and of the attributes of modules, that the text uses."""
+    names = vars(sys.modules[part.__module__])
+    for node in ast.walk(_tree(part)):
+        if isinstance(node, ast.Name) and node.id in names:
+            yield names[node.id]
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            base = names.get(node.value.id)
+            if isinstance(base, ModuleType) and base.__name__.startswith("minibn"):
+                yield getattr(base, node.attr, None)
+
+
+def _constants(part: Any) -> list[tuple[str, str]]:
+    """The numbers and texts among the global names that the text uses."""
+    names = vars(sys.modules[part.__module__])
+    used = {n.id for n in ast.walk(_tree(part)) if isinstance(n, ast.Name) and n.id in names}
+    return sorted((n, repr(names[n])) for n in used if isinstance(names[n], (int, float, str)))
+
+
+def _source(module: ModuleType) -> Path:
+    if module.__file__ is None:
+        raise OSError(f"{module.__name__} has no source file")
+    return Path(module.__file__)
+
+
+@functools.cache
+def _module_tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _tree(part: Any) -> ast.AST:
+    """The syntax tree of a class or function of a module's top level."""
+    for node in _module_tree(_source(sys.modules[part.__module__])).body:
+        if getattr(node, "name", None) == part.__qualname__:
+            return node
+    raise OSError(f"{name_of(part)} does not stand in its module's source")
+
+
+def _tree_text(node: Any) -> str:
+    """A syntax tree as text that is the same in every version of Python: without positions, empty
+    fields and docstrings."""
+    if isinstance(node, list):
+        return "[" + ",".join(map(_tree_text, node)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    fields.pop("kind", None)  # of a string: u"..."
+    body = fields.get("body")
+    if isinstance(body, list) and body and isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+        says = isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+        fields["body"] = body[1:] if says and isinstance(body[0].value.value, str) else body
+    given = [(k, v) for k, v in sorted(fields.items()) if v is not None and v != []]
+    return f"{type(node).__name__}({','.join(f'{k}={_tree_text(v)}' for k, v in given)})"

@@ -1,0 +1,185 @@
+"""Norms of each example by itself, and of filters: nothing depends on the rest of the batch.
+
+They differ in what they average over. Layout is (N, ..., C), channels last:
+
+| function                 | statistics over               | source                   |
+|--------------------------|-------------------------------|--------------------------|
+| `layer_norm`             | the axes of gamma, or `axes`  | Ba, Kiros & Hinton 2016  |
+| `instance_norm`          | the pixels of a channel       | Ulyanov et al. 2016      |
+| `group_norm`             | pixels and a group's channels | Wu & He 2018             |
+| `rms_norm`               | as `layer_norm`; not centred  | Zhang & Sennrich 2019    |
+| `weight_standardisation` | a filter, of weights (..., F) | Qiao et al. 2019         |
+
+Variances are biased and eps stands below the root, as in PyTorch. Where there is a single value
+to average over, it has no variance, and a ShapeError is raised.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minibn.autograd.tape import Op, apply
+from minibn.backend import array_module
+from minibn.errors import ShapeError
+from minibn.ops.batch_normalization import check_channels, moments
+from minibn.ops.elementwise import sqrt
+from minibn.ops.reduce import axes_of, mean
+from minibn.ops.shape import reshape
+
+
+class LayerNorm(Op):
+    """y = gamma · x̂ + beta,   x̂ = (x - mu) · inv_std,   inv_std = 1 / √(var + eps)
+
+    mu and var are those over `axes`; gamma and beta broadcast. With means over the same axes:
+
+        u = ȳ gamma
+        x̄ = inv_std · (u - mean(u) - x̂ · mean(u x̂)),   gamma̅ = ȳ x̂,   beta̅ = ȳ
+    """
+
+    broadcasts = True
+    needs = (0, 1)
+
+    def __init__(self, axes: tuple[int, ...], eps: float) -> None:
+        self.axes, self.eps = axes, eps
+
+    def forward(self, x, gamma, beta):
+        mu, var = moments(x, self.axes)
+        return (x - mu) * (gamma / array_module(x).sqrt(var + self.eps)) + beta
+
+    def vjp(self, g, out, x, gamma, beta):
+        mu, var = moments(x, self.axes)
+        inv_std = 1 / sqrt(var + self.eps)
+        x_hat = (x - mu) * inv_std
+        g_gamma, g_beta = (g * x_hat if self.needs_input_grad[1] else None), g
+        if not self.needs_input_grad[0]:
+            return None, g_gamma, g_beta
+        u = g * gamma
+        along = mean(u * x_hat, self.axes, keepdims=True)
+        return (u - mean(u, self.axes, keepdims=True) - x_hat * along) * inv_std, g_gamma, g_beta
+
+
+class RmsNorm(Op):
+    """y = gamma · x̂,   x̂ = x · inv_rms,   inv_rms = 1 / √(mean x² + eps),   means over `axes`
+
+    u = ȳ gamma,   x̄ = inv_rms · (u - x̂ · mean(u x̂)),   gamma̅ = ȳ x̂
+    """
+
+    broadcasts = True
+
+    def __init__(self, axes: tuple[int, ...], eps: float) -> None:
+        self.axes, self.eps = axes, eps
+
+    def forward(self, x, gamma):
+        square = mean(x * x, self.axes, keepdims=True)
+        return x * (gamma / array_module(x).sqrt(square + self.eps))
+
+    def vjp(self, g, out, x, gamma):
+        inv_rms = 1 / sqrt(mean(x * x, self.axes, keepdims=True) + self.eps)
+        x_hat = x * inv_rms
+        g_gamma = g * x_hat if self.needs_input_grad[1] else None
+        if not self.needs_input_grad[0]:
+            return None, g_gamma
+        u = g * gamma
+        return (u - x_hat * mean(u * x_hat, self.axes, keepdims=True)) * inv_rms, g_gamma
+
+
+def normalised_axes(name: str, x, axes: Any, least: int = 2, **vectors) -> tuple[int, ...]:
+    """The axes, by default as many of the last as the vectors have. Raises ShapeError unless the
+    vectors fit the last axes of x, and there are `least` values to average over."""
+    for which, v in vectors.items():
+        if v.ndim < 1 or v.shape != x.shape[x.ndim - v.ndim :]:
+            raise ShapeError(
+                f"{name}: {which} has shape {v.shape}, which is not that of the last axes of x "
+                f"{tuple(x.shape)} (channels are the last axis)."
+            )
+    own = tuple(range(x.ndim - vectors["gamma"].ndim, x.ndim))
+    every = tuple(range(1, x.ndim))
+    found = own if axes is None else every if axes == "example" else axes_of(axes, x.ndim, name)
+    if math.prod(x.shape[a] for a in found) < least:
+        raise ShapeError(
+            f"{name}: x {tuple(x.shape)} has fewer than {least} values along its axes {found}: "
+            "they have no variance. Normalise over more axes, or larger images."
+        )
+    return found
+
+
+def layer_norm(x, gamma, beta, *, axes: Any = None, eps: float = 1e-5) -> Any:
+    """Normalise the values along `axes` to zero mean and unit variance, then scale and shift.
+
+    x (N, ..., C); gamma and beta have the shape of its last axes, and these are `axes` unless given
+    (as in PyTorch: gamma (C,) normalises each pixel over its channels). axes="example" are all but
+    the first: with gamma (C,), what Wu & He mean by layer norm of images.
+    Law: layer_norm(a·x + b) == layer_norm(x) for a > 0, up to eps.
+    Raises ShapeError for vectors of another shape, or a single value to normalise.
+    """
+    found = normalised_axes("layer_norm", x, axes, gamma=gamma, beta=beta)
+    return apply(LayerNorm(found, eps), x, gamma, beta)
+
+
+def instance_norm(x, gamma, beta, *, eps: float = 1e-5) -> Any:
+    """Normalise each channel of each example over its pixels, then scale and shift.
+
+    x (N, ..., C), gamma (C,), beta (C,) -> (N, ..., C). Law: group_norm with as many groups as
+    channels. Raises ShapeError for a single pixel, or none at all, as vectors (N, C) have.
+    """
+    check_channels("instance_norm", x.shape, gamma=gamma, beta=beta)
+    pixels = tuple(range(1, x.ndim - 1))
+    if math.prod(x.shape[a] for a in pixels) < 2:
+        raise ShapeError(
+            f"instance_norm: x {tuple(x.shape)} has one value for each channel of an example: it "
+            "has no variance. Use larger images, or layer_norm, which also averages over channels."
+        )
+    return apply(LayerNorm(pixels, eps), x, gamma, beta)
+
+
+def group_norm(x, gamma, beta, *, groups: int, eps: float = 1e-5) -> Any:
+    """Normalise groups of neighbouring channels of each example, then scale and shift.
+
+    x (N, ..., C), gamma (C,), beta (C,) -> (N, ..., C). Laws: one group is layer_norm over all axes
+    but the first; C groups are instance_norm.
+    Raises ShapeError unless C is a multiple of `groups`, or for groups of a single value.
+    """
+    check_channels("group_norm", x.shape, gamma=gamma, beta=beta)
+    C = x.shape[-1]
+    if groups < 1 or C % groups:
+        raise ShapeError(f"group_norm: {C} channels can't be cut into groups={groups} equal ones.")
+    split = (*x.shape[:-1], groups, C // groups)
+    axes = (*range(1, x.ndim - 1), x.ndim)
+    if math.prod(split[a] for a in axes) < 2:
+        raise ShapeError(
+            f"group_norm: x {tuple(x.shape)} in groups={groups} has one value a group: it has no "
+            "variance. Use fewer groups, or larger images."
+        )
+    parts = (reshape(v, split[-2:]) for v in (gamma, beta))
+    return reshape(apply(LayerNorm(axes, eps), reshape(x, split), *parts), x.shape)
+
+
+def rms_norm(x, gamma, *, axes: Any = None, eps: float = 1e-5) -> Any:
+    """Divide by the root of the mean square along `axes`, then scale. Nothing is centred.
+
+    x (N, ..., C); gamma has the shape of its last axes, and these are `axes` unless given.
+    Law: rms_norm(a·x) == rms_norm(x) for a > 0, up to eps. Raises ShapeError for gamma of another
+    shape. (PyTorch's eps, if none is given, is that of the dtype.)
+    """
+    found = normalised_axes("rms_norm", x, axes, least=1, gamma=gamma)
+    return apply(RmsNorm(found, eps), x, gamma)
+
+
+def weight_standardisation(w, gamma: Any = 1.0, *, eps: float = 1e-5) -> Any:
+    """Each filter to zero mean and unit variance, times gamma: what a convolution is then given.
+
+    w (..., F): filters (Kh, Kw, C, F) or a matrix (in, out); gamma: (F,), or one number for all.
+    Law: a filter's shift and scale change nothing, up to eps.
+    Raises ShapeError for filters of a single weight, or gamma of another shape.
+    """
+    if w.ndim < 2 or math.prod(w.shape[:-1]) < 2:
+        raise ShapeError(
+            f"weight_standardisation: w {tuple(w.shape)} has filters of fewer than two weights, "
+            "which have no variance. Filters are the last axis."
+        )
+    if hasattr(gamma, "shape") and gamma.shape != w.shape[-1:]:
+        raise ShapeError(
+            f"weight_standardisation: gamma has shape {gamma.shape}, w {w.shape[-1]} filters."
+        )
+    return apply(LayerNorm(tuple(range(w.ndim - 1)), eps), w, gamma, 0.0)

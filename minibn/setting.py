@@ -1,0 +1,89 @@
+"""Settings of a thread or an asyncio task: what holds inside a `with` block, and nowhere else.
+
+Each is one ContextVar. A task or a thread's copied context takes over the settings of the code that
+starts it, and changes its own only; a new thread begins with the defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
+
+from minibn.errors import did_you_mean
+
+T = TypeVar("T")
+
+
+class Setting(Generic[T]):
+    """A value that code in a `with` block may set.
+
+    >>> depth = Setting("depth", 0)
+    >>> with depth.within(1):
+    ...     depth.get()
+    1
+    >>> depth.get()
+    0
+    """
+
+    def __init__(self, name: str, default: T) -> None:
+        self.name = name
+        self._variable: ContextVar[T] = ContextVar(f"minibn_{name}", default=default)
+        self.get = self._variable.get  # called at every op: no method in between
+        self.set = self._variable.set
+
+    @contextmanager
+    def within(self, value: T) -> Iterator[T]:
+        """Inside the block the setting is `value`; afterwards as before, also after an error."""
+        before = self.get()
+        self.set(value)
+        try:
+            yield value
+        finally:
+            self.set(before)
+
+
+class Choice(Setting[str]):
+    """A setting that is one of a few names.
+
+    >>> colour = Choice("colour", ("red", "green"), default="red")
+    >>> colour.choose("gren")
+    Traceback (most recent call last):
+        ...
+    ValueError: colour 'gren' is unknown. Did you mean 'green'?
+    """
+
+    def __init__(self, name: str, names: Iterable[str], default: str) -> None:
+        super().__init__(name, default)
+        self.names = tuple(names)
+
+    def choose(self, name: Any) -> Chosen:
+        """Set it from here on; in a `with` statement until its end. Raises ValueError."""
+        self.check(name)
+        return Chosen(self, name)
+
+    def check(self, name: Any) -> None:
+        """Raise ValueError, with the nearest name, unless this is one of the names."""
+        if name not in self.names:
+            raise ValueError(f"{self.name} {name!r} is unknown. {did_you_mean(name, self.names)}")
+
+
+class Chosen:
+    """What choosing returns: the choice is made already; leaving a `with` block undoes it."""
+
+    def __init__(self, choice: Choice, name: str) -> None:
+        self.choice, self.name = choice, name
+        self._before = [choice.get()]
+        self._entered = False
+        choice.set(name)
+
+    def __enter__(self) -> Any:
+        if self._entered or self.choice.get() != self.name:  # again, or after another choice
+            self._before.append(self.choice.get())
+        self._entered = True
+        self.choice.set(self.name)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.choice.set(self._before.pop())
