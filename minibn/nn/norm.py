@@ -118,8 +118,8 @@ class LpBatchNorm(RunningStatistics):
     away, over the batch; images (N, H, W, C) and vectors (N, C) alike. center_first and reduce are
     other readings of the paper's words (see `ops/lp_normalization.py`). Running mean and norm,
     which the paper does not mention, are kept as BatchNorm keeps its own, and used in evaluation;
-    the norm starts at 1. Raises ValueError for another p, ShapeError for a channel with a single value in
-    training.
+    the norm starts at 1. Raises ValueError for another p, ShapeError for a channel with a single
+    value in training.
 
     >>> import numpy as np
     >>> norm = LpBatchNorm(1, p=float("inf"), eps=0.0).initialize(0)
