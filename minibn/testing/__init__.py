@@ -5,17 +5,18 @@
     check_model(model, loss, batch)  a whole network, layer by layer
     check_problem(problem)           what a strategy has drawn
 
-These need NumPy alone. `strategies`, `registry`, `laws`, `machines`, `mutants` and `kill` need
-hypothesis (`pip install 'minibn[test]'`), and are imported by their names.
+These need NumPy alone. `strategies`, `laws` and `decorator` need hypothesis (`pip install
+'minibn[test]'`), and are imported by their names. What only minibn's own tests use (the registry of
+its ops, laws about them, machines, mutants) is in `tests/suite/` of a checkout.
 """
 
 from minibn.testing.check import check_vjp
 from minibn.testing.model import check_model
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradientError, GradReport, InputReport, Vacuous
-from minibn.testing.tensors import check_gradients, check_problem, pulled_back
+from minibn.testing.tensors import check_gradients, check_problem, forward_and_vjp
 
 __all__ = [
     "GradReport", "GradientError", "InputReport", "Problem", "Vacuous", "check_gradients",
-    "check_model", "check_problem", "check_vjp", "pulled_back",
+    "check_model", "check_problem", "check_vjp", "forward_and_vjp",
 ]  # fmt: skip

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.diagnosis.dissect import dissect
+from minibn.testing.checking.ensemble import Ensemble, Point
+from minibn.testing.checking.oracles import STARTS
+from minibn.testing.checking.verdict import ENTRIES, judge
+from minibn.testing.checking.vjp_calls import CEILING, SAFETY, VjpCalls, VjpResult
+from minibn.testing.diagnosis.entrywise import dissect
 from minibn.testing.diagnosis.reproducer import script
-from minibn.testing.diagnosis.screen import explain, screen
-from minibn.testing.judging.bench import Bench, Point
-from minibn.testing.judging.judge import ENTRIES, judge
-from minibn.testing.judging.oracles import STARTS
-from minibn.testing.judging.pulling import CEILING, SAFETY, Pulled, Pulling
+from minibn.testing.diagnosis.screen_text import explain, screen
 from minibn.testing.report import Diagnosis, GradReport, InputReport
 
 Vjp = Callable[..., Any]
@@ -88,34 +88,34 @@ def check_vjp(
     cotangents = [rng.standard_normal(y.shape).astype(y.dtype) for _ in range(2)]
     if report.faults:
         return report.settle(raises)
-    pulling = Pulling(vjp, given, wrt, report.faults)
-    pulled = pulling.measure(cotangents, rng, lambda *moving: f(*pulling.moved(moving)))
+    calls = VjpCalls(vjp, given, wrt, report.faults)
+    result = calls.measure(cotangents, rng, lambda *moving: f(*calls.with_inputs(moving)))
     exact = [x.astype(float) if i in wrt else x for i, x in enumerate(given)]
 
     def forward(*moving: np.ndarray) -> Any:
-        return f(*pulling.moved(moving))
+        return f(*calls.with_inputs(moving))
 
-    if pulled is not None:
+    if result is not None:
         double = [np.asarray(c, float) for c in cotangents]
         point = Point(
             forward, [exact[i] for i in wrt], double, rng, starts=starts, composite=composite
         )
         if reference is not None:
             _compare_with_reference(reference, exact, point.y, report)
-            point.reference = lambda *moving: reference(*pulling.moved(moving))
+            point.reference = lambda *moving: reference(*calls.with_inputs(moving))
         for k, i in enumerate(wrt):
             if given[i].size * y.size == 0:
                 report.inputs.append(_empty(i, given[i], allow_empty))
                 continue
             with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
-                found, bench = judge(point, k, pulled[k], i in zero_gradient, entries)
+                found, ensemble = judge(point, k, result[k], i in zero_gradient, entries)
             found.position, found.dtype = i, str(given[i].dtype)
             report.inputs.append(found)
             if found.verdict == "wrong" and diagnose and report.diagnose is Diagnosis:
                 write = reproduce or partial(_script, f, vjp, given, report.name)
-                report.diagnose = partial(diagnosis, bench, pulled[k], report.name, found, write)
-    if convention is not None and pulled is not None:
-        _keeps(convention, cotangents[0], given, wrt, pulled, report)
+                report.diagnose = partial(diagnosis, ensemble, result[k], report.name, found, write)
+    if convention is not None and result is not None:
+        _keeps(convention, cotangents[0], given, wrt, result, report)
     return report.settle(raises)
 
 
@@ -128,12 +128,12 @@ def name_of(f: Any) -> str:
 
 
 def diagnosis(
-    bench: Bench, pulled: Pulled, name: str, found: InputReport, write: Script
+    ensemble: Ensemble, result: VjpResult, name: str, found: InputReport, write: Script
 ) -> Diagnosis:
     """Measure a wrong gradient entry by entry, and say what it looks like."""
     with np.errstate(all="ignore"):
-        evidence = dissect(bench, pulled, found.cotangent)
-    c = evidence.cotangent.astype(pulled.gradients[0].dtype)
+        evidence = dissect(ensemble, result, found.cotangent)
+    c = evidence.cotangent.astype(result.gradients[0].dtype)
     script = write(c, found.position, evidence.numeric)
     return Diagnosis(explain(evidence), screen(evidence, name), script)
 
@@ -230,7 +230,7 @@ def _keeps(
     g: np.ndarray,
     given: list,
     wrt: Sequence[int],
-    pulled: list[Pulled],
+    result: list[VjpResult],
     report: GradReport,
 ) -> None:
     promised = convention(g, *given)
@@ -240,7 +240,7 @@ def _keeps(
         raise ValueError(
             f"convention gives shapes {shapes}: it must give a gradient of each input's shape."
         )
-    for i, ours, expected in zip(wrt, pulled, promised, strict=True):
+    for i, ours, expected in zip(wrt, result, promised, strict=True):
         gap = np.abs(np.asarray(ours.gradients[0], float) - np.asarray(expected, float))
         scale = float(np.abs(expected).max(initial=0))
         if not np.all(gap <= SAFETY * (ours.spread + ours.eps * scale)):

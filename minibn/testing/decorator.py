@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from minibn.backend import Backend
 from minibn.testing.check import check_vjp
 from minibn.testing.commands.rows import as_problem, check_named, problems
+from minibn.testing.layer_problem import LayerProblem
 from minibn.testing.problem import Problem
-from minibn.testing.registry import LayerProblem
 from minibn.testing.report import FULL, GradReport
 from minibn.testing.strategies import Point, seeds
 
@@ -37,7 +37,7 @@ Test = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Written(Problem):
+class ProblemWithVjp(Problem):
     """A problem with the vjp that somebody wrote for it."""
 
     vjp: Callable[..., Any] | None = None
@@ -54,8 +54,8 @@ def gradient_test(
 ) -> Callable[[Test], Test]:
     """Check the gradient at every problem drawn, then run the test.
 
-    problems_of  the name of a registry row; or a strategy of Problems (or LayerProblems); or,
-                 with f, of Points, arrays, or tuples of arrays
+    problems_of  a strategy of Problems (or LayerProblems); or, with f, of Points, arrays, or tuples
+                 of arrays; or, in a checkout, the name of a row of minibn's own registry
     f, vjp       a function and its vjp on NumPy arrays; without a vjp, f takes Tensors
     backend, order   as for `check_gradients`; a test that has parameters of these names (fixtures,
                  `@pytest.mark.parametrize`) is checked with their values
@@ -63,7 +63,8 @@ def gradient_test(
                  by default as many as the hypothesis profile says
 
     The test is passed what it names: `problem`, and `report`, the GradReport. Raises UnknownName
-    (a LookupError) for a name that is no row, with the near miss.
+    (a LookupError) for a name that is no row, with the near miss; NoCheckout where there is no
+    registry.
     """
     if isinstance(problems_of, str) and f is None:
         name, drawn = problems_of, problems(problems_of)
@@ -124,7 +125,7 @@ def _problems_from(
         point = drawn.problem(f)
         if vjp is None:
             return point
-        return Written(point.f, point.inputs, point.seed, point.flat, drawn.bind(vjp))
+        return ProblemWithVjp(point.f, point.inputs, point.seed, point.flat, drawn.bind(vjp))
 
     return st.builds(at, strategy, seeds)
 
@@ -139,7 +140,7 @@ def _a_problem(drawn: Any) -> Problem:
 
 
 def _check(problem: Problem, name: str, **chosen: Any) -> GradReport:
-    if isinstance(problem, Written) and problem.vjp is not None:
+    if isinstance(problem, ProblemWithVjp) and problem.vjp is not None:
         return check_vjp(
             problem.f, problem.vjp, *problem.inputs, name=name, seed=problem.seed,
             zero_gradient=problem.flat, allow_empty=True,

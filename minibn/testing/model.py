@@ -7,7 +7,6 @@ starts from the same buffers and the same generators, and afterwards all is as i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,9 +17,10 @@ from minibn.autograd.backward import grad
 from minibn.autograd.tape import recording
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import backend_of, to_numpy
+from minibn.errors import did_you_mean
 from minibn.nn.module import Module, Parameter, State
 from minibn.testing.check import check_vjp
-from minibn.testing.report import GradReport, untold
+from minibn.testing.report import GradReport, without_listeners
 
 ENTRIES = 4  # of a parameter: up to here each is looked at; a forward pass each is the price
 STARTS = (5e-6,)  # of the differences: a larger step would cross the kinks of some ReLU
@@ -88,7 +88,7 @@ def check_model(
             cotangent = backend_of(y.data).asarray(g.astype(y.dtype))
             return tuple(to_numpy(d) for d in grad(y, leaves, cotangent, unused="zeros"))
 
-    with untold():
+    with without_listeners():
         report = check_vjp(
             f, vjp, *moving, name=f"{type(model).__name__}, {len(names)} parameters and inputs",
             seed=seed, zero_gradient=flat, entries=ENTRIES, starts=STARTS, composite=True,
@@ -102,9 +102,8 @@ def check_model(
 
 def _position(name: str, names: list[str]) -> int:
     if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}."
-        raise ValueError(f"check_model: no parameter is called {name!r}{hint}")
+        hint = did_you_mean(name, names)
+        raise ValueError(f"check_model: no parameter is called {name!r}. {hint}")
     return names.index(name)
 
 

@@ -63,16 +63,16 @@ class Digits:
 
     def __init__(self) -> None:
         self.heard: list[Any] = []  # reports of the test that runs
-        self.tally: Any = None
+        self.table: Any = None
         self.meant_to_fail = 0
 
     def _listen(self) -> None:
         """As soon as something has imported the checks; not before."""
         found = sys.modules.get("minibn.testing.report")
-        if self.tally is None and found is not None:
-            from minibn.testing.commands.tally import Tally
+        if self.table is None and found is not None:
+            from minibn.testing.commands.digits_table import DigitsTable
 
-            self.tally = Tally()
+            self.table = DigitsTable()
             found.listeners.append(self.hear)
 
     def hear(self, report: Any) -> None:
@@ -88,7 +88,7 @@ class Digits:
         self, item: pytest.Item, call: pytest.CallInfo
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if call.when == "call" and self.tally is not None:
+        if call.when == "call" and self.table is not None:
             self._settle(item, report.failed)
         return report
 
@@ -100,21 +100,21 @@ class Digits:
         last = wrong[-1] if wrong and failed else None  # those before it: hypothesis shrinks
         for heard in once:
             if heard.passed or heard is last:
-                self.tally.add(_name(heard.name, item), heard)
+                self.table.add(_name(heard.name, item), heard)
         self.heard.clear()
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.tally is None or not self.tally.rows:
+        if self.table is None or not self.table.rows:
             return
         terminalreporter.section("digits of gradients")
-        terminalreporter.write_line(self.tally.table())
+        terminalreporter.write_line(self.table.table())
         if self.meant_to_fail:
             terminalreporter.write_line(
                 f"{self.meant_to_fail} more checks failed in tests that passed: they were meant to"
             )
 
     def pytest_unconfigure(self) -> None:
-        if self.tally is not None:
+        if self.table is not None:
             sys.modules["minibn.testing.report"].listeners.remove(self.hear)
 
 

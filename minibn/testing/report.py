@@ -17,7 +17,7 @@ listeners: list[Callable[[GradReport], None]] = []  # told of every report (the 
 
 
 @contextmanager
-def untold():
+def without_listeners():
     """Inside, reports are not told to the listeners: they are part of a larger one."""
     kept = listeners[:]
     listeners.clear()

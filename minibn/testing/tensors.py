@@ -17,10 +17,10 @@ from minibn.autograd.tape import no_grad, recording
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import Backend, get_backend, to_numpy
 from minibn.testing.check import check_vjp, name_of
+from minibn.testing.checking.oracles import Abstention, noise_of, scale_of, taylor_order
 from minibn.testing.diagnosis.reproducer import script_for_tensors
-from minibn.testing.judging.oracles import Abstains, noise_of, scale_of, taylor_order
 from minibn.testing.problem import Problem
-from minibn.testing.report import GradReport, untold
+from minibn.testing.report import GradReport, without_listeners
 
 
 def _backend(backend: Backend | str | None) -> Backend:
@@ -32,13 +32,13 @@ def _on_host(x: Any) -> np.ndarray:
     return np.asarray(x if plain else to_numpy(value(x)))
 
 
-def pulled_back(
+def forward_and_vjp(
     f: Callable[..., Any], backend: Backend | str | None = None
 ) -> tuple[Callable[..., np.ndarray], Callable[..., tuple[np.ndarray, ...]]]:
     """(value, vjp) on NumPy arrays of a function of Tensors; the vjp is computed on `backend`, by
     the tape, the value on NumPy.
 
-    >>> value_of, vjp = pulled_back(lambda x, y: x * y)
+    >>> value_of, vjp = forward_and_vjp(lambda x, y: x * y)
     >>> vjp(np.array([1.0]), np.array([2.0]), np.array([3.0]))
     (array([3.]), array([2.]))
     """
@@ -63,7 +63,7 @@ def pulled_back(
     return forward, vjp
 
 
-def gradient_pulled_back(
+def gradient_and_vjp(
     f: Callable[..., Any], backend: Backend | str | None = None
 ) -> tuple[Callable[..., np.ndarray], Callable[..., tuple[np.ndarray, ...]]]:
     """(value, vjp) of the gradient of h(*inputs, c) = ⟨c, f(*inputs)⟩ with respect to all of its
@@ -137,7 +137,7 @@ def check_gradients(
         return script_for_tensors(f, arrays, cotangent, position, numeric, name)
 
     report = check_vjp(
-        *pulled_back(f, backend), *arrays, name=name, zero_gradient=zero_gradient,
+        *forward_and_vjp(f, backend), *arrays, name=name, zero_gradient=zero_gradient,
         reference=reference, convention=convention, raises=raises, reproduce=reproduce, **settings,
     )  # fmt: skip
     if order == 2 and report.passed:
@@ -163,9 +163,9 @@ def _check_second(
     y = np.asarray(to_numpy(value(f(*map(Tensor, arrays)))))
     rng = np.random.default_rng((settings["seed"], 3))
     c = np.asarray(rng.standard_normal(y.shape)).astype(y.dtype)
-    forward, vjp = gradient_pulled_back(f, backend)
+    forward, vjp = gradient_and_vjp(f, backend)
     name += ", second derivatives"
-    with untold():
+    with without_listeners():
         report = check_vjp(forward, vjp, *arrays, c, name=name, raises=False, **settings)
     for found in report.inputs:
         if found.verdict == "vacuous" and (flat or found.position < len(arrays)):
@@ -190,7 +190,7 @@ def _second_remainder(
     slope = float((gradient[0](*arrays, c) * flat).sum())
     curved = gradient[1](flat, *arrays, c)[: len(us)]
     curvature = float(sum((h * u).sum() for h, u in zip(curved, us, strict=True)))
-    forward, _ = pulled_back(f)
+    forward, _ = forward_and_vjp(f)
     scale = min((scale_of(x) for x in arrays if x.size), default=1.0)
     steps = scale / max(1.0, float(np.abs(flat).max())) * 0.1 / 2.0 ** np.arange(16)
 
@@ -205,7 +205,7 @@ def _second_remainder(
         return
     try:
         found = taylor_order(values, steps, phi(0.0), slope, noise, curvature)
-    except Abstains:
+    except Abstention:
         return
     if 1.5 < found < 2.5 and not any(x.kinks for x in report.inputs):
         report.faults.append(

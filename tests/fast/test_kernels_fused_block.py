@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from suite.registry.fused_blocks import AFFINE, apart, undone
 from support.norm_kernels import cut, cuts
 
 import minibn
@@ -17,7 +18,6 @@ from minibn.fast.cpu.fused_block import FusedBlockKernel
 from minibn.fast.cpu.rows import Rows, moments
 from minibn.fast.fused_ops import FusedBlock, fused_block
 from minibn.testing.commands.profiles import share
-from minibn.testing.registry.fused_blocks import AFFINE, apart, undone
 from minibn.testing.strategies import LAYOUTS
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-12}

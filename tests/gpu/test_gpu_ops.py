@@ -8,6 +8,8 @@ the rows run in which an op has a CUDA kernel, by the emulator.
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from suite.laws.kernels import STEP, fast_points, name_of_result, results
+from suite.laws.row_law import ANYTHING, LAWS
 from support.cuda import AGREE, ROWS_OF, ROWS_WITH_KERNELS, on
 
 from minibn import Op
@@ -15,8 +17,6 @@ from minibn.autograd.dispatch import kernels
 from minibn.backend import get_backend, use
 from minibn.fast.cuda.kernel_list import KERNELS
 from minibn.testing.commands.profiles import share
-from minibn.testing.laws.kernels import STEP, fast_points, results, told
-from minibn.testing.laws.law import ANYTHING, LAWS
 from minibn.testing.problem import Problem
 
 PAIRS = [
@@ -42,10 +42,12 @@ def off(problem: Problem, dtype, backend, mode: str) -> list[tuple[str, float]]:
         found = results(problem, given, along, backend)
     errors = []
     for i, (ours, theirs, y, there) in enumerate(zip(found, expected, exact, moved, strict=True)):
-        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), told(i, len(along))
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), name_of_result(
+            i, len(along)
+        )
         size = max(np.abs(y).max(initial=0), np.abs(there - y).max(initial=0) / STEP)
         error = np.abs(ours - theirs).max(initial=0)
-        errors.append((told(i, len(along)), float(error / size) if error else 0.0))
+        errors.append((name_of_result(i, len(along)), float(error / size) if error else 0.0))
     return errors
 
 

@@ -1,6 +1,6 @@
 """BatchNorm: conventions, examples, errors, and the re-estimation of running statistics.
 
-Its laws are in `minibn/testing/laws/` (`batch_norm.py` the op, `layers.py` the layer), its
+Its laws are in `tests/suite/laws/` (`batch_norm.py` the op, `layers.py` the layer), its
 gradients are checked in `tests/testing/test_registry.py`.
 """
 
@@ -8,11 +8,11 @@ import math
 
 import numpy as np
 import pytest
+from suite.laws import loops
 
 from minibn import nn, ops
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
-from minibn.testing.laws import loops
 
 SHAPES = [(6, 3), (2, 3, 4, 3), (5, 2, 3), (1, 2, 2, 3)]
 

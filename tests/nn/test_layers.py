@@ -1,16 +1,16 @@
 """Linear, convolution, pooling and Flatten against loops; summary.
 
-The loops are those of `minibn/testing/laws/loops.py`; that ops obey laws is tested there, that
+The loops are those of `tests/suite/laws/loops.py`; that ops obey laws is tested there, that
 layers hand over their parameters and settings is tested here.
 """
 
 import numpy as np
 import pytest
+from suite.laws import loops
 
 from minibn import nn
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
-from minibn.testing.laws import loops
 
 
 def normal(*shape, seed=0):

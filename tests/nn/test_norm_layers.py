@@ -1,6 +1,6 @@
 """The norms beside BatchNorm, as layers: their settings, states and errors.
 
-Laws: minibn/testing/laws/lp_norms.py and layer_norms.py; gradients: tests/testing/test_registry.py.
+Laws: tests/suite/laws/lp_norms.py and layer_norms.py; gradients: tests/testing/test_registry.py.
 """
 
 import math

@@ -1,12 +1,12 @@
-"""Batch normalisation: examples and errors. Its laws are in minibn/testing/laws/batch_norm.py."""
+"""Batch normalisation: examples and errors. Its laws are in tests/suite/laws/batch_norm.py."""
 
 import numpy as np
 import pytest
+from suite.laws import loops
 
 from minibn import Tensor, ops
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
-from minibn.testing.laws import loops
 
 
 def test_the_moments_that_are_returned_are_those_of_the_batch_as_plain_arrays(backend):

@@ -1,4 +1,4 @@
-"""Convolution and pooling: examples and errors. Their laws are in minibn/testing/laws/."""
+"""Convolution and pooling: examples and errors. Their laws are in tests/suite/laws/."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
 """Every op's gradient against numbers that were computed without any derivative.
 
-The ops are the rows of `minibn/testing/registry/`, the numbers come from the oracles of
-`minibn/testing/judging/`. Layers, and the digits that each row promises, are the business of
+The ops are the rows of `tests/suite/registry/`, the numbers come from the oracles of
+`minibn/testing/checking/`. Layers, and the digits that each row promises, are the business of
 `tests/testing/test_registry.py`; second derivatives on devices, and those of layers, of the law
 `the_derivative_of_the_gradient`.
 """
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from suite.registry import CASES, Case, Tied
 from support.backends import on_backends, on_devices
 
 from minibn.testing import Problem, check_gradients, check_problem
 from minibn.testing.commands.profiles import share
-from minibn.testing.registry import CASES, Case, Tied
 
 EVERY_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 KINKS = {name: case for name, case in CASES.items() if case.kinks is not None}

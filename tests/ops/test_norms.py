@@ -1,6 +1,6 @@
 """The norms beside BatchNorm: worked examples, what is returned beside the value, and errors.
 
-Their laws are in minibn/testing/laws/ (`lp_norms.py`, `layer_norms.py`).
+Their laws are in tests/suite/laws/ (`lp_norms.py`, `layer_norms.py`).
 """
 
 import math

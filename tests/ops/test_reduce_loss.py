@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from suite.registry import axes_of, full_shapes
 
 from minibn import Tensor, grad, ops
 from minibn.errors import ShapeError
-from minibn.testing.registry import axes_of, full_shapes
 
 seeds = st.integers(0, 2**32 - 1)
 TWINS = {"sum": np.sum, "mean": np.mean, "var": np.var, "max": np.max}

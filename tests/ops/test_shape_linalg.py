@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from suite.registry import full_shapes
 
 from minibn import Tensor, grad, ops
 from minibn.autograd.tape import unbroadcast
 from minibn.errors import ShapeError
-from minibn.testing.registry import full_shapes
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -1,9 +1,10 @@
-"""Optimizers: groups, state, clipping, errors. Laws: minibn/testing/laws/optimizers.py."""
+"""Optimizers: groups, state, clipping, errors. Laws: tests/suite/laws/optimizers.py."""
 
 import math
 
 import numpy as np
 import pytest
+from suite.laws.optimizers import momentum_path
 
 from minibn import Tensor, nn
 from minibn.backend import to_numpy
@@ -18,7 +19,6 @@ from minibn.optim import (
     decay_groups,
     warm_up,
 )
-from minibn.testing.laws.optimizers import momentum_path
 
 STEPS = 10
 W0 = np.random.default_rng(0).normal(size=(3, 2))

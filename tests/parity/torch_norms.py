@@ -2,9 +2,9 @@
 
 import numpy as np
 from parity.torch_adapter import Pair, channels_first, tensor, torch
+from suite.registry import norms
 
 from minibn import ops
-from minibn.testing.registry import norms
 from minibn.testing.strategies import Point
 
 F, vector_norm = torch.nn.functional, torch.linalg.vector_norm

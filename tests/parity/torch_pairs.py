@@ -1,10 +1,11 @@
 """Every op of minibn with the function of PyTorch that means the same: `PAIRS`, a strategy each.
 
-Where the op has no settings the points come from `minibn.testing.registry`; elsewhere they are
+Where the op has no settings the points come from `suite.registry`; elsewhere they are
 drawn here, together with the settings, which both functions take.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,10 @@ from parity.torch_moves import (
     transposed,
 )
 from parity.torch_norms import NORM_PAIRS
+from suite.registry import CASES
+from suite.registry.fused_blocks import call_fused_block, fused_block_points
 
 from minibn import ops
-from minibn.testing.registry import CASES
-from minibn.testing.registry.fused_blocks import call_fused_block, fused_block_points
 
 F, vector_norm = torch.nn.functional, torch.linalg.vector_norm
 
@@ -230,8 +231,11 @@ def fused_blocks():
 
 
 PAIRS: dict[str, st.SearchStrategy[Pair]] = {
-    "abs": same("abs", torch.abs),
-    "add": same("add", torch.add),
+    **{
+        name: same(name, attrgetter(case.torch)(torch))
+        for name, case in CASES.items()
+        if case.torch
+    },
     "avg_pool2d": avg_poolings(),
     "batch_norm": normalisations(ops.batch_norm),
     "batch_norm_composed": normalisations(ops.batch_norm_composed),
@@ -240,26 +244,18 @@ PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     "cast": precisions(),
     "concatenate": moves(concatenated),
     "conv2d": convolutions(),
-    "divide": same("divide", torch.divide),
     "dropout": dropouts(),
     "fused_block": fused_blocks(),
-    "exp": same("exp", torch.exp),
     "gather": moves(gathered),
     "getitem": moves(indexed),
     "global_avg_pool2d": same(
         "global_avg_pool2d", lambda x: F.adaptive_avg_pool2d(x.movedim(-1, 1), 1).flatten(1)
     ),
-    "log": same("log", torch.log),
     "logsumexp": reductions(ops.logsumexp, torch.logsumexp),
-    "matmul": same("matmul", torch.matmul),
     "max": reductions(ops.max, torch.amax),
     "max_pool2d": max_poolings(),
-    "maximum": same("maximum", torch.maximum),
     "mean": reductions(ops.mean, torch.mean),
     "moments": all_moments(),
-    "mse": same("mse", F.mse_loss),
-    "multiply": same("multiply", torch.multiply),
-    "negative": same("negative", torch.negative),
     "norm": reductions(lambda x, *a: ops.norm(x, 2, *a), lambda x, *a: vector_norm(x, 2, *a)),
     "norm, p=1": reductions(lambda x, *a: ops.norm(x, 1, *a), lambda x, *a: vector_norm(x, 1, *a)),
     "norm, p=inf": reductions(
@@ -267,17 +263,11 @@ PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     ),
     "pad": moves(padded),
     "power": powers(),
-    "power, of two variables": same("power, of two variables", torch.pow),
-    "relu": same("relu", torch.relu),
     "reshape": moves(reshaped),
     "scatter": moves(scattered),
-    "sigmoid": same("sigmoid", torch.sigmoid),
     "softmax": same("softmax", lambda x: torch.softmax(x, -1)),
     "softmax_cross_entropy": classifications(),
-    "sqrt": same("sqrt", torch.sqrt),
-    "subtract": same("subtract", torch.subtract),
     "sum": reductions(ops.sum, torch.sum),
-    "tanh": same("tanh", torch.tanh),
     "transpose": moves(transposed),
     "var": variances(),
     "where": choices(ops.where, torch.where),

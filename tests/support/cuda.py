@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from suite.laws.kernels import ROWS
 from support.backends import chosen
 
 from minibn.backend import Backend
@@ -15,7 +16,6 @@ from minibn.fast.cuda.emulator import compiler, emulated
 from minibn.fast.cuda.kernel_list import KERNELS
 from minibn.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.reduce import Sum
-from minibn.testing.laws.kernels import ROWS
 
 # How far a GPU may be from NumPy, in parts of a result's size (see `laws/kernels.py`). Either is
 # within half of this from the exact result: sums of hundreds of terms, in another order, and

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from suite.registry.fused_blocks import apart, undone
 
 from minibn import ops
 from minibn.autograd.dispatch import kernels
@@ -9,7 +10,6 @@ from minibn.backend import to_numpy
 from minibn.fast.cuda.fused_block import FusedBlockKernel
 from minibn.fast.fused_ops import FusedBlock
 from minibn.random import NoiseDraws
-from minibn.testing.registry.fused_blocks import apart, undone
 
 TOLERANCE = {np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
 CHANNELS = (1, 3, 8, 10, 64, 130)

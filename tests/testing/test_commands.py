@@ -6,11 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from suite import registry
+from suite.laws import LAWS
+from suite.laws.row_law import about
+from suite.registry import CASES, Case
 
-from minibn.testing.commands import conventions
+from minibn.testing.commands import checkout, conventions
+from minibn.testing.commands import main as command_line
 from minibn.testing.commands.main import main, shape_of
-from minibn.testing.laws import table as laws_table
-from minibn.testing.registry import CASES, Case
+from minibn.testing.laws import LAWS as LAWS_ABOUT_ANYTHING
+from minibn.testing.laws import laws_page
 from minibn.testing.strategies import points, real
 
 ROOT = Path(__file__).parent.parent.parent
@@ -80,7 +85,7 @@ def test_the_same_seed_finds_the_same_and_another_something_else(capsys):
 def test_all_rows_are_checked(capsys, monkeypatch):
     for name in list(CASES)[3:]:
         monkeypatch.delitem(CASES, name)
-    monkeypatch.setattr("minibn.testing.registry.LAYERS", {})
+    monkeypatch.setattr(registry, "LAYERS", {})
     assert main(["check", "all", "--examples", "1"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
 
@@ -129,7 +134,7 @@ def test_a_function_of_tensors_needs_no_vjp(capsys, layers):
         ("check conv2d --shapes 3", "'conv2d' has no colon"),
         ("check relu --examples 1 --json no/such/folder/x.json", "No such file"),
         ("check {m}:forwad --shapes 3", "Did you mean 'forward'"),
-        ("check {m}:nothing --shapes 3", "It has forward, backward"),
+        ("check {m}:nothing --shapes 3", "There are forward, backward"),
         ("check {m}:size --shapes 3", "is a int: name a function"),
         ("check no_such_module:f --shapes 3", "file of the working directory"),
         ("check {m}:forward --vjp {m}:backward", "--shapes 4,3 3"),
@@ -164,15 +169,30 @@ def test_a_shape_may_have_no_sizes():
 
 def test_conventions_are_printed_and_a_broken_one_exits_with_1(capsys, monkeypatch):
     assert main(["conventions"]) == 0
-    assert capsys.readouterr().out == conventions.table() + "\n"
-    monkeypatch.setattr(conventions, "broken", lambda: ["relu at 0"])
+    assert capsys.readouterr().out == conventions.conventions_table() + "\n"
+    monkeypatch.setattr(command_line, "broken_promises", lambda: ["relu at 0"])
     assert main(["conventions"]) == 1
     assert "Not as promised: relu at 0" in capsys.readouterr().out
 
 
 def test_laws_are_printed(capsys):
     assert main(["laws"]) == 0
-    assert capsys.readouterr().out == laws_table()
+    assert capsys.readouterr().out == laws_page(LAWS.values(), about)
+
+
+def test_without_a_checkout_the_suite_is_missed_with_the_remedy(capsys, layers, monkeypatch):
+    monkeypatch.setattr(checkout, "TESTS", Path("nowhere"))
+    for argv in (["kill"], ["check", "conv2d"], ["check", "all"]):
+        assert main(argv) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "is not installed: clone minibn's repository" in line
+    assert main(["laws"]) == 0
+    said = capsys.readouterr()
+    assert said.out == laws_page(LAWS_ABOUT_ANYTHING.values())
+    assert "clone minibn's repository" in said.err
+    at = ["--shapes", "4,3", "3"]
+    assert main(["check", f"{layers}:forward", "--vjp", f"{layers}:backward", *at]) == 0
+    assert main(["conventions"]) == 0
 
 
 def test_kill_gets_its_own_arguments(capsys):

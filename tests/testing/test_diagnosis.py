@@ -1,7 +1,5 @@
 """Each wrong gradient gets its sentence; right ones and noise get none."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,15 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from minibn.errors import ShapeError
-from minibn.testing.diagnosis.screen import (
+from minibn.testing.diagnosis.screen_text import (
     RECOGNISERS,
     Evidence,
-    as_dict,
     digits_agreed,
     explain,
     screen,
     worst_entries,
-    wrong_shape,
 )
 
 rng = np.random.default_rng
@@ -381,11 +377,7 @@ def test_large_inputs_are_diagnosed_from_the_entries_that_were_measured():
     assert explain(evidence(full, numeric)) == []
 
 
-def test_a_gradient_of_another_shape_is_explained():
-    assert "sum it over the axes" in wrong_shape((4, 3), (3,), (4, 3))
-    assert "transpose" in wrong_shape((4, 3), (3, 4), ())
-    assert "keepdims" in wrong_shape((4, 1), (4,), ())
-    assert wrong_shape((4,), (4,), ()) == ""
+def test_a_gradient_of_another_shape_is_refused():
     with pytest.raises(ShapeError, match="analytic has shape"):
         evidence(np.zeros((4, 3)), np.zeros(3))
 
@@ -463,8 +455,6 @@ def test_nothing_crashes_or_warns_and_the_screen_stays_one_screen(ev):
     lines = screen(ev, "some_function").splitlines()
     assert len(lines) <= 25
     assert max(map(len, lines)) <= 100
-    data = as_dict(ev)
-    assert json.loads(json.dumps(data, allow_nan=False)) == data
 
 
 @given(any_evidence())
@@ -475,12 +465,6 @@ def test_a_gradient_within_the_tolerance_is_never_explained(ev):
         ev.tolerance, ev.others, ev.with_ones, ev.ties,
     )  # fmt: skip
     assert explain(right) == []
-
-
-def test_large_arrays_keep_only_their_shape_in_the_data():
-    data = as_dict(evidence(np.zeros((50, 50)), np.ones((50, 50))))
-    assert data["analytic"] == {"shape": [50, 50], "dtype": "float64", "values": None}
-    assert len(json.dumps(data)) < 3000
 
 
 def test_every_recogniser_says_what_it_recognises():

@@ -9,6 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from suite.laws import LAWS
+from suite.laws.kernels import FAST, fast_points
+from suite.laws.row_law import EVERY_LAYER, EVERY_OP, GROUPS, about, points_of
+from suite.laws.row_law import law as register
+from suite.mutants.problems import draw_examples
 from support.backends import DEVICES, chosen
 
 import minibn.testing
@@ -18,11 +23,9 @@ from minibn.errors import GraphError
 from minibn.fast.kernel import Kernel
 from minibn.testing import Problem
 from minibn.testing.commands.profiles import share
-from minibn.testing.laws import LAWS, check_laws, recorded, table
-from minibn.testing.laws import law as register
-from minibn.testing.laws.kernels import FAST, fast_points
-from minibn.testing.laws.law import EVERY_LAYER, EVERY_OP, GROUPS, points_of
-from minibn.testing.mutants.problems import drawn
+from minibn.testing.laws import LAWS as LAWS_ABOUT_ANYTHING
+from minibn.testing.laws import check_laws, laws_page, make_op
+from minibn.testing.laws.base import law as register_law
 from minibn.testing.strategies import conv2d_problems
 from minibn.testing.tensors import check_problem
 
@@ -86,14 +89,24 @@ def test_the_law_of_kernels_is_about_every_row_in_which_one_runs(monkeypatch):
     monkeypatch.setattr(Kernel, "__init__", spy)
     for case in EVERY_OP + EVERY_LAYER:
         with kernels("always"):
-            for problem in drawn(points_of(case), 6):
+            for problem in draw_examples(points_of(case), 6):
                 problem.f(*problem.inputs)
     assert ran == set(FAST), "name the row in laws/kernels.py, beside its op"
 
 
 def test_the_table_in_the_docs_is_the_one_that_the_laws_make():
     written = Path(minibn.testing.__file__).with_name("LAWS.md").read_text(encoding="utf-8")
-    assert written == table(), "run: python -m minibn.testing.laws > minibn/testing/LAWS.md"
+    page = laws_page(LAWS_ABOUT_ANYTHING.values())
+    assert written == page, "run: python -m minibn.testing.laws > minibn/testing/LAWS.md"
+
+
+def test_the_table_of_a_checkout_has_every_law_and_says_what_it_is_about():
+    page = laws_page(LAWS.values(), about)
+    assert all(f"`{name}` |" in page for name in LAWS)
+    assert f"anything; tested on {len(EVERY_OP)} ops and {len(EVERY_LAYER)} layers" in page
+    assert [line[3:] for line in page.splitlines() if line.startswith("## ")] == list(
+        dict.fromkeys(law.group for law in LAWS.values())
+    )
 
 
 def test_every_group_has_laws_and_every_law_is_one_sentence():
@@ -121,9 +134,11 @@ def test_laws_have_unique_names_and_known_groups():
         pass
 
     with pytest.raises(ValueError, match="registered already"):
-        register("graph", "It is.")(linear_in_the_cotangent)
+        register_law("graph", "It is.")(linear_in_the_cotangent)
+    with pytest.raises(ValueError, match="registered already"):
+        register("graph", "It is.", over=EVERY_OP)(linear_in_the_cotangent)
     with pytest.raises(ValueError, match="group 'grph' is unknown"):
-        register("grph", "It is.")(lambda problem, backend: None)
+        register("grph", "It is.", over=EVERY_OP)
 
 
 # -- for others
@@ -145,7 +160,7 @@ def softplus(x):
 
 def test_a_function_with_a_hand_written_vjp_is_put_through_them_too():
     x = np.random.default_rng(0).standard_normal((3, 4))
-    right = recorded(softplus, lambda g, x: g / (1 + np.exp(-x)))
+    right = make_op(softplus, lambda g, x: g / (1 + np.exp(-x)))
     check_laws(Problem(right, (x,)), without=("backends", "second order"))
 
 
@@ -165,7 +180,7 @@ def into_the_cotangent(g, x):
 )
 def test_what_is_broken_is_told_by_name_and_sentence(vjp, name):
     x = np.random.default_rng(0).standard_normal((3, 4))
-    problem = Problem(recorded(softplus, vjp), (x,))
+    problem = Problem(make_op(softplus, vjp), (x,))
     with pytest.raises(AssertionError, match=f"laws are broken(.|\n)*\\[{name}\\]") as caught:
         check_laws(problem, without=("backends", "second order"))
     assert LAWS[name].sentence in str(caught.value)
@@ -179,7 +194,7 @@ def test_somebody_elses_op_can_be_put_through_the_laws_about_an_op_of_ours():
         return gamma * s * (g - g.mean(axes)), (g * x_hat).sum(axes), g.sum(axes)
 
     def wrong(x, gamma, beta, *, eps):
-        f = recorded(
+        f = make_op(
             lambda *inputs: ops.batch_norm(*inputs, eps=eps),
             lambda g, *inputs: without_the_variance_term(g, *inputs, eps),
         )

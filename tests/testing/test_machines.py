@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from suite.machines import GraphMachine, ModuleMachine, on, twin
 from support.backends import on_backends
 
 from minibn import Tensor, grad, ops, optim
@@ -20,7 +21,6 @@ from minibn.autograd import backward, tape, tensor
 from minibn.errors import GraphError
 from minibn.nn import module, noise, norm
 from minibn.testing.commands.profiles import share
-from minibn.testing.machines import GraphMachine, ModuleMachine, on, twin
 
 # -- the twin, by hand: what it says of gradients that everybody knows
 

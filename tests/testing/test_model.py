@@ -97,9 +97,9 @@ def test_a_bias_before_batch_norm_has_no_gradient_and_must_be_declared():
 
 
 def test_a_name_that_no_parameter_has_is_an_error_with_the_near_miss():
-    with pytest.raises(ValueError, match=r"'first.bais'; did you mean 'first.bias'\?"):
+    with pytest.raises(ValueError, match=r"'first.bais'. Did you mean 'first.bias'\?"):
         check_model(network(first=nn.Linear(3, 4)), ops.mse, BATCH, zero_gradient=["first.bais"])
-    with pytest.raises(ValueError, match=r"'q'; there are first\.weight, norm\.gamma"):
+    with pytest.raises(ValueError, match=r"'q'. There are first\.weight, norm\.gamma"):
         check_model(network(), ops.mse, BATCH, zero_gradient=["q"])
 
 

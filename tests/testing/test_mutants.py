@@ -6,16 +6,16 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from suite.mutants import FAMILIES, MUTANTS, kill
+from suite.mutants.mutant import wrong
+from suite.mutants.problems import draw_examples, plain_problems
+from suite.mutants.run import finding, fresh, our_suite, over_problems, problems, ties
+from suite.registry import CASES
 
 from minibn import Tensor, grad, ops
 from minibn.autograd.dispatch import kernels
 from minibn.ops.elementwise import Exp
-from minibn.testing.mutants import FAMILIES, MUTANTS, kill
-from minibn.testing.mutants.hunt import finding, fresh, our_suite, over_problems, problems, ties
-from minibn.testing.mutants.mutant import wrong
-from minibn.testing.mutants.problems import PLAIN, drawn, plain
-from minibn.testing.registry import CASES
-from minibn.testing.tensors import gradient_pulled_back
+from minibn.testing.tensors import gradient_and_vjp
 
 EVERY_MUTANT = pytest.mark.parametrize("name", MUTANTS)
 SUITE = our_suite()
@@ -34,10 +34,6 @@ def test_every_mutant_says_its_mistake_and_names_an_op():
         assert mutant.case in CASES, mutant.name
 
 
-def test_every_op_has_plain_problems():
-    assert set(PLAIN) == set(CASES)
-
-
 # -- a mutant is wrong, and only for a while
 
 
@@ -52,7 +48,7 @@ def traces(problem):
         for array in (y.data, *found, *inputs, c):
             yield array.dtype, array.shape, array.tobytes()
         yield [np.shares_memory(a, b) for a in found for b in (c, *found) if a is not b]
-    _, second = gradient_pulled_back(problem.f)
+    _, second = gradient_and_vjp(problem.f)
     arrays = (*problem.inputs, problem.cotangent())
     v = np.random.default_rng(0).standard_normal(sum(x.size for x in arrays))
     yield [h.tobytes() for h in second(v, *arrays)]
@@ -137,14 +133,14 @@ def test_mutants_that_only_unusual_problems_show_survive_the_usual_ones():
 
 
 def test_drawn_problems_are_always_the_same_and_not_all_alike():
-    one, two = (drawn(CASES["sum"].problems, 20) for _ in range(2))
+    one, two = (draw_examples(CASES["sum"].problems, 20) for _ in range(2))
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a.inputs[0], b.inputs[0])
     assert len({p.inputs[0].tobytes() for p in one}) > 12
 
 
 def test_plain_batch_norm_is_a_fresh_layer():
-    for problem in plain("batch_norm"):
+    for problem in plain_problems("batch_norm"):
         _, gamma, beta = problem.inputs
         assert (gamma == 1).all()
         assert (beta == 0).all()
@@ -186,7 +182,7 @@ def test_a_misspelt_name_shows_the_near_miss(flag, name, near, capsys):
 
 
 def test_what_is_not_installed_is_said(monkeypatch, capsys):
-    monkeypatch.setattr("minibn.testing.mutants.peers.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("suite.mutants.peers.importlib.util.find_spec", lambda name: None)
     kill.main(["--mutant", "exp_gives_zeros", "--examples", "1"])
     text = capsys.readouterr().out
     assert "skipped: torch gradcheck: torch is not installed" in text

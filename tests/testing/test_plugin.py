@@ -10,7 +10,7 @@ import pytest
 
 from minibn.testing import GradReport, InputReport
 from minibn.testing.commands import profiles
-from minibn.testing.commands.tally import Tally
+from minibn.testing.commands.digits_table import DigitsTable
 from minibn.testing.plugin import CHOICES, Digits, pytest_configure
 
 ROOT = Path(__file__).parent.parent.parent
@@ -82,7 +82,7 @@ def test_a_session_without_gradients_imports_nothing_and_prints_nothing(session)
 def test_theirs():
     import sys
     assert "hypothesis" not in sys.modules
-    assert not [m for m in sys.modules if m.startswith("minibn.testing.registry")]
+    assert not [m for m in sys.modules if m.startswith("suite.registry")]
     assert sys.modules["minibn.testing.report"].listeners == []
 """
     code, out = session(source)
@@ -90,10 +90,12 @@ def test_theirs():
     assert HAS_ITS_TABLE not in out
 
 
-@pytest.mark.parametrize("tally", [None, Tally()], ids=["nothing imported", "nothing checked"])
-def test_without_checks_there_is_no_table(tally):
+@pytest.mark.parametrize(
+    "table", [None, DigitsTable()], ids=["nothing imported", "nothing checked"]
+)
+def test_without_checks_there_is_no_table(table):
     digits = Digits()
-    digits.tally = tally
+    digits.table = table
     digits.pytest_terminal_summary(None)
 
 
@@ -160,44 +162,44 @@ def report(verdict, digits, *faults, **more):
 
 
 def test_the_table_counts_digits_verdicts_and_oracles():
-    tally = Tally()
+    table = DigitsTable()
     for found in (report("agrees", 10), report("agrees", 12), report("agrees", 14), GradReport("")):
-        tally.add("f", found)
-    tally.add("f", report("zero", 15.9))
-    row = tally.rows["f"]
+        table.add("f", found)
+    table.add("f", report("zero", 15.9))
+    row = table.rows["f"]
     assert (row.checks, row.least, row.median, row.demanded) == (5, 10, 12, 9)
     assert row.cells()[-2:] == ("agrees 4, zero 1", "complex step")
-    assert tally.failures == 0
+    assert table.failures == 0
 
 
 def test_a_value_between_two_slopes_has_no_digits():
-    tally = Tally()
-    tally.add("abs", report("agrees", 15.9, kinks=1))
-    assert tally.rows["abs"].cells()[2:] == ("-", "-", "-", "agrees 1", "one-sided, at kinks")
+    table = DigitsTable()
+    table.add("abs", report("agrees", 15.9, kinks=1))
+    assert table.rows["abs"].cells()[2:] == ("-", "-", "-", "agrees 1", "one-sided, at kinks")
 
 
 def test_a_report_that_is_told_twice_counts_once_as_it_is_at_the_end_of_its_test():
     digits = Digits()
-    digits.tally = Tally()
+    digits.table = DigitsTable()
     found = report("vacuous", 0)
     for _ in range(2):  # second derivatives and models are told before and after their last word
         digits.hear(found)
     found.inputs[0].verdict = "zero"
     digits._settle(SimpleNamespace(name="test_it"), failed=False)
-    assert digits.tally.rows["test_it"].verdicts == {"zero": 1}
+    assert digits.table.rows["test_it"].verdicts == {"zero": 1}
     assert digits.heard == []
 
 
 def test_failures_come_first_then_the_fewest_digits_and_long_tables_are_cut():
-    tally = Tally()
+    table = DigitsTable()
     for name, found in {
         "exact": report("agrees", 15),
         "empty": report("empty", 0),
         "impure": report("agrees", 15, "the vjp modifies its cotangent in place"),
         "rough": report("agrees", 9.5),
     }.items():
-        tally.add(name, found)
-    assert [row.name for row in tally.worst_first()] == ["impure", "rough", "exact", "empty"]
-    assert tally.rows["impure"].verdicts == {"fault": 1}
-    assert tally.table(most=1).splitlines()[-1] == "... and 3 more, none of them worse"
-    assert tally.failures == 1
+        table.add(name, found)
+    assert [row.name for row in table.worst_first()] == ["impure", "rough", "exact", "empty"]
+    assert table.rows["impure"].verdicts == {"fault": 1}
+    assert table.table(most=1).splitlines()[-1] == "... and 3 more, none of them worse"
+    assert table.failures == 1

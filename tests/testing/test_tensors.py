@@ -15,7 +15,7 @@ from minibn.testing import (
     Vacuous,
     check_gradients,
     check_problem,
-    pulled_back,
+    forward_and_vjp,
 )
 
 X = np.array([[0.3, -1.2, 2.0], [0.7, 0.1, -0.4]])
@@ -249,7 +249,7 @@ def test_a_problem_is_checked_on_the_backend_and_to_the_order_that_are_named(ord
 
 
 def test_a_function_of_tensors_becomes_a_pair_of_functions_on_arrays(backend):
-    f, vjp = pulled_back(lambda x, y, z: ops.exp(x) * y, backend)
+    f, vjp = forward_and_vjp(lambda x, y, z: ops.exp(x) * y, backend)
     g = np.arange(6.0).reshape(2, 3)
     with no_grad():
         dx, dy, dz = vjp(g, X, X[0], X)

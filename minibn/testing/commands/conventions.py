@@ -20,7 +20,7 @@ from minibn.backend import use
 from minibn.errors import ShapeError
 from minibn.fast.fused_ops import fused_block
 from minibn.nn.norm import BatchNorm
-from minibn.testing.commands.tally import aligned
+from minibn.testing.commands.digits_table import align_columns
 
 INF = float("inf")
 
@@ -35,7 +35,7 @@ class Convention:
     elsewhere: str  # in PyTorch, or in other libraries
 
     @property
-    def kept(self) -> bool:
+    def holds(self) -> bool:
         found = self.compute()
         if isinstance(self.promised, str):
             return bool(found == self.promised)
@@ -60,7 +60,7 @@ def relu_and_pool(x: Tensor) -> Tensor:
     return fused_block(x.reshape(1, 2, 2, 1), relu=True, pool=2)
 
 
-def kept_by_dropout(x: Tensor) -> Tensor:
+def half_dropout(x: Tensor) -> Tensor:
     return ops.dropout(x, 0.5, np.array([0.5, 0.4]))
 
 
@@ -135,14 +135,14 @@ SUBGRADIENTS = (
     ),
     Convention(
         "dropout at p = 0.5, draws 0.5 and 0.4",
-        lambda: slopes(kept_by_dropout, [1, 1]),
+        lambda: slopes(half_dropout, [1, 1]),
         [2, 0],
         "the same scale 1 / (1 - p); draws are its own",
     ),
 )  # fmt: skip
 
 
-def trained(*batches: Sequence[float], **settings: Any) -> tuple[BatchNorm, np.ndarray]:
+def train_batch_norm(*batches: Sequence[float], **settings: Any) -> tuple[BatchNorm, np.ndarray]:
     """A BatchNorm of one channel in float64 after these batches, and its last output."""
     with use("numpy"):
         norm = BatchNorm(1, **settings).initialize(0, np.float64)
@@ -156,33 +156,33 @@ BATCH = (1.0, 3.0)  # mean 2, variance 1 as it is, 2 with Bessel's correction
 
 def eps() -> float:
     """From y = d / √(d² + eps), with d so small that eps matters."""
-    _, y = trained((-1e-3, 1e-3))
+    _, y = train_batch_norm((-1e-3, 1e-3))
     return float(1e-6 / y[1] ** 2 - 1e-6)
 
 
 def divisor() -> float:
     """The variance that normalises a batch, without eps: y = 1 / √variance."""
-    _, y = trained(BATCH, eps=0)
+    _, y = train_batch_norm(BATCH, eps=0)
     return float(y[1] ** -2)
 
 
 def weight_of_new_batch() -> float:
     """From running_mean = (1 - weight) · 0 + weight · 2."""
-    return float(trained(BATCH)[0].running_mean.numpy()[0]) / 2
+    return float(train_batch_norm(BATCH)[0].running_mean.numpy()[0]) / 2
 
 
 def variance_that_runs() -> float:
     """From running_var = (1 - weight) · 1 + weight · variance."""
-    found, weight = float(trained(BATCH)[0].running_var.numpy()[0]), weight_of_new_batch()
+    found, weight = float(train_batch_norm(BATCH)[0].running_var.numpy()[0]), weight_of_new_batch()
     return (found - (1 - weight)) / weight
 
 
 def mean_without_momentum() -> float:
-    return float(trained((0, 2), (3, 5), (6, 8), momentum=None)[0].running_mean.numpy()[0])
+    return float(train_batch_norm((0, 2), (3, 5), (6, 8), momentum=None)[0].running_mean.numpy()[0])
 
 
 def in_evaluation() -> str:
-    norm, _ = trained(BATCH)
+    norm, _ = train_batch_norm(BATCH)
     mean, var = (s.numpy()[0] for s in (norm.running_mean, norm.running_var))
     found = norm.train(False)(np.array([[5.0]])).numpy()[0, 0]
     unmoved = mean == norm.running_mean.numpy()[0] and var == norm.running_var.numpy()[0]
@@ -192,7 +192,7 @@ def in_evaluation() -> str:
 
 def of_one_value() -> str:
     try:
-        trained((1.0,))
+        train_batch_norm((1.0,))
     except ShapeError:
         return "raises"
     return "is computed"
@@ -234,13 +234,13 @@ BATCH_NORM = (
 )  # fmt: skip
 
 
-def said(x: Any) -> str:
+def format_value(x: Any) -> str:
     if isinstance(x, (list, tuple)):
-        return ", ".join(map(said, x))
+        return ", ".join(map(format_value, x))
     return x if isinstance(x, str) else f"{x + 0:.6g}"
 
 
-def table() -> str:
+def conventions_table() -> str:
     """Both tables, computed now."""
     parts = []
     for title, rows, others in (
@@ -248,11 +248,14 @@ def table() -> str:
         ("BatchNorm", BATCH_NORM, "in other libraries"),
     ):
         cells = [(title, "computed", "promised", others)]
-        cells += [(c.choice, said(c.compute()), said(c.promised), c.elsewhere) for c in rows]
-        parts.append("\n".join(aligned(cells, range(4))))
+        cells += [
+            (c.choice, format_value(c.compute()), format_value(c.promised), c.elsewhere)
+            for c in rows
+        ]
+        parts.append("\n".join(align_columns(cells, range(4))))
     return "\n\n".join(parts)
 
 
-def broken() -> list[str]:
+def broken_promises() -> list[str]:
     """The choices in which what is computed is not what is promised."""
-    return [c.choice for c in (*SUBGRADIENTS, *BATCH_NORM) if not c.kept]
+    return [c.choice for c in (*SUBGRADIENTS, *BATCH_NORM) if not c.holds]

@@ -5,8 +5,8 @@
     check mylayers:forward --vjp mylayers:backward --shapes 4,3 3
 
 Exit code 0: all is right; 1: a gradient is wrong; 2: the command can't be carried out, and a line
-says why. A function with a hand-written vjp needs NumPy alone, rows of the registry need
-hypothesis.
+says why. A function with a hand-written vjp needs NumPy alone; rows of the registry, which is part
+of a checkout, need hypothesis.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import get_backend
-from minibn.errors import BackendUnavailable
+from minibn.errors import BackendUnavailable, did_you_mean
 from minibn.testing.check import check_vjp
 from minibn.testing.commands import rows
+from minibn.testing.commands.checkout import NoCheckout, suite
+from minibn.testing.commands.conventions import broken_promises, conventions_table
+from minibn.testing.commands.digits_table import DigitsTable
 from minibn.testing.commands.search import sample, search
-from minibn.testing.commands.tally import Tally
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport
 
@@ -51,30 +53,32 @@ def check(args: argparse.Namespace) -> int:
         get_backend(args.backend)
     except (BackendUnavailable, ValueError) as error:
         raise CommandError(f"--backend {args.backend}: {error}") from error
-    tally = Tally()
+    table = DigitsTable()
     functions = [name for name in args.names if ":" in name]
     if functions and functions != args.names:
         raise CommandError("check rows of the registry and functions one after the other.")
     if functions:
-        failed = [report for name in functions if (report := _check_function(name, args, tally))]
+        failed = [report for name in functions if (report := _check_function(name, args, table))]
     elif args.vjp or args.shapes:
         raise CommandError(
             f"--vjp and --shapes are for functions, named package.module:function; "
             f"{args.names[0]!r} has no colon."
         )
     else:
-        failed = _check_rows(args, tally)
-    print(tally.table(most=len(tally.rows)))
+        failed = _check_rows(args, table)
+    print(table.table(most=len(table.rows)))
     for report in failed:
         print(f"\n{report}")
     if args.json:
-        _write(args, tally)
+        _write(args, table)
     return int(bool(failed))
 
 
-def _check_rows(args: argparse.Namespace, tally: Tally) -> list[GradReport]:
+def _check_rows(args: argparse.Namespace, table: DigitsTable) -> list[GradReport]:
     try:
-        known = rows.names()
+        known = list(rows.rows())
+    except NoCheckout as error:
+        raise CommandError(f"{error} A function of yours needs no checkout.") from error
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
@@ -104,15 +108,15 @@ def _check_rows(args: argparse.Namespace, tally: Tally) -> list[GradReport]:
             print(f"\r{name:<40}\r", end="", file=sys.stderr)
         examples = args.examples or ROW_EXAMPLES
         report = search(
-            name, rows.problems(name), ask, tally, examples=examples, seed=args.seed
+            name, rows.problems(name), ask, table, examples=examples, seed=args.seed
         )  # fmt: skip
         failed += [report] if report else []
     return failed
 
 
-def _check_function(name: str, args: argparse.Namespace, tally: Tally) -> GradReport | None:
+def _check_function(name: str, args: argparse.Namespace, table: DigitsTable) -> GradReport | None:
     """A function on arrays with its vjp, or one of Tensors without."""
-    f = imported(name)
+    f = import_function(name)
     if not args.shapes:
         raise CommandError(f"of what shapes are the inputs of {name}? For example: --shapes 4,3 3")
     if args.vjp:
@@ -121,7 +125,7 @@ def _check_function(name: str, args: argparse.Namespace, tally: Tally) -> GradRe
                 "--backend and --order need a function of Tensors: a vjp runs where it runs. "
                 "Leave them out, or --vjp."
             )
-        vjp = imported(args.vjp)
+        vjp = import_function(args.vjp)
 
         def ask(problem: Problem, diagnose: bool) -> GradReport:
             return check_vjp(
@@ -139,7 +143,7 @@ def _check_function(name: str, args: argparse.Namespace, tally: Tally) -> GradRe
     shapes = [shape_of(text) for text in args.shapes]
     examples = args.examples or FUNCTION_EXAMPLES
     try:
-        return sample(name, shapes, f, ask, tally, examples=examples, seed=args.seed)
+        return sample(name, shapes, f, ask, table, examples=examples, seed=args.seed)
     except Exception as error:  # f is anybody's
         last = traceback.extract_tb(error.__traceback__)[-1]
         given = ", ".join(map(str, shapes))
@@ -149,7 +153,7 @@ def _check_function(name: str, args: argparse.Namespace, tally: Tally) -> GradRe
         ) from error
 
 
-def imported(name: str) -> Callable[..., Any]:
+def import_function(name: str) -> Callable[..., Any]:
     """`package.module:function`, imported; modules of the working directory are found."""
     module_name, _, attribute = name.partition(":")
     try:
@@ -162,9 +166,8 @@ def imported(name: str) -> Callable[..., Any]:
     for part in attribute.split("."):
         if not hasattr(found, part):
             functions = [key for key, x in vars(found).items() if callable(x) and key[0] != "_"]
-            remedy = f"It has {', '.join(functions) or 'no functions'}."
             raise CommandError(
-                f"in {module_name} {rows.UnknownName('function', part, functions, remedy)}"
+                f"in {module_name} there is no function {part!r}. {did_you_mean(part, functions)}"
             )
         found = getattr(found, part)
     if not callable(found):
@@ -187,14 +190,14 @@ def shape_of(text: str) -> tuple[int, ...]:
     return shape
 
 
-def _write(args: argparse.Namespace, tally: Tally) -> None:
+def _write(args: argparse.Namespace, table: DigitsTable) -> None:
     """The table as data, each row with the report of its failure, or of its worst check."""
     data = {
         "seed": args.seed, "dtype": args.dtype, "backend": args.backend, "order": args.order,
         "numpy": np.__version__,
         "checks": [
             row.as_data() | {"report": json.loads(row.worst.to_json()) if row.worst else None}
-            for row in tally.worst_first()
+            for row in table.worst_first()
         ],
     }  # fmt: skip
     try:
@@ -208,29 +211,33 @@ def _write(args: argparse.Namespace, tally: Tally) -> None:
 
 
 def conventions(args: argparse.Namespace) -> int:
-    from minibn.testing.commands.conventions import broken, table
-
-    print(table())
-    if failed := broken():
+    print(conventions_table())
+    if failed := broken_promises():
         print(f"\nNot as promised: {', '.join(failed)}")
     return int(bool(failed))
 
 
 def laws(args: argparse.Namespace) -> int:
     try:
-        from minibn.testing.laws import table
+        from minibn.testing.laws import LAWS, laws_page  # they need hypothesis
     except ModuleNotFoundError as error:
         raise _needs_extra(error, "laws") from error
-    print(table(), end="")
+    try:
+        ours = suite("laws.row_law"), suite("laws")
+        print(laws_page(ours[1].LAWS.values(), ours[0].about), end="")
+    except NoCheckout as error:
+        print(laws_page(LAWS.values()), end="")
+        print(f"These are the laws about any op. {error}", file=sys.stderr)
     return 0
 
 
 def kill(argv: Sequence[str]) -> int:
     try:
-        from minibn.testing.mutants.kill import main
+        return suite("mutants.kill").main(argv)
+    except NoCheckout as error:
+        raise CommandError(str(error)) from error
     except ModuleNotFoundError as error:
         raise _needs_extra(error, "kill") from error
-    return main(argv)
 
 
 def _needs_extra(error: ModuleNotFoundError, command: str) -> Exception:
@@ -246,7 +253,7 @@ def parser() -> argparse.ArgumentParser:
         "python -m minibn.testing", description="Are the gradients right?"
     )
     commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    about = "gradients of ops and layers of the registry, or of a function of yours"
+    about = "gradients of minibn's ops and layers (in a checkout), or of a function of yours"
     one = commands.add_parser("check", help=about, description=f"Check {about}.")
     one.add_argument(
         "names", nargs="+", metavar="NAME",

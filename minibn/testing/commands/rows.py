@@ -1,15 +1,15 @@
 """Rows of the registry by name: the problems that they draw, and the check of one.
 
-hypothesis is imported with the registry, when a row is asked for.
+The registry is part of the suite of a checkout, and is imported when a row is asked for.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from typing import Any
 
 from minibn.backend import Backend
+from minibn.errors import did_you_mean
+from minibn.testing.commands.checkout import suite
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport
 from minibn.testing.tensors import check_problem
@@ -18,30 +18,21 @@ DTYPES = ("float64", "float32", "float16")
 
 
 class UnknownName(LookupError):
-    """There is nothing of this name; the message shows what it could have been."""
-
-    def __init__(self, what: str, name: str, known: Iterable[str], remedy: str) -> None:
-        near = difflib.get_close_matches(name, list(known), 3, 0.5)
-        guess = f"Did you mean {' or '.join(map(repr, near))}?" if near else remedy
-        super().__init__(f"there is no {what} {name!r}. {guess}")
+    """There is no row of this name; the message shows the nearest, or all."""
 
 
-def names() -> list[str]:
-    """Of all ops, then of all layers."""
-    from minibn.testing.registry import CASES, LAYERS
-
-    return [*CASES, *LAYERS]
+def rows() -> dict[str, Any]:
+    """The rows of all ops, then of all layers, by name."""
+    registry = suite("registry")
+    return {**registry.CASES, **registry.LAYERS}
 
 
 def row(name: str) -> Any:
     """The registry's Case or LayerCase; raises UnknownName."""
-    from minibn.testing.registry import CASES, LAYERS
-
-    found = CASES.get(name) or LAYERS.get(name)
-    if found is None:
-        rows = f"The rows are {', '.join(names())}."
-        raise UnknownName("row of the registry", name, names(), rows)
-    return found
+    known = rows()
+    if name not in known:
+        raise UnknownName(f"there is no row of the registry {name!r}. {did_you_mean(name, known)}")
+    return known[name]
 
 
 def problems(name: str) -> Any:

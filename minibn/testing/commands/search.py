@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.testing.commands.tally import Tally
+from minibn.testing.commands.digits_table import DigitsTable
 from minibn.testing.problem import Problem
 from minibn.testing.report import FULL, GradientError, GradReport
 
@@ -20,11 +20,11 @@ Ask = Callable[..., GradReport]  # (problem, diagnose, raises=False) -> its repo
 
 
 def search(
-    name: str, problems: Any, ask: Ask, tally: Tally, *, examples: int, seed: int
+    name: str, problems: Any, ask: Ask, table: DigitsTable, *, examples: int, seed: int
 ) -> GradReport | None:
     """The report on the smallest problem that fails, with its diagnosis; None if none fails.
 
-    problems is a strategy. What is found until the first failure goes to the tally, then the
+    problems is a strategy. What is found until the first failure goes into the table, then the
     smallest failure: what shrinking tried in between is no statistics.
     """
     import hypothesis
@@ -50,16 +50,16 @@ def search(
             failing.append(problem)
             raise GradientError(report)
         if not failing:
-            tally.add(name, report)
+            table.add(name, report)
         target(FULL - report.digits)
 
     with contextlib.suppress(GradientError, Flaky):
         look()
-    return _diagnosed(name, failing, ask, tally)
+    return _diagnosed(name, failing, ask, table)
 
 
 def sample(
-    name: str, shapes: Sequence[tuple[int, ...]], f: Any, ask: Ask, tally: Tally, **how: int
+    name: str, shapes: Sequence[tuple[int, ...]], f: Any, ask: Ask, table: DigitsTable, **how: int
 ) -> GradReport | None:
     """The same with normal inputs of these shapes; how: examples and seed. The first failure ends
     it, and is as small as the shapes are."""
@@ -71,13 +71,15 @@ def sample(
         if not report.passed:
             failing.append(problem)
             break
-        tally.add(name, report)
-    return _diagnosed(name, failing, ask, tally)
+        table.add(name, report)
+    return _diagnosed(name, failing, ask, table)
 
 
-def _diagnosed(name: str, failing: list[Problem], ask: Ask, tally: Tally) -> GradReport | None:
+def _diagnosed(
+    name: str, failing: list[Problem], ask: Ask, table: DigitsTable
+) -> GradReport | None:
     if not failing:
         return None
     report = ask(failing[-1], diagnose=True)
-    tally.add(name, report)
+    table.add(name, report)
     return report

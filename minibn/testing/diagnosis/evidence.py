@@ -45,7 +45,7 @@ class Evidence:
             if (found := getattr(self, name).shape) != shape:
                 raise ShapeError(
                     f"Evidence: {name} has shape {found}, input {self.position} has {shape}. They "
-                    "must be equal; `wrong_shape` explains a gradient of another shape."
+                    "must be equal."
                 )
         keep("tolerance", np.broadcast_to(_floats(self.tolerance), shape))
         keep("others", {int(k): _floats(v) for k, v in self.others.items()})

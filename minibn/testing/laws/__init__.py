@@ -1,26 +1,13 @@
-"""Laws: what holds for every op, layer, optimizer and graph, whatever the numbers.
+"""Laws: what holds for every op, whatever the numbers.
 
-`LAWS` is the registry (`LAWS.md` is made from it), `check_laws(problem)` puts somebody's own op
-through all the laws that are about any op, and `LAWS[name].run(case)` checks one law on one case.
-`recorded(f, vjp)` makes an op of a function with a hand-written vjp.
+`LAWS` has them (`LAWS.md` is made from it), and `check_laws(problem)` puts somebody's own op
+through all. `make_op(f, vjp)` makes an op of a function with a hand-written vjp. Laws about
+minibn's own ops, layers and optimizers are in `tests/suite/laws/` of a checkout.
 """
 
-from minibn.testing.laws import (  # noqa: F401  each registers its laws
-    arrays,
-    batch_norm,
-    convolution,
-    graph,
-    kernels,
-    layer_norms,
-    layers,
-    losses,
-    lp_norms,
-    optimizers,
-    pooling,
-    vjp,
-)
-from minibn.testing.laws.law import LAWS, Law, check_laws, law
-from minibn.testing.laws.table import table
-from minibn.testing.laws.written import recorded
+from minibn.testing.laws import arrays, graph, vjp  # noqa: F401  each registers its laws
+from minibn.testing.laws.base import LAWS, Law, check_laws
+from minibn.testing.laws.function_op import make_op
+from minibn.testing.laws.page import laws_page
 
-__all__ = ["LAWS", "Law", "check_laws", "law", "recorded", "table"]
+__all__ = ["LAWS", "Law", "check_laws", "laws_page", "make_op"]

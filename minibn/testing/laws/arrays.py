@@ -10,8 +10,8 @@ import numpy as np
 from minibn import Tensor, grad
 from minibn.autograd.tape import Node
 from minibn.backend import Backend
-from minibn.testing.laws.law import law
-from minibn.testing.laws.tools import agree, each, identical, leaves_of, pull, value
+from minibn.testing.laws.agreement import agree, each, identical, leaves_of, pull, value
+from minibn.testing.laws.base import law
 from minibn.testing.problem import Problem
 from minibn.testing.strategies import LAYOUTS
 
@@ -132,23 +132,6 @@ def dtype_in_is_dtype_out(problem: Problem, backend: Backend) -> None:
         names = ", ".join(np.dtype(kind).name for kind in kinds)
         assert out == np.result_type(*kinds), f"the value of {names} is {out}"
         assert found == kinds, f"the gradients of {names} are {', '.join(map(str, found))}"
-
-
-@law(
-    "dtype",
-    "Python numbers and NumPy scalars adopt the dtype of the array that they meet.",
-    over=("add", "divide", "maximum", "multiply", "power, of two variables", "subtract"),
-    examples=4,
-)
-def scalars_are_weak(problem: Problem, backend: Backend) -> None:
-    x = np.abs(problem.inputs[0]).astype(np.float32) + 1
-    for scalar in (2, 2.5, np.float64(2.5), np.int64(2)):
-        for place in range(2):
-            leaf = Tensor(backend.asarray(x), requires_grad=True)
-            y = problem.f(leaf, scalar) if place else problem.f(scalar, leaf)
-            kinds = y.dtype, grad(y, leaf, backend.asarray(np.ones_like(x))).dtype
-            what = f"float32 beside {type(scalar).__name__} gives"
-            assert kinds == (np.float32, np.float32), f"{what} {kinds[0]}, gradient {kinds[1]}"
 
 
 # -- determinism

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
 from minibn import Op, Tensor, apply, grad, no_grad
 from minibn.backend import Backend, get_backend, to_numpy
 from minibn.errors import BackendMismatch, GraphError
-from minibn.testing.laws.law import law
-from minibn.testing.laws.tools import agree, each, identical, leaves_of, pull, value
+from minibn.testing.laws.agreement import agree, each, identical, leaves_of, pull, value
+from minibn.testing.laws.base import law
 from minibn.testing.problem import Problem
-
-THE_TAPE = ("the tape",)
 
 
 def gradients(y: Tensor, leaves: list[Tensor], c: Any, **settings: Any) -> list[np.ndarray]:
@@ -151,46 +148,7 @@ def exceptions_leave_no_trace(problem: Problem, backend: Backend) -> None:
         identical(g, 0 * g if e is None else e, f"input {i}, computed afterwards")
 
 
-@law(
-    "graph",
-    "A graph of depth 10,000 is walked, walked under create_graph, and deleted.",
-    over=THE_TAPE,
-    draw=st.integers(0, 2**32 - 1),
-    examples=1,
-)
-def depth_is_no_limit(seed: int, backend: Backend) -> None:
-    start = np.random.default_rng(seed).standard_normal(2)
-    x, c = Tensor(backend.asarray(start), requires_grad=True), backend.asarray(np.ones(2))
-    y = x
-    for _ in range(5_000):
-        y = -(y + 1.0)
-    for create_graph in (True, False):
-        slope = grad(y, x, c, create_graph=create_graph)
-        identical(slope.numpy(), np.ones(2), f"the gradient, create_graph={create_graph}")
-    del y, slope
-
-
-@law(
-    "graph",
-    "A ladder of n diamonds has 2ⁿ paths and is walked in n steps.",
-    over=THE_TAPE,
-    draw=st.integers(1, 60),
-)
-def ladders_are_walked_once(n: int, backend: Backend) -> None:
-    x = Tensor(backend.asarray(np.ones(1)), requires_grad=True)
-    y = x
-    for _ in range(n):
-        y = y + y
-    identical(grad(y, x).numpy(), np.full(1, 2.0**n), f"{n} diamonds")
-
-
 # -- backends
-
-SEVERAL_INPUTS = (
-    "add", "batch_norm", "batch_norm_composed", "batch_norm_inference", "concatenate", "conv2d",
-    "divide", "fused_block", "matmul", "maximum", "mse", "multiply", "power, of two variables",
-    "subtract", "where",
-)  # fmt: skip
 
 
 @law("backends", "Every backend agrees with NumPy, in value and gradient.", examples=4)
@@ -209,7 +167,6 @@ def as_on_numpy(problem: Problem, backend: Backend) -> None:
 @law(
     "backends",
     "Arrays of two backends in one op raise BackendMismatch.",
-    over=SEVERAL_INPUTS,
     devices=False,
     examples=4,
 )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
+from suite.laws.kernels import fast_points
 from support.cuda import ROWS_WITH_KERNELS, on
 
 import minibn
@@ -26,7 +27,6 @@ from minibn.fast.cuda.device_batches import DeviceBatches
 from minibn.fast.cuda.program import HERE, REALS, Program
 from minibn.fast.precision import MANTISSA
 from minibn.random import integers, uniforms, uniforms_and_normals
-from minibn.testing.laws.kernels import fast_points
 
 ARCHITECTURE = "sm_90"  # of the H100 and H200
 Launches = dict[tuple[str, tuple[tuple[str, object], ...]], set[str]]  # (program, macros): kernels

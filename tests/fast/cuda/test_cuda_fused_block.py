@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from suite.registry.fused_blocks import AFFINE
 from support.cuda import on_cuda, orders
 from support.fused_blocks import CHANNELS, DRAWS, NOISES, Problem, same
 
@@ -16,7 +17,6 @@ from minibn.backend.strict import count_transfers
 from minibn.fast.cuda.fused_block import FusedBatchNorm, FusedBlockKernel
 from minibn.fast.fused_ops import FusedBlock, fused_block
 from minibn.testing.commands.profiles import share
-from minibn.testing.registry.fused_blocks import AFFINE
 
 
 @on_cuda

@@ -1,0 +1,1 @@
+"""How `check_vjp` decides: oracles, their ensemble at one input, the verdict."""

@@ -1,0 +1,225 @@
+"""Calling a vjp that nobody trusts yet: is what comes back a gradient by form, the same twice,
+linear in the cotangent, and how far do rounding errors move it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minibn.testing.checking.oracles import Function, one_ulp_away, salt_from, smooth, value_near
+
+SAFETY = 10.0  # between a measured error and the tolerance
+CEILING = {8: 12.0, 4: 5.0, 2: 2.0}  # digits demanded at most, by the bytes of a number
+LEAST = {8: 6.0, 4: 2.0, 2: 0.5}  # digits demanded at least: with fewer, rounding hides everything
+
+Gradients = list[np.ndarray]
+
+
+@dataclass
+class VjpResult:
+    """What the vjp made of each cotangent for one input.
+
+    spread   how far the gradient's entries move when every number moves to its neighbour
+    eps      the rounding of the least exact of the inputs, `bytes` the size of its numbers
+    again    (inputs of wrt) -> the gradients of the same cotangents at another point
+    """
+
+    gradients: Gradients
+    spread: np.ndarray
+    eps: float
+    bytes: int
+    again: Callable[[Sequence[np.ndarray]], Gradients | None]
+
+    def spread_along(self, u: np.ndarray) -> float:
+        """Of ⟨gradient, u⟩: the entries' roundings are independent."""
+        return float(np.sqrt(((self.spread * u) ** 2).sum()))
+
+
+@dataclass
+class VjpCalls:
+    """A vjp with the inputs at which it is called; what is wrong with it goes to `faults`."""
+
+    vjp: Callable[..., Any]
+    given: list[Any]
+    wrt: Sequence[int]
+    faults: list[str]
+
+    def fault(self, text: str) -> None:
+        if text not in self.faults:
+            self.faults.append(text)
+
+    def with_inputs(self, moving: Sequence[np.ndarray]) -> list[Any]:
+        """The inputs, with others in the places that are differentiated."""
+        whole = list(self.given)
+        for i, x in zip(self.wrt, moving, strict=True):
+            whole[i] = x
+        return whole
+
+    def pull(self, g: np.ndarray, given: Sequence[Any] | None = None) -> Gradients | None:
+        """The gradients of `wrt`, or None if they don't have the form of gradients."""
+        given = self.given if given is None else given
+        arrays = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
+        passed = g.copy()
+        with np.errstate(all="ignore"):  # what is not finite is told by the comparison
+            found = self.vjp(passed, *arrays)
+        if passed.tobytes() != g.tobytes():
+            self.fault("the vjp modifies its cotangent in place")
+        for i, (x, array) in enumerate(zip(given, arrays, strict=True)):
+            if isinstance(x, np.ndarray) and x.tobytes() != array.tobytes():
+                self.fault(f"the vjp modifies input {i} in place")
+        grads = list(found) if isinstance(found, (tuple, list)) else [found]
+        if len(grads) == len(given):
+            grads = [grads[i] for i in self.wrt]
+        if len(grads) != len(self.wrt):
+            self.fault(
+                f"the vjp returns {len(grads)} gradients for {len(given)} inputs: it must return "
+                "one array for each, by position (None for one without)"
+            )
+            return None
+        formed = [self._formed(i, gi, given[i]) for i, gi in zip(self.wrt, grads, strict=True)]
+        whole = [gi for gi in formed if gi is not None]
+        return whole if len(whole) == len(formed) else None
+
+    def pull_near(self, g: np.ndarray, given: Sequence[Any]) -> Gradients | None:
+        """The same beside the point, where nobody said that the vjp is defined."""
+        try:
+            return self.pull(g, given)
+        except Exception:  # the vjp is anybody's: a domain that it checks
+            return None
+
+    def _formed(self, i: int, grad: Any, x: np.ndarray) -> np.ndarray | None:
+        if grad is None:  # "no gradient" is a claim that it is zero
+            return np.zeros_like(x)
+        kind = type(grad).__name__
+        grad = np.array(grad)  # a copy: the next call may overwrite it
+        if grad.dtype.kind not in "fiu":
+            self.fault(
+                f"input {i}: the vjp returns a {kind} of {grad.dtype}, not an array of floats"
+            )
+            return None
+        if grad.shape != x.shape:
+            hint = " (not summed over the axes of broadcasting?)" if grad.size > x.size else ""
+            self.fault(f"input {i}: a gradient of shape {grad.shape} for {x.shape}{hint}")
+            return None
+        if grad.dtype != x.dtype:
+            self.fault(f"input {i}: the gradient of {x.dtype} is {grad.dtype}")
+        return grad
+
+    def measure(
+        self, cotangents: Sequence[np.ndarray], rng: np.random.Generator, f: Function | None = None
+    ) -> list[VjpResult] | None:
+        """Pull every cotangent back, and see that the vjp keeps the laws of all vjps.
+        f: the function, to be called elsewhere in between."""
+        found = [self.pull(c) for c in cotangents]
+        first, second = found[0], found[1]
+        if first is None or second is None:
+            return None
+        if f is not None:  # a vjp that keeps what f saw last now has something else
+            value_near(f, [np.asarray(1.001 * self.given[i]) for i in self.wrt])
+        again = self.pull(cotangents[0]) or first
+        if any(a.tobytes() != b.tobytes() for a, b in zip(first, again, strict=True)):
+            self.fault(
+                "two runs of the vjp give two gradients: it is random, or uses what the last "
+                "forward pass left. Run it inside: lambda g, x: (layer.forward(x), layer.vjp(g))[1]"
+            )
+        spreads = self._between_neighbours(cotangents[0], rng) or [np.zeros(x.shape) for x in first]
+        coarsest = max((self.given[i].dtype for i in self.wrt), key=lambda d: np.finfo(d).eps)
+
+        def elsewhere(k: int) -> Callable[[Sequence[np.ndarray]], Gradients | None]:
+            def again(moving: Sequence[np.ndarray]) -> Gradients | None:
+                dtypes = (self.given[i].dtype for i in self.wrt)
+                at = self.with_inputs([x.astype(d) for x, d in zip(moving, dtypes, strict=True)])
+                there = [self.pull_near(c, at) for c in cotangents]
+                return [g[k] for g in there if g is not None] if None not in there else None
+
+            return again
+
+        result = [
+            VjpResult(
+                [first[k], second[k]],
+                smooth(spread),
+                float(np.finfo(coarsest).eps),
+                coarsest.itemsize,
+                elsewhere(k),
+            )
+            for k, spread in enumerate(spreads)
+        ]
+        if (broken := self._not_linear(self.given, cotangents, spreads)) is not None:
+            self._linear(broken, cotangents, spreads, rng)
+        self.zero_at_zero(cotangents[0])
+        return result
+
+    def _between_neighbours(self, g: np.ndarray, rng: np.random.Generator) -> Gradients | None:
+        """How far the gradients at three neighbouring points are apart. The point itself is not
+        asked: a gradient that is wrong in a single point is not rounding."""
+        found = []
+        for _ in range(3):
+            salt = salt_from(rng)
+            at = self.with_inputs([one_ulp_away(self.given[i], salt) for i in self.wrt])
+            found.append(self.pull_near(one_ulp_away(g, salt), at))
+        whole = [grads for grads in found if grads is not None]
+        if len(whole) < len(found):
+            return None
+        stacks = [np.stack(grads).astype(float) for grads in zip(*whole, strict=True)]
+        with np.errstate(invalid="ignore"):
+            return [s.max(axis=0) - s.min(axis=0) for s in stacks]
+
+    def _not_linear(
+        self, given: Sequence[Any], c: Sequence[np.ndarray], spreads: Gradients
+    ) -> Gradients | None:
+        """By how much vjp(c₁ - 2 c₂) misses vjp(c₁) - 2 vjp(c₂), if that is more than rounding."""
+        a, b, both = (self.pull_near(g, given) for g in (c[0], c[1], c[0] - 2 * c[1]))
+        if a is None or b is None or both is None:
+            return None
+        gaps, far = [], False
+        for k, i in enumerate(self.wrt):
+            one, two, joint = (g[k].astype(float) for g in (a, b, both))
+            with np.errstate(invalid="ignore"):
+                gap = joint - (one - 2 * two)
+            scale = float(max(np.abs(one).max(initial=0), np.abs(two).max(initial=0)))
+            eps = float(np.finfo(self.given[i].dtype).eps)
+            far = far or bool((np.abs(gap) > 4 * SAFETY * (spreads[k] + eps * scale)).any())
+            gaps.append(gap)
+        return gaps if far else None
+
+    def _linear(
+        self,
+        broken: Gradients,
+        c: Sequence[np.ndarray],
+        spreads: Gradients,
+        rng: np.random.Generator,
+    ) -> None:
+        """Is it rounding? Beside the point that comes out anew, and a mistake stays as it is."""
+
+        def beside(x: np.ndarray) -> np.ndarray:
+            shake = np.finfo(x.dtype).eps ** (1 / 3) * rng.uniform(-1, 1, x.shape)
+            return np.asarray(x * (1 + shake)).astype(x.dtype)
+
+        seen = [broken]
+        for _ in range(8):
+            at = self.with_inputs([beside(self.given[i]) for i in self.wrt])
+            gaps = self._not_linear(at, [beside(g) for g in c], spreads)
+            if gaps is None:
+                return
+            seen.append(gaps)
+        for k, i in enumerate(self.wrt):
+            errors = np.stack([gaps[k] for gaps in seen])
+            if errors.size and systematic(errors).any():
+                self.fault(f"input {i}: the vjp is not linear in the cotangent")
+
+    def zero_at_zero(self, c: np.ndarray) -> None:
+        none = self.pull(0 * c)
+        for i, g in zip(self.wrt, none or [], strict=False):
+            if np.any(g):
+                self.fault(f"input {i}: the vjp of a cotangent of zeros is not zero")
+
+
+def systematic(errors: np.ndarray) -> np.ndarray:
+    """Which errors, seen from several points nearby (axis 0), are no rounding: they keep their sign
+    and their size."""
+    one_sign = np.abs(np.sign(errors).sum(axis=0)) == len(errors)
+    sizes = np.abs(errors)
+    return np.asarray(one_sign & (sizes.min(axis=0) > 0.5 * sizes.max(axis=0)))

@@ -1,0 +1,146 @@
+"""Why a gradient is wrong, on one screen: the worst entries, a picture, and what they look like.
+
+`explain` asks every recogniser: mistakes that are a formula (a forgotten factor, a transpose),
+missing terms of a normalisation, mistakes that sit in a place (the border, ties). A sentence
+appears only if it accounts for the error in every entry, so that an error without a pattern gets
+none.
+
+>>> import numpy as np
+>>> x, g = np.array([1.0, 2.0, 3.0]), np.array([0.5, -1.0, 2.0])
+>>> sign = Evidence(0, (x,), x**2, g, -2 * x * g, 2 * x * g, np.array(1e-9))
+>>> explain(sign)
+['The ratio analytic/numeric is -1 everywhere: the sign is wrong.']
+"""
+
+from collections.abc import Callable
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+
+from minibn.testing.diagnosis.evidence import Evidence, largest, names
+from minibn.testing.diagnosis.formulas import FORMULAS, identically_zero
+from minibn.testing.diagnosis.places import PLACES
+from minibn.testing.diagnosis.terms import TERMS
+
+Recogniser = Callable[[Evidence], str | None]
+
+RECOGNISERS: tuple[Recogniser, ...] = (*FORMULAS, *TERMS, *PLACES)  # the most telling first
+
+LINES, COLUMNS = 25, 100  # of the screen
+ROWS, WIDTH = 12, 40  # of the picture
+
+
+def explain(evidence: Evidence, most: int = 4) -> list[str]:
+    """What the error looks like, the most telling sentence first; [] if nothing is recognised."""
+    if not evidence.wrong.any():
+        return []
+    if zero := identically_zero(evidence):
+        return [zero]  # the rest would only say it in other words
+    with np.errstate(all="ignore"):
+        for recognisers in (FORMULAS + TERMS, PLACES):  # a formula explains every place
+            found = [sentence for ask in recognisers if (sentence := ask(evidence))]
+            if found:
+                return found[:most]
+    return []
+
+
+def digits_agreed(evidence: Evidence) -> float:
+    """-log10 of the largest error, relative to the largest numeric entry; from 0 to 16."""
+    if not np.isfinite(evidence.analytic[evidence.measured]).all():
+        return 0.0
+    error, scale = evidence.largest_error, largest(evidence.numeric)
+    if error == 0:
+        return 16.0
+    return float(np.clip(np.log10(scale) - np.log10(error), 0, 16)) if scale else 0.0
+
+
+def worst_entries(evidence: Evidence, n: int = 3) -> list[dict[str, Any]]:
+    """The n entries that are furthest off: index, analytic, numeric, tolerance, ratio."""
+    excess = np.where(np.isnan(evidence.error), -1.0, np.abs(evidence.error)).ravel()
+    excess[~np.isfinite(evidence.analytic).ravel()] = np.inf
+    entries = []
+    for flat in np.argsort(-excess, kind="stable")[:n]:
+        if excess[flat] < 0:
+            continue
+        index = tuple(int(i) for i in np.unravel_index(flat, evidence.x.shape))
+        a, b = float(evidence.analytic[index]), float(evidence.numeric[index])
+        entries.append(
+            {
+                "index": index,
+                "analytic": a,
+                "numeric": b,
+                "tolerance": float(evidence.tolerance[index]),
+                "ratio": a / b if b else float("nan"),
+            }
+        )
+    return entries
+
+
+def picture(evidence: Evidence, rows: int = ROWS, columns: int = WIDTH) -> list[str]:
+    """A slice through the worst entry, its two longest axes: a caption, then one line a row.
+
+    . agrees   X differs   0 is zero and should not be   ! is not finite   ? was not measured
+    """
+    worst = worst_entries(evidence, 1)
+    shape = evidence.x.shape
+    if not worst or evidence.x.size < 2:
+        return []
+    longest = sorted(range(len(shape)), key=lambda a: shape[a])[-2:]  # later axes win ties
+    shown = tuple(sorted(a for a in longest if shape[a] > 1))
+    signs = np.where(evidence.wrong, "X", ".")
+    signs[evidence.wrong & (evidence.analytic == 0)] = "0"
+    signs[~evidence.measured] = "?"
+    signs[~np.isfinite(evidence.analytic)] = "!"
+    cut: list[Any] = list(worst[0]["index"])
+    start = []
+    for axis, room in zip(shown, (rows, columns)[-len(shown) :], strict=True):
+        first = max(0, min(cut[axis] - room // 2, shape[axis] - room))  # the worst entry is inside
+        start.append(first)
+        cut[axis] = slice(first, first + room)
+    rest = [f"axis {a} at {cut[a]}" for a in range(len(shape)) if a not in shown and shape[a] > 1]
+    caption = f"axes {names(shown)}" if len(shown) == 2 else f"axis {shown[0]}"
+    if any(start):
+        caption += f" from {names(start)}"
+    caption = "; ".join([caption, *rest])
+    legend = "(. agrees, X differs, 0 zero, ! not finite, ? not measured)"
+    top = [f"{caption}   {legend}"]
+    if len(top[0]) > COLUMNS:  # many axes
+        top = [*wrap(caption, COLUMNS)[:1], legend]
+    return [*top, *("  " + "".join(r) for r in np.atleast_2d(signs[tuple(cut)]))]
+
+
+def screen(evidence: Evidence, name: str = "f") -> str:
+    """At most 25 lines: what was checked, the worst entries, a picture, the sentences."""
+    shapes = ", ".join(f"{x.dtype} {x.shape}" for x in evidence.inputs)
+    wrong, of = int(evidence.wrong.sum()), int((evidence.measured | evidence.wrong).sum())
+    told = [
+        line
+        for sentence in explain(evidence)
+        for line in wrap(sentence, COLUMNS, initial_indent="=> ", subsequent_indent="   ")
+    ] or ["=> The error has no pattern that is known here."]
+    top = [
+        *wrap(f"{name}({shapes}) -> {evidence.output.shape}", COLUMNS, subsequent_indent="   ")[:3],
+        f"gradient of input {evidence.position}: {digits_agreed(evidence):.1f} digits agreed, "
+        f"{wrong} of {of} entries off by more than the tolerance",
+        f"  {'worst at':<16}{'analytic':>24}{'numeric':>24}{'tolerance':>11}{'ratio':>12}",
+        *(
+            f"  {e['index']!s:<16}{e['analytic']:>24.15g}{e['numeric']:>24.15g}"
+            f"{e['tolerance']:>11.1e}{e['ratio']:>12.6g}"
+            for e in worst_entries(evidence)
+        ),
+    ]
+    room = LINES - len(top) - len(told) - 2  # for the caption
+    drawing = picture(evidence, min(ROWS, room)) if room > 0 else []
+    return "\n".join([*top, *drawing, *told])
+
+
+__all__ = [
+    "RECOGNISERS",
+    "Evidence",
+    "digits_agreed",
+    "explain",
+    "picture",
+    "screen",
+    "worst_entries",
+]

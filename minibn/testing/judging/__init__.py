@@ -1,1 +1,0 @@
-"""How `check_vjp` decides: oracles, the bench, the verdict."""

@@ -1,0 +1,258 @@
+"""Which check kills which mutant: `python -m minibn.testing kill` prints the table.
+
+Every wrong gradient of `suite.mutants` is shown to every check: to ours, to what most
+tests do, and to the checkers of other projects (`peers.py`). Once on problems as people write them
+by hand, once on problems that our strategies draw. The right ops are shown to the same checks, to
+count false alarms.
+
+Exit code: 0 if our suite kills every mutant and complains about no right op; else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minibn.errors import did_you_mean
+from suite.mutants import FAMILIES, MUTANTS
+from suite.mutants.peers import PEERS
+from suite.mutants.run import SETS, Check, Found, MutationResults, killers, run_mutants
+from suite.registry import CASES
+
+# -- the tables
+
+
+def groups(names: Iterable[str]) -> dict[str, list[str]]:
+    """The mutants by what is wrong: the first derivative, only the second, only at ties."""
+    found: dict[str, list[str]] = {"first": [], "second": [], "ties": []}
+    for name in names:
+        m = MUTANTS[name]
+        found["ties" if m.kink else "second" if m.order == 2 else "first"].append(name)
+    return found
+
+
+HEADER = ("checker", "kind", "plain", "drawn", "2nd order", "ties", "alarms plain", "alarms drawn")
+
+
+def summary(result: MutationResults) -> list[tuple[str, ...]]:
+    """A row for each checker, then for ours: killed of how many, false alarms of how many."""
+    by = groups(result.mutants)
+    ours, laws = (
+        [c.name for c in result.suite if (c.kind == "a law") == is_law] for is_law in (False, True)
+    )
+    rows = [(c.name, c.kind, [c.name]) for c in result.peers]
+    rows += [(c.name, "ours", [c.name]) for c in result.suite if c.kind != "a law"]
+    rows += [(f"{len(laws)} laws", "ours", laws), ("the whole suite", "ours", [*ours, *laws])]
+
+    def of(table: dict[str, Found], names: Iterable[str], checks: list[str], which: str) -> str:
+        asked = [n for n in names if any(table[n][which][c] is not None for c in checks)]
+        return f"{sum(bool(killers(table[n], checks, [which])) for n in asked)}/{len(asked)}"
+
+    def killed(names: list[str], checks: list[str], which: str) -> str:
+        return (
+            f"{sum(bool(killers(result.mutants[n], checks, [which])) for n in names)}/{len(names)}"
+        )
+
+    return [
+        (
+            name, kind,
+            killed(by["first"], checks, "plain"), killed(by["first"], checks, "drawn"),
+            killed(by["second"], checks, "drawn"), killed(by["ties"], checks, "drawn"),
+            of(result.correct, result.correct, checks, "plain"),
+            of(result.correct, result.correct, checks, "drawn"),
+        )
+        for name, kind, checks in rows
+    ]  # fmt: skip
+
+
+def columns(rows: Sequence[Sequence[str]], markdown: bool = False) -> str:
+    """Rows as text; the first is the header."""
+    if markdown:
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def matrix(result: MutationResults) -> list[list[str]]:
+    """A row for each mutant, a column for each check and set: x killed it, . did not."""
+    ours = [c for c in result.suite if c.kind != "a law"]
+    laws = [c.name for c in result.suite if c.kind == "a law"]
+
+    def cells(found: Found, checks: list[Check], which: str) -> str:
+        marks = (found[which][c.name] for c in checks)
+        return "".join(" " if said is None else "x" if said else "." for said in marks)
+
+    def letters(checks: list[Check], first: str) -> str:
+        return "".join(chr(ord(first) + i) for i in range(len(checks)))
+
+    both = [(checks, letters(checks, a)) for checks, a in ((result.peers, "a"), (ours, "A"))]
+    sets = [(checks, which) for checks, _ in both if checks for which in SETS]
+    rows = [["mutant", *(f"{which} {key}" for c, key in both if c for which in SETS), "laws"]]
+    for family in FAMILIES:
+        for name, found in result.mutants.items():
+            if MUTANTS[name].family == family:
+                broken = killers(found, laws)
+                told = " ".join(broken[:2]) + (f" +{len(broken) - 2}" if broken[2:] else "")
+                marks = [" " * (len(w) + 1) + cells(found, c, w) for c, w in sets]
+                rows.append([f"{family}: {name}", *marks, told])
+    return rows
+
+
+def legend(result: MutationResults) -> str:
+    ours = [c for c in result.suite if c.kind != "a law"]
+    rows = [
+        [chr(ord(first) + i), check.name, check.kind, check.mechanics]
+        for checks, first in ((result.peers, "a"), (ours, "A"))
+        for i, check in enumerate(checks)
+    ]
+    return columns(rows)
+
+
+def of_laws(result: MutationResults) -> list[list[str]]:
+    """A row for each law: of the mutants that it is about, how many break it."""
+    rows = [["law", "killed", "alarms", "sentence"]]
+    for law in (c for c in result.suite if c.kind == "a law"):
+        counts = []
+        for table in (result.mutants, result.correct):
+            asked = [f for f in table.values() if any(f[w][law.name] is not None for w in SETS)]
+            counts.append(f"{sum(bool(killers(f, [law.name])) for f in asked)}/{len(asked)}")
+        rows.append([law.name, *counts, law.mechanics])
+    return rows
+
+
+# -- the command
+
+
+def known_name(parser: argparse.ArgumentParser, name: str, known: Iterable[str], what: str) -> str:
+    """The name, if it is known; else an error that shows what it could have been."""
+    known = list(known)
+    if name not in known:
+        parser.error(f"there is no {what} {name!r}. {did_you_mean(name, known)}")
+    return name
+
+
+def provenance(argv: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
+    """What one needs to get the same table again."""
+    versions = {"python": platform.python_version()}
+    for package in ("minibn", "numpy", "hypothesis", "torch", "autograd"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    missing = [p for p in PEERS.values() if not p.installed]
+    return {
+        "command": " ".join(["python -m minibn.testing kill", *argv]),
+        "date": datetime.date.today().isoformat(),
+        "versions": versions,
+        "seed": "hypothesis derandomised, problems carry their own seeds (plain ones 0 to 4)",
+        "problems": {"plain": 5, "drawn": args.examples},
+        "skipped": [f"{p.name}: {p.needs} is not installed" for p in missing if args.peers],
+    }
+
+
+def details(result: MutationResults) -> str:
+    """Everything that was said about a few mutants."""
+    lines = []
+    for name, found in result.mutants.items():
+        m = MUTANTS[name]
+        lines += [f"{name} ({m.case}): {m.sentence}"]
+        for check in (*result.peers, *result.suite):
+            for which in SETS:
+                said = found[which][check.name]
+                if said is not None:
+                    verdict = f"killed  {said[:110]}" if said else "-"
+                    lines.append(f"  {which:<6} {check.name:<32} {verdict}")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        "python -m minibn.testing kill", description="Which check kills which wrong gradient."
+    )
+    parser.add_argument("--mutant", metavar="NAME", help="this one only, with all that is said")
+    parser.add_argument("--case", metavar="NAME", help="the mutants of this op only")
+    parser.add_argument("--examples", type=int, default=40, help="problems drawn for each op (40)")
+    parser.add_argument("--no-peers", dest="peers", action="store_false", help="only our suite")
+    parser.add_argument("--markdown", action="store_true", help="tables for a README")
+    parser.add_argument("--json", metavar="FILE", help="everything, as data")
+    args = parser.parse_args(argv)
+    if args.examples < 1:
+        parser.error(f"--examples {args.examples}: at least 1.")
+    chosen = list(MUTANTS)
+    cases = list(CASES)
+    if args.mutant:
+        chosen = [known_name(parser, args.mutant, MUTANTS, "mutant")]
+        cases = [MUTANTS[args.mutant].case]
+    if args.case:
+        cases = [known_name(parser, args.case, CASES, "case")]
+        chosen = [name for name in chosen if MUTANTS[name].case == args.case]
+    about = provenance(argv, args)
+    result = run_mutants(chosen, cases, peers=args.peers, examples=args.examples)
+    print(report(result, about, args.markdown, bool(args.mutant or args.case)))
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(as_data(result, about), file, indent=1)
+    return int(bool(result.survivors or result.false_alarms))
+
+
+def report(result: MutationResults, about: dict[str, Any], markdown: bool, few: bool) -> str:
+    by = {kind: len(names) for kind, names in groups(result.mutants).items()}
+    problems, versions = about["problems"], about["versions"].items()
+    parts = [
+        f"{len(result.mutants)} mutants: {by['first']} with a wrong first derivative (or memory, "
+        f"or dtype), {by['second']} with only the second wrong, {by['ties']} wrong only at ties.\n"
+        f"{len(result.correct)} right ops, for false alarms. {problems['plain']} plain and "
+        f"{problems['drawn']} drawn problems each.",
+        f"{about['command']}\n{about['date']}, {', '.join(' '.join(v) for v in versions)}\n"
+        f"seed: {about['seed']}",
+        *(f"skipped: {line}" for line in about["skipped"]),
+    ]
+    if few:
+        parts.append(details(result))
+    fence = ("```\n", "\n```") if markdown else ("", "")
+    parts += [
+        fence[0] + legend(result) + fence[1],
+        columns([HEADER, *summary(result)], markdown),
+        fence[0] + columns(matrix(result)) + fence[1],
+        columns(of_laws(result), markdown),
+    ]
+    if result.survivors:
+        parts.append("SURVIVORS of our suite: " + ", ".join(result.survivors))
+    if result.false_alarms:
+        parts.append("FALSE ALARMS of our suite: " + ", ".join(result.false_alarms))
+    return "\n\n".join(parts)
+
+
+def as_data(result: MutationResults, about: dict[str, Any]) -> dict[str, Any]:
+    """Everything, for JSON."""
+    return about | {
+        "checks": [
+            {"name": c.name, "kind": c.kind, "mechanics": c.mechanics}
+            for c in (*result.peers, *result.suite)
+        ],
+        "mutants": {
+            name: {
+                "family": MUTANTS[name].family, "case": MUTANTS[name].case,
+                "sentence": MUTANTS[name].sentence, "order": MUTANTS[name].order,
+                "kink": MUTANTS[name].kink, "said": found,
+            }
+            for name, found in result.mutants.items()
+        },
+        "correct": result.correct,
+        "summary": [dict(zip(HEADER, row, strict=True)) for row in summary(result)],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())
