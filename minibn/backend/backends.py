@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import platform
@@ -172,9 +173,7 @@ class StrictBackend(DeviceBackend):
     name = "strict"
 
     def __init__(self) -> None:
-        from minibn.backend import strict
-
-        self._strict = strict
+        self._strict: Any = importlib.import_module("minibn.backend.strict")  # when first used
 
     @property
     def xp(self) -> Any:
