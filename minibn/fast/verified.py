@@ -27,7 +27,6 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from minibn.errors import EditedDefinition
-from minibn.setting import Setting
 
 VERIFIED = Path(__file__).with_name("verified.json")
 PACKAGE = Path(__file__).parents[1]  # minibn/
@@ -50,30 +49,11 @@ class Entry:
 # -- at run time
 
 Method = tuple[type, str, Any]  # a class, the name of a method, the function it should be
-_known: dict[Any, tuple[Method, ...] | None] = {}  # by definition; None: it was edited
-trusting: Setting[bool] = Setting("trusting", False)  # while kernels and definitions are compared
 
 
-def is_as_verified(key: Any, instance: Any = None) -> bool:
-    """Whether the text of this definition (a class or a function), and of all it calls, is that
-    which was compared with its kernels, and nothing of it is replaced, in `instance` neither."""
-    methods = _known.get(key)
-    if methods is None:  # edited, or not looked at yet
-        if trusting.get() or key in _known:
-            return trusting.get()
-        methods = _known[key] = _look_at(key)
-        if methods is None:
-            return False
-    for owner, name, function in methods:
-        if getattr(owner, name) is not function:
-            return False
-    own = getattr(instance, "__dict__", None)
-    return not own or own.keys().isdisjoint(METHODS)
-
-
-def _look_at(key: Any) -> tuple[Method, ...] | None:
-    """The methods that must stay what they are; None, and a warning, if the definition is not the
-    one that was verified."""
+def methods_of(key: Any) -> tuple[Method, ...] | None:
+    """The methods that must stay what they are for kernels to stand in for a definition (a class or
+    a function). None, and a warning, if its text is not the one that was verified."""
     if not key.__module__.startswith("minibn."):  # somebody's own op, with a kernel of their own
         return ((key, "forward", key.forward),)
     entry = entries().get(name_of(key), Entry({}, ()))

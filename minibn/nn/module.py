@@ -19,6 +19,7 @@ from minibn.autograd import observers
 from minibn.autograd.tensor import Tensor, Version
 from minibn.backend import backend_of, get_backend, to_numpy
 from minibn.errors import ShapeError
+from minibn.nn.model_summary import summary
 from minibn.random import generator
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
@@ -256,6 +257,11 @@ class Module:
             yield self
         finally:
             watchers.remove(watcher)
+
+    def summary(self, x: Any) -> str:
+        """A table of the layers, their shapes and parameters, and of what runs each of their ops:
+        the definition or a kernel, with its file. x: a batch, or the shape of one example."""
+        return summary(self, x)
 
     def __repr__(self) -> str:
         settings = ", ".join(
