@@ -20,7 +20,7 @@ from typing import Any
 from minibn.autograd.dispatch import mode
 from minibn.backend import Backend, backend_of
 from minibn.fast.kernel import Kernel, KernelTable, first
-from minibn.fast.verified import METHODS, Method, methods_of
+from minibn.fast.verified import METHODS, Binding, bindings_of
 from minibn.setting import Setting
 
 MODULES = {
@@ -48,21 +48,21 @@ def runs_cuda_kernels(backend: Backend) -> bool:
     return backend.name == "cupy" or (backend.name == "strict" and emulating.get())
 
 
-_known: dict[Any, tuple[Method, ...] | None] = {}  # by definition; None: it was edited
+_known: dict[Any, tuple[Binding, ...] | None] = {}  # by definition; None: it was edited
 trusting: Setting[bool] = Setting("trusting", False)  # while kernels and definitions are compared
 
 
 def is_as_verified(key: Any, instance: Any = None) -> bool:
     """Whether the text of this definition (a class or a function), and of all it calls, is that
     which was compared with its kernels, and nothing of it is replaced, in `instance` neither."""
-    methods = _known.get(key)
-    if methods is None:  # edited, or not looked at yet
+    bindings = _known.get(key)
+    if bindings is None:  # edited, or not looked at yet
         if trusting.get() or key in _known:
             return trusting.get()
-        methods = _known[key] = methods_of(key)
-        if methods is None:
+        bindings = _known[key] = bindings_of(key)
+        if bindings is None:
             return False
-    for owner, name, function in methods:
+    for owner, name, function in bindings:
         if getattr(owner, name) is not function:
             return False
     own = getattr(instance, "__dict__", None)

@@ -48,22 +48,25 @@ class Entry:
 
 # -- at run time
 
-Method = tuple[type, str, Any]  # a class, the name of a method, the function it should be
+Binding = tuple[Any, str, Any]  # a class or module, a name in it, the function that it stands for
 
 
-def methods_of(key: Any) -> tuple[Method, ...] | None:
-    """The methods that must stay what they are for kernels to stand in for a definition (a class or
-    a function). None, and a warning, if its text is not the one that was verified."""
+def bindings_of(key: Any) -> tuple[Binding, ...] | None:
+    """What must stay as it is for kernels to stand in for a definition (a class or a function): its
+    methods, and the functions and ops that it calls. None, and a warning, if its text is not the
+    one that was verified."""
     if not key.__module__.startswith("minibn."):  # somebody's own op, with a kernel of their own
         return ((key, "forward", key.forward),)
-    entry = entries().get(name_of(key), Entry({}, ()))
-    changed = edited_parts(key, entry)
-    if not changed:
-        return tuple(_methods(key, entry))
-    where = " and ".join(f"{part.__qualname__} ({_source_of(part)})" for part in changed)
+    entry = entries().get(name_of(key))
+    if entry is None:
+        trouble = f"{name_of(key)} was never compared with its kernels, so it"
+    elif changed := edited_parts(key, entry):
+        where = " and ".join(f"{part.__qualname__} ({_source_of(part)})" for part in changed)
+        trouble = f"{where} was edited since kernels were compared with it, so {name_of(key)}"
+    else:
+        return tuple(_bindings(key, entry))
     warnings.warn(
-        f"{where} was edited since kernels were compared with it, so {name_of(key)} runs by its "
-        f"definition, slower. When the edit is right: {COMMAND}",
+        f"{trouble} runs by its definition, slower. When the text is right: {COMMAND}",
         EditedDefinition,
         stacklevel=2,
     )
@@ -81,26 +84,34 @@ def edited_parts(key: Any, entry: Entry) -> list[Any]:
         return []
 
 
-def _methods(key: Any, entry: Entry) -> Iterator[Method]:
-    """The methods of the definition, and of the ops that it runs, as their classes' texts have them
-    (None for one that was replaced before this first look)."""
+def _bindings(key: Any, entry: Entry) -> Iterator[Binding]:
+    """The bindings, as the modules have them at first (None for what is replaced by then)."""
+    package = sys.modules["minibn.ops"]
     for name in dict.fromkeys((name_of(key), *entry.parts)):
-        found = _find(name)
-        if found is not key and not hasattr(found, "vjp"):
+        module, _, attribute = name.rpartition(".")
+        part = getattr(importlib.import_module(module), attribute)
+        if isinstance(part, type):
+            if part is key or hasattr(part, "vjp"):
+                for method in METHODS:
+                    if hasattr(part, method):
+                        yield part, method, _own(getattr(part, method), f".{method}")
             continue
-        for method in METHODS:
-            function = getattr(found, method, None)
-            if isinstance(found, type) and function is not None:
-                stands_in_class = getattr(function, "__qualname__", "").endswith(f".{method}")
-                own = getattr(function, "__module__", "").startswith("minibn.")
-                yield found, method, function if stands_in_class and own else None
+        yield sys.modules[module], attribute, _own(part, attribute)
+        if getattr(package, attribute, None) is part:
+            yield package, attribute, part
+
+
+def _own(function: Any, name: str) -> Any:
+    """The function, if it is minibn's own of that name."""
+    is_named = getattr(function, "__qualname__", "").endswith(name)
+    return function if is_named and function.__module__.startswith("minibn.") else None
 
 
 @functools.cache
 def _verified() -> dict[str, Any]:
     try:
         return json.loads(VERIFIED.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (OSError, ValueError):  # missing or damaged: then nothing is verified
         return {"files": {}, "definitions": {}}
 
 
@@ -126,11 +137,6 @@ def name_of(key: Any) -> str:
     'minibn.fast.verified.Entry'
     """
     return f"{key.__module__}.{key.__qualname__}"
-
-
-def _find(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
 
 
 # -- texts

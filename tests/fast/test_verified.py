@@ -182,6 +182,24 @@ def test_a_patched_op_below_a_block_runs():
     assert net(IMAGES).numpy().any()
 
 
+@pytest.mark.parametrize("place", ["minibn.ops.relu", "minibn.ops.elementwise.relu"])
+def test_a_patched_function_below_a_block_runs(place):
+    net = block()
+    assert names(net) == FUSED
+    with patch(place, lambda x: 0 * x):
+        assert names(net) != FUSED
+    assert names(net) == FUSED
+
+
+def test_without_a_list_of_what_was_verified_the_definitions_run(tmp_path):
+    folder = copy_of_minibn(tmp_path)
+    for damage in (b"{", None):
+        listed = folder / "minibn/fast/verified.json"
+        listed.unlink() if damage is None else listed.write_bytes(damage)
+        found = step_in(folder)[0]["told"]
+        assert all("was never compared with its kernels" in text for _, text in found) and found
+
+
 def test_a_patched_op_runs_in_its_kernels_place():
     x = Tensor(IMAGES, requires_grad=True)
     w = np.ones((3, 3, 3, 2), np.float32)
