@@ -115,7 +115,7 @@ class CapturedStep:
                 if name != "_watchers":
                     found.append(part)
                 if isinstance(part, State):
-                    found += [part.drawn and part.data, part.requires_grad]
+                    found += [part.is_initialized and part.data, part.requires_grad]
         for group in self.optimizer.groups:
             found += [*group.values(), *group["params"], *(p.data for p in group["params"])]
         for kept in self.optimizer.state:
