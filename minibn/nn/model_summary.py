@@ -13,6 +13,8 @@ from minibn.autograd.tensor import value
 from minibn.backend import backend_of
 from minibn.setting import Setting
 
+BATCH = 32  # examples, where only the shape of one is given
+
 
 @dataclass
 class Called:
@@ -29,19 +31,21 @@ class CallRecorder(Observer):
     def __init__(self) -> None:
         self.called: list[Called] = []
         self._path: Setting[tuple[str, ...]] = Setting("summary_path", ())
-        self._inner: Setting[Called | None] = Setting("summary_layer", None)
+        self._layer: Setting[Called | None] = Setting("summary_layer", None)
 
     @contextmanager
     def layer(self, name: str) -> Iterator[None]:
         path = (*self._path.get(), name) if name else self._path.get()
         here = Called(".".join(path))
         self.called.append(here)
-        with self._path.within(path), self._inner.within(here):
+        with self._path.within(path), self._layer.within(here):
             yield
 
     def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
         def noted(*args: Any) -> Any:
-            out, here = call(*args), self._inner.get()
+            here = self._layer.get()
+            with self._layer.within(None):  # the ops inside it are parts of it
+                out = call(*args)
             if here is not None and node is None:
                 by = "definition" if run is op else type(run).__name__
                 here.runs[type(op).__name__, f"{by}, {source_of(run)}"] = None
@@ -55,15 +59,16 @@ def summary(model: Any, x: Any) -> str:
     """A table of the layers in the order of their calls: name, kind, output shape of one example,
     parameters, and the ops that ran, each by its definition or by a kernel, with the file.
 
-    x: a batch (an array or a Tensor); or the shape of one example, such as (32, 32, 3). The model
-    runs once, in eval mode and without recording. Layers that run as one block share a row.
+    x: a batch (an array or a Tensor); or the shape of one example, such as (32, 32, 3), of which a
+    batch of 32 is made: which kernel runs depends on sizes. The model runs once, in its present
+    mode, without recording, and is left as it was. Layers that run as one block share a row.
     """
     if isinstance(x, tuple):
         first = model.parameters()[0].data
-        x = backend_of(first).xp.zeros((1, *x), first.dtype)
+        x = backend_of(first).xp.zeros((BATCH, *x), first.dtype)
     modules = dict(model.named_modules())
     recorder = CallRecorder()
-    with model.mode(training=False), no_grad(), observed_by(recorder):
+    with model.preserved_state(), no_grad(), observed_by(recorder):
         model(x)
     rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "op", "run by")]
     shape = value(x).shape

@@ -294,7 +294,8 @@ class Module:
 
     def summary(self, x: Any) -> str:
         """A table of the layers, their shapes and parameters, and of what runs each of their ops:
-        the definition or a kernel, with its file. x: a batch, or the shape of one example."""
+        the definition or a kernel, with its file. x: a batch, or the shape of one example. See
+        `minibn.nn.summary`."""
         return summary(self, x)
 
     def __repr__(self) -> str:
