@@ -29,8 +29,6 @@ import numpy as np
 from experiments.running.alike import require_alike
 from experiments.running.command_line import UsageError, parse, setting
 from experiments.running.reading import check_out, program
-from experiments.running.session import BEFORE_KERNELS
-from experiments.running.settings import BEFORE_PRECISION
 from experiments.running.study import Run, Study
 from experiments.views.drawing import COLOURS, pyplot, save, smooth
 from experiments.views.vgg_tables import final_train
@@ -139,8 +137,7 @@ def _trained(study: Study) -> list[Run]:
 
 def told_apart(a: Study, b: Study) -> tuple[str, str]:
     """What each of the two is called: the settings that differ, or else their folders."""
-    before = {"kernels": BEFORE_KERNELS, "precision": BEFORE_PRECISION}
-    one, other = ({**before, **study.settings} for study in (a, b))
+    one, other = a.settings, b.settings
     keys = [k for k in one if k not in UNTOLD and one[k] != other.get(k)]
     if not keys:
         return str(a.folder), str(b.folder)

@@ -30,7 +30,7 @@ import numpy as np
 from experiments.running.alike import require_alike
 from experiments.running.command_line import UsageError, at_least, one_of, parse, setting
 from experiments.running.reading import program
-from experiments.running.settings import BACKENDS, BEFORE_PRECISION, PRECISIONS
+from experiments.running.settings import BACKENDS, PRECISIONS
 from experiments.running.study import Run, Study
 from experiments.views.series import grouped, spread
 from experiments.views.tables import table
@@ -149,13 +149,12 @@ def table_of_trainings(studies: Sequence[Study]) -> str:
 
 def called(study: Study, first: Study) -> str:
     """Its precision, and how else it was carried out than the first."""
-    settings = {"precision": BEFORE_PRECISION, **study.settings}
     others = [
-        f"{key} {settings[key]}"
+        f"{key} {study.settings.get(key)}"
         for key in ("backend", "kernels", "threads")
-        if settings.get(key) != first.settings.get(key)
+        if study.settings.get(key) != first.settings.get(key)
     ]
-    return ", ".join([settings["precision"], *others])
+    return ", ".join([f"{study.settings.get('precision')}", *others])
 
 
 def loss(run: Run) -> float:

@@ -27,7 +27,7 @@ from experiments.running.command_line import (
 )
 from experiments.running.reading import program
 from experiments.running.recorders import predictions
-from experiments.running.settings import BACKENDS, BEFORE_PRECISION
+from experiments.running.settings import BACKENDS
 from experiments.running.study import Run, steps_of
 from experiments.running.training import cores
 from experiments.vgg.runs import load_data, network
@@ -161,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run = Run(Path(folder))
     with use(options.backend):
         model, data, steps = trained(run, options.data_dir)
-        with precision(run.config["settings"].get("precision", BEFORE_PRECISION)):  # as it trained
+        with precision(run.config["settings"]["precision"]):  # as it trained
             if options.reestimate:
                 reestimate(model, data, run.config, options.reestimate)
             found = predictions(model, data.test_images, options.batch_size)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from experiments.running.settings import BEFORE_PRECISION
 from experiments.running.study import Run, Study
 from minibn.errors import DataError
 
@@ -30,8 +29,7 @@ FREE = frozenset((*COMPARED, *CARRIED_OUT, *MEASURED))
 
 def scale(study: Study, free: Collection[str] = ()) -> dict[str, Any]:
     """The settings that must be those of every study beside it. free: more that may differ."""
-    settings = {"precision": BEFORE_PRECISION, **study.settings}
-    return {k: v for k, v in settings.items() if k not in FREE and k not in free}
+    return {k: v for k, v in study.settings.items() if k not in FREE and k not in free}
 
 
 def require_alike(studies: Sequence[Study], free: Collection[str] = ()) -> None:

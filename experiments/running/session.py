@@ -24,7 +24,7 @@ from experiments.running.command_line import (
 )
 from experiments.running.lock import alone
 from experiments.running.on_device import graphs
-from experiments.running.settings import BACKENDS, BEFORE_PRECISION
+from experiments.running.settings import BACKENDS
 from experiments.running.study import Run, Study, default_folder
 from experiments.running.training import Interrupted, cores
 from minibn import kernels, precision, use
@@ -41,14 +41,6 @@ SIZES = ("batch_size", "width", "train_size", "samples", "hidden")
 WHERE = ("resume", "out", "force", "data_dir", "graph")
 # These change the rounding, so that a run does not go on bit for bit: only --force accepts that.
 ROUNDING = ("threads", "kernels", "backend")
-# How studies ran that were made before there were kernels, and do not name any.
-BEFORE_KERNELS = "reference"
-# Settings that studies lack which were begun before these existed. What they lack is not measured
-# there yet; the training is the same.
-ADDED_LATER = (
-    *("kernels", "precision", "probe_every", "probe_sizes", "probe_directions", "shift_every"),
-    "curvature_every",
-)
 
 
 @dataclass(frozen=True)
@@ -148,18 +140,13 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
     study = Study.open(Path(given["resume"]), experiment.kind or experiment.name)
     try:
         content = restored(experiment.settings, study.settings)
-        settings = experiment.settings(**{"kernels": BEFORE_KERNELS, **content})
+        settings = experiment.settings(**content)
     except DataError as error:
         raise DataError(f"{study.folder / 'study.json'} can't be used: {error}") from None
-    if lacking := [k for k in stored(settings) if k not in {*content, *ADDED_LATER}]:
+    if lacking := [k for k in stored(settings) if k not in content]:
         raise DataError(
             f"{study.folder / 'study.json'} lacks {', '.join(lacking)}. Restore it, or start a new "
             "--out."
-        )
-    if "kernels" not in {**content, **given}:
-        print(
-            f"{study.folder} was begun before there were kernels, and goes on without. Faster, in "
-            "another rounding: --kernels fast --force."
         )
     kept = dataclasses.asdict(settings)
     may_change = {*WHERE, *(ROUNDING if given.get("force") else ())}
@@ -200,10 +187,10 @@ def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
     was, is_ = before["environment"]["threads"], now["environment"]["threads"]
     if was != is_:
         differ.append(f"threads ({was} then, {is_} now)")
-    was, is_ = (c["settings"].get("kernels", BEFORE_KERNELS) for c in (before, now))
+    was, is_ = (c["settings"]["kernels"] for c in (before, now))
     if was != is_:
         differ.append(f"kernels ({was} then, {is_} now)")
-    was, is_ = (c["settings"].get("precision", BEFORE_PRECISION) for c in (before, now))
+    was, is_ = (c["settings"]["precision"] for c in (before, now))
     if was != is_:
         raise UsageError(
             f"--resume: {run.name} began in precision {was}, its study says {is_}. Restore its "

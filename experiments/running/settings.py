@@ -25,7 +25,6 @@ BACKENDS = ("numpy", "cupy", "strict")
 KERNELS = ("fast", "lean", "reference")
 GRAPHS = ("auto", "on", "off")
 PRECISIONS = tuple(MANTISSA)
-BEFORE_PRECISION = "fp32"  # how studies ran that were begun before there was a choice
 DATA = ("cifar10", "shapes")
 
 
@@ -134,5 +133,5 @@ def check_images(s: ImageSettings) -> None:
 
 def in_precision(settings: Mapping[str, Any]) -> str:
     """What a title or a note says of a study's precision, if it is not the usual one."""
-    precision = settings.get("precision", BEFORE_PRECISION)
-    return "" if precision == BEFORE_PRECISION else f", products in {precision}"
+    precision = settings["precision"]
+    return "" if precision == SharedSettings.precision else f", products in {precision}"

@@ -61,8 +61,11 @@ class Run:
             path, variant=str, lr=float, seed=int, settings=dict, data_fingerprint=str,
             environment=dict,
         )  # fmt: skip
-        if "threads" not in content["environment"]:
-            raise DataError(f"{path} is damaged: its environment lacks threads. Restore it.")
+        for part, keys in (("environment", {"threads"}), ("settings", {"kernels", "precision"})):
+            if lacking := sorted(keys - set(content[part])):
+                raise DataError(
+                    f"{path} is damaged: its {part} lacks {', '.join(lacking)}. Restore it."
+                )
         return content
 
     @property

@@ -23,11 +23,12 @@ from minibn.analysis.internal_covariate_shift import (
     distribution_shift,
     layers_of,
 )
-from minibn.analysis.state import held, snapshot
+from minibn.analysis.state import snapshot, working_state
 from minibn.analysis.units import Units, units_at
 
 __all__ = [
     "Hessian", "LayerShift", "Probe", "UnitShift", "Units", "covariate_shift",
-    "curvature_along_gradient", "distribution_shift", "held", "hessian_eigenvalues",
+    "curvature_along_gradient", "distribution_shift", "hessian_eigenvalues",
     "hessian_trace", "layers_of", "probe", "snapshot", "theorems", "units", "units_at",
+    "working_state",
 ]  # fmt: skip

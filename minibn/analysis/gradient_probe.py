@@ -29,11 +29,11 @@ from minibn.analysis.state import (
     Loss,
     arrays,
     check_decay,
-    held,
     inner,
     loss_of,
     norm,
     trainable,
+    working_state,
 )
 from minibn.autograd.backward import grad
 from minibn.autograd.tape import recording
@@ -139,13 +139,13 @@ def probe(
     if direction not in DIRECTIONS:
         raise ValueError(f"probe: direction={direction!r} is none of {', '.join(DIRECTIONS)}.")
     names, params = list(trainable(model)), list(trainable(model).values())
-    with held(model) as hold, recording(True), np.errstate(all="ignore"):  # host: NumPy's warnings
+    with working_state(model) as state, recording(True), np.errstate(all="ignore"):  # host: flags
         start = [p.data for p in params]
 
         def measure(where: Batch) -> tuple[float, list[Any]]:
             """The loss and its gradient at the present weights."""
             if frozen_noise:
-                hold.rewind()
+                state.reset_buffers()
             value = loss_of(model, where, loss, "probe")
             g = arrays(grad(value, params, unused="zeros"))
             total = float(value.data.item())
@@ -162,7 +162,7 @@ def probe(
         g_norm, d_norm = norm(g), norm(d)
         rows = []
         for eta in etas.tolist():
-            hold.put({n: w - eta * d_i for n, w, d_i in zip(names, start, d, strict=True)})
+            state.replace({n: w - eta * d_i for n, w, d_i in zip(names, start, d, strict=True)})
             there, g_there = measure(batch if probe_batch is None else probe_batch)
             change = norm([a - b for a, b in zip(g_there, g, strict=True)])
             lengths = norm(g_there) * g_norm

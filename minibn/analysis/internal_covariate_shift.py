@@ -29,13 +29,14 @@ from minibn.analysis.state import (
     Arrays,
     Batch,
     Loss,
+    WorkingState,
     arrays,
     check_decay,
-    held,
     inner,
     loss_of,
     norm,
     trainable,
+    working_state,
 )
 from minibn.autograd.backward import grad
 from minibn.autograd.tape import no_grad, recording
@@ -106,17 +107,17 @@ def covariate_shift(
     params = dict(model.named_parameters())
     groups = layers_of(model) if layers is None else _checked(layers, trainable(model))
     found = []
-    with held(model) as hold, recording(True), np.errstate(all="ignore"):  # host: NumPy's warnings
+    with working_state(model) as state, recording(True), np.errstate(all="ignore"):  # host: flags
 
         def gradients(names: Sequence[str]) -> list[Any]:
-            _rewind(hold, model, before)
+            _reset(state, model, before)
             of = [params[name] for name in names]
             y = loss_of(model, batch, loss, "covariate_shift")
             g = arrays(grad(y, of, unused="zeros"))
             decay = [weight_decay if p.ndim > 1 else 0.0 for p in of]
             return [g_i + c * p.data if c else g_i for g_i, c, p in zip(g, decay, of, strict=True)]
 
-        hold.put({name: before[name] for name in params})
+        state.replace({name: before[name] for name in params})
         every = [name for names in groups for name in names]
         G = dict(zip(every, gradients(every), strict=True))
         for i, names in enumerate(groups):
@@ -125,7 +126,7 @@ def covariate_shift(
             if i == 0:  # nothing lies before it
                 found.append(_layer(1, names, 0.0, length, length, length * length))
                 continue
-            hold.put({name: after[name] for name in groups[i - 1]})
+            state.replace({name: after[name] for name in groups[i - 1]})
             theirs = gradients(names)
             change = norm([a - b for a, b in zip(theirs, ours, strict=True)])
             products = inner(theirs, ours)
@@ -166,10 +167,10 @@ def _layer(i: int, names: Any, l2: float, g: float, g_other: float, product: flo
     return LayerShift(i, tuple(names), l2, l2 / g if g else nan, cosine, g)
 
 
-def _rewind(hold: Any, model: Module, snapshot: Arrays) -> None:
+def _reset(state: WorkingState, model: Module, snapshot: Arrays) -> None:
     """Statistics and counters of the snapshot, where it has them all."""
     whole = all(name in snapshot for name, _ in model.named_buffers())
-    hold.rewind(snapshot if whole else None)
+    state.reset_buffers(snapshot if whole else None)
 
 
 @dataclass(frozen=True)
@@ -213,11 +214,11 @@ def distribution_shift(
     if unknown := [place for place in places if place not in parts]:
         raise ValueError(f"distribution_shift: the model has no {', '.join(unknown)}.")
     seen: list[dict[str, tuple[Any, Any, Any]]] = []
-    with held(model) as hold, no_grad(), np.errstate(all="ignore"):  # host: NumPy's warnings
+    with working_state(model) as state, no_grad(), np.errstate(all="ignore"):  # host: flags
         names = [name for name, _ in model.named_parameters()]
         for weights in (before, after):
-            hold.put({name: weights[name] for name in names})
-            _rewind(hold, model, before)
+            state.replace({name: weights[name] for name in names})
+            _reset(state, model, before)
             found: dict[str, tuple[Any, Any, Any]] = {}
             with ExitStack() as stack:
                 for place in places:

@@ -1,8 +1,7 @@
-"""To look at a model elsewhere than where it stands, and leave no trace.
+"""To evaluate a model elsewhere than where it stands, and leave no trace.
 
-A measurement replaces weights, moves running statistics and draws noise. Inside `held` all that
-happens to copies: the model's own arrays are put aside, and afterwards every parameter, buffer,
-counter, gradient and mode is the object that it was, to the last bit.
+A measurement replaces weights, moves running statistics and draws noise. Inside `working_state` all
+that happens to copies; `Module.preserved_state` brings back what was there, to the last bit.
 
 Here too is what the measurements share: checks of what they are given, and inner products.
 """
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from minibn.autograd.tensor import Tensor, Version, value
+from minibn.autograd.tensor import Tensor, value
 from minibn.nn.module import Module, Parameter, State
 
 Arrays = Mapping[str, Any]
@@ -31,34 +30,30 @@ def _states(model: Module) -> Iterator[tuple[str, State]]:
     yield from model.named_buffers()
 
 
-class Held:
-    """A model whose values may be replaced. See `held`."""
+class WorkingState:
+    """The values of a model, which may be replaced. See `working_state`."""
 
     def __init__(self, model: Module) -> None:
         self._states = dict(_states(model))
-        self._kept = {name: state.data for name, state in self._states.items()}
+        self._buffers = {name: buffer.data for name, buffer in model.named_buffers()}
 
-    def put(self, values: Arrays) -> None:
+    def replace(self, values: Arrays) -> None:
         """Let these parameters be these arrays (the arrays themselves, not copies)."""
         for name, array in values.items():
             self._states[name].data = array
 
-    def rewind(self, to: Arrays | None = None) -> None:
+    def reset_buffers(self, to: Arrays | None = None) -> None:
         """Running statistics and counters again as they were at first, or as in the snapshot `to`:
         so that one evaluation after another sees the same statistics and draws the same noise."""
-        kept = self._kept if to is None else to
-        for name, state in self._states.items():
-            if not isinstance(state, Parameter):
-                state.data = kept[name].copy()
-
-    def _give_back(self) -> None:
-        for name, state in self._states.items():
-            state.data = self._kept[name]
+        values = self._buffers if to is None else to
+        for name in self._buffers:
+            self._states[name].data = values[name].copy()
 
 
 @contextmanager
-def held(model: Module) -> Iterator[Held]:
-    """Inside, the model is in training mode and its values may be replaced; see the module.
+def working_state(model: Module) -> Iterator[WorkingState]:
+    """Inside, the model is in training mode, on copies of its values, which may be replaced;
+    afterwards it is as it was (`Module.preserved_state`).
 
     Raises ValueError for a model without parameters that require a gradient.
     """
@@ -67,18 +62,9 @@ def held(model: Module) -> Iterator[Held]:
             f"{type(model).__name__} has no parameter that requires a gradient: there is nothing "
             "to measure."
         )
-    kept = [(state, state.grad, state.version) for _, state in _states(model)]
-    hold = Held(model)
-    try:
-        for name, state in _states(model):
-            hold.put({name: state.data.copy()})
-            state.version = Version()  # what changes inside concerns no graph from outside
-        with model.mode(training=True):
-            yield hold
-    finally:
-        hold._give_back()
-        for state, g, version in kept:
-            state.grad, state.version = g, version
+    state = WorkingState(model)  # of the model's own arrays, which nothing inside touches
+    with model.preserved_state(), model.mode(training=True):
+        yield state
 
 
 def trainable(model: Module) -> dict[str, Parameter]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minibn import ops
-from minibn.analysis.state import held
+from minibn.analysis.state import working_state
 from minibn.autograd.backward import grad
 from minibn.autograd.tape import recording
 from minibn.autograd.tensor import Tensor, value
@@ -181,10 +181,10 @@ def units_at(
     """
     before, this, behind = _around(model, norm)
     x, targets = batch
-    with held(model) as hold:
+    with working_state(model) as state:
 
         def downstream(z: Tensor) -> Tensor:
-            hold.rewind()
+            state.reset_buffers()
             return loss(_through(behind, z), targets)
 
         with recording(False):

@@ -56,6 +56,11 @@ def layer(name: str) -> Iterator[None]:
         yield
 
 
+def source_of(run: Any) -> str:
+    """The file of an op or a kernel, as "minibn/ops/conv.py"."""
+    return type(run).__module__.replace(".", "/") + ".py"
+
+
 def wrap(call: Call, op: Any, run: Any, node: Any = None) -> Call:
     """`call` with all current observers around it."""
     for observer in current():

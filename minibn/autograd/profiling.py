@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minibn.autograd import observers
-from minibn.autograd.observers import Call, Observer, observed_by
+from minibn.autograd.observers import Call, Observer, observed_by, source_of
 from minibn.backend import Backend, backend_of, get_backend
 from minibn.setting import Setting
 
@@ -41,6 +41,7 @@ class Row:
     inclusive_ms  with the ops that ran inside it
     share         `ms` as a share of the profile's elapsed time
     bytes         the size of its results, those of a view included
+    file          where the definition or the kernel that ran stands; "" for a `part`
     """
 
     name: str
@@ -50,6 +51,7 @@ class Row:
     inclusive_ms: float
     share: float
     bytes: int
+    file: str
 
 
 @dataclass
@@ -60,15 +62,17 @@ class _Sum:
     own: float = 0.0
     inclusive: float = 0.0
     bytes: int = 0
+    file: str = ""
 
 
 class _Frame:
     """An op that is running, or a part."""
 
-    __slots__ = ("bytes", "inside", "key")
+    __slots__ = ("bytes", "file", "inside", "key")
 
-    def __init__(self, key: tuple[str, str]) -> None:
+    def __init__(self, key: tuple[str, str], file: str) -> None:
         self.key = key  # (name, phase)
+        self.file = file
         self.inside = 0.0  # seconds of the frames directly inside it
         self.bytes = 0
 
@@ -108,6 +112,7 @@ class Profile(Observer):
                 1000 * found.inclusive,
                 1000 * found.own / elapsed,
                 found.bytes,
+                found.file,
             )
             for (name, phase), found in self._sums.items()
         ]
@@ -119,11 +124,11 @@ class Profile(Observer):
         width = max(len(OUTSIDE), *(len(row.name) for row in rows), 0)
         lines = [
             f"{'op':<{width}}  {'pass':<8}  {'calls':>6}  {'ms':>9}  {'with inner':>10}  "
-            f"{'share':>6}  {'MB':>8}"
+            f"{'share':>6}  {'MB':>8}  file"
         ]
         lines += [
             f"{row.name:<{width}}  {row.phase:<8}  {row.calls:6}  {row.ms:9.2f}  "
-            f"{row.inclusive_ms:10.2f}  {row.share:6.1%}  {row.bytes / 1e6:8.1f}"
+            f"{row.inclusive_ms:10.2f}  {row.share:6.1%}  {row.bytes / 1e6:8.1f}  {row.file}"
             for row in rows
         ]
         rest = f"{'':<8}  {'':>6}  {outside:9.2f}  {'':>10}  {outside / elapsed:6.1%}"
@@ -140,7 +145,7 @@ class Profile(Observer):
         def timed(*args: Any) -> Any:
             # A vjp's first argument is the cotangent; those behind it may be `Absent`.
             backend = backend_of(*(args if node is None else args[:1]))
-            with _frame(name, phase, backend) as frame:
+            with _frame(name, phase, backend, source_of(run)) as frame:
                 result = call(*args)
                 frame.bytes = sum(map(_bytes, result if isinstance(result, tuple) else (result,)))
             return result
@@ -149,7 +154,7 @@ class Profile(Observer):
 
     def count(self, frame: _Frame, seconds: float, nested: bool) -> None:
         """Add what ran in this frame."""
-        found = self._sums.setdefault(frame.key, _Sum())
+        found = self._sums.setdefault(frame.key, _Sum(file=frame.file))
         found.calls += 1
         found.own += seconds - frame.inside
         found.inclusive += 0.0 if nested else seconds
@@ -183,11 +188,11 @@ def profile() -> Iterator[Profile]:
 
 
 @contextmanager
-def _frame(name: str, phase: str, backend: Backend) -> Iterator[_Frame]:
+def _frame(name: str, phase: str, backend: Backend, file: str = "") -> Iterator[_Frame]:
     frames = _frames.get()
     if frames and frames[-1].key[1] == "backward":
         phase = "backward"  # an op inside a vjp
-    frame = _Frame((name, phase))
+    frame = _Frame((name, phase), file)
     backend.synchronize()
     began = time.perf_counter()
     try:

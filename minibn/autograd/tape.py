@@ -156,9 +156,20 @@ def apply(op: Op, *inputs: Any) -> Any:
         array_module(*values)
     elif isinstance(inputs[0], np.generic):  # alone it has no other dtype to adopt
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
+    needs = needs_gradient(inputs)
+    return run_by(find_kernel(op, values, needs) or op, op, inputs, values, needs)
+
+
+def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:
+    """For each input of an op, whether its gradient will be asked for."""
     on = _recording.get()
-    needs = tuple([on and isinstance(x, Tensor) and x.requires_grad for x in inputs])
-    run = find_kernel(op, values, needs) or op
+    return tuple([on and isinstance(x, Tensor) and x.requires_grad for x in inputs])
+
+
+def run_by(
+    run: Any, op: Op, inputs: Sequence[Any], values: Sequence[Any], needs: tuple[bool, ...]
+) -> Any:
+    """`apply`, where it is known what runs: the op itself or a kernel. values: of the inputs."""
     call = observers.wrap(run.forward, op, run) if observers.current() else run.forward
     array = call(*values)
     tensors = [x for x in inputs if isinstance(x, Tensor)]

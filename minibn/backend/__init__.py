@@ -61,7 +61,7 @@ def backend_of(*arrays: Any) -> Backend:
     for i, x in enumerate(arrays):
         whose = LIBRARIES.get(type(x)) or library_of(x)
         if whose == TENSOR:
-            whose = library_of(x.data)
+            whose = LIBRARIES.get(type(x.data)) or library_of(x.data)
         if whose in (NEUTRAL, found):
             continue
         if found:

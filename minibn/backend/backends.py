@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import platform
@@ -22,11 +23,7 @@ class Backend:
     """An array library: its namespace `xp`, and what differs between libraries beyond names."""
 
     name: str
-
-    @property
-    def xp(self) -> Any:
-        """The namespace to call: `xp.zeros`, `xp.float32`, ..."""
-        raise NotImplementedError
+    xp: Any  # the namespace to call: `xp.zeros`, `xp.float32`, ...
 
     @property
     def is_capturing(self) -> bool:
@@ -146,10 +143,7 @@ class NumpyBackend(Backend):
     """Arrays in host memory."""
 
     name = "numpy"
-
-    @property
-    def xp(self) -> Any:
-        return np
+    xp = np
 
     def philox(self, key: int, counter: int, count: int) -> Any:
         return np.random.Philox(key=key, counter=counter).random_raw(count)
@@ -172,13 +166,8 @@ class StrictBackend(DeviceBackend):
     name = "strict"
 
     def __init__(self) -> None:
-        from minibn.backend import strict
-
-        self._strict = strict
-
-    @property
-    def xp(self) -> Any:
-        return self._strict.xp
+        self._strict: Any = importlib.import_module("minibn.backend.strict")  # when first used
+        self.xp = self._strict.xp
 
     @property
     def is_capturing(self) -> bool:

@@ -44,11 +44,7 @@ class CupyBackend(DeviceBackend):
     def __init__(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._cupy = importlib.import_module("cupy")
-
-    @property
-    def xp(self) -> Any:
-        return self._cupy
+            self.xp = self._cupy = importlib.import_module("cupy")
 
     @property
     def memory_exhausted(self) -> tuple[type[Exception], ...]:

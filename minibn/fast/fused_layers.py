@@ -19,7 +19,7 @@ from minibn.autograd import observers
 from minibn.errors import ShapeError
 from minibn.fast.fused_ops import fused_block
 from minibn.fast.kernel import Kernel
-from minibn.fast.verified import is_as_verified
+from minibn.fast.selection import is_as_verified
 from minibn.nn.layers import Conv2d, MaxPool2d, ReLU
 from minibn.nn.module import Module
 from minibn.nn.noise import Noise

@@ -14,7 +14,7 @@ from typing import Any
 
 from minibn.autograd.backward import pull_back
 from minibn.autograd.dispatch import find_kernel
-from minibn.autograd.tape import Op, apply
+from minibn.autograd.tape import Op, apply, needs_gradient, run_by
 from minibn.autograd.tensor import value
 from minibn.errors import ShapeError
 from minibn.ops.batch_normalization import batch_norm, check_batch, check_channels
@@ -106,17 +106,25 @@ def fused_block(
     settings = (eps, noise, relu, pool)
     if filters is not None:
         conv = conv2d_op(x, filters, stride, padding)
-        layer = FusedConvBlock(conv, *settings)
+        block: FusedBlock = FusedConvBlock(conv, *settings)
         _check(conv.y_shape, affine, eps)
-        if find_kernel(layer, [value(a) for a in (x, filters, *affine)]) is not None:
-            y = apply(layer, x, filters, *affine)
-            return (y, layer.mean, layer.var) if return_moments else y
-        x = apply(conv, x, filters)
-    op = FusedBlock(*settings)
-    _check(x.shape, affine, eps)
-    fast = find_kernel(op, [value(a) for a in (x, *affine)]) is not None
-    y = apply(op, x, *affine) if fast else op.compose(x, *affine)
-    return (y, op.mean, op.var) if return_moments else y
+        y = _run_kernel(block, x, filters, *affine)
+        if y is None:
+            x = apply(conv, x, filters)
+    if filters is None or y is None:
+        block = FusedBlock(*settings)
+        _check(x.shape, affine, eps)
+        y = _run_kernel(block, x, *affine)
+        if y is None:
+            y = block.compose(x, *affine)
+    return (y, block.mean, block.var) if return_moments else y
+
+
+def _run_kernel(block: FusedBlock, *inputs: Any) -> Any:
+    """The block by a kernel, or None if there is none."""
+    values, needs = [value(x) for x in inputs], needs_gradient(inputs)
+    kernel = find_kernel(block, values, needs)
+    return None if kernel is None else run_by(kernel, block, inputs, values, needs)
 
 
 def _check(shape: tuple[int, ...], affine: tuple[Any, ...], eps: float | None) -> None:

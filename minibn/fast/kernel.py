@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from minibn.autograd.dispatch import mode
+from minibn.fast.precision import current as precision
 
 
 class Kernel:
@@ -30,6 +31,7 @@ class Kernel:
 
     needs_input_grad: tuple[bool, ...] = ()
     keep = False
+    rounds = False  # whether it is asked only where factors are to be rounded (`minibn.precision`)
 
     def __init__(self, op: Any) -> None:
         self.op = op
@@ -57,8 +59,10 @@ KernelTable = dict[Any, tuple[type[Kernel], ...]]  # by the definition: a class,
 
 def first(among: Iterable[type[Kernel]], op: Any, inputs: Sequence[Any]) -> Kernel | None:
     """The first of these kernels that fits and is worth it, or None."""
-    always = mode() == "always"
+    always, exact = mode() == "always", precision() == "fp32"
     for kernel in among:
+        if kernel.rounds and exact:
+            continue
         if kernel.fits(op, *inputs) and (always or kernel.pays(op, *inputs)):
             return kernel(op)
     return None

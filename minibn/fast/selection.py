@@ -20,7 +20,7 @@ from typing import Any
 from minibn.autograd.dispatch import mode
 from minibn.backend import Backend, backend_of
 from minibn.fast.kernel import Kernel, KernelTable, first
-from minibn.fast.verified import is_as_verified
+from minibn.fast.verified import METHODS, Binding, bindings_of
 from minibn.setting import Setting
 
 MODULES = {
@@ -48,13 +48,40 @@ def runs_cuda_kernels(backend: Backend) -> bool:
     return backend.name == "cupy" or (backend.name == "strict" and emulating.get())
 
 
+_known: dict[Any, tuple[Binding, ...] | None] = {}  # by definition; None: it was edited
+trusting: Setting[bool] = Setting("trusting", False)  # while kernels and definitions are compared
+
+
+def is_as_verified(key: Any, instance: Any = None) -> bool:
+    """Whether the text of this definition (a class or a function), and of all it calls, is that
+    which was compared with its kernels, and nothing of it is replaced, in `instance` neither."""
+    bindings = _known.get(key)
+    if bindings is None:  # edited, or not looked at yet
+        if trusting.get() or key in _known:
+            return trusting.get()
+        bindings = _known[key] = bindings_of(key)
+        if bindings is None:
+            return False
+    for owner, name, function in bindings:
+        if getattr(owner, name) is not function:
+            return False
+    own = getattr(instance, "__dict__", None)
+    return not own or own.keys().isdisjoint(METHODS)
+
+
+def verified_definitions() -> list[bool]:
+    """For each definition that was asked for so far, whether it is as verified."""
+    return [is_as_verified(key) for key in list(_known)]
+
+
 def find(
     definition: Any, inputs: Sequence[Any], needs: tuple[bool, ...], backend: Backend | None
 ) -> Kernel | None:
     """The kernel to run in the place of `definition`, or None: what `find_kernel` asks."""
     is_key = isinstance(definition, (type, FunctionType))
     key = definition if is_key else type(definition)
-    among = kernels_of(backend or backend_of(*inputs)).get(key)
+    table = kernels_of(backend or backend_of(*inputs))
+    among = table.get(key)
     if among is None or not is_as_verified(key, None if is_key else definition):
         return None
     kernel = first(among, definition, inputs)

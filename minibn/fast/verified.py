@@ -39,84 +39,79 @@ METHODS = ("forward", "vjp", "update", "update_all", "average")  # what a kernel
 
 @dataclass(frozen=True)
 class Entry:
-    """What `verified.json` says of a definition: the hash of its text, the files in which that
-    stands (below `minibn/`), and the ops that it runs."""
+    """What `verified.json` says of a definition: the hash of the text of each of its parts, by
+    name, and the files in which they stand (below `minibn/`)."""
 
-    text: str
+    parts: dict[str, str]
     files: tuple[str, ...]
-    ops: tuple[str, ...]
 
 
 # -- at run time
 
-Method = tuple[type, str, Any]  # a class, the name of a method, the function it should be
-_known: dict[Any, tuple[Method, ...] | None] = {}  # by definition; None: it was edited
+Binding = tuple[Any, str, Any]  # a class or module, a name in it, the function that it stands for
 
 
-def is_as_verified(key: Any, instance: Any = None) -> bool:
-    """Whether the text of this definition (a class or a function), and of all it calls, is that
-    which was compared with its kernels, and nothing of it is replaced, in `instance` neither."""
-    methods = _known.get(key, ())
-    if methods == () and key not in _known:
-        methods = _known[key] = _look_at(key)
-    if methods is None:
-        return False
-    for owner, name, function in methods:
-        if getattr(owner, name) is not function:
-            return False
-    own = getattr(instance, "__dict__", None)
-    return not own or own.keys().isdisjoint(METHODS)
-
-
-def _look_at(key: Any) -> tuple[Method, ...] | None:
-    """The methods that must stay what they are; None, and a warning, if the definition is not the
+def bindings_of(key: Any) -> tuple[Binding, ...] | None:
+    """What must stay as it is for kernels to stand in for a definition (a class or a function): its
+    methods, and the functions and ops that it calls. None, and a warning, if its text is not the
     one that was verified."""
     if not key.__module__.startswith("minibn."):  # somebody's own op, with a kernel of their own
         return ((key, "forward", key.forward),)
     entry = entries().get(name_of(key))
     if entry is None:
-        trouble = "was never verified"
-    elif _is_edited(key, entry):
-        trouble = "was edited"
+        trouble = f"{name_of(key)} was never compared with its kernels, so it"
+    elif changed := edited_parts(key, entry):
+        where = " and ".join(f"{part.__qualname__} ({_source_of(part)})" for part in changed)
+        trouble = f"{where} was edited since kernels were compared with it, so {name_of(key)}"
     else:
-        return tuple(_methods(key, entry))
-    path = _source(sys.modules[key.__module__])
+        return tuple(_bindings(key, entry))
     warnings.warn(
-        f"{key.__qualname__} in {path} {trouble} since its kernel was compared with it, so the "
-        f"definition runs, slower. When the edit is right: {COMMAND}",
+        f"{trouble} runs by its definition, slower. When the text is right: {COMMAND}",
         EditedDefinition,
         stacklevel=2,
     )
     return None
 
 
-def _is_edited(key: Any, entry: Entry) -> bool:
-    if all(_file_hash(file) == _verified()["files"].get(file) for file in entry.files):
-        return False
+def edited_parts(key: Any, entry: Entry) -> list[Any]:
+    """The parts of a definition whose text is not the one that was verified."""
+    files = _verified()["files"]
+    if entry.files and all(_file_hash(file) == files.get(file) for file in entry.files):
+        return []
     try:
-        return text_of(key) != entry.text
+        return [part for part in parts_of(key) if entry.parts.get(name_of(part)) != text_of(part)]
     except OSError:  # no source, so no edit
-        return False
+        return []
 
 
-def _methods(key: Any, entry: Entry) -> Iterator[Method]:
-    """The methods of the definition and of the ops that it runs, as their classes' texts have them.
-    A method that was replaced before this first look is missed by its name."""
-    for name in dict.fromkeys((name_of(key), *entry.ops)):
-        found = _find(name)
-        for method in METHODS:
-            function = getattr(found, method, None)
-            if isinstance(found, type) and function is not None:
-                stands_in_class = getattr(function, "__qualname__", "").endswith(f".{method}")
-                own = getattr(function, "__module__", "").startswith("minibn.")
-                yield found, method, function if stands_in_class and own else None
+def _bindings(key: Any, entry: Entry) -> Iterator[Binding]:
+    """The bindings, as the modules have them at first (None for what is replaced by then)."""
+    package = sys.modules["minibn.ops"]
+    for name in dict.fromkeys((name_of(key), *entry.parts)):
+        module, _, attribute = name.rpartition(".")
+        part = getattr(importlib.import_module(module), attribute)
+        if isinstance(part, type):
+            if part is key or hasattr(part, "vjp"):
+                for method in METHODS:
+                    if hasattr(part, method):
+                        yield part, method, _own(getattr(part, method), f".{method}")
+            continue
+        yield sys.modules[module], attribute, _own(part, attribute)
+        if getattr(package, attribute, None) is part:
+            yield package, attribute, part
+
+
+def _own(function: Any, name: str) -> Any:
+    """The function, if it is minibn's own of that name."""
+    is_named = getattr(function, "__qualname__", "").endswith(name)
+    return function if is_named and function.__module__.startswith("minibn.") else None
 
 
 @functools.cache
 def _verified() -> dict[str, Any]:
     try:
         return json.loads(VERIFIED.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (OSError, ValueError):  # missing or damaged: then nothing is verified
         return {"files": {}, "definitions": {}}
 
 
@@ -124,7 +119,7 @@ def _verified() -> dict[str, Any]:
 def entries() -> dict[str, Entry]:
     """What was verified, by the definition's name such as "minibn.ops.conv.Conv2d"."""
     found = _verified()["definitions"].items()
-    return {name: Entry(e["text"], tuple(e["files"]), tuple(e["ops"])) for name, e in found}
+    return {name: Entry(e["parts"], tuple(e["files"])) for name, e in found}
 
 
 @functools.cache
@@ -144,30 +139,21 @@ def name_of(key: Any) -> str:
     return f"{key.__module__}.{key.__qualname__}"
 
 
-def _find(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
-
-
 # -- texts
 
 
-def text_of(key: Any) -> str:
-    """The hash of a definition's syntax tree and of all that it calls. Raises OSError where there
-    is no source."""
-    digest = hashlib.sha256()
-    for part in parts_of(key):
-        digest.update(f"{name_of(part)} {_tree_text(_tree(part))}\n".encode())
-        digest.update(f"{_constants(part)}\n".encode())
-    return digest.hexdigest()
+def text_of(part: Any) -> str:
+    """The hash of the syntax tree of a class or function, and of the constants that it names.
+    Raises OSError where there is no source."""
+    text = f"{_tree_text(_tree(part))} {_constants(part)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def entry_of(key: Any) -> Entry:
     """The present text of a definition, as `verified.json` is to have it."""
     parts = parts_of(key)
-    files = {_source(sys.modules[p.__module__]).relative_to(PACKAGE).as_posix() for p in parts}
-    ops = [name_of(p) for p in parts if isinstance(p, type) and hasattr(p, "vjp")]
-    return Entry(text_of(key), tuple(sorted(files)), tuple(ops))
+    files = {_source_of(part).relative_to(PACKAGE).as_posix() for part in parts}
+    return Entry({name_of(part): text_of(part) for part in parts}, tuple(sorted(files)))
 
 
 def write(names: dict[str, Entry]) -> None:
@@ -221,10 +207,11 @@ def _constants(part: Any) -> list[tuple[str, str]]:
     return sorted((n, repr(names[n])) for n in used if isinstance(names[n], (int, float, str)))
 
 
-def _source(module: ModuleType) -> Path:
-    if module.__file__ is None:
-        raise OSError(f"{module.__name__} has no source file")
-    return Path(module.__file__)
+def _source_of(part: Any) -> Path:
+    file = sys.modules[part.__module__].__file__
+    if file is None:
+        raise OSError(f"{part.__module__} has no source file")
+    return Path(file)
 
 
 @functools.cache
@@ -235,7 +222,7 @@ def _module_tree(path: Path) -> ast.Module:
 @functools.cache
 def _tree(part: Any) -> ast.AST:
     """The syntax tree of a class or function of a module's top level."""
-    for node in _module_tree(_source(sys.modules[part.__module__])).body:
+    for node in _module_tree(_source_of(part)).body:
         if getattr(node, "name", None) == part.__qualname__:
             return node
     raise OSError(f"{name_of(part)} does not stand in its module's source")

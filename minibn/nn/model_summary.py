@@ -1,41 +1,112 @@
-"""`summary`: what a network consists of, as a table."""
+"""`summary`: what a network consists of and what runs it, as a table."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+from minibn.autograd.observers import Call, Observer, observed_by, source_of
 from minibn.autograd.tape import no_grad
+from minibn.autograd.tensor import value
 from minibn.backend import backend_of
-from minibn.nn.module import Module
+from minibn.setting import Setting
+
+BATCH = 32  # examples, where only the shape of one is given
 
 
-def summary(model: Module, input_shape: tuple[int, ...]) -> str:
-    """A table of the layers in the order of their calls: name, kind, output shape, parameters.
+@dataclass
+class Called:
+    """A layer that was called, or several as one block: its path, what it ran, its last shape."""
 
-    input_shape: of one example, such as (32, 32, 3). The model runs once on zeros, in eval mode.
+    path: str
+    runs: dict[tuple[str, str], None] = field(default_factory=dict)  # (op, what ran it), in order
+    shape: tuple[int, ...] = ()
+
+
+class CallRecorder(Observer):
+    """Notes every layer that is called and every op that runs in it."""
+
+    def __init__(self) -> None:
+        self.called: list[Called] = []
+        self._path: Setting[tuple[str, ...]] = Setting("summary_path", ())
+        self._layer: Setting[Called | None] = Setting("summary_layer", None)
+
+    @contextmanager
+    def layer(self, name: str) -> Iterator[None]:
+        path = (*self._path.get(), name) if name else self._path.get()
+        here = Called(".".join(path))
+        self.called.append(here)
+        with self._path.within(path), self._layer.within(here):
+            yield
+
+    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+        def noted(*args: Any) -> Any:
+            here = self._layer.get()
+            with self._layer.within(None):  # the ops inside it are parts of it
+                out = call(*args)
+            if here is not None and node is None:
+                by = "definition" if run is op else type(run).__name__
+                here.runs[type(op).__name__, f"{by}, {source_of(run)}"] = None
+                here.shape = out.shape
+            return out
+
+        return noted
+
+
+def summary(model: Any, x: Any) -> str:
+    """A table of the layers in the order of their calls: name, kind, output shape of one example,
+    parameters, and the ops that ran, each by its definition or by a kernel, with the file.
+
+    x: a batch (an array or a Tensor); or the shape of one example, such as (32, 32, 3), of which a
+    batch of 32 is made: which kernel runs depends on sizes. The model runs once, in its present
+    mode, without recording, and is left as it was. Layers that run as one block share a row.
     """
-    rows: list[tuple[str, str, str, str]] = []
-    paths = {id(module): path for path, module in model.named_modules()}
-
-    def note(module: Module, inputs: tuple, output: Any) -> None:
-        own = sum(p.size for p in module.parameters())
-        shape = "×".join(str(n) for n in output.shape[1:])
-        rows.append((paths[id(module)], type(module).__name__, shape, f"{own:,}" if own else ""))
-
-    first = model.parameters()[0].data
-    x = backend_of(first).xp.zeros((1, *input_shape), first.dtype)
-    with ExitStack() as stack:
-        stack.enter_context(model.mode(training=False))
-        stack.enter_context(no_grad())
-        for _, module in model.named_modules():
-            if not list(module.children()):
-                stack.enter_context(module.watch(note))
+    if isinstance(x, tuple):
+        first = model.parameters()[0].data
+        x = backend_of(first).xp.zeros((BATCH, *x), first.dtype)
+    modules = dict(model.named_modules())
+    recorder = CallRecorder()
+    with model.preserved_state(), no_grad(), observed_by(recorder):
         model(x)
+    rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "op", "run by")]
+    shape = value(x).shape
+    for called in recorder.called:
+        paths = _paths(called.path)
+        parts = [modules[path] for path in paths if path in modules]
+        if len(parts) == 1 and not called.runs and list(parts[0].children()):
+            continue  # a container, whose layers have rows of their own
+        shape = called.shape or shape  # a layer that runs no op hands x on
+        own = sum(p.size for part in parts for p in _own_parameters(part))
+        kind = " + ".join(type(part).__name__ for part in parts)
+        begin = (called.path, kind, "×".join(map(str, shape[1:])), f"{own:,}" if own else "")
+        for op, by in called.runs or {("", ""): None}:
+            rows.append((*begin, op, by))
+            begin = ("",) * 4
     total = sum(p.size for p in model.parameters())
-    table = [("layer", "kind", "output", "parameters"), *rows, ("total", "", "", f"{total:,}")]
-    wide = [max(len(row[i]) for row in table) for i in range(4)]
+    rows.append(("total", "", "", f"{total:,}", "", ""))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
-        f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c:<{wide[2]}}  {d:>{wide[3]}}".rstrip()
-        for a, b, c, d in table
+        "  ".join(
+            cell.rjust(width) if i == 3 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _paths(path: str) -> list[str]:
+    """ "a.conv + norm" -> ["a.conv", "a.norm"]: the paths of the layers that ran as one."""
+    prefix, _, last = path.rpartition(".")
+    names = last.split(" + ")
+    return [f"{prefix}.{name}" if prefix else name for name in names]
+
+
+def _own_parameters(module: Any) -> list[Any]:
+    """Those of the module itself, and of what is below it if it was called as one."""
+    return (
+        module.parameters()
+        if not list(module.children())
+        else [p for p in vars(module).values() if hasattr(p, "requires_grad") and p.requires_grad]
     )

@@ -19,6 +19,7 @@ from minibn.autograd import observers
 from minibn.autograd.tensor import Tensor, Version
 from minibn.backend import backend_of, get_backend, to_numpy
 from minibn.errors import ShapeError
+from minibn.nn.model_summary import summary
 from minibn.random import generator
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
@@ -33,7 +34,7 @@ def ones(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
 
 
 class State(Tensor):
-    """A leaf Tensor that belongs to a module: its shape is known before its values are drawn."""
+    """A leaf Tensor that belongs to a module: its shape is known before its values are."""
 
     __slots__ = ("_data", "_shape", "init", "name")
 
@@ -69,12 +70,12 @@ class State(Tensor):
         return math.prod(self._shape)
 
     def __repr__(self) -> str:
-        if self.drawn:
+        if self.is_initialized:
             return super().__repr__()
         return f"{type(self).__name__}(shape={self._shape}, no values yet)"
 
     @property
-    def drawn(self) -> bool:
+    def is_initialized(self) -> bool:
         return self._data is not None
 
     def place(self, values: np.ndarray) -> None:
@@ -85,7 +86,7 @@ class State(Tensor):
             self._data[...] = backend_of(self._data).asarray(values, dtype=self._data.dtype)
         self.bump_version()
 
-    def draw(self, rng: np.random.Generator, dtype: Any) -> None:
+    def initialize(self, rng: np.random.Generator, dtype: Any) -> None:
         self._data = None
         self.place(self.init(self._shape, rng).astype(dtype))
 
@@ -111,7 +112,7 @@ class Counter(Buffer):
         super().__init__(())
         self._data = np.zeros((), np.int64)  # host: counters stay there
 
-    def draw(self, rng: np.random.Generator, dtype: Any) -> None:
+    def initialize(self, rng: np.random.Generator, dtype: Any) -> None:
         self.place(np.zeros((), np.int64))  # host: counters stay there
 
     def advance(self) -> int:
@@ -183,7 +184,7 @@ class Module:
     def initialize(self, seed: int = 0, dtype: Any = np.float32) -> Any:
         """Draw every parameter and reset every buffer, on the current backend. Returns self."""
         for name, state in self._named(State):
-            state.draw(generator(seed, "weights", name), dtype)
+            state.initialize(generator(seed, "weights", name), dtype)
             state.grad = None
         for path, module in self.named_modules():
             module.seeded(seed, path)
@@ -246,6 +247,40 @@ class Module:
             for module, was in before:
                 module.training = was
 
+    @contextmanager
+    def preserved_state(self):
+        """Inside, anything may happen to this model: to values, gradients, versions, counters and
+        modes, to its attributes and parts. Afterwards all of them are the objects that they were,
+        to the last bit, also after an exception.
+
+        Inside, every parameter and buffer has a copy of its values, in an array of its own.
+        Raises RuntimeError for a model without values.
+
+        >>> from minibn import nn
+        >>> layer = nn.Linear(2, 2).initialize(seed=0)
+        >>> before = layer.weight.data.copy()
+        >>> with layer.preserved_state():
+        ...     layer.weight.data[...] = 0
+        >>> np.array_equal(layer.weight.data, before)
+        True
+        """
+        slots = ("data", "grad", "version", "requires_grad", "name")
+        states = [state for _, state in self._named(State)]
+        values = [[getattr(state, slot) for slot in slots] for state in states]
+        attributes = [(module, dict(vars(module))) for _, module in self.named_modules()]
+        try:
+            for state, (data, *_) in zip(states, values, strict=True):
+                state.data = data.copy()
+                state.version = Version()  # what changes inside concerns no graph from outside
+            yield self
+        finally:
+            for state, before in zip(states, values, strict=True):
+                for slot, value in zip(slots, before, strict=True):
+                    setattr(state, slot, value)
+            for module, own in attributes:
+                vars(module).clear()
+                vars(module).update(own)
+
     # -- observation
     @contextmanager
     def watch(self, watcher: Callable[[Module, tuple, Any], None]):
@@ -256,6 +291,12 @@ class Module:
             yield self
         finally:
             watchers.remove(watcher)
+
+    def summary(self, x: Any) -> str:
+        """A table of the layers, their shapes and parameters, and of what runs each of their ops:
+        the definition or a kernel, with its file. x: a batch, or the shape of one example. See
+        `minibn.nn.summary`."""
+        return summary(self, x)
 
     def __repr__(self) -> str:
         settings = ", ".join(

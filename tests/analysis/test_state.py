@@ -1,4 +1,4 @@
-"""Inside `held` everything may be moved; afterwards nothing was."""
+"""Inside `working_state` everything may be moved; afterwards nothing was."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 from untouched import images, lived, noisy_net, untouched
 
 from minibn import kernels, nn, ops, use
-from minibn.analysis import held, snapshot
+from minibn.analysis import snapshot, working_state
 from minibn.analysis.state import inner, norm
 from minibn.backend import to_numpy
 
 
-def trample(model, hold):
+def trample(model, state):
     """Everything that a measurement could do, and more."""
     x, labels = images()
-    hold.put({name: p.data + 1 for name, p in model.named_parameters()})
+    state.replace({name: p.data + 1 for name, p in model.named_parameters()})
     ops.softmax_cross_entropy(model(x), labels).backward()
     for p in model.parameters():
         p.data[...] = np.nan
-    hold.rewind()
+    state.reset_buffers()
     model(x)
 
 
@@ -30,8 +30,8 @@ def test_afterwards_every_array_gradient_version_and_mode_is_as_before(training,
     model.norm1.training = not training  # modes are mixed
     with untouched(model):
         try:
-            with held(model) as hold:
-                trample(model, hold)
+            with working_state(model) as state:
+                trample(model, state)
                 if fails:
                     raise ZeroDivisionError
         except ZeroDivisionError:
@@ -43,7 +43,7 @@ def test_inside_all_of_the_model_is_in_training_mode_on_copies_of_its_values():
     model.norm1.eval()
     states = dict([*model.named_parameters(), *model.named_buffers()])
     before = {name: state.data for name, state in states.items()}
-    with held(model):
+    with working_state(model):
         assert all(module.training for _, module in model.named_modules())
         for name, state in states.items():
             assert not np.shares_memory(state.data, before[name])
@@ -53,22 +53,22 @@ def test_inside_all_of_the_model_is_in_training_mode_on_copies_of_its_values():
 def test_one_inside_another_gives_back_what_each_found():
     model = lived(noisy_net(), images()[0])
     weight = model.linear.weight
-    with untouched(model), held(model) as outer:
-        outer.put({"linear.weight": np.ones((36, 3))})
-        with held(model) as hold:
-            trample(model, hold)
+    with untouched(model), working_state(model) as outer:
+        outer.replace({"linear.weight": np.ones((36, 3))})
+        with working_state(model) as state:
+            trample(model, state)
         np.testing.assert_array_equal(weight.data, np.ones((36, 3)))
 
 
 def test_rewind_takes_statistics_and_counters_back_but_not_weights():
     model = lived(noisy_net(), images()[0])
     buffers = {name: b.data.copy() for name, b in model.named_buffers()}
-    with held(model) as hold:
-        hold.put({"linear.weight": model.linear.weight.data + 1})
+    with working_state(model) as state:
+        state.replace({"linear.weight": model.linear.weight.data + 1})
         first = model(images()[0]).numpy()
         assert any(np.any(b.data != buffers[name]) for name, b in model.named_buffers())
         for _ in range(2):  # also what was taken back once may move and be taken back again
-            hold.rewind()
+            state.reset_buffers()
             for name, b in model.named_buffers():
                 np.testing.assert_array_equal(b.data, buffers[name])
             np.testing.assert_array_equal(model(images()[0]).numpy(), first)
@@ -80,9 +80,9 @@ def test_rewind_to_a_snapshot_brings_back_its_noise_and_leaves_the_snapshot_alon
     kept = {name: array.copy() for name, array in then.items()}
     expected = model(images()[0]).numpy()
     model(images()[0])
-    with untouched(model), held(model) as hold:
+    with untouched(model), working_state(model) as state:
         for _ in range(2):
-            hold.rewind(then)
+            state.reset_buffers(then)
             np.testing.assert_array_equal(model(images()[0]).numpy(), expected)
         assert model(images()[0]).numpy().tobytes() != expected.tobytes()
     for name, array in then.items():
@@ -100,8 +100,8 @@ def test_a_graph_that_was_recorded_before_can_still_be_walked_back(training, mod
             loss = ops.softmax_cross_entropy(model(x), labels)
             loss = loss + (model.norm1.gamma * model.norm1.running_mean).sum()  # a buffer is read
             if interrupted:
-                with held(model) as hold:
-                    trample(model, hold)
+                with working_state(model) as state:
+                    trample(model, state)
             loss.backward()
             found.append([p.grad.numpy() for p in model.parameters()])
     for ours, theirs in zip(*found, strict=True):
@@ -111,8 +111,8 @@ def test_a_graph_that_was_recorded_before_can_still_be_walked_back(training, mod
 def test_a_shared_parameter_moves_under_all_its_names_and_comes_back_once():
     model = nn.Sequential(a=nn.Linear(3, 3), b=nn.Linear(3, 3)).initialize(0)
     model.b.weight = model.a.weight
-    with untouched(model), held(model) as hold:
-        hold.put({"a.weight": np.ones((3, 3), np.float32)})
+    with untouched(model), working_state(model) as state:
+        state.replace({"a.weight": np.ones((3, 3), np.float32)})
         assert model.b.weight.data.sum() == 9
 
 
@@ -153,7 +153,7 @@ def test_nothing_has_length_zero():
     assert norm([]) == 0 == inner([], [])
 
 
-@pytest.mark.parametrize("act", [snapshot, lambda model: held(model).__enter__()])
+@pytest.mark.parametrize("act", [snapshot, lambda model: working_state(model).__enter__()])
 def test_weights_that_are_not_drawn_yet_are_an_error_that_says_how_to_draw_them(act):
     with pytest.raises(RuntimeError, match=r"\(2, 3\) has no values yet. Call model.initialize"):
         act(nn.Sequential(nn.Linear(2, 3)))
@@ -161,14 +161,14 @@ def test_weights_that_are_not_drawn_yet_are_an_error_that_says_how_to_draw_them(
 
 def test_a_model_without_parameters_is_an_error():
     with pytest.raises(ValueError, match="ReLU has no parameter that requires a gradient"):
-        held(nn.ReLU()).__enter__()
+        working_state(nn.ReLU()).__enter__()
 
 
 def test_the_strict_backend_holds_as_well():
     with use("strict") as backend:
         model = nn.Sequential(nn.Linear(2, 3), norm=nn.BatchNorm(3)).initialize(0)
         x = backend.asarray(np.eye(2, dtype=np.float32))
-        with untouched(model), held(model) as hold:
-            hold.put({"norm.gamma": model.norm.gamma.data + 1})
+        with untouched(model), working_state(model) as state:
+            state.replace({"norm.gamma": model.norm.gamma.data + 1})
             model(x).sum().backward()
-            hold.rewind()
+            state.reset_buffers()

@@ -17,7 +17,7 @@ KINDS = ("vgg_cifar", "deep_linear", "theorems", "learning_rates")
 STEPS = 10
 SETTINGS = {
     "model": "vgg11", "width": 0.5, "head": "linear", "data": "cifar10", "batch_size": 16,
-    "steps": STEPS, "threads": 1, "record_every": 5,
+    "steps": STEPS, "threads": 1, "record_every": 5, "kernels": "fast", "precision": "fp32",
 }  # fmt: skip
 
 

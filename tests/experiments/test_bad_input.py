@@ -250,32 +250,6 @@ def test_a_run_that_began_with_other_kernels_than_its_study_is_refused(
     assert "kernels (lean then, fast now)" in line and "--force" in line
 
 
-def without_kernels(path: Path) -> None:
-    content = json.loads(path.read_text())
-    del content["settings"]["kernels"]
-    path.write_text(json.dumps(content))
-
-
-def test_a_study_from_before_there_were_kernels_goes_on_without_bit_for_bit(
-    here: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture
-) -> None:
-    assert main(*ONE, "--steps", STEPS, "--kernels", "reference", "--out", "new") == 0
-    assert main(*ONE, "--steps", 2, "--kernels", "reference", "--out", "old") == 0
-    without_kernels(here / "old" / "study.json")
-    without_kernels(runs(here / "old")[0].folder / "config.json")
-    shutil.copytree(here / "old", here / "forced")
-    line = refused("--resume", "old", "--kernels", "fast")
-    assert "--kernels fast (the study: reference)" in line
-    capsys.readouterr()
-    assert main("--resume", "old", "--steps", STEPS) == 0
-    assert "before there were kernels" in capsys.readouterr().out
-    assert_same_study(here / "old", here / "new")
-    assert main("--resume", "old", "--steps", STEPS) == 0
-    assert "before there were" not in capsys.readouterr().out, "the study names its kernels now"
-    assert main("--resume", "forced", "--steps", 4, "--kernels", "fast", "--force") == 0
-    assert runs(here / "forced")[0].config["settings"]["kernels"] == "fast"
-
-
 def test_a_number_of_threads_that_is_none_is_one_line_and_writes_nothing(
     here: Path,
     refused: Callable[..., str],
@@ -382,13 +356,6 @@ def test_a_study_that_lacks_settings_is_not_filled_with_todays_defaults(
     line = refused("--resume", "study")
     assert "study/study.json lacks steps, lr. Restore it, or start a new --out." in line
     assert snapshot(here) == before
-
-
-def test_a_study_from_before_there_were_probes_goes_on(here: Path, whole: Path) -> None:
-    shutil.copytree(whole, here / "study")
-    later = ("probe_every", "probe_sizes", "probe_directions", "shift_every", "curvature_every")
-    change_settings(here / "study" / "study.json", **dict.fromkeys(later))
-    assert main("--resume", "study") == 0
 
 
 def test_a_study_that_another_process_trains_is_refused_and_left_alone(

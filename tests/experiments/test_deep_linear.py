@@ -349,7 +349,10 @@ def run_with(folder: Path, variant: str, losses: list[float], result: dict) -> R
     run = Run(folder / f"{variant}-lr1e-06-seed0")
     run.folder.mkdir()
     config = {"variant": variant, "lr": 1e-6, "seed": 0, "data_fingerprint": ""}
-    config |= {"settings": {"depth": 25}, "environment": {"threads": 1}}
+    config |= {
+        "settings": {"depth": 25, "kernels": "fast", "precision": "fp32"},
+        "environment": {"threads": 1},
+    }
     config |= {"rank_losses": [40.0, 4.0, 0.4, 0.0]}
     (run.folder / "config.json").write_text(json.dumps(config))
     lines = [json.dumps({"step": i, "loss": loss}) for i, loss in enumerate(losses)]

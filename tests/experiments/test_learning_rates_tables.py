@@ -42,7 +42,8 @@ def written(
     run = Run(folder / "runs" / f"{variant}-lr{lr:g}-seed{seed}")
     run.folder.mkdir(parents=True)
     config = {
-        "variant": variant, "lr": lr, "seed": seed, "settings": {}, "data_fingerprint": "0",
+        "variant": variant, "lr": lr, "seed": seed, "data_fingerprint": "0",
+        "settings": {"kernels": "fast", "precision": "fp32"},
         "environment": {"threads": 1},
     }  # fmt: skip
     write_json(run.folder / "config.json", config)
@@ -70,7 +71,8 @@ def a_study(
 ) -> Study:
     settings = {
         "model": "vgg11", "width": 0.25, "head": "linear", "data": "cifar10", "batch_size": 128,
-        "steps": steps, "lr": list(grid), "data_dir": "/somewhere",
+        "steps": steps, "lr": list(grid), "data_dir": "/somewhere", "kernels": "fast",
+        "precision": "fp32",
     }  # fmt: skip
     folder.mkdir(parents=True)
     write_json(folder / "study.json", {"experiment": "learning_rates", "settings": settings})

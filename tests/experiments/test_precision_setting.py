@@ -32,12 +32,6 @@ def refused(capsys: pytest.CaptureFixture) -> Callable[..., str]:
     return run
 
 
-def without_precision(path: Path) -> None:
-    content = json.loads(path.read_text())
-    del content["settings"]["precision"]
-    path.write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_a_step_runs_in_the_precision_of_its_settings_which_the_study_keeps(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -92,20 +86,6 @@ def test_a_study_goes_on_in_its_precision_whatever_is_forced(
     assert "began in precision bf16, its study says tf32" in line
 
 
-def test_a_study_from_before_there_was_a_choice_goes_on_in_fp32(
-    tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    assert main(*ONE, "--steps", STEPS, "--out", new) == 0
-    assert main(*ONE, "--steps", 2, "--out", old) == 0
-    without_precision(old / "study.json")
-    without_precision(runs(old)[0].folder / "config.json")
-    assert "--precision bf16 (the study: fp32)" in refused("--resume", old, "--precision", "bf16")
-    assert main("--resume", old, "--steps", STEPS) == 0
-    assert_same_study(old, new)
-    assert Study(old).settings["precision"] == "fp32"
-
-
 def test_a_run_predicts_in_the_precision_it_was_trained_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,11 +115,10 @@ def test_a_precision_that_there_is_not_or_that_would_round_nothing_is_refused(
 
 
 def test_runs_of_different_precision_never_stand_in_one_table(tmp_path: Path) -> None:
-    old, usual = study(tmp_path / "old"), study(tmp_path / "usual", precision="fp32")
-    require_alike([old, usual])  # studies that name none ran in fp32
+    usual = study(tmp_path / "usual")
     for other in ("tf32", "bf16"):
         another = study(tmp_path / other, precision=other)
-        for studies in ([old, another], [another, usual]):
+        for studies in ([usual, another], [another, usual]):
             with pytest.raises(DataError, match=f"has precision .*{other}.*like with like"):
                 require_alike(studies)
 

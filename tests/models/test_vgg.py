@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from minibn import nn, ops, use
+from minibn import kernels, nn, ops, use
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
 from reference_models import VGG, vgg
@@ -160,13 +160,15 @@ def test_parameters_are_as_many_as_the_formula_says():
 
 def test_summary_names_every_layer_of_vgg16_and_the_total():
     net = vgg("vgg16", norm="batch").initialize(0)
-    lines = nn.summary(net, (32, 32, 3)).splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == [name for name, _ in net.children()]
+    with kernels("reference"):
+        lines = net.summary(np.zeros((2, 32, 32, 3), np.float32)).splitlines()
+    rows = [line.split() for line in lines[1:-1] if not line.startswith(" ")]
+    assert [row[0] for row in rows] == [name for name, _ in net.children()]
     assert lines[-1].split() == ["total", "14,724,042"]
-    table = {line.split()[0]: line.split()[1:] for line in lines}
-    assert table["conv8"] == ["Conv2d", "4×4×512", f"{9 * 256 * 512:,}"]
-    assert table["pool5"] == ["MaxPool2d", "1×1×512"]
-    assert table["linear14"] == ["Linear", "10", "5,130"]
+    table = {row[0]: row[1:] for row in rows}
+    assert table["conv8"][:3] == ["Conv2d", "4×4×512", f"{9 * 256 * 512:,}"]
+    assert table["pool5"][:2] == ["MaxPool2d", "1×1×512"]
+    assert table["linear14"][:3] == ["Linear", "10", "5,130"]
 
 
 def test_all_variants_start_from_the_same_convolutions():

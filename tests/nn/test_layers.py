@@ -4,10 +4,13 @@ The loops are those of `tests/suite/laws/loops.py`; that ops obey laws is tested
 layers hand over their parameters and settings is tested here.
 """
 
+import re
+
 import numpy as np
 import pytest
 from suite.laws import loops
 
+import minibn
 from minibn import nn
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
@@ -130,18 +133,45 @@ def small():
 
 def test_summary_lists_names_kinds_shapes_and_parameters_in_the_order_of_calls(backend):
     net = small().initialize(0)
-    rows = [line.split() for line in nn.summary(net, (8, 8, 3)).splitlines()]
-    assert rows == [
-        ["layer", "kind", "output", "parameters"],
-        ["conv1", "Conv2d", "8×8×4", "108"],
-        ["norm1", "BatchNorm", "8×8×4", "8"],
-        ["noise1", "Noise", "8×8×4"],
-        ["relu1", "ReLU", "8×8×4"],
-        ["pool1", "MaxPool2d", "4×4×4"],
-        ["flatten", "Flatten", "64"],
-        ["linear2", "Linear", "10", "650"],
+    with minibn.kernels("reference"):
+        table = net.summary((8, 8, 3))
+    here = "definition, minibn/ops/"
+    assert [re.split("  +", line.strip()) for line in table.splitlines()] == [
+        ["layer", "kind", "output", "parameters", "op", "run by"],
+        ["conv1", "Conv2d", "8×8×4", "108", "Conv2d", f"{here}conv.py"],
+        ["norm1", "BatchNorm", "8×8×4", "8", "BatchNorm", f"{here}batch_normalization.py"],
+        ["noise1", "Noise", "8×8×4", "Multiply", f"{here}arithmetic.py"],
+        ["Add", f"{here}arithmetic.py"],
+        ["relu1", "ReLU", "8×8×4", "Relu", f"{here}elementwise.py"],
+        ["pool1", "MaxPool2d", "4×4×4", "MaxPool2d", f"{here}pool.py"],
+        ["flatten", "Flatten", "64", "Reshape", f"{here}shape.py"],
+        ["linear2", "Linear", "10", "650", "MatMul", f"{here}linalg.py"],
+        ["Add", f"{here}arithmetic.py"],
         ["total", "766"],
     ]
+
+
+def test_summary_names_the_kernel_that_runs_a_block_and_its_file():
+    net = nn.Sequential(
+        body=nn.Sequential(conv=nn.Conv2d(3, 4, 3, bias=False), norm=nn.BatchNorm(4)),
+        flatten=nn.Flatten(),
+    ).initialize(0)
+    with minibn.kernels("always"):
+        rows = [re.split("  +", line.strip()) for line in net.summary((8, 8, 3)).splitlines()]
+    assert rows[1:] == [
+        [
+            "body.conv + norm", "Conv2d + BatchNorm", "6×6×4", "116", "FusedConvBlock",
+            "FusedConvBlockKernel, minibn/fast/cpu/fused_conv_block.py",
+        ],
+        ["flatten", "Flatten", "144", "Reshape", "definition, minibn/ops/shape.py"],
+        ["total", "116"],
+    ]  # fmt: skip
+
+
+def test_summary_of_a_batch_says_what_runs_on_it_in_the_models_mode():
+    net = small().initialize(0).eval()
+    table = net.summary(np.zeros((1, 8, 8, 3), np.float32))
+    assert "noise1" in table and "BatchNorm, " not in table
 
 
 def test_summary_leaves_the_model_as_it_was():

@@ -1,5 +1,7 @@
 """Modules: names, initialisation, state, modes, observation."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
@@ -278,6 +280,33 @@ def test_a_mode_block_restores_every_modules_own_mode_after_an_exception(trainin
         assert modes(net) == [training] * 5
         raise ZeroDivisionError
     assert modes(net) == before and len(set(before)) == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_preserved_state_brings_back_values_gradients_modes_attributes_and_parts(fails):
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm(3), nn.Noise(), nn.Linear(3, 2))
+    net.initialize(0)
+    x = np.ones((4, 3), "f4") * np.arange(4, dtype="f4")[:, None]
+    net(x).sum().backward()
+    parts = dict(net.named_modules())
+    states = [*net.named_parameters(), *net.named_buffers()]
+    slots = ("data", "grad", "version", "requires_grad", "name")
+    before = [[getattr(state, slot) for slot in slots] for _, state in states]
+    values = [state.data.copy() for _, state in states]
+    attributes = {name: dict(vars(part)) for name, part in parts.items()}
+    with contextlib.suppress(ZeroDivisionError), net.preserved_state() as same:
+        assert same is net
+        net.eval().initialize(5).zero_grad()  # other values, another key of the noise
+        parts["0"].weight.requires_grad = False
+        parts["1"].momentum = None
+        setattr(net, "3", nn.Linear(3, 1).initialize(0))
+        net.train()(x)
+        if fails:
+            raise ZeroDivisionError
+    for (name, state), slot_values, value in zip(states, before, values, strict=True):
+        assert all(a is getattr(state, k) for a, k in zip(slot_values, slots, strict=True)), name
+        np.testing.assert_array_equal(state.data, value)
+    assert {name: dict(vars(part)) for name, part in net.named_modules()} == attributes
 
 
 def test_modes_and_recording_do_not_touch_each_other():

@@ -22,7 +22,7 @@ from minibn.fast.cpu.fused_block import Passes
 from minibn.fast.cpu.rows import Moments, joined
 from minibn.fast.cpu.tiling import Plan, Target
 from minibn.fast.kernel import Kernel
-from minibn.fast.rounding import Rounded
+from minibn.fast.precision import current as precision
 
 
 class Measured(Target):
@@ -62,7 +62,8 @@ class FusedConvBlockKernel(Kernel):
     @classmethod
     def fits(cls, op: Any, x: Any, w: Any, *affine: Any) -> bool:
         return (
-            not Rounded.fits(op.conv, x, w)  # it would be a part of its own: the passes follow it
+            # A rounded convolution is a part of its own, which the passes follow.
+            (precision() == "fp32" or x.dtype != np.float32)
             and im2col.Im2colConv2d.fits(op.conv, x, w)
             and Passes.fit(op, op.conv.y_shape, x.dtype, affine)
             and (op.eps is not None or len(affine) < 2)

@@ -35,7 +35,7 @@ from minibn.fast.cuda.cudnn import is_preferred
 from minibn.fast.cuda.graph import Graph
 from minibn.fast.cuda.scalars import Scalars, reading
 from minibn.fast.precision import current as precision
-from minibn.fast.selection import runs_cuda_kernels
+from minibn.fast.selection import runs_cuda_kernels, verified_definitions
 from minibn.nn.module import Counter, Module, State
 from minibn.nn.noise import Drawing
 from minibn.nn.norm import RunningStatistics
@@ -107,14 +107,15 @@ class CapturedStep:
             runs_cuda_kernels(backend),
             is_preferred(),
             *map(sys.intern, (mode(), precision())),
+            *verified_definitions(),
         ]
         for module in self._modules:
-            found.append(module)
+            found += [module, type(module).forward]
             for name, part in vars(module).items():
                 if name != "_watchers":
                     found.append(part)
                 if isinstance(part, State):
-                    found += [part.drawn and part.data, part.requires_grad]
+                    found += [part.is_initialized and part.data, part.requires_grad]
         for group in self.optimizer.groups:
             found += [*group.values(), *group["params"], *(p.data for p in group["params"])]
         for kept in self.optimizer.state:
