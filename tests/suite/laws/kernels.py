@@ -8,6 +8,7 @@ number that goes in moves by one part in itself, up or down by chance, kernels s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -19,22 +20,25 @@ from minibn.fast.cpu.fused_block import FusedBlockKernel
 from minibn.fast.cpu.kernel_list import KERNELS
 from minibn.fast.fused_ops import FusedBlock, FusedConvBlock
 from minibn.ops.batch_normalization import BatchNorm
-from minibn.ops.conv import Conv2d
+from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.layer_normalization import LayerNorm, RmsNorm
 from minibn.ops.linalg import MatMul
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.ops.lp_normalization import LpBatchNorm
 from minibn.ops.pool import MaxPool2d
+from minibn.ops.reduce import Sum
 from minibn.testing.laws.agreement import leaves_of
 from minibn.testing.problem import Problem
 from minibn.testing.strategies import conv2d_problems, pool_problems
 from suite.laws.faults import Fault, add_faults, scaled
 from suite.laws.row_law import law, points_of
 
-# The rows of the registry in which an op runs that may have a kernel.
+# The rows of the registry in which an op runs that may have a kernel, on a CPU or by CUDA.
 ROWS: dict[type, tuple[str, ...]] = {
     BatchNorm: ("batch_norm", "nn.BatchNorm", "nn.NoisyBatchNorm", "nn.Sequential"),
     Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential", "nn.WSConv2d"),
+    Conv2dInputGrad: ("conv2d",),
+    Conv2dWeightGrad: ("conv2d",),
     FusedConvBlock: ("fused_block",),
     FusedBlock: ("fused_block",),
     LayerNorm: (
@@ -48,6 +52,7 @@ ROWS: dict[type, tuple[str, ...]] = {
     MaxPool2d: ("max_pool2d", "nn.MaxPool2d"),
     RmsNorm: ("rms_norm", "nn.RMSNorm"),
     SoftmaxCrossEntropy: ("softmax_cross_entropy",),
+    Sum: ("sum", "mean"),
 }  # fmt: skip
 
 
@@ -120,6 +125,11 @@ def kernels_agree_with_definitions(problem: Problem, backend: Backend) -> None:
                 f"{np.dtype(dtype).name}, {name_of_result(i, len(along))}: "
                 f"off by {error:.1e} of {size:.1e}"
             )
+
+
+def compare_on(backend: Backend, row: str, examples: int) -> None:
+    """The law on `row` and `backend`, also for CUDA kernels; raises AssertionError."""
+    replace(kernels_agree_with_definitions, over=(row,)).run(row, examples, backend)
 
 
 def name_of_result(i: int, inputs: int) -> str:
