@@ -26,7 +26,7 @@ class Problem:
     def __post_init__(self) -> None:
         object.__setattr__(self, "inputs", tuple(np.asarray(x) for x in self.inputs))
 
-    def rounded(self, dtype: Any) -> Problem:
+    def astype(self, dtype: Any) -> Problem:
         """The problem in another precision. Numbers of which a hundred would not add up in it
         (float16 ends at 65,504) are scaled down first."""
         room = float(np.finfo(dtype).max) / 100

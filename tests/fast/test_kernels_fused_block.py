@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from suite.registry.fused_blocks import AFFINE, apart, undone
+from suite.registry.fused_blocks import AFFINE, apart, undo
 from support.norm_kernels import cut, cuts
 
 import minibn
@@ -39,7 +39,7 @@ class Problem:
         z = apart(rng, shape, "normal")
         self.noise = (1 + rng.random(shape), rng.standard_normal(shape)) if noisy else None
         self.settings = (eps if kind == "norm" else None, relu, pool)
-        self.inputs = undone(z, rng, kind, self.noise, eps)
+        self.inputs = undo(z, rng, kind, self.noise, eps)
         self.g = rng.standard_normal(ops.max_pool2d(z, pool).shape if pool else shape)
 
     def op(self, dtype=np.float64, draws=None):

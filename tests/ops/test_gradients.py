@@ -56,7 +56,7 @@ def test_a_lower_precision_loses_no_more_than_its_rounding(case: Case, dtype):
         pytest.skip("the registry promises nothing in this precision")
 
     def check(problem: Problem) -> None:
-        check_problem(problem.rounded(dtype))
+        check_problem(problem.astype(dtype))
 
     examine(case.problems, check, 8)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from suite.registry.fused_blocks import apart, undone
+from suite.registry.fused_blocks import apart, undo
 
 from minibn import ops
 from minibn.autograd.dispatch import kernels
@@ -25,7 +25,7 @@ class Problem:
         z = apart(rng, shape, "normal")
         drawn = None if noise == "none" else DRAWS(z)
         self.eps, self.relu, self.pool = 1e-3 if kind == "norm" else None, relu, pool
-        x, *self.affine = undone(z, rng, kind, drawn, self.eps or 0)
+        x, *self.affine = undo(z, rng, kind, drawn, self.eps or 0)
         self.noise, self.x = noise, x + offset
         y = ops.max_pool2d(z, pool) if pool else z
         self.g = rng.standard_normal(y.shape)

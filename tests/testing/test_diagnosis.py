@@ -10,7 +10,7 @@ from minibn.errors import ShapeError
 from minibn.testing.diagnosis.screen_text import (
     RECOGNISERS,
     Evidence,
-    digits_agreed,
+    agreed_digits,
     explain,
     screen,
     worst_entries,
@@ -390,12 +390,12 @@ def test_the_worst_entries_come_first_and_nan_before_all():
     ev = evidence(np.array([1.5, np.nan, 5.0, 9.0]), numeric)
     assert [e["index"] for e in worst_entries(ev)] == [(1,), (2,), (0,)]
     assert worst_entries(ev)[1]["ratio"] == pytest.approx(5 / 3)
-    assert digits_agreed(ev) == 0
+    assert agreed_digits(ev) == 0
 
 
 def test_digits_are_those_of_the_worst_entry():
     ev = evidence(np.array([1.0, 2.0 + 2e-6]), np.array([1.0, 2.0]))
-    assert digits_agreed(ev) == pytest.approx(6, abs=1e-3)
+    assert agreed_digits(ev) == pytest.approx(6, abs=1e-3)
 
 
 def test_the_screen_shows_op_shapes_worst_entry_picture_and_sentence():

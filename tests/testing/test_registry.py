@@ -178,7 +178,7 @@ def test_a_lower_precision_keeps_the_digits_that_are_declared(case, dtype):
     def check(drawn):
         problem = as_problem(drawn)
         rng, c = problem.rng(), problem.cotangent().astype(dtype)
-        rounded = problem.rounded(dtype).inputs
+        rounded = problem.astype(dtype).inputs
         wide = [x.astype(float) for x in rounded]
         exact = gradients(problem, wide, c.astype(float))
         others = [gradients(problem, wide, rng.standard_normal(c.shape)) for _ in range(4)]

@@ -29,7 +29,7 @@ from minibn.testing.commands import rows
 from minibn.testing.commands.checkout import NoCheckout, suite
 from minibn.testing.commands.conventions import broken_promises, conventions_table
 from minibn.testing.commands.digits_table import DigitsTable
-from minibn.testing.commands.search import sample, search
+from minibn.testing.commands.search import sample, search_failure
 from minibn.testing.laws import LAWS, laws_page
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport
@@ -77,7 +77,7 @@ def check(args: argparse.Namespace) -> int:
 
 def _check_rows(args: argparse.Namespace, table: DigitsTable) -> list[GradReport]:
     try:
-        known = list(rows.rows())
+        known = list(rows.all_rows())
     except NoCheckout as error:
         raise CommandError(f"{error} A function of yours needs no checkout.") from error
     except ModuleNotFoundError as error:
@@ -108,7 +108,7 @@ def _check_rows(args: argparse.Namespace, table: DigitsTable) -> list[GradReport
         if sys.stderr.isatty():
             print(f"\r{name:<40}\r", end="", file=sys.stderr)
         examples = args.examples or ROW_EXAMPLES
-        report = search(
+        report = search_failure(
             name, rows.problems(name), ask, table, examples=examples, seed=args.seed
         )  # fmt: skip
         failed += [report] if report else []

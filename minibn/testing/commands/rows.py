@@ -21,7 +21,7 @@ class UnknownName(LookupError):
     """There is no row of this name; the message shows the nearest, or all."""
 
 
-def rows() -> dict[str, Any]:
+def all_rows() -> dict[str, Any]:
     """The rows of all ops, then of all layers, by name."""
     registry = suite("registry")
     return {**registry.CASES, **registry.LAYERS}
@@ -29,7 +29,7 @@ def rows() -> dict[str, Any]:
 
 def row(name: str) -> Any:
     """The registry's Case or LayerCase; raises UnknownName."""
-    known = rows()
+    known = all_rows()
     if name not in known:
         raise UnknownName(f"there is no row of the registry {name!r}. {did_you_mean(name, known)}")
     return known[name]
@@ -57,5 +57,5 @@ def check_named(
 ) -> GradReport:
     """`check_problem`, under a name of one's own, and in any precision."""
     return check_problem(
-        problem.rounded(dtype), backend, order, name=name, raises=raises, diagnose=diagnose
+        problem.astype(dtype), backend, order, name=name, raises=raises, diagnose=diagnose
     )

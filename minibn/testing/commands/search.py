@@ -19,7 +19,7 @@ from minibn.testing.report import FULL, GradientError, GradReport
 Ask = Callable[..., GradReport]  # (problem, diagnose, raises=False) -> its report
 
 
-def search(
+def search_failure(
     name: str, problems: Any, ask: Ask, table: DigitsTable, *, examples: int, seed: int
 ) -> GradReport | None:
     """The report on the smallest problem that fails, with its diagnosis; None if none fails.

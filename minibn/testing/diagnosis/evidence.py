@@ -128,6 +128,6 @@ def names(items: Any) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
-def axes_named(axes: Any) -> str:
+def name_axes(axes: Any) -> str:
     """axis 1, or: axes 0 and 2."""
     return ("axis " if len(axes) == 1 else "axes ") + names(axes)

@@ -10,7 +10,7 @@ from math import prod, sqrt
 
 import numpy as np
 
-from minibn.testing.diagnosis.evidence import Evidence, axes_named, largest
+from minibn.testing.diagnosis.evidence import Evidence, largest, name_axes
 
 
 def axis_sets(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -53,7 +53,7 @@ def readings(ev: Evidence) -> Iterator[tuple[float, str]]:
             sides = [shape[a] for a in axes]
             n = prod(sides)
             product = f"{n} = {'·'.join(map(str, sides))}" if len(sides) > 1 else f"{n}"
-            size = f"{product} is the size of {axes_named(axes)} of the {what}"
+            size = f"{product} is the size of {name_axes(axes)} of the {what}"
             yield 1 / n, f"1/{n} everywhere, and {size}: a mean where a sum belongs?"
             yield float(n), f"{n} everywhere, and {size}: a sum where a mean belongs?"
             for ratio, text in ((n / (n - 1), f"{n}/{n - 1}"), ((n - 1) / n, f"{n - 1}/{n}")):
@@ -156,7 +156,7 @@ def another_input(ev: Evidence) -> str | None:
     return None
 
 
-def transposed(ev: Evidence) -> str | None:
+def find_transposition(ev: Evidence) -> str | None:
     """analytic = numeric with its axes permuted, or reshaped where a transpose belongs."""
     ndim = ev.x.ndim
     if ndim <= 4:
@@ -176,18 +176,18 @@ def transposed(ev: Evidence) -> str | None:
     return None
 
 
-def flipped(ev: Evidence) -> str | None:
+def find_flip(ev: Evidence) -> str | None:
     """analytic = numeric, reversed along some axes."""
     for axes in reversed(axis_sets(ev.x.shape)):
         if ev.explained_by(np.flip(ev.numeric, axes), noise=np.flip(ev.tolerance, axes)):
             return (
-                f"It is the numeric gradient flipped along {axes_named(axes)}: "
+                f"It is the numeric gradient flipped along {name_axes(axes)}: "
                 "a kernel or an index that is not reversed (or is, and should not be)?"
             )
     return None
 
 
-def shifted(ev: Evidence) -> str | None:
+def find_shift(ev: Evidence) -> str | None:
     """analytic = numeric, moved by one along an axis. What moved in at the end doesn't count."""
     for axis, size in enumerate(ev.x.shape):
         for step, edge in ((1, 0), (-1, size - 1)):
@@ -204,7 +204,7 @@ def shifted(ev: Evidence) -> str | None:
     return None
 
 
-def cotangent_ignored(ev: Evidence) -> str | None:
+def find_ignored_cotangent(ev: Evidence) -> str | None:
     """analytic = the gradient for a cotangent of ones."""
     if ev.with_ones is None or not ev.explained_by(ev.with_ones, noise=ev.tolerance):
         return None
@@ -229,6 +229,7 @@ def multiple_of_something(ev: Evidence) -> str | None:
 
 
 FORMULAS = (
-    identically_zero, constant_ratio, another_input, transposed, flipped,
-    cotangent_ignored, forgotten_factor, ratio_along_axis, shifted, multiple_of_something,
+    identically_zero, constant_ratio, another_input, find_transposition, find_flip,
+    find_ignored_cotangent, forgotten_factor, ratio_along_axis, find_shift,
+    multiple_of_something,
 )  # fmt: skip

@@ -9,7 +9,7 @@ from math import lgamma
 
 import numpy as np
 
-from minibn.testing.diagnosis.evidence import Evidence, axes_named, names
+from minibn.testing.diagnosis.evidence import Evidence, name_axes, names
 
 RARE = float(np.log(0.01))
 
@@ -28,7 +28,7 @@ def only_in(ev: Evidence, place: np.ndarray, log_tried: float = 0.0) -> bool:
     return log_choose(inside, wrong) - log_choose(n, wrong) + log_tried < RARE
 
 
-def counted(ev: Evidence) -> str:
+def count_wrong(ev: Evidence) -> str:
     return f"{int(ev.wrong.sum())} of {int((ev.measured | ev.wrong).sum())} entries"
 
 
@@ -48,7 +48,7 @@ def at_ties(ev: Evidence) -> str | None:
     if ev.ties is None or not ev.wrong.any() or (ev.wrong & ~ev.ties).any():
         return None
     return (
-        f"The error is only at ties or kinks ({counted(ev)}), where the one-sided derivatives "
+        f"The error is only at ties or kinks ({count_wrong(ev)}), where the one-sided derivatives "
         "disagree: which convention is meant there?"
     )
 
@@ -58,7 +58,7 @@ def zero_in_part(ev: Evidence) -> str | None:
     right = ev.measured & ~ev.wrong
     if not ev.wrong.any() or ev.analytic[ev.wrong].any() or not ev.analytic[right].any():
         return None
-    return f"It is 0 in {counted(ev)} where it should not be, and right elsewhere: dropped?"
+    return f"It is 0 in {count_wrong(ev)} where it should not be, and right elsewhere: dropped?"
 
 
 def sign_in_part(ev: Evidence) -> str | None:
@@ -69,7 +69,7 @@ def sign_in_part(ev: Evidence) -> str | None:
     guess = np.where(ev.wrong, -ev.numeric, ev.numeric)
     if not ev.explained_by(guess, noise=ev.tolerance):
         return None
-    return f"The sign is wrong in {counted(ev)}, and right elsewhere. The sizes are right."
+    return f"The sign is wrong in {count_wrong(ev)}, and right elsewhere. The sizes are right."
 
 
 def at_border(ev: Evidence) -> str | None:
@@ -92,7 +92,7 @@ def at_border(ev: Evidence) -> str | None:
                     place = place | low | high
                 if only_in(ev, place, log_tried):
                     wide = "" if width == 1 else f", {width} entries wide"
-                    return f"The error is only at the border of {axes_named(axes)}{wide}: padding?"
+                    return f"The error is only at the border of {name_axes(axes)}{wide}: padding?"
     return None
 
 
@@ -116,7 +116,7 @@ def by_sign_of_input(ev: Evidence) -> str | None:
     """Wrong only where the input is negative, or only where it is positive."""
     for place, what in ((ev.x < 0, "negative"), (ev.x > 0, "positive"), (ev.x == 0, "zero")):
         if only_in(ev, place):
-            return f"The error is only where the input is {what} ({counted(ev)})."
+            return f"The error is only where the input is {what} ({count_wrong(ev)})."
     return None
 
 
@@ -136,7 +136,7 @@ def at_repeated_values(ev: Evidence) -> str | None:
     _, where, count = np.unique(ev.x, return_inverse=True, return_counts=True)
     if not ev.x.size or not only_in(ev, (count[where] > 1).reshape(ev.x.shape)):
         return None
-    return f"The error is only where a value of the input is repeated ({counted(ev)})."
+    return f"The error is only where a value of the input is repeated ({count_wrong(ev)})."
 
 
 PLACES = (

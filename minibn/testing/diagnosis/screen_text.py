@@ -45,7 +45,7 @@ def explain(evidence: Evidence, most: int = 4) -> list[str]:
     return []
 
 
-def digits_agreed(evidence: Evidence) -> float:
+def agreed_digits(evidence: Evidence) -> float:
     """-log10 of the largest error, relative to the largest numeric entry; from 0 to 16."""
     if not np.isfinite(evidence.analytic[evidence.measured]).all():
         return 0.0
@@ -121,7 +121,7 @@ def screen(evidence: Evidence, name: str = "f") -> str:
     ] or ["=> The error has no pattern that is known here."]
     top = [
         *wrap(f"{name}({shapes}) -> {evidence.output.shape}", COLUMNS, subsequent_indent="   ")[:3],
-        f"gradient of input {evidence.position}: {digits_agreed(evidence):.1f} digits agreed, "
+        f"gradient of input {evidence.position}: {agreed_digits(evidence):.1f} digits agreed, "
         f"{wrong} of {of} entries off by more than the tolerance",
         f"  {'worst at':<16}{'analytic':>24}{'numeric':>24}{'tolerance':>11}{'ratio':>12}",
         *(
@@ -138,7 +138,7 @@ def screen(evidence: Evidence, name: str = "f") -> str:
 __all__ = [
     "RECOGNISERS",
     "Evidence",
-    "digits_agreed",
+    "agreed_digits",
     "explain",
     "picture",
     "screen",

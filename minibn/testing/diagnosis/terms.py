@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from minibn.testing.diagnosis.evidence import Evidence, axes_named, largest
+from minibn.testing.diagnosis.evidence import Evidence, largest, name_axes
 from minibn.testing.diagnosis.formulas import along_axes, axis_sets, constant_ratio
 
 
@@ -87,9 +87,9 @@ def mean_term(ev: Evidence) -> str | None:
                 seen = f"The error is the same everywhere, {offset.item():.6g}"
                 rest = "an added constant, or a mean term that is missing"
             else:
-                seen = f"The error is constant along {axes_named(axes)}"
+                seen = f"The error is constant along {name_axes(axes)}"
                 rest = "a mean term that is missing or wrong"
-            told = f"the mean term over {axes_named(axes)} {how}" if how else rest
+            told = f"the mean term over {name_axes(axes)} {how}" if how else rest
             return f"{seen}: {told}."
     return None
 
@@ -108,7 +108,7 @@ def variance_term(ev: Evidence) -> str | None:
         if not pure and not ev.explained_by(ev.numeric + offset + c * x, fitted=2 * c.size):
             continue
         true = true_terms(ev, axes)
-        over = axes_named(axes)
+        over = name_axes(axes)
         if pure:
             how = share(c, true[1]) if true else None
             told = f"the variance term {how or 'is missing or wrong'}"
@@ -138,7 +138,7 @@ def standard_deviation(ev: Evidence) -> str | None:
         if cubed and ev.explained_by(guess, fitted=2 * p.size):
             r = (1 + p).ravel()
             return (
-                f"1/σ over {axes_named(axes)} is off by factors of {r.min():.6g} to {r.max():.6g}: "
+                f"1/σ over {name_axes(axes)} is off by factors of {r.min():.6g} to {r.max():.6g}: "
                 "the unbiased variance, or eps in another place?"
             )
     return None

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from minibn.testing.memory_layouts import LAYOUTS
-from minibn.testing.strategies.operands import Shape, arrays, given_or_drawn, longer_shapes
+from minibn.testing.strategies.operands import Shape, arrays, draw_if_strategy, longer_shapes
 from minibn.testing.strategies.values import TEXTURES, Domain, real
 
 
@@ -50,7 +50,7 @@ def zero_stride_arrays(
 
     >>> x = zero_stride_arrays((4, 3))
     """
-    drawn = given_or_drawn(draw, shape)
+    drawn = draw_if_strategy(draw, shape)
     long = [axis for axis, n in enumerate(drawn) if n > 1]
     chosen = draw(st.integers(1, 2 ** len(long) - 1))  # a bit for each of them
     repeats = [axis for i, axis in enumerate(long) if chosen >> i & 1]

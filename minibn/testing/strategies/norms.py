@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from minibn.testing.strategies.operands import given_or_drawn, seeds
+from minibn.testing.strategies.operands import draw_if_strategy, seeds
 from minibn.testing.strategies.point import Point
 from minibn.testing.strategies.values import nonzero, real
 
@@ -41,7 +41,7 @@ def norm_problems(
         raise ValueError(f"norm_problems: variance={variance!r}: any, near eps or ordinary.")
     lead = draw(st.sampled_from(LEADS))
     C = draw(st.integers(1, most_channels))
-    e = draw(st.sampled_from(eps)) if isinstance(eps, Sequence) else given_or_drawn(draw, eps)
+    e = draw(st.sampled_from(eps)) if isinstance(eps, Sequence) else draw_if_strategy(draw, eps)
     rng = np.random.default_rng(seed := draw(seeds))
     small = {"any": rng.random(C) < 0.5, "near eps": True, "ordinary": False}[variance]
     near, ordinary = e * 10 ** rng.uniform(-1, 1, C), 10 ** rng.uniform(-1, 2, C)

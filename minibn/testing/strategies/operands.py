@@ -31,7 +31,7 @@ shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple) | st.lists(
 """Up to three axes: also none (a scalar array, 0-d), also of length zero."""
 
 
-def given_or_drawn(draw: Callable[..., Any], value: Any) -> Any:
+def draw_if_strategy(draw: Callable[..., Any], value: Any) -> Any:
     """A strategy's example, or the value itself."""
     return draw(value) if isinstance(value, st.SearchStrategy) else value
 
@@ -54,7 +54,7 @@ def arrays(
     [[2.0, 1.0], [0.0, -2.0]]
     """
     seed = draw(seeds)
-    drawn = given_or_drawn(draw, shape)
+    drawn = draw_if_strategy(draw, shape)
     return np.asarray(domain(np.random.default_rng(seed), drawn, draw(st.sampled_from(textures))))
 
 
@@ -77,9 +77,9 @@ def points(
     """
     seed = draw(seeds)
     x = domain(
-        np.random.default_rng(seed), given_or_drawn(draw, shape), draw(st.sampled_from(textures))
+        np.random.default_rng(seed), draw_if_strategy(draw, shape), draw(st.sampled_from(textures))
     )
-    return Point((x,), {k: given_or_drawn(draw, v) for k, v in settings.items()}, seed)
+    return Point((x,), {k: draw_if_strategy(draw, v) for k, v in settings.items()}, seed)
 
 
 @st.composite

@@ -129,7 +129,7 @@ CASES: dict[str, Case] = {
     ),
     "log": e.unary(ops.log, positive, torch="log"),
     "logsumexp": Case(
-        r.reductions(ops.logsumexp, within(4), textures=STURDIEST),
+        r.reduction_problems(ops.logsumexp, within(4), textures=STURDIEST),
         plain=plain.normal(lambda x: ops.logsumexp(x, axis=1), (3, 4)),
     ),
     "lp_batch_norm, p=1": Case(
@@ -163,7 +163,7 @@ CASES: dict[str, Case] = {
         torch="matmul",
     ),
     "max": Case(
-        r.reductions(ops.max, separated),
+        r.reduction_problems(ops.max, separated),
         plain=plain.normal(lambda x: ops.max(x, axis=1), (3, 4)),
         kinks=ties.equal_largest(),
         convention="values that tie for the maximum share the gradient equally",
@@ -186,7 +186,7 @@ CASES: dict[str, Case] = {
         operands=2,
     ),
     "mean": Case(
-        r.reductions(ops.mean, textures=STURDIEST),
+        r.reduction_problems(ops.mean, textures=STURDIEST),
         plain=plain.normal(lambda x: ops.mean(x, axis=0), (3, 4)),
         linear=IN_X,
     ),
@@ -203,21 +203,21 @@ CASES: dict[str, Case] = {
     "multiply": e.binary(ops.multiply, nonzero, nonzero, linear=EACH, torch="multiply"),
     "negative": e.unary(ops.negative, textures=STURDIEST, linear=IN_X, torch="negative"),
     "norm": Case(
-        r.reductions(ops.norm, nonzero),
+        r.reduction_problems(ops.norm, nonzero),
         plain=plain.normal(ops.norm, (3, 4)),
         kinks=ties.norms_at_zero(2),
         convention="the gradient of the l2 norm at 0 is 0",
         homogeneous=True,
     ),
     "norm, p=1": Case(
-        r.reductions(ties.l1, nonzero),
+        r.reduction_problems(ties.l1, nonzero),
         plain=plain.normal(lambda x: ops.norm(x, 1), (3, 4)),
         kinks=ties.norms_at_zero(1),
         convention="in the l1 norm the derivative of |x| at 0 is 0",
         homogeneous=True,
     ),
     "norm, p=inf": Case(
-        r.reductions(ties.l_infinity, separated),
+        r.reduction_problems(ties.l_infinity, separated),
         plain=plain.normal(lambda x: ops.norm(x, np.inf), (3, 4)),
         kinks=ties.norms_at_zero(np.inf),
         convention="largest sizes that tie share the gradient equally; it is 0 at 0",
@@ -270,14 +270,14 @@ CASES: dict[str, Case] = {
     "sqrt": e.unary(ops.sqrt, positive, torch="sqrt"),
     "subtract": e.binary(ops.subtract, textures=STURDIEST, linear=TOGETHER, torch="subtract"),
     "sum": Case(
-        r.reductions(ops.sum, textures=STURDIEST),
+        r.reduction_problems(ops.sum, textures=STURDIEST),
         plain=plain.normal(lambda x: ops.sum(x, axis=0), (3, 4)),
         linear=IN_X,
     ),
     "tanh": e.unary(ops.tanh, within(3), STURDY, torch="tanh"),
     "transpose": Case(s.transposes(), plain=plain.normal(ops.transpose, (3, 4)), linear=IN_X),
     "var": Case(
-        r.reductions(ops.var, separated, at_least=2),
+        r.reduction_problems(ops.var, separated, at_least=2),
         plain=plain.normal(lambda x: ops.var(x, axis=0), (3, 4)),
     ),
     "weight_standardisation": Case(

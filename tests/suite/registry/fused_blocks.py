@@ -47,7 +47,7 @@ def call_fused_block(
     return fused_block(x, *affine, filters=w, padding=padding, noise=draw, **settings)
 
 
-def undone(z: np.ndarray, rng: np.random.Generator, kind: str, noise: Any, eps: float) -> Any:
+def undo(z: np.ndarray, rng: np.random.Generator, kind: str, noise: Any, eps: float) -> Any:
     """(x, *affine) for which z is what reaches the ReLU."""
     u = z if noise is None else (z - noise[1]) / noise[0]
     C = z.shape[-1:]
@@ -64,7 +64,7 @@ def undone(z: np.ndarray, rng: np.random.Generator, kind: str, noise: Any, eps: 
     return a * u + real(rng, C), np.sqrt(a * a * rows.var(0) + eps) / a, rows.mean(0)
 
 
-def deconvolved(y: np.ndarray, rng: np.random.Generator, side: int) -> tuple[Any, Any]:
+def deconvolve(y: np.ndarray, rng: np.random.Generator, side: int) -> tuple[Any, Any]:
     """(x, w) for which y (N, H, W, C) = conv2d(x, w, padding=side // 2).
 
     w (side, side, C, C) is near enough to the convolution that changes nothing to be inverted.
@@ -89,17 +89,17 @@ def fused_block_points(draw: Any) -> Point:
     z = apart(rng, shape, draw(textures))
     noise = (nonzero(rng, shape), real(rng, shape)) if draw(st.booleans()) else None
     eps = draw(st.sampled_from((1e-1, 1e-5))) if kind == "norm" else None
-    inputs = undone(z, rng, kind, noise, eps or 0)
+    inputs = undo(z, rng, kind, noise, eps or 0)
     settings = {"eps": eps, "noise": noise, "relu": relu, "pool": pool}
     if settings.setdefault("convolved", len(lead) == 3 and draw(st.booleans())):
         alone = kind == "norm" and shape[-1] == 1  # a filter of one weight, whose scale cancels
         side = 3 if alone else draw(st.sampled_from((3, 1)))
-        inputs = *deconvolved(inputs[0], rng, side), *inputs[1:]
+        inputs = *deconvolve(inputs[0], rng, side), *inputs[1:]
     shut = relu and not call_fused_block(*inputs, **settings).any()
     return Point(inputs, settings, seed, frozenset(range(len(inputs)) if shut else ()))
 
 
-def fused_blocks() -> st.SearchStrategy[Problem]:
+def fused_block_problems() -> st.SearchStrategy[Problem]:
     return fused_block_points().map(lambda point: point.problem(call_fused_block))
 
 
@@ -149,7 +149,7 @@ def bias_relu_pool(rng: Rng):
 
 
 ROW = Case(
-    fused_blocks(),
+    fused_block_problems(),
     plain=bias_relu_pool,
     digits=3,
     half_digits=None,

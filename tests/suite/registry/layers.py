@@ -66,7 +66,9 @@ def randomise(layer: nn.Module, seed: int, training: bool) -> nn.Module:
 
 
 @st.composite
-def layers(draw: Any, at: st.SearchStrategy[Point], make: Callable[[Point], nn.Module]) -> Any:
+def layer_problems(
+    draw: Any, at: st.SearchStrategy[Point], make: Callable[[Point], nn.Module]
+) -> Any:
     """`make` builds the layer for a point, whose first input is the layer's."""
     point = draw(at)
     layer = randomise(make(point), point.seed, draw(st.booleans()))
@@ -82,7 +84,7 @@ def of_shape(
 ) -> Layers:
     """Layers of `make(x's shape, **settings)`."""
     at = points(shape, domain, **settings)
-    return layers(at, lambda point: make(point.inputs[0].shape, **point.settings))
+    return layer_problems(at, lambda point: make(point.inputs[0].shape, **point.settings))
 
 
 def convolution(point: Point) -> nn.Conv2d:
@@ -139,17 +141,17 @@ IN_X_AND_WEIGHT: tuple[Positions, ...] = ((0, 2), (1, 2))
 
 LAYERS: dict[str, LayerCase] = {
     "AvgPool2d": LayerCase(
-        layers(pool_problems(padding=False), lambda p: nn.AvgPool2d(**p.settings)),
+        layer_problems(pool_problems(padding=False), lambda p: nn.AvgPool2d(**p.settings)),
         linear=IN_X,
     ),
     "BatchNorm": LayerCase(
-        layers(norm_problems(), norm(nn.BatchNorm)),
+        layer_problems(norm_problems(), norm(nn.BatchNorm)),
         linear=((1, 2),),
         stateful=True,
         digits=3,
         half_digits=None,
     ),
-    "Conv2d": LayerCase(layers(conv2d_problems(), convolution), linear=IN_X_AND_WEIGHT),
+    "Conv2d": LayerCase(layer_problems(conv2d_problems(), convolution), linear=IN_X_AND_WEIGHT),
     "Dropout": LayerCase(
         of_shape(
             full_shapes, lambda _, p: nn.Dropout(p), nonzero, p=st.sampled_from([0.3, 0.0, 0.75])
@@ -159,11 +161,11 @@ LAYERS: dict[str, LayerCase] = {
     ),
     "Flatten": LayerCase(of_shape(images, lambda _: nn.Flatten()), linear=IN_X),
     "FrozenBatchNorm": LayerCase(
-        layers(norm_problems(), norm(nn.FrozenBatchNorm)).map(frozen), linear=((0,), (1, 2))
+        layer_problems(norm_problems(), norm(nn.FrozenBatchNorm)).map(frozen), linear=((0,), (1, 2))
     ),
     "GlobalAvgPool2d": LayerCase(of_shape(images, lambda _: nn.GlobalAvgPool2d()), linear=IN_X),
     "GroupNorm": LayerCase(
-        layers(
+        layer_problems(
             norms.group_norm_points(),
             lambda p: nn.GroupNorm(channels=p.inputs[0].shape[-1], **p.settings),
         ),
@@ -172,13 +174,13 @@ LAYERS: dict[str, LayerCase] = {
         half_digits=None,
     ),
     "InstanceNorm": LayerCase(
-        layers(norms.instance_norm_points(), norm(nn.InstanceNorm)),
+        layer_problems(norms.instance_norm_points(), norm(nn.InstanceNorm)),
         linear=((1, 2),),
         digits=3,
         half_digits=None,
     ),
     "LayerNorm": LayerCase(
-        layers(norms.layer_norm_points(), layer_norm(nn.LayerNorm)),
+        layer_problems(norms.layer_norm_points(), layer_norm(nn.LayerNorm)),
         linear=((1, 2),),
         digits=3,
         half_digits=None,
@@ -194,16 +196,16 @@ LAYERS: dict[str, LayerCase] = {
         linear=IN_X_AND_WEIGHT,
     ),
     "LpBatchNorm": LayerCase(
-        layers(st.sampled_from([1, 2, np.inf]).flatmap(norms.lp_points), norms.lp_layer),
+        layer_problems(st.sampled_from([1, 2, np.inf]).flatmap(norms.lp_points), norms.lp_layer),
         linear=((1, 2),),
         stateful=True,
         digits=3,
         half_digits=None,
     ),
-    "MaxPool2d": LayerCase(layers(pool_problems(), lambda p: nn.MaxPool2d(**p.settings))),
+    "MaxPool2d": LayerCase(layer_problems(pool_problems(), lambda p: nn.MaxPool2d(**p.settings))),
     "Noise": LayerCase(of_shape(full_shapes, lambda _: nn.Noise()), linear=IN_X, draws=True),
     "NoisyBatchNorm": LayerCase(
-        layers(norm_problems(), norm(nn.NoisyBatchNorm)),
+        layer_problems(norm_problems(), norm(nn.NoisyBatchNorm)),
         linear=((1, 2),),
         stateful=True,
         draws=True,
@@ -211,7 +213,7 @@ LAYERS: dict[str, LayerCase] = {
         half_digits=None,
     ),
     "RMSNorm": LayerCase(
-        layers(norms.layer_norm_points(), layer_norm(nn.RMSNorm)),
+        layer_problems(norms.layer_norm_points(), layer_norm(nn.RMSNorm)),
         linear=((1,),),
         digits=3,
         half_digits=None,
@@ -225,7 +227,7 @@ LAYERS: dict[str, LayerCase] = {
         half_digits=None,
     ),
     "WSConv2d": LayerCase(
-        layers(conv2d_problems().filter(has_large_filters), standardised),
+        layer_problems(conv2d_problems().filter(has_large_filters), standardised),
         linear=((0, 2), (2, 3)),  # x and the bias, the bias and the gain
         digits=3,
         half_digits=None,

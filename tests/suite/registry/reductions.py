@@ -30,7 +30,7 @@ Problems = st.SearchStrategy[Problem]
 
 
 @st.composite
-def reductions(
+def reduction_problems(
     draw: Any,
     op: Callable[..., Any],
     domain: Domain = real,
