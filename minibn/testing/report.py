@@ -13,12 +13,14 @@ from typing import Any
 FULL = 15.95  # digits of a float64
 LONGEST = 5000  # bytes of a script that is shown
 
-listeners: list[Callable[[GradReport], None]] = []  # told of every report (the pytest plugin is)
+listeners: list[
+    Callable[[GradReport], None]
+] = []  # called with every report, as by the pytest plugin
 
 
 @contextmanager
 def without_listeners():
-    """Inside, reports are not told to the listeners: they are part of a larger one."""
+    """Inside, the listeners are not called: these reports are parts of a larger one."""
     kept = listeners[:]
     listeners.clear()
     try:

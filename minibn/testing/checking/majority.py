@@ -1,4 +1,4 @@
-"""Who sides with whom: every oracle against the gradient, along one direction."""
+"""Every oracle against the gradient, along one direction: which agree with it, which do not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minibn.testing.report import FULL, InputReport, digits
 
 
 def vote(report: InputReport, ensemble: Ensemble, result: VjpResult) -> None:
-    """Each oracle against the gradient along the probe; then a sentence on who sides with whom."""
+    """Each oracle against the gradient along the probe; then a sentence on which agree."""
     c, g = ensemble.point.cotangents[0], result.gradients[0].astype(float)
     terms = g * ensemble.probe
     ours = float(terms.sum())

@@ -1,8 +1,8 @@
-"""Judging the gradient of one input: how far it is from what the oracles say, and who is right.
+"""The verdict on the gradient of one input: how far it is from the oracles, and which is right.
 
 The tolerance is measured, not chosen: ten times the sum of the oracle's own error, the change of
 the oracle's and of the gradient's value when every number moves to its neighbour, and one rounding
-of the largest entry. Beyond `CEILING` digits nobody asks. What exceeds it is wrong if it is
+of the largest entry. No more than `CEILING` digits are demanded. What exceeds it is wrong if it is
 systematic: seen from points nearby, an error stays as it is, and rounding comes out anew.
 """
 

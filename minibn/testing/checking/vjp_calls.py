@@ -1,5 +1,5 @@
-"""Calling a vjp that nobody trusts yet: is what comes back a gradient by form, the same twice,
-linear in the cotangent, and how far do rounding errors move it?"""
+"""Calls of the vjp under test: are its results gradients by form, the same in two calls, linear in
+the cotangent? How far do rounding errors move them?"""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class VjpCalls:
         given = self.given if given is None else given
         arrays = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
         passed = g.copy()
-        with np.errstate(all="ignore"):  # what is not finite is told by the comparison
+        with np.errstate(all="ignore"):  # the comparison reports what is not finite
             found = self.vjp(passed, *arrays)
         if passed.tobytes() != g.tobytes():
             self.fault("the vjp modifies its cotangent in place")
@@ -84,7 +84,7 @@ class VjpCalls:
         return whole if len(whole) == len(formed) else None
 
     def pull_near(self, g: np.ndarray, given: Sequence[Any]) -> Gradients | None:
-        """The same beside the point, where nobody said that the vjp is defined."""
+        """The same beside the point, where the vjp need not be defined."""
         try:
             return self.pull(g, given)
         except Exception:  # the vjp is anybody's: a domain that it checks

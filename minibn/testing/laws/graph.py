@@ -26,7 +26,7 @@ def the_value_is_the_same(problem: Problem, backend: Backend) -> None:
     with no_grad():
         quiet = problem.f(*leaves)
     assert not isinstance(plain, Tensor), "arrays in give a Tensor out"
-    assert recorded.requires_grad, "Tensors that want a gradient give one that wants none"
+    assert recorded.requires_grad, "inputs with requires_grad give a value without"
     assert quiet.is_leaf, "under no_grad the value is recorded"
     assert type(quiet.data) is type(arrays[0]), f"a Tensor holds a {type(quiet.data).__name__}"
     for name, found in (("recorded", recorded), ("under no_grad", quiet)):
@@ -66,7 +66,7 @@ def diamonds_add_up(problem: Problem, backend: Backend) -> None:
         agree(g, e, f"input {i}", scale=sum(np.abs(p).max(initial=0) for p in parts))
 
 
-@law("graph", "Results that nobody uses change nothing.")
+@law("graph", "Results that are not used change nothing.")
 def unused_results_change_nothing(problem: Problem, backend: Backend) -> None:
     c = problem.cotangent()
 
