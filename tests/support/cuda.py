@@ -5,31 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import pytest
-from suite.laws.kernels import ROWS
+from suite.laws.kernels import rows_of
 from support.backends import chosen
 
 from minibn.backend import Backend
 from minibn.errors import BackendUnavailable
 from minibn.fast.cuda.emulator import compiler, emulated
 from minibn.fast.cuda.kernel_list import KERNELS
-from minibn.ops.conv import Conv2dInputGrad, Conv2dWeightGrad
-from minibn.ops.reduce import Sum
 
-# How far a GPU may be from NumPy, in parts of a result's size (see `laws/kernels.py`). Either is
-# within half of this from the exact result: sums of hundreds of terms, in another order, and
-# functions that are right to a few units in the last place, 1e-16 and 6e-8 each.
-AGREE = {np.float64: 2e-12, np.float32: 4e-5}
-
-# An op that may have a CUDA kernel -> the rows of the registry in which it runs.
-ROWS_OF: dict[type, tuple[str, ...]] = {
-    **ROWS,
-    Conv2dInputGrad: ("conv2d",),
-    Conv2dWeightGrad: ("conv2d",),
-    Sum: ("sum", "mean"),
-}
-ROWS_WITH_KERNELS = tuple(sorted({row for op in KERNELS for row in ROWS_OF.get(op, ())}))
+ROWS_WITH_KERNELS = tuple(sorted({row for op in KERNELS for row in rows_of(op)}))
 
 CUDA = ["emulated", pytest.param("cupy", marks=pytest.mark.gpu)]
 

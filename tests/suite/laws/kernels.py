@@ -8,23 +8,26 @@ number that goes in moves by one part in itself, up or down by chance, kernels s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from minibn import grad, ops
 from minibn.autograd.dispatch import kernels
-from minibn.backend import Backend, to_numpy
+from minibn.backend import Backend, get_backend, to_numpy, use
 from minibn.fast.cpu.fused_block import FusedBlockKernel
 from minibn.fast.cpu.kernel_list import KERNELS
 from minibn.fast.fused_ops import FusedBlock, FusedConvBlock
 from minibn.ops.batch_normalization import BatchNorm
-from minibn.ops.conv import Conv2d
+from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.layer_normalization import LayerNorm, RmsNorm
 from minibn.ops.linalg import MatMul
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.ops.lp_normalization import LpBatchNorm
 from minibn.ops.pool import MaxPool2d
+from minibn.ops.reduce import Sum
 from minibn.testing.laws.agreement import leaves_of
 from minibn.testing.problem import Problem
 from minibn.testing.strategies import conv2d_problems, pool_problems
@@ -35,6 +38,8 @@ from suite.laws.row_law import law, points_of
 ROWS: dict[type, tuple[str, ...]] = {
     BatchNorm: ("batch_norm", "nn.BatchNorm", "nn.NoisyBatchNorm", "nn.Sequential"),
     Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential", "nn.WSConv2d"),
+    Conv2dInputGrad: ("conv2d",),
+    Conv2dWeightGrad: ("conv2d",),
     FusedConvBlock: ("fused_block",),
     FusedBlock: ("fused_block",),
     LayerNorm: (
@@ -48,6 +53,7 @@ ROWS: dict[type, tuple[str, ...]] = {
     MaxPool2d: ("max_pool2d", "nn.MaxPool2d"),
     RmsNorm: ("rms_norm", "nn.RMSNorm"),
     SoftmaxCrossEntropy: ("softmax_cross_entropy",),
+    Sum: ("sum", "mean"),
 }  # fmt: skip
 
 
@@ -58,6 +64,10 @@ def rows_of(definition: type) -> tuple[str, ...]:
 
 FAST = tuple(sorted({row for op in KERNELS for row in rows_of(op)}))  # those in which one has
 ALLOWED = {np.float64: 1e-12, np.float32: 2e-5}
+# How far a GPU may be from NumPy, in parts of a result's size (as above). Either is
+# within half of this from the exact result: sums of hundreds of terms, in another order, and
+# functions that are right to a few units in the last place, 1e-16 and 6e-8 each.
+AGREE = {np.float64: 2e-12, np.float32: 4e-5}
 STEP = 1e-6
 
 
@@ -120,6 +130,57 @@ def kernels_agree_with_definitions(problem: Problem, backend: Backend) -> None:
                 f"{np.dtype(dtype).name}, {name_of_result(i, len(along))}: "
                 f"off by {error:.1e} of {size:.1e}"
             )
+
+
+def relative_errors(
+    problem: Problem, dtype: Any, backend: Backend, mode: str
+) -> list[tuple[str, float]]:
+    """Each result on a device, with its error against NumPy's definitions, relative to its largest
+    entry, or to the change that moving each input by one part in itself makes, as in the law."""
+    rng, numpy = problem.rng(), get_backend("numpy")
+    given = [x.astype(dtype) for x in (*problem.inputs, problem.cotangent())]
+    along = [rng.standard_normal(x.shape).astype(np.float32) for x in problem.inputs]
+    with kernels("reference"), use("numpy"):
+        expected = results(problem, given, along, numpy)
+        wide = [x.astype(np.float64) for x in given]
+        exact = results(problem, wide, along, numpy)
+        shaken = [x * (1 + STEP * rng.choice([-1.0, 1.0], x.shape)) for x in wide]
+        moved = results(problem, shaken, along, numpy)
+    with kernels(mode):
+        found = results(problem, given, along, backend)
+    errors = []
+    for i, (ours, theirs, y, there) in enumerate(zip(found, expected, exact, moved, strict=True)):
+        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), name_of_result(
+            i, len(along)
+        )
+        size = max(np.abs(y).max(initial=0), np.abs(there - y).max(initial=0) / STEP)
+        error = np.abs(ours - theirs).max(initial=0)
+        errors.append((name_of_result(i, len(along)), float(error / size) if error else 0.0))
+    return errors
+
+
+def compare_on(backend: Backend, row: str, examples: int) -> None:
+    """Compare kernels with definitions on a row of the registry, as `python -m minibn.fast verify`
+    does. Raises AssertionError."""
+    if backend.name == "numpy":
+        kernels_agree_with_definitions.run(row, examples=examples, shrink=False)
+        return
+
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        phases=[Phase.generate],
+    )
+    @given(fast_points(row))
+    def check(problem: Problem) -> None:
+        for dtype, allowed in AGREE.items():
+            for what, error in relative_errors(problem, dtype, backend, "always"):
+                assert error <= allowed, f"{what}, {np.dtype(dtype).name}: off by {error:.1e}"
+
+    check()
 
 
 def name_of_result(i: int, inputs: int) -> str:
