@@ -10,11 +10,14 @@ is not imported before it is needed, and nothing is printed.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Generator
 from typing import Any
 
 import pytest
+
+from minibn.testing.commands.digits_table import DigitsTable
+from minibn.testing.commands.profiles import register
+from minibn.testing.report import GradReport, listeners
 
 CHOICES = ("quick", "ci", "nightly")
 
@@ -52,8 +55,6 @@ def _load_profile(config: pytest.Config, chosen: str) -> None:
             "not installed: pip install 'minibn[test]'"
         ) from None
 
-    from minibn.testing.commands.profiles import register
-
     register()
     settings.load_profile(chosen)
 
@@ -62,25 +63,16 @@ class Digits:
     """Listens to the checks of a session, test by test, and prints the table."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []  # reports of the test that runs
-        self.table: Any = None
+        self.heard: list[GradReport] = []  # reports of the test that runs
+        self.table = DigitsTable()
         self.meant_to_fail = 0
+        listeners.append(self.hear)
 
-    def _listen(self) -> None:
-        """As soon as something has imported the checks; not before."""
-        found = sys.modules.get("minibn.testing.report")
-        if self.table is None and found is not None:
-            from minibn.testing.commands.digits_table import DigitsTable
-
-            self.table = DigitsTable()
-            found.listeners.append(self.hear)
-
-    def hear(self, report: Any) -> None:
+    def hear(self, report: GradReport) -> None:
         self.heard.append(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        self._listen()
         self.heard.clear()
 
     @pytest.hookimpl(wrapper=True)
@@ -88,7 +80,7 @@ class Digits:
         self, item: pytest.Item, call: pytest.CallInfo
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
-        if call.when == "call" and self.table is not None:
+        if call.when == "call":
             self._settle(item, report.failed)
         return report
 
@@ -104,7 +96,7 @@ class Digits:
         self.heard.clear()
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.table is None or not self.table.rows:
+        if not self.table.rows:
             return
         terminalreporter.section("digits of gradients")
         terminalreporter.write_line(self.table.table())
@@ -114,8 +106,7 @@ class Digits:
             )
 
     def pytest_unconfigure(self) -> None:
-        if self.table is not None:
-            sys.modules["minibn.testing.report"].listeners.remove(self.hear)
+        listeners.remove(self.hear)
 
 
 def _name(name: str, item: pytest.Item) -> str:

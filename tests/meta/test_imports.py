@@ -188,7 +188,7 @@ def test_without_fast_the_readmes_example_trains(tmp_path):
 
 def test_without_fast_the_tests_of_ops_pass(tmp_path):
     folder = without_kernels(tmp_path)
-    for part in ("ops", "support", "conftest.py"):
+    for part in ("ops", "suite", "support", "conftest.py"):
         source = ROOT / "tests" / part
         (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / "tests" / part)
     shutil.copy(ROOT / "pyproject.toml", folder)

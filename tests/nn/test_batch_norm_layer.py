@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from suite.laws import loops
+from suite import loops
 
 from minibn import nn, ops
 from minibn.backend import to_numpy

@@ -1,6 +1,6 @@
 """Linear, convolution, pooling and Flatten against loops; summary.
 
-The loops are those of `tests/suite/laws/loops.py`; that ops obey laws is tested there, that
+The loops are those of `tests/suite/loops.py`; that ops obey laws is tested there, that
 layers hand over their parameters and settings is tested here.
 """
 
@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from suite.laws import loops
+from suite import loops
 
 import minibn
 from minibn import nn

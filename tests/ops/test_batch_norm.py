@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from suite.laws import loops
+from suite import loops
 
 from minibn import Tensor, ops
 from minibn.backend import to_numpy

@@ -90,13 +90,10 @@ def test_theirs():
     assert HAS_ITS_TABLE not in out
 
 
-@pytest.mark.parametrize(
-    "table", [None, DigitsTable()], ids=["nothing imported", "nothing checked"]
-)
-def test_without_checks_there_is_no_table(table):
+def test_without_checks_there_is_no_table():
     digits = Digits()
-    digits.table = table
     digits.pytest_terminal_summary(None)
+    digits.pytest_unconfigure()
 
 
 def test_quick_draws_ten_and_prints_the_digits_worst_first(session):
@@ -180,7 +177,7 @@ def test_a_value_between_two_slopes_has_no_digits():
 
 def test_a_report_that_is_told_twice_counts_once_as_it_is_at_the_end_of_its_test():
     digits = Digits()
-    digits.table = DigitsTable()
+    digits.pytest_unconfigure()  # it hears what is told here
     found = report("vacuous", 0)
     for _ in range(2):  # second derivatives and models are told before and after their last word
         digits.hear(found)

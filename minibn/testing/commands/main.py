@@ -30,6 +30,7 @@ from minibn.testing.commands.checkout import NoCheckout, suite
 from minibn.testing.commands.conventions import broken_promises, conventions_table
 from minibn.testing.commands.digits_table import DigitsTable
 from minibn.testing.commands.search import sample, search
+from minibn.testing.laws import LAWS, laws_page
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport
 
@@ -219,15 +220,13 @@ def conventions(args: argparse.Namespace) -> int:
 
 def laws(args: argparse.Namespace) -> int:
     try:
-        from minibn.testing.laws import LAWS, laws_page  # they need hypothesis
-    except ModuleNotFoundError as error:
-        raise _needs_extra(error, "laws") from error
-    try:
-        ours = suite("laws.row_law"), suite("laws")
-        print(laws_page(ours[1].LAWS.values(), ours[0].about), end="")
+        ours = suite("laws")
+        print(laws_page(ours.LAWS.values(), ours.about), end="")
     except NoCheckout as error:
         print(laws_page(LAWS.values()), end="")
         print(f"These are the laws about any op. {error}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        raise _needs_extra(error, "laws") from error
     return 0
 
 

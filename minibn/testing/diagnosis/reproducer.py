@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from minibn.autograd.backward import grad
+from minibn.autograd.tensor import Tensor
 from minibn.testing.diagnosis.evidence import largest
 from minibn.testing.diagnosis.sources import Source, source_of, without
 
@@ -63,7 +65,6 @@ def script_for_tensors(
     name: str = "f",
 ) -> str:
     """The same for a function of minibn's Tensors, whose gradient is what `minibn.grad` gives."""
-    from minibn import Tensor, grad
 
     def on_arrays(*values: np.ndarray) -> np.ndarray:
         return f(*map(Tensor, values)).numpy()

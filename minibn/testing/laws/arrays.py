@@ -12,8 +12,8 @@ from minibn.autograd.tape import Node
 from minibn.backend import Backend
 from minibn.testing.laws.agreement import agree, each, identical, leaves_of, pull, value
 from minibn.testing.laws.base import law
+from minibn.testing.memory_layouts import LAYOUTS
 from minibn.testing.problem import Problem
-from minibn.testing.strategies import LAYOUTS
 
 # -- purity
 

@@ -1,65 +1,24 @@
-"""Strategies of memory layouts: the same values, elsewhere and in another order.
-
-What a function returns must not depend on how its inputs lie in memory, and it must write into none
-of them. The functions of LAYOUTS are there for loops over all of them.
-"""
+"""Strategies of memory layouts: those of `memory_layouts.py`, and strides of zero."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
+from minibn.testing.memory_layouts import LAYOUTS
 from minibn.testing.strategies.operands import Shape, arrays, given_or_drawn, longer_shapes
 from minibn.testing.strategies.values import TEXTURES, Domain, real
 
 
-def in_order(x: np.ndarray) -> np.ndarray:
-    return x.copy(order="C")
-
-
-def fortran(x: np.ndarray) -> np.ndarray:
-    return x.copy(order="F")
-
-
-def backwards(x: np.ndarray) -> np.ndarray:
-    """Negative strides along every axis."""
-    flip: Any = (..., *[slice(None, None, -1)] * x.ndim)
-    return x[flip].copy()[flip]
-
-
-def every_second(x: np.ndarray) -> np.ndarray:
-    """A slice of step 2 along the last axis of something larger, with NaN in between."""
-    if x.ndim == 0:
-        return x.copy()
-    spread = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan)
-    spread[..., ::2] = x
-    return spread[..., ::2]
-
-
-def read_only(x: np.ndarray) -> np.ndarray:
-    x = x.copy()
-    x.flags.writeable = False
-    return x
-
-
-def repeated(x: np.ndarray) -> np.ndarray:
+def with_zero_strides(x: np.ndarray) -> np.ndarray:
     """Strides of 0 along every axis along which x is constant; read-only, as NumPy has it."""
     for axis in range(x.ndim):
         first = x[(slice(None),) * axis + (slice(0, 1),)]
         if x.shape[axis] > 1 and np.array_equal(np.broadcast_to(first, x.shape), x):
             x = np.broadcast_to(first, x.shape)
     return x
-
-
-LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "C order": in_order,
-    "Fortran order": fortran,
-    "negative strides": backwards,
-    "every second value": every_second,
-    "read-only": read_only,
-}
 
 
 def layouts(x: np.ndarray) -> st.SearchStrategy[np.ndarray]:
@@ -72,8 +31,8 @@ def layouts(x: np.ndarray) -> st.SearchStrategy[np.ndarray]:
     >>> same = layouts(x)  # every example equals x
     """
     ways = list(LAYOUTS.values())
-    if 0 in repeated(x).strides and math.prod(x.shape) > 1:
-        ways.append(repeated)
+    if 0 in with_zero_strides(x).strides and math.prod(x.shape) > 1:
+        ways.append(with_zero_strides)
     return st.sampled_from(ways).map(lambda way: way(x))
 
 

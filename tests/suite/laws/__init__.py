@@ -20,6 +20,6 @@ from suite.laws import (  # noqa: F401  each registers its laws and their faults
     tape,
 )
 from suite.laws.faults import FAULTS, Fault
-from suite.laws.row_law import LAWS, RowLaw
+from suite.laws.row_law import LAWS, RowLaw, about
 
-__all__ = ["FAULTS", "LAWS", "Fault", "RowLaw"]
+__all__ = ["FAULTS", "LAWS", "Fault", "RowLaw", "about"]

@@ -17,7 +17,7 @@ from minibn.fast.fused_ops import fused_block
 from minibn.ops.batch_normalization import BatchNorm
 from minibn.testing.laws.agreement import agree, each, leaves_of, pull, value
 from minibn.testing.strategies import Point, conv2d_problems, norm_problems
-from suite.laws import loops
+from suite import loops
 from suite.laws.faults import Fault, add_faults
 from suite.laws.row_law import law
 

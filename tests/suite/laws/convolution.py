@@ -12,7 +12,7 @@ from minibn.backend import Backend, to_numpy
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.testing.laws.agreement import agree, each, pull, value
 from minibn.testing.strategies import Point, conv2d_problems
-from suite.laws import loops
+from suite import loops
 from suite.laws.faults import Fault, add_faults, scaled
 from suite.laws.row_law import law
 

@@ -8,15 +8,14 @@ number that goes in moves by one part in itself, up or down by chance, kernels s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from minibn import grad, ops
 from minibn.autograd.dispatch import kernels
-from minibn.backend import Backend, get_backend, to_numpy, use
+from minibn.backend import Backend, to_numpy
 from minibn.fast.cpu.fused_block import FusedBlockKernel
 from minibn.fast.cpu.kernel_list import KERNELS
 from minibn.fast.fused_ops import FusedBlock, FusedConvBlock
@@ -34,7 +33,7 @@ from minibn.testing.strategies import conv2d_problems, pool_problems
 from suite.laws.faults import Fault, add_faults, scaled
 from suite.laws.row_law import law, points_of
 
-# The rows of the registry in which an op runs that may have a kernel.
+# The rows of the registry in which an op runs that may have a kernel, on a CPU or by CUDA.
 ROWS: dict[type, tuple[str, ...]] = {
     BatchNorm: ("batch_norm", "nn.BatchNorm", "nn.NoisyBatchNorm", "nn.Sequential"),
     Conv2d: ("conv2d", "nn.Conv2d", "nn.Sequential", "nn.WSConv2d"),
@@ -64,10 +63,6 @@ def rows_of(definition: type) -> tuple[str, ...]:
 
 FAST = tuple(sorted({row for op in KERNELS for row in rows_of(op)}))  # those in which one has
 ALLOWED = {np.float64: 1e-12, np.float32: 2e-5}
-# How far a GPU may be from NumPy, in parts of a result's size (as above). Either is
-# within half of this from the exact result: sums of hundreds of terms, in another order, and
-# functions that are right to a few units in the last place, 1e-16 and 6e-8 each.
-AGREE = {np.float64: 2e-12, np.float32: 4e-5}
 STEP = 1e-6
 
 
@@ -132,55 +127,9 @@ def kernels_agree_with_definitions(problem: Problem, backend: Backend) -> None:
             )
 
 
-def relative_errors(
-    problem: Problem, dtype: Any, backend: Backend, mode: str
-) -> list[tuple[str, float]]:
-    """Each result on a device, with its error against NumPy's definitions, relative to its largest
-    entry, or to the change that moving each input by one part in itself makes, as in the law."""
-    rng, numpy = problem.rng(), get_backend("numpy")
-    given = [x.astype(dtype) for x in (*problem.inputs, problem.cotangent())]
-    along = [rng.standard_normal(x.shape).astype(np.float32) for x in problem.inputs]
-    with kernels("reference"), use("numpy"):
-        expected = results(problem, given, along, numpy)
-        wide = [x.astype(np.float64) for x in given]
-        exact = results(problem, wide, along, numpy)
-        shaken = [x * (1 + STEP * rng.choice([-1.0, 1.0], x.shape)) for x in wide]
-        moved = results(problem, shaken, along, numpy)
-    with kernels(mode):
-        found = results(problem, given, along, backend)
-    errors = []
-    for i, (ours, theirs, y, there) in enumerate(zip(found, expected, exact, moved, strict=True)):
-        assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape), name_of_result(
-            i, len(along)
-        )
-        size = max(np.abs(y).max(initial=0), np.abs(there - y).max(initial=0) / STEP)
-        error = np.abs(ours - theirs).max(initial=0)
-        errors.append((name_of_result(i, len(along)), float(error / size) if error else 0.0))
-    return errors
-
-
 def compare_on(backend: Backend, row: str, examples: int) -> None:
-    """Compare kernels with definitions on a row of the registry, as `python -m minibn.fast verify`
-    does. Raises AssertionError."""
-    if backend.name == "numpy":
-        kernels_agree_with_definitions.run(row, examples=examples, shrink=False)
-        return
-
-    @settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
-        phases=[Phase.generate],
-    )
-    @given(fast_points(row))
-    def check(problem: Problem) -> None:
-        for dtype, allowed in AGREE.items():
-            for what, error in relative_errors(problem, dtype, backend, "always"):
-                assert error <= allowed, f"{what}, {np.dtype(dtype).name}: off by {error:.1e}"
-
-    check()
+    """The law on `row` and `backend`, also for CUDA kernels; raises AssertionError."""
+    replace(kernels_agree_with_definitions, over=(row,)).run(row, examples, backend)
 
 
 def name_of_result(i: int, inputs: int) -> str:

@@ -17,8 +17,8 @@ from minibn.backend import Backend, to_numpy
 from minibn.testing.laws.agreement import agree, identical
 from minibn.testing.strategies import Point, norm_problems
 from suite.laws.faults import Fault, add_faults
-from suite.laws.loops import moments
 from suite.laws.row_law import EVERY_LAYER, law
+from suite.loops import moments
 from suite.registry import LAYERS, LayerProblem
 
 BATCH_NORM = ("nn.BatchNorm",)

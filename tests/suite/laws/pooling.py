@@ -12,7 +12,7 @@ from minibn.backend import Backend
 from minibn.ops.pool import AvgPool2dAdjoint
 from minibn.testing.laws.agreement import agree, identical, pull, value
 from minibn.testing.strategies import Point, pool_problems
-from suite.laws import loops
+from suite import loops
 from suite.laws.faults import Fault, add_faults, scaled
 from suite.laws.row_law import law
 

@@ -5,6 +5,8 @@ laws, mutants, parity with PyTorch and the check of kinks read it. A new op or l
 fails a test, and so does one with a row whose gradient is wrong.
 """
 
+import importlib.util
+
 import numpy as np
 
 from minibn import ops
@@ -19,7 +21,7 @@ from minibn.testing.strategies import (
     within,
 )
 from suite.registry import elementwise as e
-from suite.registry import fused_blocks, norms, plain, ties
+from suite.registry import norms, plain, ties
 from suite.registry import reductions as r
 from suite.registry import shaping as s
 from suite.registry.case import Case, Tied, here
@@ -92,14 +94,6 @@ CASES: dict[str, Case] = {
     ),
     "divide": e.binary(ops.divide, nonzero, nonzero, linear=IN_X, torch="divide"),
     "dropout": Case(e.dropouts(), plain=plain.dropout, linear=IN_X),
-    "fused_block": Case(
-        fused_blocks.fused_blocks(),
-        plain=plain.bias_relu_pool,
-        digits=3,
-        half_digits=None,
-        kinks=fused_blocks.tied_fused_blocks(),
-        convention="behind a ReLU the first of tied pixels gets the gradient, none if all are 0",
-    ),
     "exp": e.unary(ops.exp, within(8), STURDY, torch="exp"),
     "gather": Case(
         s.gathers(),
@@ -295,6 +289,9 @@ CASES: dict[str, Case] = {
     ),
     "where": Case(e.choices(), plain=plain.choice, linear=TOGETHER),
 }
+
+if importlib.util.find_spec("minibn.fast"):  # tests/ops also run on the core alone
+    CASES["fused_block"] = importlib.import_module("suite.registry.fused_blocks").ROW
 
 NO_GRADIENT = {
     "one_hot": "takes integer labels and gives a plain array",

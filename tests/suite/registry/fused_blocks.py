@@ -26,7 +26,7 @@ from minibn.testing.strategies import (
     textures,
     with_ties,
 )
-from suite.registry.case import Tied, here
+from suite.registry.case import Case, Rng, Tied, here
 from suite.registry.ties import max_pool_slope
 
 AFFINE = ("nothing", "shift", "scale and shift", "norm")
@@ -138,3 +138,21 @@ def tied_fused_blocks(draw: Any) -> Tied:
     point = Point(inputs, {"noise": noise, "pool": pool}, seed)
     problem = Point(inputs, {**point.settings, "relu": True}, seed).problem(call_fused_block)
     return Tied(problem, point.bind(slopes))
+
+
+def bias_relu_pool(rng: Rng):
+    """What follows a convolution in a network without norms: bias, ReLU, pooling."""
+    return (
+        lambda x, b: fused_block(x, b, relu=True, pool=2),
+        (rng.standard_normal((2, 4, 4, 3)), rng.standard_normal(3)),
+    )
+
+
+ROW = Case(
+    fused_blocks(),
+    plain=bias_relu_pool,
+    digits=3,
+    half_digits=None,
+    kinks=tied_fused_blocks(),
+    convention="behind a ReLU the first of tied pixels gets the gradient, none if all are 0",
+)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from minibn import ops
-from minibn.fast.fused_ops import fused_block
 from suite.registry.case import Rng, here
 
 
@@ -58,14 +57,6 @@ def untrained(op: Callable[..., Any]):
         return op, (rng.standard_normal((4, 3, 5)), np.ones(5), np.zeros(5))
 
     return make
-
-
-def bias_relu_pool(rng: Rng):
-    """What follows a convolution in a network without norms: bias, ReLU, pooling."""
-    return (
-        lambda x, b: fused_block(x, b, relu=True, pool=2),
-        (rng.standard_normal((2, 4, 4, 3)), rng.standard_normal(3)),
-    )
 
 
 def inference(x, gamma, beta):
