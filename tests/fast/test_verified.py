@@ -2,12 +2,13 @@
 
 import ast
 import json
+import shutil
 import textwrap
 from unittest.mock import patch
 
 import numpy as np
 import pytest
-from support.copies import copy_of_minibn, run_python
+from support.copies import NOT_COPIED, ROOT, copy_of_minibn, run_python
 
 import minibn
 from minibn import Tensor, nn, ops
@@ -126,6 +127,59 @@ def test_a_text_is_the_same_in_every_version_of_python():
         "comparators=[Constant(value=0)],left=Name(ctx=Load(),id='i'),ops=[Gt()])],is_async=0,"
         "iter=Name(ctx=Load(),id='x'),target=Name(ctx=Store(),id='i'))]))],name='f')"
     )
+
+
+# -- the command
+
+DERIVATIVE = "        return (softmax(x) - hot) * (g * (1 / N))\n"
+
+
+def verify(folder, *arguments):
+    return run_python(folder, "-m", "minibn.fast", "verify", *arguments)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of the library and of the tests' registry of ops."""
+    copy_of_minibn(tmp_path)
+    for part in ("suite", "support"):
+        shutil.copytree(ROOT / "tests" / part, tmp_path / "tests" / part, ignore=NOT_COPIED)
+    return tmp_path
+
+
+def test_verify_refuses_a_definition_with_which_its_kernel_does_not_agree(checkout):
+    listed = (checkout / "minibn/fast/verified.json").read_text()
+    edit(checkout / "minibn/ops/loss.py", DERIVATIVE, DERIVATIVE.replace("1 / N", "2 / N"))
+    done = verify(checkout)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "SoftmaxCrossEntropy ... REFUSED: its kernel does not agree with it." in done.stdout
+    assert "0 verified, 1 refused" in done.stdout
+    after = json.loads((checkout / "minibn/fast/verified.json").read_text())
+    assert after["definitions"] == json.loads(listed)["definitions"]
+    assert verify(checkout, "--check").returncode == 1
+
+
+def test_verify_takes_a_definition_that_says_the_same_in_other_words(checkout):
+    other = "        scale = g * (1 / N)\n        return scale * (softmax(x) - hot)\n"
+    edit(checkout / "minibn/ops/loss.py", DERIVATIVE, other)
+    done = verify(checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 verified, 0 refused" in done.stdout
+    assert verify(checkout, "--check").stdout == "Nothing was edited.\n"
+    assert "0 verified" in verify(checkout).stdout
+
+
+def test_verify_without_a_checkout_names_the_remedy(tmp_path):
+    copy_of_minibn(tmp_path)
+    edit(tmp_path / "minibn/ops/loss.py", DERIVATIVE, DERIVATIVE.replace("1 / N", "2 / N"))
+    done = verify(tmp_path)
+    assert done.returncode == 1 and "Clone the repository" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_verify_names_the_nearest_definition(checkout):
+    done = verify(checkout, "minibn.ops.conv.Conv2")
+    assert "has no kernel. Did you mean" in done.stderr and "minibn.ops.conv.Conv2d'" in done.stderr
 
 
 # -- replaced at run time

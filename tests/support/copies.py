@@ -31,6 +31,7 @@ def run_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str
         [sys.executable, "-S", *arguments],
         cwd=folder,
         env={
+            "PATH": os.environ["PATH"],
             "PYTHONPATH": os.pathsep.join([str(folder), *installed]),
             "PYTHONDONTWRITEBYTECODE": "1",
             "OPENBLAS_NUM_THREADS": "1",
