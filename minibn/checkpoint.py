@@ -46,7 +46,7 @@ def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -
         raise ValueError(f"checkpoint: the manifest's key {taken.pop()!r} is taken.")
     text = json.dumps({**own, **manifest}, sort_keys=True)
     members: dict[str, Any] = {**arrays, MANIFEST: np.frombuffer(text.encode(), np.uint8)}
-    with whole_or_not(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **members)
 
 
@@ -101,7 +101,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_or_not(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """A file to write bytes to, which takes the place of `path` when the block ends well: written
     beside it, synced to disk, renamed. Otherwise `path` is as it was, and nothing is left."""
     target = Path(path)
@@ -120,7 +120,7 @@ def whole_or_not(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a small text file whole or not at all, as `save` does."""
-    with whole_or_not(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

@@ -86,7 +86,8 @@ class Optimizer:
         rows, updated = [], []
         for p, state, group in zip(self.params, self.state, groups, strict=True):
             if p.grad is not None:
-                rows.append(([p.data, p.grad.data, *self.kept_arrays(p.data, state, group)], group))
+                arrays = [p.data, p.grad.data, *self.state_arrays(p.data, state, group)]
+                rows.append((arrays, group))
                 updated.append(p)
         kernel = find_kernel(self, [x for arrays, _ in rows for x in arrays]) if rows else None
         (kernel or self).update_all(rows)
@@ -103,7 +104,7 @@ class Optimizer:
         kept: the arrays of `slots`."""
         raise NotImplementedError
 
-    def kept_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
+    def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
         """The arrays of `slots` for a parameter: zeros at first."""
         if not state:
             state |= {slot: array_module(w).zeros_like(w) for slot in self.slots}
@@ -163,9 +164,9 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov=True needs a momentum above 0.")
         super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
 
-    def kept_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
+    def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
         """The velocity; nothing without momentum."""
-        return super().kept_arrays(w, state, group) if group["momentum"] else []
+        return super().state_arrays(w, state, group) if group["momentum"] else []
 
     def update(self, group: Group, w: Any, g: Any, v: Any = None) -> None:
         if group["weight_decay"]:

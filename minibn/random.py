@@ -45,7 +45,7 @@ def generator(seed: int, *names: object) -> np.random.Generator:
 FRACTION = 2.0**-24
 
 
-def working(dtype: Any) -> np.dtype:
+def working_dtype(dtype: Any) -> np.dtype:
     """The dtype to draw in: at least float32, since float16 can't count to 2²⁴."""
     return np.promote_types(dtype, np.float32)
 
@@ -68,7 +68,7 @@ def uniforms(backend: Backend, key: int, step: int, count: int, dtype: Any, stre
     if kernel is not None:
         return kernel.forward(backend, key, counter, count, dtype)
     raw = integers(backend, key, counter, count)
-    return ((raw >> 40).astype(working(dtype)) * FRACTION).astype(dtype, copy=False)
+    return ((raw >> 40).astype(working_dtype(dtype)) * FRACTION).astype(dtype, copy=False)
 
 
 def uniforms_and_normals(
@@ -94,8 +94,8 @@ def uniforms_and_normals(
         return kernel.forward(backend, key, counter, count, dtype, uniform, normal)
     half = -(-count // 2)
     raw = integers(backend, key, counter, 2 * half)
-    u = (raw >> 40).astype(working(dtype))[:count] * FRACTION
-    low = ((raw & 0xFFFFFFFF) >> 8).astype(working(dtype))
+    u = (raw >> 40).astype(working_dtype(dtype))[:count] * FRACTION
+    low = ((raw & 0xFFFFFFFF) >> 8).astype(working_dtype(dtype))
     xp = array_module(low)
     radius = xp.sqrt(-2 * xp.log((low[:half] + 1) * FRACTION))  # the logarithm of (0, 1]
     angle = low[half:] * (2 * math.pi * FRACTION)

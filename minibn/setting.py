@@ -20,7 +20,7 @@ class Setting(Generic[T]):
     """A value that code in a `with` block may set.
 
     >>> depth = Setting("depth", 0)
-    >>> with depth.within(1):
+    >>> with depth.override(1):
     ...     depth.get()
     1
     >>> depth.get()
@@ -34,7 +34,7 @@ class Setting(Generic[T]):
         self.set = self._variable.set
 
     @contextmanager
-    def within(self, value: T) -> Iterator[T]:
+    def override(self, value: T) -> Iterator[T]:
         """Inside the block the setting is `value`; afterwards as before, also after an error."""
         before = self.get()
         self.set(value)
@@ -58,10 +58,10 @@ class Choice(Setting[str]):
         super().__init__(name, default)
         self.names = tuple(names)
 
-    def choose(self, name: Any) -> Chosen:
+    def choose(self, name: Any) -> ChoiceScope:
         """Set it from here on; in a `with` statement until its end. Raises ValueError."""
         self.check(name)
-        return Chosen(self, name)
+        return ChoiceScope(self, name)
 
     def check(self, name: Any) -> None:
         """Raise ValueError, with the nearest name, unless this is one of the names."""
@@ -69,7 +69,7 @@ class Choice(Setting[str]):
             raise ValueError(f"{self.name} {name!r} is unknown. {did_you_mean(name, self.names)}")
 
 
-class Chosen:
+class ChoiceScope:
     """What choosing returns: the choice is made already; leaving a `with` block undoes it."""
 
     def __init__(self, choice: Choice, name: str) -> None:

@@ -127,7 +127,7 @@ class Experiment:
         ):
             try:
                 return self.work(s, study)
-            except backend.memory_exhausted as error:
+            except backend.out_of_memory_errors as error:
                 raise MemoryError(backend.shortage(error)) from error
 
 

@@ -38,7 +38,7 @@ from minibn.analysis.state import (
     trainable,
 )
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import no_grad, recording
+from minibn.autograd.tape import no_grad, set_grad_enabled
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module
 from minibn.nn.module import Module
@@ -106,7 +106,7 @@ def covariate_shift(
     params = dict(model.named_parameters())
     groups = layers_of(model) if layers is None else _checked(layers, trainable(model))
     found = []
-    with held(model) as hold, recording(True), np.errstate(all="ignore"):  # host: NumPy's warnings
+    with held(model) as hold, set_grad_enabled(True), np.errstate(all="ignore"):  # host: warnings
 
         def gradients(names: Sequence[str]) -> list[Any]:
             _rewind(hold, model, before)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.autograd.observers import Call, Observer, observed_by
+from minibn.autograd.observers import Call, Observer, observe_with
 from minibn.backend import array_module, to_numpy
 from minibn.errors import AnomalyError
 from minibn.setting import Setting
@@ -35,7 +35,7 @@ def detect_anomaly() -> Iterator[None]:
         ...
     minibn.errors.AnomalyError: Sqrt: its vjp made inf in the gradient of input 0 from finite ...
     """
-    with observed_by(AnomalyDetector()), np.errstate(all="ignore"):  # host: the error says more
+    with observe_with(AnomalyDetector()), np.errstate(all="ignore"):  # host: the error says more
         yield
 
 
@@ -49,13 +49,13 @@ class AnomalyDetector(Observer):
 
     @contextmanager
     def layer(self, name: str) -> Iterator[None]:
-        with _layers.within((*_layers.get(), name)):
+        with _layers.override((*_layers.get(), name)):
             yield
 
-    def recorded(self, node: Any) -> None:
+    def on_record(self, node: Any) -> None:
         self.saved[node.order] = _where(), _checksums(node)
 
-    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+    def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
         def forward(*inputs: Any) -> Any:
             out = call(*inputs)
             _check_forward(op, inputs, out)

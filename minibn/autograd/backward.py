@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minibn.autograd import observers, tensor
-from minibn.autograd.tape import Node, Op, recording, unbroadcast
+from minibn.autograd.tape import Node, Op, set_grad_enabled, unbroadcast
 from minibn.autograd.tensor import Array, Tensor, value
 from minibn.backend import array_module, backend_of
 from minibn.errors import GraphError, ShapeError
@@ -49,7 +49,7 @@ def _ancestors(node: Node) -> list[Node]:
     return sorted(seen, key=lambda n: n.order)
 
 
-def _walk(
+def _backpropagate(
     output: Tensor, cotangent: Any, targets: set | None, create_graph: bool, retain_graph: bool
 ) -> dict[Node | Tensor, Any]:
     """Pull `cotangent` back from `output`. Returns the gradient of each target that is reached
@@ -73,7 +73,7 @@ def _walk(
             found[node] = g
             if not any(parent in active for parent in node.parents):
                 continue
-        if node.released:
+        if node.is_released:
             raise GraphError(
                 f"backward through {type(node.op).__name__}: this part of the graph was released "
                 "by an earlier backward. Add the losses and call backward once, pass "
@@ -143,8 +143,8 @@ def backward(
     ShapeError for a cotangent that does not fit.
     """
     g = _start(output, cotangent, "backward", create_graph)
-    with recording(create_graph):
-        found = _walk(output, g, None, create_graph, retain_graph or create_graph)
+    with set_grad_enabled(create_graph):
+        found = _backpropagate(output, g, None, create_graph, retain_graph or create_graph)
         owned = {id(_owner(value(g)))}
         for leaf, found_g in found.items():
             assert isinstance(leaf, Tensor)  # without targets only leaves are left
@@ -155,7 +155,7 @@ def backward(
 def _start(output: Tensor, cotangent: Any, what: str, create_graph: bool) -> Any:
     g = _cotangent(output, cotangent, what)
     if create_graph:
-        return g if isinstance(g, Tensor) else Tensor.made_by(None, g)
+        return g if isinstance(g, Tensor) else Tensor.from_op(None, g)
     return value(g)
 
 
@@ -163,7 +163,7 @@ def _is_whole(array: Array) -> bool:
     """Whether the array is no view: it owns its memory, or a buffer was lent to it alone (see
     `fast/cpu/memory.py`)."""
     base = getattr(array, "base", array)
-    return base is None or hasattr(base, "lent_whole")
+    return base is None or hasattr(base, "is_pool_buffer")
 
 
 def _owner(array: Array) -> Array:
@@ -180,7 +180,7 @@ def _own(g: Any, owned: set[int]) -> Tensor:
     if not _is_whole(array) or id(array) in owned:
         g = g * 1 if isinstance(g, Tensor) else array.copy()
     owned.add(id(value(g)))
-    return g if isinstance(g, Tensor) else Tensor.made_by(None, g)
+    return g if isinstance(g, Tensor) else Tensor.from_op(None, g)
 
 
 def grad(
@@ -213,12 +213,12 @@ def grad(
     found: dict = {}
     owned: set[int] = set()
     results = []
-    with recording(create_graph):
+    with set_grad_enabled(create_graph):
         if output.requires_grad or unused == "raise":
             g = _start(output, cotangent, "grad", create_graph)
             owned.add(id(_owner(value(g))))
             retain = create_graph if retain_graph is None else retain_graph
-            found = _walk(output, g, {x.node or x for x in wanted}, create_graph, retain)
+            found = _backpropagate(output, g, {x.node or x for x in wanted}, create_graph, retain)
         for i, x in enumerate(wanted):
             g = found.get(x.node or x)
             if g is None:
@@ -239,7 +239,7 @@ def pull_back(f: Callable, inputs: Sequence[Any], g: Any, needs: Sequence[bool])
     that is wanted, of the same kind (None for the others).
     """
     recorded = any(isinstance(x, Tensor) for x in (g, *inputs))
-    with recording(True):
+    with set_grad_enabled(True):
         # A node of its own for each input: one Tensor may stand in two places.
         own = [
             x.reshape(x.shape)
@@ -261,7 +261,7 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:
     [[2.0, 0.0], [0.0, 4.0]]
     """
     leaf = Tensor(value(x), requires_grad=True)
-    with recording(True):
+    with set_grad_enabled(True):
         y = f(leaf)
     xp = array_module(leaf.data)
     rows = xp.zeros((y.size, *leaf.shape), dtype=leaf.dtype)
@@ -285,14 +285,14 @@ def hvp(f: Callable[[], Tensor], params: Sequence[Tensor], v: Iterable[Any]) -> 
     params, v = list(params), [value(direction) for direction in v]
     if [p.shape for p in params] != [getattr(d, "shape", ()) for d in v]:
         raise ShapeError("hvp: v needs one array per parameter, of the parameter's shape.")
-    with recording(True):
+    with set_grad_enabled(True):
         loss = f()
     if loss.size != 1:
         raise ShapeError(f"hvp: f() has shape {loss.shape}; it must be a scalar.")
     slopes = grad(loss, params, create_graph=True, unused="zeros")
-    with recording(True):
+    with set_grad_enabled(True):
         total = sum((g * d).sum() for g, d in zip(slopes, v, strict=True))
     return grad(total, params, unused="zeros")
 
 
-tensor.walk = sys.modules[__name__]  # what Tensor.backward calls
+tensor.backward_module = sys.modules[__name__]  # what Tensor.backward calls

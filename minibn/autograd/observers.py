@@ -23,12 +23,12 @@ class Observer:
 
     every_layer = False
 
-    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+    def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
         """What to call in the place of `call`, which is `run.forward` (node is None) or, for the
         node that is walked back, `run.vjp`. run: the op itself, or the kernel that runs it."""
         return call
 
-    def recorded(self, node: Any) -> None:
+    def on_record(self, node: Any) -> None:
         """An op left this node on the tape."""
 
     def layer(self, name: str) -> AbstractContextManager[None]:
@@ -41,9 +41,9 @@ current = _observers.get  # () -> the observers of this thread or task, outermos
 
 
 @contextmanager
-def observed_by(observer: Observer) -> Iterator[None]:
+def observe_with(observer: Observer) -> Iterator[None]:
     """Inside, `observer` is told of every op that this thread or task runs."""
-    with _observers.within((*current(), observer)):
+    with _observers.override((*current(), observer)):
         yield
 
 
@@ -64,5 +64,5 @@ def source_of(run: Any) -> str:
 def wrap(call: Call, op: Any, run: Any, node: Any = None) -> Call:
     """`call` with all current observers around it."""
     for observer in current():
-        call = observer.around(call, op, run, node)
+        call = observer.wrap(call, op, run, node)
     return call

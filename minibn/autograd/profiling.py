@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minibn.autograd import observers
-from minibn.autograd.observers import Call, Observer, observed_by, source_of
+from minibn.autograd.observers import Call, Observer, observe_with, source_of
 from minibn.backend import Backend, backend_of, get_backend
 from minibn.setting import Setting
 
@@ -135,7 +135,7 @@ class Profile(Observer):
         total = f"{'':<8}  {sum(row.calls for row in rows):6}  {elapsed:9.2f}"
         return "\n".join([*lines, f"{OUTSIDE:<{width}}  {rest}", f"{'elapsed':<{width}}  {total}"])
 
-    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+    def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
         """`call`, timed; by the outermost profile alone, for all of them."""
         if _profiles()[0] is not self:
             return call
@@ -181,7 +181,7 @@ def profile() -> Iterator[Profile]:
     """
     found = Profile()
     try:
-        with observed_by(found):
+        with observe_with(found):
             yield found
     finally:
         found._ended = time.perf_counter()
@@ -196,7 +196,7 @@ def _frame(name: str, phase: str, backend: Backend, file: str = "") -> Iterator[
     backend.synchronize()
     began = time.perf_counter()
     try:
-        with _frames.within((*frames, frame)):
+        with _frames.override((*frames, frame)):
             yield frame
     finally:
         backend.synchronize()

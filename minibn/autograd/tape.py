@@ -65,7 +65,7 @@ class Absent:
 class Node:
     """One op that was run: where its inputs came from, and what its vjp reads."""
 
-    __slots__ = ("inputs", "kernel", "op", "order", "output", "parents", "seen")
+    __slots__ = ("inputs", "kernel", "op", "order", "output", "parents", "saved_versions")
     _count = itertools.count()
 
     def __init__(self, op: Op, inputs: Sequence[Any], values: Sequence[Any]) -> None:
@@ -82,17 +82,18 @@ class Node:
         )
         self.output: Any = None
         # The versions at which the saved arrays were seen; None for what is not saved.
-        self.seen: list[tuple[Version, int] | None] = [
+        self.saved_versions: list[tuple[Version, int] | None] = [
             (x.version, x.version.count) if isinstance(x, Tensor) and i in needs else None
             for i, x in enumerate(inputs)
         ]
 
-    def keep_output(self, out: Tensor) -> None:
+    def save_output(self, out: Tensor) -> None:
         self.output = out.data if self.op.needs_output else Absent(out.data)
-        self.seen.append((out.version, out.version.count) if self.op.needs_output else None)
+        version = (out.version, out.version.count) if self.op.needs_output else None
+        self.saved_versions.append(version)
 
     @property
-    def released(self) -> bool:
+    def is_released(self) -> bool:
         return self.output is None
 
     def release(self) -> None:
@@ -105,7 +106,7 @@ class Node:
         """(output, *inputs) for the vjp: arrays, or Tensors still tied to the graph. Raises
         GraphError if one was changed in place since the forward pass."""
         name = type(self.op).__name__
-        for position, seen in enumerate(self.seen):
+        for position, seen in enumerate(self.saved_versions):
             if seen is not None and seen[0].count != seen[1]:
                 what = "its output" if position == len(self.inputs) else f"its input {position}"
                 raise GraphError(
@@ -117,24 +118,24 @@ class Node:
             return self.output, *self.inputs
         out = self.output
         if not isinstance(out, Absent):
-            out = _tied(self, out, self.seen[-1])
+            out = _tied(self, out, self.saved_versions[-1])
         return out, *(
             x if parent is None or isinstance(x, Absent) else _tied(parent, x, seen)
-            for parent, x, seen in zip(self.parents, self.inputs, self.seen, strict=False)
+            for parent, x, seen in zip(self.parents, self.inputs, self.saved_versions, strict=False)
         )
 
 
 def _tied(source: Node | Tensor, data: Array, seen: Any) -> Tensor:
     """A saved array as the Tensor that it was: the leaf itself, or the result of its node."""
-    return source if isinstance(source, Tensor) else Tensor.made_by(source, data, seen[0])
+    return source if isinstance(source, Tensor) else Tensor.from_op(source, data, seen[0])
 
 
-_recording: Setting[bool] = Setting("recording", True)
+_grad_enabled: Setting[bool] = Setting("grad_enabled", True)
 
 
-def recording(on: bool) -> AbstractContextManager[bool]:
+def set_grad_enabled(on: bool) -> AbstractContextManager[bool]:
     """Inside, ops are recorded or not; afterwards as before, also after an exception."""
-    return _recording.within(on)
+    return _grad_enabled.override(on)
 
 
 def no_grad() -> Any:
@@ -145,7 +146,7 @@ def no_grad() -> Any:
     ...     (w * w).requires_grad
     False
     """
-    return recording(False)
+    return set_grad_enabled(False)
 
 
 def apply(op: Op, *inputs: Any) -> Any:
@@ -162,7 +163,7 @@ def apply(op: Op, *inputs: Any) -> Any:
 
 def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:
     """For each input of an op, whether its gradient will be asked for."""
-    on = _recording.get()
+    on = _grad_enabled.get()
     return tuple([on and isinstance(x, Tensor) and x.requires_grad for x in inputs])
 
 
@@ -177,13 +178,13 @@ def run_by(
         return array
     version = tensors[0].version if op.view else None
     if True not in needs:
-        return Tensor.made_by(None, array, version)
+        return Tensor.from_op(None, array, version)
     node = Node(op, inputs, values)
     node.kernel = None if run is op else run
-    out = Tensor.made_by(node, array, version)
-    node.keep_output(out)
+    out = Tensor.from_op(node, array, version)
+    node.save_output(out)
     for observer in observers.current():
-        observer.recorded(node)
+        observer.on_record(node)
     return out
 
 

@@ -20,7 +20,7 @@ Array = Any  # an array of any backend: NumPy, CuPy or the strict double
 
 # What stands above this file and is called from it. Each puts itself here when it is imported.
 ops: Any = None  # `minibn.ops`: an operator of Tensor is an op
-walk: Any = None  # `minibn.autograd.backward`
+backward_module: Any = None  # `minibn.autograd.backward`
 
 
 class Version:
@@ -80,7 +80,7 @@ class Tensor:
         self.version = version
 
     @classmethod
-    def made_by(cls, node: Any, data: Array, version: Version | None = None) -> Tensor:
+    def from_op(cls, node: Any, data: Array, version: Version | None = None) -> Tensor:
         """The Tensor that an op returns: recorded when there is a node."""
         self = object.__new__(Tensor)
         if isinstance(data, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
@@ -127,7 +127,7 @@ class Tensor:
     # -- out of the graph, and to the host
     def detach(self) -> Tensor:
         """The same array as a new leaf that requires no gradient (memory and version shared)."""
-        return Tensor.made_by(None, self.data, self.version)
+        return Tensor.from_op(None, self.data, self.version)
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: the same memory on NumPy, a transfer on a GPU."""
@@ -163,7 +163,9 @@ class Tensor:
 
         cotangent: same shape as self; needed unless self is a scalar. See `backward.py`.
         """
-        walk.backward(self, cotangent, retain_graph=retain_graph, create_graph=create_graph)
+        backward_module.backward(
+            self, cotangent, retain_graph=retain_graph, create_graph=create_graph
+        )
 
     # -- operators: arithmetic
     def __add__(self, other: Any) -> Tensor:

@@ -18,7 +18,7 @@ from minibn.backend.array_types import LIBRARIES, NEUTRAL, TENSOR, library_of
 from minibn.backend.backends import Backend, NumpyBackend, StrictBackend
 from minibn.backend.cupy_backend import CupyBackend, why_unavailable
 from minibn.errors import BackendMismatch, BackendUnavailable
-from minibn.setting import Choice, Chosen
+from minibn.setting import Choice, ChoiceScope
 
 __all__ = [
     "Backend",
@@ -102,7 +102,7 @@ def use(name: str) -> Use:
     return Use(_backend, name)
 
 
-class Use(Chosen):
+class Use(ChoiceScope):
     """What `use(name)` returns: the choice is made already, leaving a `with` block undoes it."""
 
     def __enter__(self) -> Backend:

@@ -32,7 +32,7 @@ class Backend:
         return False
 
     @property
-    def memory_exhausted(self) -> tuple[type[Exception], ...]:
+    def out_of_memory_errors(self) -> tuple[type[Exception], ...]:
         """What this backend raises when memory runs out, for an `except` clause."""
         return (MemoryError,)
 

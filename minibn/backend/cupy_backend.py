@@ -47,7 +47,7 @@ class CupyBackend(DeviceBackend):
             self.xp = self._cupy = importlib.import_module("cupy")
 
     @property
-    def memory_exhausted(self) -> tuple[type[Exception], ...]:
+    def out_of_memory_errors(self) -> tuple[type[Exception], ...]:
         return (MemoryError, self._cupy.cuda.memory.OutOfMemoryError)
 
     def synchronize(self) -> None:

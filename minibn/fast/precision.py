@@ -28,14 +28,14 @@ Source: NVIDIA, PTX ISA, "Alternate floating point data formats"; Wang & Kanwar 
 
 from __future__ import annotations
 
-from minibn.setting import Choice, Chosen
+from minibn.setting import Choice, ChoiceScope
 
 MANTISSA = {"fp32": 23, "tf32": 10, "bf16": 7}  # bits kept, the leading 1 not counted
 _precision = Choice("precision", MANTISSA, default="fp32")
 current = _precision.get  # () -> the current precision: "fp32", "tf32" or "bf16"
 
 
-def precision(name: str) -> Chosen:
+def precision(name: str) -> ChoiceScope:
     """From here on factors of products are rounded so: "fp32" (not at all), "tf32" or "bf16".
 
     In a `with` statement until its end. The choice belongs to the thread (or asyncio task) that

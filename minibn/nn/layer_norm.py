@@ -101,7 +101,7 @@ class InstanceNorm(Module):
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
 
 
-def standardised(weight: Any, gain: Any, factor: float, eps: float) -> Any:
+def standardise_filters(weight: Any, gain: Any, factor: float, eps: float) -> Any:
     """The filters (..., F) with mean 0 and variance 1 each; with a gain (F,), times gain · factor /
     √fan-in."""
     if gain is not None:
@@ -136,7 +136,7 @@ class WSConv2d(Conv2d):
 
     def filters(self) -> Any:
         """What x is convolved with: (Kh, Kw, C, F)."""
-        return standardised(self.weight, self.gain, self.factor, self.eps)
+        return standardise_filters(self.weight, self.gain, self.factor, self.eps)
 
     def forward(self, x: Any) -> Any:
         return ops.conv2d(x, self.filters(), self.bias, stride=self.stride, padding=self.padding)
@@ -171,7 +171,7 @@ class WSLinear(Linear):
 
     def filters(self) -> Any:
         """What x is multiplied with: (inputs, outputs)."""
-        return standardised(self.weight, self.gain, self.factor, self.eps)
+        return standardise_filters(self.weight, self.gain, self.factor, self.eps)
 
     def forward(self, x: Any) -> Any:
         return self.affine(x, self.filters())

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from minibn.autograd.observers import Call, Observer, observed_by, source_of
+from minibn.autograd.observers import Call, Observer, observe_with, source_of
 from minibn.autograd.tape import no_grad
 from minibn.autograd.tensor import value
 from minibn.backend import backend_of
@@ -15,11 +15,11 @@ from minibn.setting import Setting
 
 
 @dataclass
-class Called:
+class LayerCall:
     """A layer that was called, or several as one block: its path, what it ran, its last shape."""
 
     path: str
-    runs: dict[tuple[str, str], None] = field(default_factory=dict)  # (op, what ran it), in order
+    ops: dict[tuple[str, str], None] = field(default_factory=dict)  # (op, what ran it), in order
     shape: tuple[int, ...] = ()
 
 
@@ -27,24 +27,24 @@ class CallRecorder(Observer):
     """Notes every layer that is called and every op that runs in it."""
 
     def __init__(self) -> None:
-        self.called: list[Called] = []
+        self.calls: list[LayerCall] = []
         self._path: Setting[tuple[str, ...]] = Setting("summary_path", ())
-        self._inner: Setting[Called | None] = Setting("summary_layer", None)
+        self._inner: Setting[LayerCall | None] = Setting("summary_layer", None)
 
     @contextmanager
     def layer(self, name: str) -> Iterator[None]:
         path = (*self._path.get(), name) if name else self._path.get()
-        here = Called(".".join(path))
-        self.called.append(here)
-        with self._path.within(path), self._inner.within(here):
+        here = LayerCall(".".join(path))
+        self.calls.append(here)
+        with self._path.override(path), self._inner.override(here):
             yield
 
-    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+    def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
         def noted(*args: Any) -> Any:
             out, here = call(*args), self._inner.get()
             if here is not None and node is None:
                 by = "definition" if run is op else type(run).__name__
-                here.runs[type(op).__name__, f"{by}, {source_of(run)}"] = None
+                here.ops[type(op).__name__, f"{by}, {source_of(run)}"] = None
                 here.shape = out.shape
             return out
 
@@ -63,20 +63,20 @@ def summary(model: Any, x: Any) -> str:
         x = backend_of(first).xp.zeros((1, *x), first.dtype)
     modules = dict(model.named_modules())
     recorder = CallRecorder()
-    with model.mode(training=False), no_grad(), observed_by(recorder):
+    with model.mode(training=False), no_grad(), observe_with(recorder):
         model(x)
     rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "op", "run by")]
     shape = value(x).shape
-    for called in recorder.called:
+    for called in recorder.calls:
         paths = _paths(called.path)
         parts = [modules[path] for path in paths if path in modules]
-        if len(parts) == 1 and not called.runs and list(parts[0].children()):
+        if len(parts) == 1 and not called.ops and list(parts[0].children()):
             continue  # a container, whose layers have rows of their own
         shape = called.shape or shape  # a layer that runs no op hands x on
         own = sum(p.size for part in parts for p in _own_parameters(part))
         kind = " + ".join(type(part).__name__ for part in parts)
         begin = (called.path, kind, "×".join(map(str, shape[1:])), f"{own:,}" if own else "")
-        for op, by in called.runs or {("", ""): None}:
+        for op, by in called.ops or {("", ""): None}:
             rows.append((*begin, op, by))
             begin = ("",) * 4
     total = sum(p.size for p in model.parameters())

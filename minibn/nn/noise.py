@@ -16,7 +16,7 @@ from minibn.nn.module import Counter, Module
 from minibn.random import NoiseDraws, derive, uniforms
 
 
-class Drawing(Module):
+class RandomLayer(Module):
     """What layers that draw share: a key (from `initialize`), a step, and when they are active."""
 
     def __init__(self, in_eval: bool = False) -> None:
@@ -46,7 +46,7 @@ class Drawing(Module):
         return self.step.advance() if self.training else int(self.step.data)
 
 
-class Noise(Drawing):
+class Noise(RandomLayer):
     """y = s · x + m with s and m drawn anew for each activation and step (Algorithm 1).
 
         per unit j:        mu_j ~ U(-n_mu, n_mu),            sigma_j ~ U(1, n_sigma)
@@ -87,7 +87,7 @@ class Noise(Drawing):
         return x * s + m
 
 
-class Dropout(Drawing):
+class Dropout(RandomLayer):
     """Zero each activation with probability p and scale the rest by 1 / (1-p). Off in eval mode."""
 
     def __init__(self, p: float = 0.5, *, in_eval: bool = False) -> None:

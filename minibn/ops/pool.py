@@ -47,7 +47,7 @@ def window_argmax(x, size, stride):
     return offset + (((image + row) * W + column) * C + xp.arange(C))
 
 
-def _padded_with_losers(x, padding, size):
+def _pad_for_max(x, padding, size):
     """x with zeros around it, and an array of its values in which the padding loses to anything."""
     if not any(padding):
         return x, x
@@ -71,11 +71,11 @@ class MaxPool2d(Op):
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x):
-        x, seen = _padded_with_losers(x, self.padding, self.size)
+        x, seen = _pad_for_max(x, self.padding, self.size)
         return x.reshape(-1)[window_argmax(seen, self.size, self.stride)]
 
     def vjp(self, g, out, x):
-        padded, seen = _padded_with_losers(value(x), self.padding, self.size)
+        padded, seen = _pad_for_max(value(x), self.padding, self.size)
         places = window_argmax(seen, self.size, self.stride)
         apart = all(step >= size for step, size in zip(self.stride, self.size, strict=True))
         (ph, pw), (_, H, W, _) = self.padding, x.shape

@@ -119,7 +119,7 @@ def fake_cuda() -> tuple[Cuda, FakeCupy]:
         yield peak
 
     backend = types.SimpleNamespace(
-        xp=cupy, synchronize=cupy.queue.wait, memory_exhausted=(MemoryError,), peak=peak,
+        xp=cupy, synchronize=cupy.queue.wait, out_of_memory_errors=(MemoryError,), peak=peak,
         peak_memory=peak_memory, name="cupy",
     )  # fmt: skip
     return Cuda(backend), cupy

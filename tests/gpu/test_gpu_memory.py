@@ -126,7 +126,7 @@ def gpu():
 @pytest.mark.gpu
 def test_a_gpu_without_enough_memory_says_so(gpu):
     total = gpu.memory()["total"]
-    with pytest.raises(gpu.memory_exhausted) as found:
+    with pytest.raises(gpu.out_of_memory_errors) as found:
         gpu.xp.empty(2 * total, np.uint8)
     assert f"{2 * total:,}" in gpu.shortage(found.value)
     assert gpu.asarray([1.0]).sum().item() == 1, "it goes on"

@@ -280,10 +280,10 @@ def scaled(f, by=1.01):
 @contextmanager
 def forgetful(on):
     """`recording` that doesn't restore after an exception."""
-    before = tape._recording.get()
-    tape._recording.set(on)
+    before = tape._grad_enabled.get()
+    tape._grad_enabled.set(on)
     yield
-    tape._recording.set(before)
+    tape._grad_enabled.set(before)
 
 
 def recursive_ancestors(node):
@@ -319,7 +319,7 @@ def sum_for_mean(self, g, out, x):
 
 
 def only_recorded(layer, x):
-    return ops.relu(x) * (2.0 if tape._recording.get() else 1.0)
+    return ops.relu(x) * (2.0 if tape._grad_enabled.get() else 1.0)
 
 
 def counts_in_evaluation(layer, x):
@@ -340,7 +340,7 @@ PATCHED = {
     "detached_inputs_get_nothing": ("exp", Tensor, "detach", lambda self: self),
     "diamonds_add_up": ("exp", Add, "vjp", lambda self, g, out, x, y: (g, None)),
     "a_second_walk": ("exp", tape.Node, "release", lambda self: None),
-    "exceptions_leave_no_trace": ("exp", backward, "recording", forgetful),
+    "exceptions_leave_no_trace": ("exp", backward, "set_grad_enabled", forgetful),
     "depth_is_no_limit": (TAPE, backward, "_ancestors", recursive_ancestors),
     "ladders_are_walked_once": (TAPE, Add, "vjp", lambda self, g, out, x, y: (g, None)),
     "filter_gradients_are_orthogonal_up_to_eps": (
@@ -361,7 +361,7 @@ PATCHED = {
     ),
     "max_pool_equals_loops": ("max_pool2d", ops.pool, "reversed", list),  # ties go to the last
     "padding_is_never_returned": (
-        "max_pool2d", ops.pool, "_padded_with_losers", padded_with_zeros,
+        "max_pool2d", ops.pool, "_pad_for_max", padded_with_zeros,
     ),
     "rows_of_gradients_sum_to_zero": (SOFT, SoftmaxCrossEntropy, "vjp", softmax_alone),
     "the_difference_to_one_hot": (SOFT, SoftmaxCrossEntropy, "vjp", sum_for_mean),
@@ -382,7 +382,7 @@ def test_a_fault_planted_in_minibn_breaks_the_law(name, monkeypatch):
         with kernels("reference"), pytest.raises(AssertionError, match="law broken"):
             LAWS[name].run(case, shrink=False)  # no kernel in the place of what is broken
     finally:
-        tape._recording.set(True)
+        tape._grad_enabled.set(True)
 
 
 def test_each_law_has_something_that_breaks_it():

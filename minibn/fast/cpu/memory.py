@@ -34,7 +34,7 @@ class _Lease:
     """The owner of an array's memory: NumPy keeps it alive as long as any view of the array."""
 
     __slots__ = ("__array_interface__", "buffer")
-    lent_whole = True  # to one array: what has this as its base is no view of another array
+    is_pool_buffer = True  # to one array: what has this as its base is no view of another array
 
     def __init__(self, buffer: np.ndarray, interface: dict[str, Any]) -> None:
         self.buffer, self.__array_interface__ = buffer, interface

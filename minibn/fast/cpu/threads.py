@@ -50,7 +50,7 @@ def limited(threads: int) -> Iterator[None]:
     """Inside, kernels use so many threads, and so does BLAS; afterwards as before."""
     if threads < 1:
         raise ValueError(f"limited: threads={threads} must be 1 or more.")
-    with _limit.within(threads), _blas().limit(limits=threads, user_api="blas"):
+    with _limit.override(threads), _blas().limit(limits=threads, user_api="blas"):
         yield
 
 
@@ -167,7 +167,7 @@ def parallel(part: Callable[[int], Any], threads: int | None = None) -> list[Any
 
 
 def _inside_a_part(part: Callable[[int], Any], i: int) -> Any:
-    with _part.within(i):
+    with _part.override(i):
         return part(i)
 
 

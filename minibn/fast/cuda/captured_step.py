@@ -37,7 +37,7 @@ from minibn.fast.cuda.scalars import Scalars, reading
 from minibn.fast.precision import current as precision
 from minibn.fast.selection import runs_cuda_kernels, verified_definitions
 from minibn.nn.module import Counter, Module, State
-from minibn.nn.noise import Drawing
+from minibn.nn.noise import RandomLayer
 from minibn.nn.norm import RunningStatistics
 from minibn.optim import Optimizer
 
@@ -188,7 +188,7 @@ class Replay:
     def _check_draws(self, model: Module) -> None:
         moves = dict(zip(map(id, self._host.counters), self._moves, strict=False))
         for name, module in model.named_modules():
-            if isinstance(module, Drawing) and module.active and moves[id(module.step)] != 1:
+            if isinstance(module, RandomLayer) and module.active and moves[id(module.step)] != 1:
                 raise CaptureError(
                     f"{name or type(module).__name__} moves its draws by {moves[id(module.step)]} "
                     "in a step; a replay moves them by 1"

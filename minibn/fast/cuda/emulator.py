@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend.strict_array import computed
+from minibn.backend.strict_array import compute
 from minibn.errors import BackendUnavailable
 from minibn.fast.selection import emulating
 from minibn.setting import Setting
@@ -48,7 +48,7 @@ def emulated(order: int = 0) -> Iterator[None]:
     a C++ compiler.
     """
     compiler()
-    with emulating.within(True), _order.within(order):
+    with emulating.override(True), _order.override(order):
         yield
 
 
@@ -98,7 +98,7 @@ def compiled(text: str, options: tuple[str, ...]) -> Callable[..., None]:
             if stuck:
                 raise RuntimeError(f"kernel {function}: its threads wait for each other for ever")
 
-        computed(launch)
+        compute(launch)
 
     return run
 

@@ -29,7 +29,7 @@ _around: Setting[Around] = Setting("around_launches", nullcontext)
 
 def around_launches(around: Around) -> AbstractContextManager[Around]:
     """Inside, each launch is made in `with around("program.function")`: to time it, to count it."""
-    return _around.within(around)
+    return _around.override(around)
 
 
 class Program:

@@ -48,4 +48,4 @@ def scalars(backend: Any) -> Scalars:
     return found
 
 
-reading = _captured.within  # with reading(scalars): kernels read these, while a graph is captured
+reading = _captured.override  # with reading(scalars): kernels read these, while a graph is captured
