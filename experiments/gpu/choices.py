@@ -69,7 +69,7 @@ def candidates(device: Device, call: Call) -> Iterator[tuple[str, Any]]:
     definition rounds no factors: where they are to be rounded, it is no candidate."""
     chosen = find_kernel(call.op, list(call.inputs))
     yield ("definition" if chosen is None else type(chosen).__name__), chosen or call.op
-    with cudnn.preferred():
+    with cudnn.prefer():
         for kernel in kernels_of(device.backend)[type(call.op)]:
             if type(chosen) is not kernel and kernel.fits(call.op, *call.inputs):
                 yield kernel.__name__, kernel(call.op)

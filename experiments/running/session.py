@@ -120,7 +120,7 @@ class Experiment:
             study.or_nothing(),
             alone(study.folder),
             use(s.backend) as backend,
-            threads.limited(s.threads),
+            threads.limit_threads(s.threads),
             kernels(s.kernels),
             graphs(s.graph),
             precision(s.precision),

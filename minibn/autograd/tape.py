@@ -1,14 +1,13 @@
-"""The tape: how ops are recorded. `backward.py` walks it back.
+"""The tape: how ops are recorded. The backward pass is in `backward.py`.
 
 An op is a class with a `forward` on arrays and a `vjp` (vector-Jacobian product): given the
 cotangent ḡ of its output it returns the cotangent of each input. `apply` runs an op and, if an
-input requires a gradient, leaves a Node. Nodes point to the nodes of their inputs and hold the
-arrays that the vjp reads, never Tensors of the graph: there are no cycles, and the graph dies with
-its output.
+input requires a gradient, records a Node. Nodes refer to the nodes of their inputs and hold the
+saved arrays that the vjp reads, never Tensors of the graph: so there are no reference cycles, and
+the graph is freed with its output.
 
-`vjp` is written once, with functions and operators that take arrays and Tensors alike. The walk
-hands it arrays; under `create_graph=True` it hands it Tensors, and the gradient is itself
-recorded.
+`vjp` is written once, with functions and operators that take arrays and Tensors alike. It is called
+with arrays; under `create_graph=True` with Tensors, so that the gradient is itself recorded.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ class Op:
     """One operation: its settings (given to `__init__`), its value and its derivative.
 
     needs             positions of the inputs whose values `vjp` reads (None: all). The others are
-                      freed, and reach `vjp` as an `Absent`: shape and dtype without values.
+                      not saved: `vjp` gets an `Absent`, which has their shape and dtype only.
     needs_output      whether `vjp` reads the output.
-    broadcasts        inputs broadcast against each other; the tape sums their gradients back.
+    broadcasts        inputs broadcast against each other; `backward` sums their gradients back.
     view              the output may share memory with input 0 (and so shares its version).
-    needs_input_grad  set by the tape before `vjp`: for each input, whether it needs a gradient.
+    needs_input_grad  set before `vjp` is called: for each input, whether it needs a gradient.
     """
 
     needs: tuple[int, ...] | None = None
@@ -54,7 +53,7 @@ class Op:
 
 
 class Absent:
-    """What an input that the op does not need leaves behind: its shape and dtype."""
+    """In the place of an array that is not saved: its shape and dtype."""
 
     __slots__ = ("dtype", "ndim", "shape", "size")
 
@@ -63,7 +62,7 @@ class Absent:
 
 
 class Node:
-    """One op that was run: where its inputs came from, and what its vjp reads."""
+    """A recorded op: the nodes of its inputs, and the arrays saved for its vjp."""
 
     __slots__ = ("inputs", "kernel", "op", "order", "output", "parents", "saved_versions")
     _count = itertools.count()
@@ -71,7 +70,7 @@ class Node:
     def __init__(self, op: Op, inputs: Sequence[Any], values: Sequence[Any]) -> None:
         self.order = next(Node._count)
         self.op = op
-        self.kernel: Any = None  # what ran in the op's place, with what it kept
+        self.kernel: Any = None  # that ran in the op's place, with the arrays it saved
         self.parents = tuple(
             (x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs
         )
@@ -81,7 +80,7 @@ class Node:
             for i, value in enumerate(values)
         )
         self.output: Any = None
-        # The versions at which the saved arrays were seen; None for what is not saved.
+        # The versions of the saved arrays in the forward pass; None for what is not saved.
         self.saved_versions: list[tuple[Version, int] | None] = [
             (x.version, x.version.count) if isinstance(x, Tensor) and i in needs else None
             for i, x in enumerate(inputs)
@@ -97,13 +96,13 @@ class Node:
         return self.output is None
 
     def release(self) -> None:
-        """Free the arrays, also those among the op's settings (masks, indices). The parents stay: a
-        later walk must see that this way is closed, and the op's class, to name it."""
+        """Free the saved arrays, also those among the op's settings (masks, indices). The parents
+        and the op's class stay, so that a second backward pass can raise an error with its name."""
         self.inputs, self.output, self.kernel = (), None, None
         self.op = object.__new__(type(self.op))
 
     def saved_tensors(self, recorded: bool) -> tuple[Any, ...]:
-        """(output, *inputs) for the vjp: arrays, or Tensors still tied to the graph. Raises
+        """(output, *inputs) for the vjp: arrays, or if `recorded` Tensors of the graph. Raises
         GraphError if one was changed in place since the forward pass."""
         name = type(self.op).__name__
         for position, seen in enumerate(self.saved_versions):
@@ -126,7 +125,7 @@ class Node:
 
 
 def _tied(source: Node | Tensor, data: Array, seen: Any) -> Tensor:
-    """A saved array as the Tensor that it was: the leaf itself, or the result of its node."""
+    """The Tensor of a saved array: the leaf itself, or a result of the node `source`."""
     return source if isinstance(source, Tensor) else Tensor.from_op(source, data, seen[0])
 
 
@@ -134,12 +133,15 @@ _grad_enabled: Setting[bool] = Setting("grad_enabled", True)
 
 
 def set_grad_enabled(on: bool) -> AbstractContextManager[bool]:
-    """Inside, ops are recorded or not; afterwards as before, also after an exception."""
+    """Context manager: ops are recorded, or not; restored afterwards, also after an exception.
+
+    Unlike PyTorch's, it has no effect outside of a `with` statement.
+    """
     return _grad_enabled.override(on)
 
 
 def no_grad() -> Any:
-    """Inside, nothing is recorded. Also a decorator. Independent of train/eval mode.
+    """Context manager and decorator: no op is recorded. Independent of train/eval mode.
 
     >>> w = Tensor([2.0], requires_grad=True)
     >>> with no_grad():
@@ -155,14 +157,14 @@ def apply(op: Op, *inputs: Any) -> Any:
     values = [value(x) for x in inputs]
     if len(values) > 1:
         array_module(*values)
-    elif isinstance(inputs[0], np.generic):  # alone it has no other dtype to adopt
+    elif isinstance(inputs[0], np.generic):  # alone, so no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
     needs = needs_gradient(inputs)
     return run_by(find_kernel(op, values, needs) or op, op, inputs, values, needs)
 
 
 def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:
-    """For each input of an op, whether its gradient will be asked for."""
+    """For each input of an op, whether it needs a gradient."""
     on = _grad_enabled.get()
     return tuple([on and isinstance(x, Tensor) and x.requires_grad for x in inputs])
 
@@ -170,7 +172,7 @@ def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:
 def run_by(
     run: Any, op: Op, inputs: Sequence[Any], values: Sequence[Any], needs: tuple[bool, ...]
 ) -> Any:
-    """`apply`, where it is known what runs: the op itself or a kernel. values: of the inputs."""
+    """`apply` with `run`, the op itself or a kernel in its place. values: of the inputs."""
     call = observers.wrap(run.forward, op, run) if observers.current() else run.forward
     array = call(*values)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
@@ -189,7 +191,7 @@ def run_by(
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
-    """Sum `g` over the axes along which `shape` was broadcast: the adjoint of broadcasting.
+    """Sum `g` over the axes along which `shape` was broadcast. The adjoint of broadcasting.
 
     >>> unbroadcast(np.ones((4, 2, 3)), (2, 1)).tolist()
     [[12.0], [12.0]]

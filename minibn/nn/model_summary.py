@@ -1,4 +1,4 @@
-"""`summary`: what a network consists of and what runs it, as a table."""
+"""`summary`: a table of a network's layers, and of the kernels or definitions that run them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minibn.setting import Setting
 
 @dataclass
 class LayerCall:
-    """A layer that was called, or several as one block: its path, what it ran, its last shape."""
+    """A call of a layer or a fused block: its path, the ops that ran, the last output's shape."""
 
     path: str
     ops: dict[tuple[str, str], None] = field(default_factory=dict)  # (op, what ran it), in order
@@ -24,7 +24,7 @@ class LayerCall:
 
 
 class CallRecorder(Observer):
-    """Notes every layer that is called and every op that runs in it."""
+    """Records every layer that is called, and the ops that run in it."""
 
     def __init__(self) -> None:
         self.calls: list[LayerCall] = []
@@ -72,7 +72,7 @@ def summary(model: Any, x: Any) -> str:
         parts = [modules[path] for path in paths if path in modules]
         if len(parts) == 1 and not called.ops and list(parts[0].children()):
             continue  # a container, whose layers have rows of their own
-        shape = called.shape or shape  # a layer that runs no op hands x on
+        shape = called.shape or shape  # a layer without ops returns its input
         own = sum(p.size for part in parts for p in _own_parameters(part))
         kind = " + ".join(type(part).__name__ for part in parts)
         begin = (called.path, kind, "×".join(map(str, shape[1:])), f"{own:,}" if own else "")
@@ -92,14 +92,14 @@ def summary(model: Any, x: Any) -> str:
 
 
 def _paths(path: str) -> list[str]:
-    """ "a.conv + norm" -> ["a.conv", "a.norm"]: the paths of the layers that ran as one."""
+    """ "a.conv + norm" -> ["a.conv", "a.norm"]: the paths of the layers of a fused block."""
     prefix, _, last = path.rpartition(".")
     names = last.split(" + ")
     return [f"{prefix}.{name}" if prefix else name for name in names]
 
 
 def _own_parameters(module: Any) -> list[Any]:
-    """Those of the module itself, and of what is below it if it was called as one."""
+    """The parameters of the module itself; of its submodules too if it is a leaf of the tree."""
     return (
         module.parameters()
         if not list(module.children())

@@ -27,7 +27,7 @@ def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
 
 
 def keepdims_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with the reduced axes kept as 1."""
+    """The shape with the reduced axes of length 1."""
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
@@ -37,7 +37,7 @@ def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, .
 
 
 def nonempty_axes(x, axis: Any, name: str) -> tuple[int, ...]:
-    """The axes; raises ValueError if there is nothing along them."""
+    """The axes; raises ValueError if they are empty."""
     axes = axes_of(axis, x.ndim, name)
     if math.prod(x.shape[a] for a in axes) == 0:
         raise ValueError(f"{name}: axis {axis} of shape {x.shape} is empty: it is undefined.")
@@ -84,7 +84,7 @@ class Max(Op):
 
 
 def largest(x, axes: tuple[int, ...]) -> Any:
-    """The maxima over `axes`, which are kept, as a plain array: 0 for one that is infinite."""
+    """The maxima over `axes` (kept with length 1), as a plain array; 0 instead of an infinity."""
     xp = array_module(x)
     top = real(x).max(axis=axes, keepdims=True)
     return xp.where(xp.isfinite(top), top, 0).astype(top.dtype)
@@ -127,7 +127,7 @@ class L2Norm(Op):
 
     def forward(self, x):
         xp = array_module(x)
-        top = xp.abs(real(x)).max(axis=self.axes, keepdims=True)  # against overflow
+        top = xp.abs(real(x)).max(axis=self.axes, keepdims=True)  # to prevent overflow
         top = xp.where((top > 0) & xp.isfinite(top), top, 1).astype(top.dtype)
         z = xp.sqrt(((x / top) ** 2).sum(axis=self.axes, keepdims=True)) * top
         return z if self.keepdims else z.reshape(reduced_shape(x.shape, self.axes))
@@ -169,8 +169,8 @@ def max(x, axis: Any = None, keepdims: bool = False):
 
 
 def logsumexp(x, axis: Any = None, keepdims: bool = False):
-    """log Σ eˣ over `axis`, without overflow; -inf if every x is. Raises ValueError for an empty
-    axis."""
+    """log Σ eˣ over `axis`, without overflow; -inf if every x is -inf. Raises ValueError for an
+    empty axis."""
     return apply(LogSumExp(nonempty_axes(x, axis, "logsumexp"), keepdims), x)
 
 

@@ -39,13 +39,13 @@ from minibn.setting import Setting
 _preferred: Setting[bool] = Setting("cudnn", os.environ.get("MINIBN_CUDNN") == "1")
 
 
-def preferred(on: bool = True) -> AbstractContextManager[bool]:
+def prefer(on: bool = True) -> AbstractContextManager[bool]:
     """Inside, convolutions on a GPU run by cuDNN where it can."""
     return _preferred.override(on)
 
 
 def is_preferred() -> bool:
-    """Whether cuDNN was chosen here: by `preferred`, or by MINIBN_CUDNN=1."""
+    """Whether cuDNN was chosen here: by `prefer`, or by MINIBN_CUDNN=1."""
     return _preferred.get()
 
 
