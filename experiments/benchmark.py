@@ -43,7 +43,7 @@ from experiments.running.training import clock, cores
 from experiments.vgg.settings import VARIANTS
 from minibn import use
 from minibn.errors import BackendUnavailable
-from minibn.fast.cuda.emulator import emulated
+from minibn.fast.cuda.emulator import emulate
 from reference_models.vgg import VGG, vgg
 
 PROGRAM = "python -m experiments.benchmark"
@@ -151,7 +151,7 @@ def _bench(options: Options, save: Callable[[str, Any], None]) -> Iterator[Bench
         with bench.on_threads(threads):
             yield bench
         return
-    rehearsal = emulated() if options.backend == "emulated" else nullcontext()
+    rehearsal = emulate() if options.backend == "emulated" else nullcontext()
     with use("strict" if options.backend == "emulated" else options.backend) as backend, rehearsal:
         bench = GpuBench(
             *shared,

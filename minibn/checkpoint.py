@@ -1,8 +1,10 @@
-"""Checkpoints: several state dicts and a manifest in one npz file, written whole or not at all.
+"""Checkpoints: several state dicts and a manifest in one npz file, written atomically.
 
-The file holds arrays only (no pickle) and the manifest as JSON text. `save` writes beside the
-target, syncs to disk and renames: whenever the process is killed, the target is the old file or the
-new one. `load` checks the archive's CRCs, the manifest's among them, and a SHA-256 over the arrays.
+The file holds arrays only (no pickle) and the manifest as JSON text. `save` writes a temporary
+file, syncs it to disk and renames it: whenever the process is killed, the target is the old file or
+the new one.
+
+`load` checks the archive's CRCs, the manifest's among them, and a SHA-256 over the arrays.
 """
 
 from __future__ import annotations
@@ -30,8 +32,8 @@ States = Mapping[str, Mapping[str, np.ndarray]]
 def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -> None:
     """Write `states` (name -> state dict of NumPy arrays) and `manifest` (JSON values) to `path`.
 
-    Atomic: a kill or a full disk leaves the file that was there. Raises OSError as it comes, and
-    TypeError for an array of objects.
+    Atomic: after a kill or on a full disk the old file remains. Raises OSError, and TypeError for
+    an array of objects.
     """
     if slashed := [part for part in states if "/" in part]:
         raise ValueError(f"checkpoint: the state's name {slashed[0]!r} must not have a slash.")
@@ -46,7 +48,7 @@ def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -
         raise ValueError(f"checkpoint: the manifest's key {taken.pop()!r} is taken.")
     text = json.dumps({**own, **manifest}, sort_keys=True)
     members: dict[str, Any] = {**arrays, MANIFEST: np.frombuffer(text.encode(), np.uint8)}
-    with whole_or_not(path) as file:
+    with atomic_write(path) as file:
         np.savez(file, **members)
 
 
@@ -78,7 +80,7 @@ def load(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, dict[str, n
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file by name. Each member is read whole, so that its CRC is checked
-    before anything in it is believed."""
+    before it is parsed."""
     arrays = {}
     with zipfile.ZipFile(path) as file:
         for member in file.infolist():
@@ -101,9 +103,9 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def whole_or_not(path: str | os.PathLike) -> Iterator[IO[bytes]]:
-    """A file to write bytes to, which takes the place of `path` when the block ends well: written
-    beside it, synced to disk, renamed. Otherwise `path` is as it was, and nothing is left."""
+def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+    """A temporary file to write bytes to. It is synced to disk and renamed to `path` when the block
+    ends; after an exception it is removed, and `path` is unchanged."""
     target = Path(path)
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -119,8 +121,8 @@ def whole_or_not(path: str | os.PathLike) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a small text file whole or not at all, as `save` does."""
-    with whole_or_not(path) as file:
+    """Write a text file atomically."""
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

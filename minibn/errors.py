@@ -1,4 +1,4 @@
-"""The errors that minibn raises. A message names the argument, its value, the rule, the remedy."""
+"""The errors that minibn raises. A message names the argument, its value, the rule, the fix."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: object, known: Iterable[str], most: int = 1) -> str:
-    """The end of a message about an unknown name: the nearest known ones, or all of them.
+    """The end of an error message about an unknown name: the nearest known names, or all of them.
 
     >>> did_you_mean("nunpy", ("numpy", "cupy"))
     "Did you mean 'numpy'?"
@@ -26,15 +26,15 @@ class ShapeError(ValueError):
 
 
 class GraphError(RuntimeError):
-    """The recorded graph can't be walked: released, changed since, or not there at all."""
+    """No backward pass is possible: the graph was released, changed in place, or never recorded."""
 
 
 class AnomalyError(ArithmeticError):
-    """`detect_anomaly` saw the first NaN or infinity, or a saved array that was overwritten."""
+    """`detect_anomaly` found a NaN, an infinity, or a saved array that was overwritten."""
 
 
 class BackendMismatch(TypeError):
-    """Arrays of two backends met in one operation."""
+    """One operation got arrays of two backends."""
 
 
 class BackendUnavailable(RuntimeError):
@@ -46,8 +46,8 @@ class DataError(ValueError):
 
 
 class CaptureError(RuntimeError):
-    """A step can't be captured as a CUDA graph, or not any more."""
+    """A step can't be captured as a CUDA graph."""
 
 
 class EditedDefinition(UserWarning):
-    """A definition was edited after its kernel was verified: the definition runs in its place."""
+    """A definition was edited after its kernel was verified, so the definition runs instead."""

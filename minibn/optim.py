@@ -40,13 +40,13 @@ def decay_groups(model: Module, weight_decay: float) -> list[Group]:
 
 
 class Optimizer:
-    """What optimizers share: groups, `zero_grad`, and state that goes into a checkpoint.
+    """Base class: parameter groups, `zero_grad`, and the state for checkpoints.
 
     params: a list of Tensors, or of groups {"params": [...], "weight_decay": ..., "lr_scale": ...}
     that differ from the defaults. `lr_scale` multiplies `lr` within the group.
     """
 
-    slots: tuple[str, ...] = ()  # the arrays kept per parameter
+    slots: tuple[str, ...] = ()  # names of the state arrays of each parameter
 
     def __init__(
         self, params: Iterable[Any], lr: float, weight_decay: float, **settings: Any
@@ -86,7 +86,8 @@ class Optimizer:
         rows, updated = [], []
         for p, state, group in zip(self.params, self.state, groups, strict=True):
             if p.grad is not None:
-                rows.append(([p.data, p.grad.data, *self.kept_arrays(p.data, state, group)], group))
+                arrays = [p.data, p.grad.data, *self.state_arrays(p.data, state, group)]
+                rows.append((arrays, group))
                 updated.append(p)
         kernel = find_kernel(self, [x for arrays, _ in rows for x in arrays]) if rows else None
         (kernel or self).update_all(rows)
@@ -98,19 +99,19 @@ class Optimizer:
         for arrays, group in rows:
             self.update(group, *arrays)
 
-    def update(self, group: Group, w: Any, g: Any, *kept: Any) -> None:
-        """Update one parameter in place, element by element. w, g: its values and its gradient;
-        kept: the arrays of `slots`."""
+    def update(self, group: Group, w: Any, g: Any, *state: Any) -> None:
+        """Update one parameter in place, elementwise. w, g: its values and its gradient; state: its
+        state arrays, in the order of `slots`."""
         raise NotImplementedError
 
-    def kept_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
-        """The arrays of `slots` for a parameter: zeros at first."""
+    def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
+        """The state arrays of a parameter, in the order of `slots`: zeros at first."""
         if not state:
             state |= {slot: array_module(w).zeros_like(w) for slot in self.slots}
         return [state[slot] for slot in self.slots]
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """The step count and the kept arrays, by parameter number, as NumPy arrays."""
+        """The step count and the state arrays, by parameter number, as NumPy arrays."""
         arrays = {
             f"{i}.{key}": to_numpy(array).copy()
             for i, state in enumerate(self.state)
@@ -163,9 +164,9 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov=True needs a momentum above 0.")
         super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
 
-    def kept_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
+    def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
         """The velocity; nothing without momentum."""
-        return super().kept_arrays(w, state, group) if group["momentum"] else []
+        return super().state_arrays(w, state, group) if group["momentum"] else []
 
     def update(self, group: Group, w: Any, g: Any, v: Any = None) -> None:
         if group["weight_decay"]:
@@ -222,7 +223,7 @@ def AdamW(
 def clip_grad_norm(params: Sequence[Tensor], max_norm: float) -> Any:
     """Scale all gradients so that their joint l2 norm is at most `max_norm`.
 
-    Returns the norm before, a 0-d array of the backend (nothing is transferred).
+    Returns the norm before clipping, a 0-d array of the backend (no transfer).
     """
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm: max_norm={max_norm} must not be negative.")

@@ -1,13 +1,12 @@
-"""Randomness as an argument: one root seed, split by name (nothing here is global).
+"""Random numbers from one root seed, split by name; no global state.
 
-`generator(seed, "order", epoch)` is a NumPy Generator of its own for each list of names, for what
-is drawn on the host: weights, the order of the data, augmentation.
+`generator(seed, "order", epoch)` is a separate NumPy Generator for each list of names, for draws on
+the host: weights, the order of the data, augmentation.
 
-What is drawn per activation (noise, dropout) is stateless: `uniforms_and_normals(key, step, n)`
-is a function of its arguments, by the counter-based generator Philox4x64-10 (Salmon et al. 2011,
-"Parallel random numbers: as easy as 1, 2, 3"). So a resumed run, a frozen probe, several threads
-and a GPU all see the same draws: raw integers and uniforms are equal on every backend, normals
-within a few ulp.
+Draws per activation (noise, dropout) are stateless: `uniforms_and_normals(key, step, n)` is a
+function of its arguments, by the counter-based generator Philox4x64-10 (Salmon et al. 2011,
+"Parallel random numbers: as easy as 1, 2, 3"). So a resumed run, any number of threads and a GPU
+get the same draws: raw integers and uniforms are equal on every backend, normals within a few ulp.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ def generator(seed: int, *names: object) -> np.random.Generator:
 FRACTION = 2.0**-24
 
 
-def working(dtype: Any) -> np.dtype:
-    """The dtype to draw in: at least float32, since float16 can't count to 2²⁴."""
+def working_dtype(dtype: Any) -> np.dtype:
+    """The dtype to compute draws in: at least float32, since float16 can't hold 2²⁴ - 1."""
     return np.promote_types(dtype, np.float32)
 
 
@@ -68,7 +67,7 @@ def uniforms(backend: Backend, key: int, step: int, count: int, dtype: Any, stre
     if kernel is not None:
         return kernel.forward(backend, key, counter, count, dtype)
     raw = integers(backend, key, counter, count)
-    return ((raw >> 40).astype(working(dtype)) * FRACTION).astype(dtype, copy=False)
+    return ((raw >> 40).astype(working_dtype(dtype)) * FRACTION).astype(dtype, copy=False)
 
 
 def uniforms_and_normals(
@@ -85,8 +84,8 @@ def uniforms_and_normals(
     """`count` uniforms in [0, 1) and as many standard normals, independent, one integer for both.
 
     The uniforms are those of `uniforms`. The normals come by Box & Muller (1958) from the other
-    half of each integer: they reach ±5.8. `uniform` and `normal` ask for a scale and, for each of C
-    channels, a shift: the draws are then those of activations (..., C), one after another.
+    half of each integer: they reach ±5.8. `uniform` and `normal` are a scale and a shift (C,) per
+    channel, for draws that belong to activations (..., C) in C order.
     """
     counter = (stream << 192) + (step << 128)
     kernel = find_kernel(uniforms_and_normals, (count, dtype), backend=backend)
@@ -94,10 +93,10 @@ def uniforms_and_normals(
         return kernel.forward(backend, key, counter, count, dtype, uniform, normal)
     half = -(-count // 2)
     raw = integers(backend, key, counter, 2 * half)
-    u = (raw >> 40).astype(working(dtype))[:count] * FRACTION
-    low = ((raw & 0xFFFFFFFF) >> 8).astype(working(dtype))
+    u = (raw >> 40).astype(working_dtype(dtype))[:count] * FRACTION
+    low = ((raw & 0xFFFFFFFF) >> 8).astype(working_dtype(dtype))
     xp = array_module(low)
-    radius = xp.sqrt(-2 * xp.log((low[:half] + 1) * FRACTION))  # the logarithm of (0, 1]
+    radius = xp.sqrt(-2 * xp.log((low[:half] + 1) * FRACTION))  # log of a number in (0, 1]
     angle = low[half:] * (2 * math.pi * FRACTION)
     z = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])[:count]
     return (
@@ -115,12 +114,12 @@ def _scale_and_shift(draws: Any, affine: Affine | None) -> Any:
 
 @dataclass(frozen=True)
 class NoiseDraws:
-    """The draws (s, m) of `minibn.nn.Noise` for one step, the same each time they are called for.
+    """The draws (s, m) of `minibn.nn.Noise` for one step, the same at each call.
 
         per unit j:        mu_j ~ U(-n_mu, n_mu),            sigma_j ~ U(1, n_sigma)
         per activation:    m ~ U(mu_j - r_mu, mu_j + r_mu),  s ~ N(sigma_j, spread²)
 
-    An object, not a function, so that a kernel sees what is drawn, and may draw it by itself.
+    An object, not a function, so that a kernel can read the settings and draw by itself.
     """
 
     key: int

@@ -1,7 +1,7 @@
-"""Settings of a thread or an asyncio task: what holds inside a `with` block, and nowhere else.
+"""Settings of a thread or an asyncio task, overridden inside a `with` block.
 
-Each is one ContextVar. A task or a thread's copied context takes over the settings of the code that
-starts it, and changes its own only; a new thread begins with the defaults.
+Each is one ContextVar. An asyncio task, or a thread that runs in a copied context, inherits the
+settings of the code that starts it; a new thread begins with the defaults.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Setting(Generic[T]):
-    """A value that code in a `with` block may set.
+    """A value that can be overridden in a `with` block.
 
     >>> depth = Setting("depth", 0)
-    >>> with depth.within(1):
+    >>> with depth.override(1):
     ...     depth.get()
     1
     >>> depth.get()
@@ -30,12 +30,12 @@ class Setting(Generic[T]):
     def __init__(self, name: str, default: T) -> None:
         self.name = name
         self._variable: ContextVar[T] = ContextVar(f"minibn_{name}", default=default)
-        self.get = self._variable.get  # called at every op: no method in between
+        self.get = self._variable.get  # called at every op, so bound directly
         self.set = self._variable.set
 
     @contextmanager
-    def within(self, value: T) -> Iterator[T]:
-        """Inside the block the setting is `value`; afterwards as before, also after an error."""
+    def override(self, value: T) -> Iterator[T]:
+        """Context manager: the setting is `value`; restored afterwards, also after an exception."""
         before = self.get()
         self.set(value)
         try:
@@ -58,19 +58,19 @@ class Choice(Setting[str]):
         super().__init__(name, default)
         self.names = tuple(names)
 
-    def choose(self, name: Any) -> Chosen:
+    def choose(self, name: Any) -> ChoiceScope:
         """Set it from here on; in a `with` statement until its end. Raises ValueError."""
         self.check(name)
-        return Chosen(self, name)
+        return ChoiceScope(self, name)
 
     def check(self, name: Any) -> None:
-        """Raise ValueError, with the nearest name, unless this is one of the names."""
+        """Raise ValueError, with the nearest name, for an unknown name."""
         if name not in self.names:
             raise ValueError(f"{self.name} {name!r} is unknown. {did_you_mean(name, self.names)}")
 
 
-class Chosen:
-    """What choosing returns: the choice is made already; leaving a `with` block undoes it."""
+class ChoiceScope:
+    """Returned by `Choice.choose`, which has set the name; leaving a `with` block undoes it."""
 
     def __init__(self, choice: Choice, name: str) -> None:
         self.choice, self.name = choice, name

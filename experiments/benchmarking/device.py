@@ -44,7 +44,7 @@ class Device:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.clock: Clock = host_clock(backend.synchronize)
-        self.exhausted: tuple[type[Exception], ...] = backend.memory_exhausted
+        self.exhausted: tuple[type[Exception], ...] = backend.out_of_memory_errors
 
     def tidy(self) -> None:
         """Hand back all memory that nobody uses."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from experiments.benchmarking.clock import Span
 from experiments.benchmarking.device import Device
-from minibn.fast.cuda.program import around_launches
+from minibn.fast.cuda.program import wrap_launches
 
 LAG = 0.1  # seconds of keeping it busy
 
@@ -73,7 +73,7 @@ def _one(device: Device, step: Callable[[], Any]) -> tuple[float, list[tuple[str
         spans.append((name, span))
 
     device.lag(LAG)
-    with device.clock.span() as whole, around_launches(timed):
+    with device.clock.span() as whole, wrap_launches(timed):
         step()
     return whole.seconds, spans
 

@@ -20,7 +20,7 @@ from experiments.benchmarking.clock import HOST, Clock
 from experiments.running.study import environment
 from minibn import nn
 from minibn.backend import get_backend
-from minibn.fast.cpu.threads import in_shares
+from minibn.fast.cpu.threads import map_shares
 
 VARIABLES = ("CUPY_", "MINIBN_", "NVIDIA_TF32", "TORCH")  # of the environment: they change times
 
@@ -109,7 +109,7 @@ def copy_bandwidth(megabytes: int, repeats: int) -> float:
     def copy(some: slice) -> None:
         np.copyto(target[some], source[some])
 
-    return 2 * source.nbytes / least_seconds(lambda: in_shares(copy, source.size), repeats)
+    return 2 * source.nbytes / least_seconds(lambda: map_shares(copy, source.size), repeats)
 
 
 def least_seconds(

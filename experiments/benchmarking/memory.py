@@ -90,7 +90,7 @@ def _measure(task: dict[str, Any]) -> dict[str, float]:
     gc.collect()
     exact = _peak_set_back()
     loaded = (_status("VmRSS") if exact else None) or _highest()
-    with cpu_threads.limited(threads):
+    with cpu_threads.limit_threads(threads):
         for _ in range(STEPS):
             step()
     highest = (_status("VmHWM") if exact else None) or _highest()

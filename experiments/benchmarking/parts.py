@@ -58,7 +58,7 @@ class Bench:
     @contextmanager
     def on_threads(self, threads: int) -> Iterator[None]:
         """Inside, both libraries use so many threads."""
-        with threads_.limited(threads):
+        with threads_.limit_threads(threads):
             if self.pytorch:
                 self.pytorch.set_threads(threads)
             try:

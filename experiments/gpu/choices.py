@@ -22,7 +22,7 @@ from experiments.running.step import one_step
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn.autograd.dispatch import find_kernel
-from minibn.autograd.observers import Observer, observed_by
+from minibn.autograd.observers import Observer, observe_with
 from minibn.backend import backend_of
 from minibn.fast.cuda import cudnn
 from minibn.fast.precision import MANTISSA, current, precision
@@ -51,7 +51,7 @@ def noted(calls: dict[tuple[str, str], Call]) -> Iterator[None]:
     """Inside, every call of an op that has kernels is noted, one of each kind and shape."""
 
     class Noter(Observer):
-        def around(self, call: Any, op: Any, run: Any, node: Any) -> Any:
+        def wrap(self, call: Any, op: Any, run: Any, node: Any) -> Any:
             def noted_call(*inputs: Any) -> Any:
                 if node is None and type(op) in kernels_of(backend_of(*inputs)):
                     made = Call(op, inputs)
@@ -60,7 +60,7 @@ def noted(calls: dict[tuple[str, str], Call]) -> Iterator[None]:
 
             return noted_call
 
-    with observed_by(Noter()):
+    with observe_with(Noter()):
         yield
 
 
@@ -69,7 +69,7 @@ def candidates(device: Device, call: Call) -> Iterator[tuple[str, Any]]:
     definition rounds no factors: where they are to be rounded, it is no candidate."""
     chosen = find_kernel(call.op, list(call.inputs))
     yield ("definition" if chosen is None else type(chosen).__name__), chosen or call.op
-    with cudnn.preferred():
+    with cudnn.prefer():
         for kernel in kernels_of(device.backend)[type(call.op)]:
             if type(chosen) is not kernel and kernel.fits(call.op, *call.inputs):
                 yield kernel.__name__, kernel(call.op)

@@ -3,7 +3,7 @@
 Each convolution and matrix product of a step is three products (M, K) · (K, N), and each of them is
 computed by a plan: a tile, and the parts that K is split into. Here all plans that the estimate
 chooses between are timed, and the best is printed beside the one chosen, as a line for
-`products.MEASURED`.
+`products.TUNED_PLANS`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def tiles(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, 
                     seen.add(sizes)
                     chosen, ms = products.plan(*sizes), {}
                     for plan in products.plans(*sizes):
-                        with products.planned({sizes[:4]: plan}):
+                        with products.use_plans({sizes[:4]: plan}):
                             took = timed(device, call, way)
                         if isinstance(took, dict):
                             ms[plan] = sum(took.values())
@@ -76,4 +76,4 @@ def tiles(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, 
             yield record
     if rows:
         head = ["M", "N", "K", "", "call, ms: chosen", "with the best"]
-        say(table(head, rows) + "\n\nFor products.MEASURED:\n" + "\n".join(lines))
+        say(table(head, rows) + "\n\nFor products.TUNED_PLANS:\n" + "\n".join(lines))

@@ -60,8 +60,8 @@ class StepOnDevice:
         # Nothing here refers back to self: the graph and its memory go when the training is over.
         task = replace(CLASSIFY, loss=partial(_loss, self.data.classes))
         step = partial(update, model, optimizer, self.data.x, self.data.labels, task)
-        refused = partial(_refused, graph)
-        self.step = step if graph == "off" else CapturedStep(step, model, optimizer, refused)
+        on_refusal = partial(_refused, graph)
+        self.step = step if graph == "off" else CapturedStep(step, model, optimizer, on_refusal)
 
     def __call__(self, number: int) -> tuple[Any, Any]:
         self.data.fill(number)

@@ -112,14 +112,14 @@ class Experiment:
             study.or_nothing(),
             alone(study.folder),
             use(s.backend) as backend,
-            threads.limited(s.threads),
+            threads.limit_threads(s.threads),
             kernels(s.kernels),
             graphs(s.graph),
             precision(s.precision),
         ):
             try:
                 return self.work(s, study)
-            except backend.memory_exhausted as error:
+            except backend.out_of_memory_errors as error:
                 raise MemoryError(backend.shortage(error)) from error
 
 

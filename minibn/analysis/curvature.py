@@ -38,7 +38,7 @@ import numpy as np
 from minibn import ops
 from minibn.analysis.state import Batch, Loss, check_decay, loss_of, trainable, working_state
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import recording
+from minibn.autograd.tape import set_grad_enabled
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError
 from minibn.nn.module import Module
@@ -104,7 +104,7 @@ class Hessian:
         weight_decay: float = 0.0,
     ) -> None:
         check_decay("Hessian", weight_decay)
-        with working_state(model), recording(True), np.errstate(all="ignore"):  # host: flags
+        with working_state(model), set_grad_enabled(True), np.errstate(all="ignore"):  # host: flags
             self._params = list(trainable(model).values())
             y = loss_of(model, batch, loss, "Hessian")
             self._slopes = grad(y, self._params, create_graph=True, unused="zeros")
@@ -141,7 +141,7 @@ class Hessian:
         for p in self._params:
             parts.append(v[start : start + p.size].reshape(p.shape).astype(p.dtype))
             start += p.size
-        with recording(True), np.errstate(all="ignore"):  # host: flags
+        with set_grad_enabled(True), np.errstate(all="ignore"):  # host: flags
             total = sum((g * part).sum() for g, part in zip(self._slopes, parts, strict=True))
             found = grad(total, self._params, retain_graph=True, unused="zeros")
             Hv = _flat([g.data for g in found]) + self._decay * v

@@ -36,7 +36,7 @@ from minibn.analysis.state import (
     working_state,
 )
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import recording
+from minibn.autograd.tape import set_grad_enabled
 from minibn.backend import array_module, backend_of
 from minibn.nn.module import Module
 from minibn.random import generator
@@ -139,7 +139,7 @@ def probe(
     if direction not in DIRECTIONS:
         raise ValueError(f"probe: direction={direction!r} is none of {', '.join(DIRECTIONS)}.")
     names, params = list(trainable(model)), list(trainable(model).values())
-    with working_state(model) as state, recording(True), np.errstate(all="ignore"):  # host: flags
+    with working_state(model) as state, set_grad_enabled(True), np.errstate(all="ignore"):  # host: flags
         start = [p.data for p in params]
 
         def measure(where: Batch) -> tuple[float, list[Any]]:

@@ -39,7 +39,7 @@ from minibn.analysis.state import (
     working_state,
 )
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import no_grad, recording
+from minibn.autograd.tape import no_grad, set_grad_enabled
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module
 from minibn.nn.module import Module
@@ -107,7 +107,7 @@ def covariate_shift(
     params = dict(model.named_parameters())
     groups = layers_of(model) if layers is None else _checked(layers, trainable(model))
     found = []
-    with working_state(model) as state, recording(True), np.errstate(all="ignore"):  # host: flags
+    with working_state(model) as state, set_grad_enabled(True), np.errstate(all="ignore"):  # host: flags
 
         def gradients(names: Sequence[str]) -> list[Any]:
             _reset(state, model, before)

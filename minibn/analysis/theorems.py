@@ -38,7 +38,7 @@ from minibn.analysis.units import (
     total,
 )
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import recording
+from minibn.autograd.tape import set_grad_enabled
 from minibn.autograd.tensor import Tensor
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError
@@ -198,7 +198,7 @@ def through_inputs(u: Units, inputs: Array) -> tuple[Array, Array]:
     inputs X (m, m), invertible, as from `worst_inputs`; y is (m, C).
     """
     w = Tensor(array_module(inputs).linalg.solve(inputs, u.y), requires_grad=True)
-    with recording(True):
+    with set_grad_enabled(True):
         z = ops.batch_norm(inputs @ w, u.gamma, u.beta, eps=u.eps)
         slope = grad(u.loss(z), w, create_graph=True, unused="zeros")
     v = slope.data

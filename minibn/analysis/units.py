@@ -20,7 +20,7 @@ from typing import Any
 from minibn import ops
 from minibn.analysis.state import working_state
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import recording
+from minibn.autograd.tape import set_grad_enabled
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module
 from minibn.errors import ShapeError
@@ -110,7 +110,7 @@ class Units:
     ) -> None:
         self.loss, self.y, self.gamma, self.beta, self.eps = loss, y, gamma, beta, eps
         self._y = Tensor(y, requires_grad=True)
-        with recording(True):
+        with set_grad_enabled(True):
             z = ops.batch_norm(self._y, gamma, beta, eps=eps)
             self._d = _slope(loss(z), self._y)
             self._z = Tensor(z.data, requires_grad=True)
@@ -155,7 +155,7 @@ def own_blocks(slope: Tensor, leaf: Tensor, v: Array) -> Array:
     for j in range(v.shape[-1]):
         alone = xp.zeros_like(v)
         alone[..., j] = v[..., j]
-        with recording(True):
+        with set_grad_enabled(True):
             along = (slope * alone).sum()
         out[..., j] = grad(along, leaf, retain_graph=True, unused="zeros").data[..., j]
     return out
@@ -187,7 +187,7 @@ def units_at(
             state.reset_buffers()
             return loss(_through(behind, z), targets)
 
-        with recording(False):
+        with set_grad_enabled(False):
             y = value(_through(before, x))
         yield Units(downstream, y, this.gamma.data, this.beta.data, this.eps)
 
@@ -201,10 +201,10 @@ def weight_gradients(
     Called inside the block of `units_at` that gave u.
     """
     *before, layer = _around(model, norm)[0]
-    with recording(False):
+    with set_grad_enabled(False):
         x = _through(before, batch[0])
     weight = dict(layer.named_parameters())["weight"]
-    with recording(True):
+    with set_grad_enabled(True):
         y = layer(x)
     g, d = (grad(y, weight, v, retain_graph=True).data for v in (u.g, u.d))
     return g.reshape(-1, g.shape[-1]), d.reshape(-1, d.shape[-1])

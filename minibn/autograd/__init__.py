@@ -1,5 +1,5 @@
-"""Automatic differentiation: Tensors, the tape that ops leave behind them, and the walk back.
+"""Automatic differentiation: Tensors, the tape of recorded ops, and the backward pass.
 
-Read `tensor.py`, `tape.py`, `backward.py`, in this order. `observers.py` is how `profile` and
-`detect_anomaly` watch; `dispatch.py` is where kernels plug in.
+Read `tensor.py`, `tape.py`, `backward.py`, in this order. `observers.py` has the hooks of
+`profile` and `detect_anomaly`; `dispatch.py` is where kernels are registered.
 """

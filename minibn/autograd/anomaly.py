@@ -1,8 +1,8 @@
 """`detect_anomaly`: which op, in which layer, first made a NaN or an infinity.
 
-Slow (it looks at every array, which on a GPU is a transfer an op), so it is a mode. Inside it
-saved arrays are also checksummed: one that was overwritten through `.data` between forward and
-backward is caught, although no version was counted up.
+It checks every array, which on a GPU is one transfer per op, so it is a debug mode. It also
+checksums saved arrays: one that was overwritten through `.data` between the forward and the
+backward pass is caught, although its version did not change.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from minibn.autograd.observers import Call, Observer, observed_by
+from minibn.autograd.observers import Call, Observer, observe_with
 from minibn.backend import array_module, to_numpy
 from minibn.errors import AnomalyError
 from minibn.setting import Setting
 
-_layers: Setting[tuple[str, ...]] = Setting("layers", ())  # being called, outermost first
+_layers: Setting[tuple[str, ...]] = Setting("layers", ())  # whose forward runs, outermost first
 
 
 @contextmanager
 def detect_anomaly() -> Iterator[None]:
-    """Inside, the first op that turns finite numbers into a NaN or an infinity raises
-    AnomalyError with its name and its layer, in the forward pass and in the backward pass.
+    """Context manager: the first op that makes a NaN or an infinity of finite numbers raises
+    AnomalyError with its name and its layer, in the forward and in the backward pass.
 
     >>> import minibn
     >>> x = minibn.Tensor([0.0], requires_grad=True)
@@ -35,12 +35,12 @@ def detect_anomaly() -> Iterator[None]:
         ...
     minibn.errors.AnomalyError: Sqrt: its vjp made inf in the gradient of input 0 from finite ...
     """
-    with observed_by(AnomalyDetector()), np.errstate(all="ignore"):  # host: the error says more
+    with observe_with(AnomalyDetector()), np.errstate(all="ignore"):  # host: the error says more
         yield
 
 
 class AnomalyDetector(Observer):
-    """Looks at what every op makes, and keeps a checksum of every array that a node saves."""
+    """Checks the results of every op, and keeps a checksum of every saved array."""
 
     every_layer = True
 
@@ -49,13 +49,13 @@ class AnomalyDetector(Observer):
 
     @contextmanager
     def layer(self, name: str) -> Iterator[None]:
-        with _layers.within((*_layers.get(), name)):
+        with _layers.override((*_layers.get(), name)):
             yield
 
-    def recorded(self, node: Any) -> None:
+    def on_record(self, node: Any) -> None:
         self.saved[node.order] = _where(), _checksums(node)
 
-    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+    def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
         def forward(*inputs: Any) -> Any:
             out = call(*inputs)
             _check_forward(op, inputs, out)

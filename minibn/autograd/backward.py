@@ -1,9 +1,9 @@
-"""The walk back over the tape: backward, grad, and what follows from them: jacobian and hvp.
+"""The backward pass over the tape: backward, grad, and built on them jacobian and hvp.
 
-It needs no recursion and no sorting by dependencies: nodes are numbered as they are made, so
-descending numbers are an order in which every node comes after all of its consumers. Cotangents
-wait in a table that is local to the walk, so a failed walk leaves nothing behind; un-broadcasting
-and the dtype of a gradient are settled here, once, for every op.
+It needs no recursion and no topological sort: nodes are numbered as they are made, so in descending
+order every node comes after all of its consumers. Cotangents are accumulated in a table that is
+local to the pass, so a pass that fails leaves no trace. Un-broadcasting and casting a gradient to
+its input's dtype are done here, once, for every op.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from minibn.autograd import observers, tensor
-from minibn.autograd.tape import Node, Op, recording, unbroadcast
+from minibn.autograd.tape import Node, Op, set_grad_enabled, unbroadcast
 from minibn.autograd.tensor import Array, Tensor, value
 from minibn.backend import array_module, backend_of
 from minibn.errors import GraphError, ShapeError
 
 
 def _fit(g: Any, x: Any, op: Op, position: int) -> Any:
-    """The gradient `g` as the input `x` needs it: an array of its shape, and of its dtype unless
-    complex."""
+    """The gradient `g` summed to the shape of the input `x`; cast to its dtype unless complex."""
     if op.broadcasts:
         g = unbroadcast(g, x.shape)
     if isinstance(g, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
@@ -39,7 +38,7 @@ def _fit(g: Any, x: Any, op: Op, position: int) -> Any:
 
 
 def _ancestors(node: Node) -> list[Node]:
-    """The node and all behind it, in the order in which they were made."""
+    """The node and all its ancestors, in the order in which they were made."""
     seen, stack = {node}, [node]
     while stack:
         for parent in stack.pop().parents:
@@ -49,16 +48,16 @@ def _ancestors(node: Node) -> list[Node]:
     return sorted(seen, key=lambda n: n.order)
 
 
-def _walk(
+def _backpropagate(
     output: Tensor, cotangent: Any, targets: set | None, create_graph: bool, retain_graph: bool
 ) -> dict[Node | Tensor, Any]:
-    """Pull `cotangent` back from `output`. Returns the gradient of each target that is reached
-    (of each leaf, if `targets` is None)."""
+    """Pull `cotangent` back from `output`. Returns the gradient of each target (of each leaf, if
+    `targets` is None) on which the output depends."""
     start: Node | Tensor = output.node or output
     found: dict[Node | Tensor, Any] = {}
     pending: dict[Node | Tensor, Any] = {start: cotangent}
     nodes = _ancestors(start) if isinstance(start, Node) else []
-    if targets is not None:  # leave out what leads to no target
+    if targets is not None:  # skip nodes that depend on no target
         active: set[Node | Tensor] = set(targets)
         for node in nodes:
             if any(parent in active for parent in node.parents):
@@ -73,15 +72,15 @@ def _walk(
             found[node] = g
             if not any(parent in active for parent in node.parents):
                 continue
-        if node.released:
+        if node.is_released:
             raise GraphError(
                 f"backward through {type(node.op).__name__}: this part of the graph was released "
                 "by an earlier backward. Add the losses and call backward once, pass "
                 "retain_graph=True the first time, or run the forward pass again."
             )
         op = node.op
-        # A kernel takes arrays of the output's dtype. Others (a complex cotangent of a real graph),
-        # and Tensors, are the definition's.
+        # A kernel takes arrays of the output's dtype. For other cotangents (a complex one of a real
+        # graph) and for Tensors the definition runs.
         fits = node.kernel is not None and not create_graph and g.dtype == node.output.dtype
         run = node.kernel if fits else op
         run.needs_input_grad = tuple(
@@ -138,16 +137,16 @@ def backward(
     """Add the gradient of ⟨output, cotangent⟩ to `.grad` of every leaf that requires one.
 
     The graph is released on the way unless `retain_graph` (or `create_graph`) is set. `.grad` is
-    written only when the whole walk has succeeded.
-    Raises GraphError for a released graph, a Tensor changed since, an output without gradient;
-    ShapeError for a cotangent that does not fit.
+    written only when the whole pass has succeeded.
+    Raises GraphError for a released graph, a saved tensor changed in place, or an output that does
+    not require a gradient; ShapeError for a cotangent of another shape.
     """
     g = _start(output, cotangent, "backward", create_graph)
-    with recording(create_graph):
-        found = _walk(output, g, None, create_graph, retain_graph or create_graph)
+    with set_grad_enabled(create_graph):
+        found = _backpropagate(output, g, None, create_graph, retain_graph or create_graph)
         owned = {id(_owner(value(g)))}
         for leaf, found_g in found.items():
-            assert isinstance(leaf, Tensor)  # without targets only leaves are left
+            assert isinstance(leaf, Tensor)  # without targets, all of them are leaves
             leaf_g = _own(found_g, owned)
             leaf.grad = leaf_g if leaf.grad is None else leaf.grad + leaf_g
 
@@ -155,15 +154,15 @@ def backward(
 def _start(output: Tensor, cotangent: Any, what: str, create_graph: bool) -> Any:
     g = _cotangent(output, cotangent, what)
     if create_graph:
-        return g if isinstance(g, Tensor) else Tensor.made_by(None, g)
+        return g if isinstance(g, Tensor) else Tensor.from_op(None, g)
     return value(g)
 
 
 def _is_whole(array: Array) -> bool:
-    """Whether the array is no view: it owns its memory, or a buffer was lent to it alone (see
-    `fast/cpu/memory.py`)."""
+    """Whether the array is not a view: it owns its memory, or a buffer of the memory pool
+    (`fast/cpu/memory.py`)."""
     base = getattr(array, "base", array)
-    return base is None or hasattr(base, "lent_whole")
+    return base is None or hasattr(base, "is_pool_buffer")
 
 
 def _owner(array: Array) -> Array:
@@ -174,13 +173,13 @@ def _owner(array: Array) -> Array:
 
 
 def _own(g: Any, owned: set[int]) -> Tensor:
-    """The gradient as a Tensor: itself, or a copy where its memory is a view (or may be one) or
-    belongs to another gradient. A recorded one stays recorded."""
+    """The gradient as a Tensor with memory of its own: copied where it is a view (or may be one) or
+    shares memory with another gradient. A recorded gradient stays recorded."""
     array = value(g)
     if not _is_whole(array) or id(array) in owned:
         g = g * 1 if isinstance(g, Tensor) else array.copy()
     owned.add(id(value(g)))
-    return g if isinstance(g, Tensor) else Tensor.made_by(None, g)
+    return g if isinstance(g, Tensor) else Tensor.from_op(None, g)
 
 
 def grad(
@@ -194,7 +193,7 @@ def grad(
 ) -> Any:
     """The gradient of ⟨output, cotangent⟩ with respect to `inputs` (leaves or results of ops).
 
-    Returns one Tensor for one input, a tuple for a sequence; `.grad` is left alone. With
+    Returns one Tensor for one input, a tuple for a sequence; `.grad` is not written. With
     `create_graph=True` the gradients can be differentiated again. An input that the output does
     not depend on raises GraphError, or gives zeros with `unused="zeros"`.
 
@@ -213,12 +212,12 @@ def grad(
     found: dict = {}
     owned: set[int] = set()
     results = []
-    with recording(create_graph):
+    with set_grad_enabled(create_graph):
         if output.requires_grad or unused == "raise":
             g = _start(output, cotangent, "grad", create_graph)
             owned.add(id(_owner(value(g))))
             retain = create_graph if retain_graph is None else retain_graph
-            found = _walk(output, g, {x.node or x for x in wanted}, create_graph, retain)
+            found = _backpropagate(output, g, {x.node or x for x in wanted}, create_graph, retain)
         for i, x in enumerate(wanted):
             g = found.get(x.node or x)
             if g is None:
@@ -233,14 +232,14 @@ def grad(
 
 
 def pull_back(f: Callable, inputs: Sequence[Any], g: Any, needs: Sequence[bool]) -> tuple:
-    """The vjp of an op that is a composition f of others: f runs again, recorded.
+    """The vjp of an op that is a composition f of other ops: f is run again and recorded.
 
-    inputs, g: what the tape hands to a vjp, arrays or Tensors. Returns a gradient for each input
-    that is wanted, of the same kind (None for the others).
+    inputs, g: the arguments of the vjp, arrays or Tensors. Returns a gradient of the same kind for
+    each input that needs one (None for the others).
     """
     recorded = any(isinstance(x, Tensor) for x in (g, *inputs))
-    with recording(True):
-        # A node of its own for each input: one Tensor may stand in two places.
+    with set_grad_enabled(True):
+        # A separate node for each input: one Tensor may be passed twice.
         own = [
             x.reshape(x.shape)
             if isinstance(x, Tensor) and x.requires_grad
@@ -261,7 +260,7 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:
     [[2.0, 0.0], [0.0, 4.0]]
     """
     leaf = Tensor(value(x), requires_grad=True)
-    with recording(True):
+    with set_grad_enabled(True):
         y = f(leaf)
     xp = array_module(leaf.data)
     rows = xp.zeros((y.size, *leaf.shape), dtype=leaf.dtype)
@@ -285,14 +284,14 @@ def hvp(f: Callable[[], Tensor], params: Sequence[Tensor], v: Iterable[Any]) -> 
     params, v = list(params), [value(direction) for direction in v]
     if [p.shape for p in params] != [getattr(d, "shape", ()) for d in v]:
         raise ShapeError("hvp: v needs one array per parameter, of the parameter's shape.")
-    with recording(True):
+    with set_grad_enabled(True):
         loss = f()
     if loss.size != 1:
         raise ShapeError(f"hvp: f() has shape {loss.shape}; it must be a scalar.")
     slopes = grad(loss, params, create_graph=True, unused="zeros")
-    with recording(True):
+    with set_grad_enabled(True):
         total = sum((g * d).sum() for g, d in zip(slopes, v, strict=True))
     return grad(total, params, unused="zeros")
 
 
-tensor.walk = sys.modules[__name__]  # what Tensor.backward calls
+tensor.backward_module = sys.modules[__name__]  # what Tensor.backward calls

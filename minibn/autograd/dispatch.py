@@ -1,18 +1,18 @@
-"""Where faster code plugs in: the one place at which the core asks for another way to compute.
+"""Dispatch: whether a definition runs itself, or a faster kernel in its place.
 
-A *definition* is what people read: an op, an optimizer's update, a layer, a function that draws.
-Before it runs, `find_kernel` is asked for a kernel: an object that does the same on these arrays,
-faster. `minibn.fast` plugs itself in here; without it there are no kernels, and nothing else is
-missing. `kernels(...)` chooses what may run:
+A *definition* is readable code: an op, an optimizer's update, a layer, a function that draws random
+numbers. Before it runs, `find_kernel` looks for a kernel: an object that computes the same on these
+arrays, faster. `minibn.fast` registers its kernels here; without it only definitions run.
+`kernels(...)` chooses what may run:
 
     with minibn.kernels("reference"):    # the definitions only: what a debugger steps through
         loss = model(x)
 
-    "fast"       kernels wherever they pay (the default); they may keep arrays from the forward pass
-                 for the backward pass, as Winograd's transformed images: time for memory
-    "lean"       the same kernels, which recompute instead, and free memory at once: memory for time
+    "fast"       kernels wherever they are faster (the default); they may save arrays of the forward
+                 pass, such as Winograd's transformed images: more memory, less time
+    "lean"       the same kernels, which recompute these arrays and free memory at once
     "reference"  no kernels (and no rounding, whatever `minibn.precision` says)
-    "always"     kernels also where they do not pay, for tests on small shapes
+    "always"     kernels also where they are slower, for tests on small shapes
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minibn.setting import Choice, Chosen
+from minibn.setting import Choice, ChoiceScope
 
 _mode = Choice("kernels", ("fast", "lean", "reference", "always"), default="fast")
 mode = _mode.get  # () -> the current mode: "fast", "lean", "reference" or "always"
@@ -30,11 +30,11 @@ Finder = Callable[[Any, Sequence[Any], tuple[bool, ...], Any], Any]
 _finder: list[Finder] = []
 
 
-def kernels(name: str) -> Chosen:
-    """From here on definitions run so: "fast", "lean", "reference" or "always" (see above).
+def kernels(name: str) -> ChoiceScope:
+    """Choose the mode from here on: "fast", "lean", "reference" or "always" (see above).
 
-    In a `with` statement until its end. The choice belongs to the thread (or asyncio task) that
-    makes it. Raises ValueError for another name.
+    In a `with` statement it ends with the block. It holds for the current thread or asyncio task
+    only. Raises ValueError for another name.
 
     >>> with kernels("reference"):
     ...     mode()
@@ -48,10 +48,10 @@ def kernels(name: str) -> Chosen:
 def find_kernel(
     definition: Any, inputs: Sequence[Any], needs: tuple[bool, ...] = (), backend: Any = None
 ) -> Any:
-    """A kernel that does what `definition` does on these inputs, or None: the definition runs.
+    """The kernel to run in the place of `definition` on these inputs; None if there is none.
 
-    definition: an op, an optimizer, a layer or a function. needs: for each input whether it needs a
-    gradient. backend: whose kernels, if no input is an array.
+    definition: an op, an optimizer, a layer or a function. needs: for each input, whether it needs
+    a gradient. backend: needed if no input is an array.
     """
     if not _finder or _mode.get() == "reference":
         return None
@@ -59,5 +59,5 @@ def find_kernel(
 
 
 def plug_in(finder: Finder) -> None:
-    """Let `finder` choose the kernels from here on, in the whole process."""
+    """Register `finder`, which chooses the kernels in the whole process."""
     _finder[:] = [finder]

@@ -1,7 +1,6 @@
-"""Observers: what is told of every op that runs, such as `profile` and `detect_anomaly`.
+"""Observers: hooks around every op that runs, for `profile`, `detect_anomaly` and `summary`.
 
-The tape asks for the current observers once an op. There are none unless somebody watches, and the
-tape knows nothing of those that there are.
+The tape looks up the current observers once per op. By default there are none.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ Call = Callable[..., Any]
 
 
 class Observer:
-    """What may watch ops. The defaults do nothing.
+    """Base class of observers; its hooks do nothing.
 
-    every_layer: whether layers must run one by one, not several of them as one op.
+    every_layer: whether layers must run one by one, not as fused blocks.
     """
 
     every_layer = False
 
-    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
-        """What to call in the place of `call`, which is `run.forward` (node is None) or, for the
-        node that is walked back, `run.vjp`. run: the op itself, or the kernel that runs it."""
+    def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+        """The function to call in the place of `call`, which is `run.forward` (node is None) or, in
+        the backward pass, `run.vjp` of a node. run: the op, or the kernel in its place."""
         return call
 
-    def recorded(self, node: Any) -> None:
-        """An op left this node on the tape."""
+    def on_record(self, node: Any) -> None:
+        """Called after an op was recorded as this node."""
 
     def layer(self, name: str) -> AbstractContextManager[None]:
-        """What is around the call of a module of this name."""
+        """A context manager around the call of the module of this name."""
         return nullcontext()
 
 
@@ -41,15 +40,15 @@ current = _observers.get  # () -> the observers of this thread or task, outermos
 
 
 @contextmanager
-def observed_by(observer: Observer) -> Iterator[None]:
-    """Inside, `observer` is told of every op that this thread or task runs."""
-    with _observers.within((*current(), observer)):
+def observe_with(observer: Observer) -> Iterator[None]:
+    """Context manager: `observer` sees every op that this thread or task runs."""
+    with _observers.override((*current(), observer)):
         yield
 
 
 @contextmanager
 def layer(name: str) -> Iterator[None]:
-    """Inside, a module of this name is called: each observer is told."""
+    """Enter `observer.layer(name)` of each observer, around the call of a module."""
     with ExitStack() as stack:
         for observer in current():
             stack.enter_context(observer.layer(name))
@@ -62,7 +61,7 @@ def source_of(run: Any) -> str:
 
 
 def wrap(call: Call, op: Any, run: Any, node: Any = None) -> Call:
-    """`call` with all current observers around it."""
+    """`call`, wrapped by all current observers."""
     for observer in current():
-        call = observer.around(call, op, run, node)
+        call = observer.wrap(call, op, run, node)
     return call

@@ -6,12 +6,12 @@
     print(p)
 
 Ops nest: a definition's vjp is written with ops, so a convolution's backward pass runs products and
-paddings inside. A row's `ms` is its own time, without the ops inside it: every moment is counted
-once, and the rows add up to the time in ops. `inclusive_ms` has the ops inside too.
+paddings inside. A row's `ms` excludes the time of nested ops, so the rows add up to the time in
+ops. `inclusive_ms` includes them.
 
-A device computes on after a call has returned, so the clock waits for it before and after each op.
-That makes the parts right and the whole slower than without a profile; on NumPy an op costs some
-4 µs more. Without a profile an op costs one look at the tape's observers.
+GPU kernels run asynchronously, so the device is synchronized before and after each op. That makes
+the parts right and the whole slower than without a profile; on NumPy an op costs some 4 µs more.
+Without a profile an op costs one lookup of the current observers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minibn.autograd import observers
-from minibn.autograd.observers import Call, Observer, observed_by, source_of
+from minibn.autograd.observers import Call, Observer, observe_with, source_of
 from minibn.backend import Backend, backend_of, get_backend
 from minibn.setting import Setting
 
@@ -32,16 +32,15 @@ OUTSIDE = "(outside of ops)"  # Python, the tape, the optimizer, draws, data
 
 @dataclass(frozen=True)
 class Row:
-    """What a profile says of one op in one pass.
+    """The measurements of one op in one phase.
 
     name          the op's class, with the kernel that ran in its place: "Conv2d (WinogradConv)"
-    phase         "forward"; or "backward", which is a vjp and all that ran inside one; "" for a
-                  `part`
-    ms            its own milliseconds
-    inclusive_ms  with the ops that ran inside it
+    phase         "forward"; "backward" for a vjp and the ops nested in it; "" for a `part`
+    ms            milliseconds without nested ops
+    inclusive_ms  milliseconds with them
     share         `ms` as a share of the profile's elapsed time
-    bytes         the size of its results, those of a view included
-    file          where the definition or the kernel that ran stands; "" for a `part`
+    bytes         the size of its results, also of views
+    file          of the definition or the kernel that ran; "" for a `part`
     """
 
     name: str
@@ -56,7 +55,7 @@ class Row:
 
 @dataclass
 class _Sum:
-    """What has been counted for one row: calls, seconds, bytes."""
+    """The running totals of one row: calls, seconds, bytes."""
 
     calls: int = 0
     own: float = 0.0
@@ -101,7 +100,7 @@ class Profile(Observer):
 
     @property
     def rows(self) -> list[Row]:
-        """One row per op, kernel and pass; the dearest first."""
+        """One row per op, kernel and phase; the slowest first."""
         elapsed = self.elapsed_ms
         rows = [
             Row(
@@ -135,8 +134,8 @@ class Profile(Observer):
         total = f"{'':<8}  {sum(row.calls for row in rows):6}  {elapsed:9.2f}"
         return "\n".join([*lines, f"{OUTSIDE:<{width}}  {rest}", f"{'elapsed':<{width}}  {total}"])
 
-    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
-        """`call`, timed; by the outermost profile alone, for all of them."""
+    def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+        """`call`, timed. The outermost profile measures for all nested ones."""
         if _profiles()[0] is not self:
             return call
         phase = "forward" if node is None else "backward"
@@ -167,10 +166,10 @@ def _profiles() -> list[Profile]:
 
 @contextmanager
 def profile() -> Iterator[Profile]:
-    """Inside, every op that this thread or task runs is timed. Read it inside, or afterwards.
+    """Context manager: time every op that this thread or task runs. Read it inside or afterwards.
 
-    Profiles may nest: each counts all ops inside it. What a kernel does on other threads belongs to
-    the op that waits for it; ops of threads that you start yourself are not seen.
+    Profiles may nest: each counts all ops inside it. Work of a kernel on other threads counts for
+    the op that waits for it; ops of threads that you start yourself are not counted.
 
     >>> import minibn
     >>> x = minibn.Tensor([[3.0, 4.0]], requires_grad=True)
@@ -181,7 +180,7 @@ def profile() -> Iterator[Profile]:
     """
     found = Profile()
     try:
-        with observed_by(found):
+        with observe_with(found):
             yield found
     finally:
         found._ended = time.perf_counter()
@@ -196,7 +195,7 @@ def _frame(name: str, phase: str, backend: Backend, file: str = "") -> Iterator[
     backend.synchronize()
     began = time.perf_counter()
     try:
-        with _frames.within((*frames, frame)):
+        with _frames.override((*frames, frame)):
             yield frame
     finally:
         backend.synchronize()
@@ -210,8 +209,8 @@ def _frame(name: str, phase: str, backend: Backend, file: str = "") -> Iterator[
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Inside, time that belongs to no op is counted in a row of this name: an optimizer's step,
-    say. Without an active profile it does nothing."""
+    """Context manager: time outside of ops, such as an optimizer's step, is counted in a row of
+    this name. Without an active profile it does nothing."""
     if not _profiles():
         yield
         return

@@ -1,14 +1,13 @@
-"""The tape: how ops are recorded. `backward.py` walks it back.
+"""The tape: how ops are recorded. The backward pass is in `backward.py`.
 
 An op is a class with a `forward` on arrays and a `vjp` (vector-Jacobian product): given the
 cotangent ḡ of its output it returns the cotangent of each input. `apply` runs an op and, if an
-input requires a gradient, leaves a Node. Nodes point to the nodes of their inputs and hold the
-arrays that the vjp reads, never Tensors of the graph: there are no cycles, and the graph dies with
-its output.
+input requires a gradient, records a Node. Nodes refer to the nodes of their inputs and hold the
+saved arrays that the vjp reads, never Tensors of the graph: so there are no reference cycles, and
+the graph is freed with its output.
 
-`vjp` is written once, with functions and operators that take arrays and Tensors alike. The walk
-hands it arrays; under `create_graph=True` it hands it Tensors, and the gradient is itself
-recorded.
+`vjp` is written once, with functions and operators that take arrays and Tensors alike. It is called
+with arrays; under `create_graph=True` with Tensors, so that the gradient is itself recorded.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ class Op:
     """One operation: its settings (given to `__init__`), its value and its derivative.
 
     needs             positions of the inputs whose values `vjp` reads (None: all). The others are
-                      freed, and reach `vjp` as an `Absent`: shape and dtype without values.
+                      not saved: `vjp` gets an `Absent`, which has their shape and dtype only.
     needs_output      whether `vjp` reads the output.
-    broadcasts        inputs broadcast against each other; the tape sums their gradients back.
+    broadcasts        inputs broadcast against each other; `backward` sums their gradients back.
     view              the output may share memory with input 0 (and so shares its version).
-    needs_input_grad  set by the tape before `vjp`: for each input, whether it needs a gradient.
+    needs_input_grad  set before `vjp` is called: for each input, whether it needs a gradient.
     """
 
     needs: tuple[int, ...] | None = None
@@ -54,7 +53,7 @@ class Op:
 
 
 class Absent:
-    """What an input that the op does not need leaves behind: its shape and dtype."""
+    """In the place of an array that is not saved: its shape and dtype."""
 
     __slots__ = ("dtype", "ndim", "shape", "size")
 
@@ -63,15 +62,15 @@ class Absent:
 
 
 class Node:
-    """One op that was run: where its inputs came from, and what its vjp reads."""
+    """A recorded op: the nodes of its inputs, and the arrays saved for its vjp."""
 
-    __slots__ = ("inputs", "kernel", "op", "order", "output", "parents", "seen")
+    __slots__ = ("inputs", "kernel", "op", "order", "output", "parents", "saved_versions")
     _count = itertools.count()
 
     def __init__(self, op: Op, inputs: Sequence[Any], values: Sequence[Any]) -> None:
         self.order = next(Node._count)
         self.op = op
-        self.kernel: Any = None  # what ran in the op's place, with what it kept
+        self.kernel: Any = None  # that ran in the op's place, with the arrays it saved
         self.parents = tuple(
             (x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs
         )
@@ -81,31 +80,32 @@ class Node:
             for i, value in enumerate(values)
         )
         self.output: Any = None
-        # The versions at which the saved arrays were seen; None for what is not saved.
-        self.seen: list[tuple[Version, int] | None] = [
+        # The versions of the saved arrays in the forward pass; None for what is not saved.
+        self.saved_versions: list[tuple[Version, int] | None] = [
             (x.version, x.version.count) if isinstance(x, Tensor) and i in needs else None
             for i, x in enumerate(inputs)
         ]
 
-    def keep_output(self, out: Tensor) -> None:
+    def save_output(self, out: Tensor) -> None:
         self.output = out.data if self.op.needs_output else Absent(out.data)
-        self.seen.append((out.version, out.version.count) if self.op.needs_output else None)
+        version = (out.version, out.version.count) if self.op.needs_output else None
+        self.saved_versions.append(version)
 
     @property
-    def released(self) -> bool:
+    def is_released(self) -> bool:
         return self.output is None
 
     def release(self) -> None:
-        """Free the arrays, also those among the op's settings (masks, indices). The parents stay: a
-        later walk must see that this way is closed, and the op's class, to name it."""
+        """Free the saved arrays, also those among the op's settings (masks, indices). The parents
+        and the op's class stay, so that a second backward pass can raise an error with its name."""
         self.inputs, self.output, self.kernel = (), None, None
         self.op = object.__new__(type(self.op))
 
     def saved_tensors(self, recorded: bool) -> tuple[Any, ...]:
-        """(output, *inputs) for the vjp: arrays, or Tensors still tied to the graph. Raises
+        """(output, *inputs) for the vjp: arrays, or if `recorded` Tensors of the graph. Raises
         GraphError if one was changed in place since the forward pass."""
         name = type(self.op).__name__
-        for position, seen in enumerate(self.seen):
+        for position, seen in enumerate(self.saved_versions):
             if seen is not None and seen[0].count != seen[1]:
                 what = "its output" if position == len(self.inputs) else f"its input {position}"
                 raise GraphError(
@@ -117,35 +117,38 @@ class Node:
             return self.output, *self.inputs
         out = self.output
         if not isinstance(out, Absent):
-            out = _tied(self, out, self.seen[-1])
+            out = _tied(self, out, self.saved_versions[-1])
         return out, *(
             x if parent is None or isinstance(x, Absent) else _tied(parent, x, seen)
-            for parent, x, seen in zip(self.parents, self.inputs, self.seen, strict=False)
+            for parent, x, seen in zip(self.parents, self.inputs, self.saved_versions, strict=False)
         )
 
 
 def _tied(source: Node | Tensor, data: Array, seen: Any) -> Tensor:
-    """A saved array as the Tensor that it was: the leaf itself, or the result of its node."""
-    return source if isinstance(source, Tensor) else Tensor.made_by(source, data, seen[0])
+    """The Tensor of a saved array: the leaf itself, or a result of the node `source`."""
+    return source if isinstance(source, Tensor) else Tensor.from_op(source, data, seen[0])
 
 
-_recording: Setting[bool] = Setting("recording", True)
+_grad_enabled: Setting[bool] = Setting("grad_enabled", True)
 
 
-def recording(on: bool) -> AbstractContextManager[bool]:
-    """Inside, ops are recorded or not; afterwards as before, also after an exception."""
-    return _recording.within(on)
+def set_grad_enabled(on: bool) -> AbstractContextManager[bool]:
+    """Context manager: ops are recorded, or not; restored afterwards, also after an exception.
+
+    Unlike PyTorch's, it has no effect outside of a `with` statement.
+    """
+    return _grad_enabled.override(on)
 
 
 def no_grad() -> Any:
-    """Inside, nothing is recorded. Also a decorator. Independent of train/eval mode.
+    """Context manager and decorator: no op is recorded. Independent of train/eval mode.
 
     >>> w = Tensor([2.0], requires_grad=True)
     >>> with no_grad():
     ...     (w * w).requires_grad
     False
     """
-    return recording(False)
+    return set_grad_enabled(False)
 
 
 def apply(op: Op, *inputs: Any) -> Any:
@@ -154,22 +157,22 @@ def apply(op: Op, *inputs: Any) -> Any:
     values = [value(x) for x in inputs]
     if len(values) > 1:
         array_module(*values)
-    elif isinstance(inputs[0], np.generic):  # alone it has no other dtype to adopt
+    elif isinstance(inputs[0], np.generic):  # alone, so no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
     needs = needs_gradient(inputs)
     return run_by(find_kernel(op, values, needs) or op, op, inputs, values, needs)
 
 
 def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:
-    """For each input of an op, whether its gradient will be asked for."""
-    on = _recording.get()
+    """For each input of an op, whether it needs a gradient."""
+    on = _grad_enabled.get()
     return tuple([on and isinstance(x, Tensor) and x.requires_grad for x in inputs])
 
 
 def run_by(
     run: Any, op: Op, inputs: Sequence[Any], values: Sequence[Any], needs: tuple[bool, ...]
 ) -> Any:
-    """`apply`, where it is known what runs: the op itself or a kernel. values: of the inputs."""
+    """`apply` with `run`, the op itself or a kernel in its place. values: of the inputs."""
     call = observers.wrap(run.forward, op, run) if observers.current() else run.forward
     array = call(*values)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
@@ -177,18 +180,18 @@ def run_by(
         return array
     version = tensors[0].version if op.view else None
     if True not in needs:
-        return Tensor.made_by(None, array, version)
+        return Tensor.from_op(None, array, version)
     node = Node(op, inputs, values)
     node.kernel = None if run is op else run
-    out = Tensor.made_by(node, array, version)
-    node.keep_output(out)
+    out = Tensor.from_op(node, array, version)
+    node.save_output(out)
     for observer in observers.current():
-        observer.recorded(node)
+        observer.on_record(node)
     return out
 
 
 def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
-    """Sum `g` over the axes along which `shape` was broadcast: the adjoint of broadcasting.
+    """Sum `g` over the axes along which `shape` was broadcast. The adjoint of broadcasting.
 
     >>> unbroadcast(np.ones((4, 2, 3)), (2, 1)).tolist()
     [[12.0], [12.0]]

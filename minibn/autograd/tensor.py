@@ -1,11 +1,11 @@
-"""Tensor: an array that remembers how it was made.
+"""Tensor: an array, its gradient, and the node of the op that made it.
 
 `data` is the array (NumPy, CuPy or the strict double), `grad` the accumulated gradient of a leaf,
-`requires_grad` whether there shall be one. Every operator is one line and one op; the mathematics
-is in `minibn.ops`, the walk back in `minibn.autograd.backward`.
+`requires_grad` whether gradients are computed for it. Every operator is one line and one op; the
+mathematics is in `minibn.ops`, the backward pass in `minibn.autograd.backward`.
 
-Comparisons give plain arrays: they are constants of differentiation. Writing into `.data` by hand
-is allowed and unchecked (`detect_anomaly` checks it); `assign` is the checked way.
+Comparisons give plain arrays: they are constants of differentiation. Writing into `.data` is
+allowed but unchecked (`detect_anomaly` checks it); `assign` is checked.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from minibn.backend import get_backend, to_numpy
 
 Array = Any  # an array of any backend: NumPy, CuPy or the strict double
 
-# What stands above this file and is called from it. Each puts itself here when it is imported.
+# Modules above this one in the import order. Each sets itself here when it is imported.
 ops: Any = None  # `minibn.ops`: an operator of Tensor is an op
-walk: Any = None  # `minibn.autograd.backward`
+backward_module: Any = None  # `minibn.autograd.backward`
 
 
 class Version:
-    """How often the memory behind a Tensor (and its views) was changed in place."""
+    """Counts in-place updates of the memory of a Tensor and its views."""
 
     __slots__ = ("count",)
 
@@ -33,8 +33,8 @@ class Version:
 
 
 def value(x: Any) -> Any:
-    """The array of a Tensor; an array or a number as it is. NumPy scalars become Python's, so
-    that they adopt the dtype of the arrays they meet."""
+    """The array of a Tensor; other values unchanged. NumPy scalars become Python's, which adopt the
+    dtype of the arrays that they are combined with."""
     if isinstance(x, Tensor):
         return x.data
     return x.item() if isinstance(x, np.generic) else x
@@ -43,8 +43,8 @@ def value(x: Any) -> Any:
 class Tensor:
     """An array with a gradient.
 
-    data: an array of any backend (shared, not copied), or a list or number (born on the current
-    backend). Only real and complex floating-point data can require a gradient: TypeError.
+    data: an array of any backend (shared, not copied), or a list or number (an array of the current
+    backend is made). Only real and complex floating-point data can require a gradient: TypeError.
 
     >>> w = Tensor([1.0, 2.0], requires_grad=True)
     >>> (w * w).sum().backward()
@@ -80,15 +80,15 @@ class Tensor:
         self.version = version
 
     @classmethod
-    def made_by(cls, node: Any, data: Array, version: Version | None = None) -> Tensor:
-        """The Tensor that an op returns: recorded when there is a node."""
+    def from_op(cls, node: Any, data: Array, version: Version | None = None) -> Tensor:
+        """The Tensor that an op returns; node: None if it is not recorded."""
         self = object.__new__(Tensor)
         if isinstance(data, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
             data = np.asarray(data)  # host: NumPy's scalar
         self._set(data, node is not None, node, version or Version())
         return self
 
-    # -- what it is
+    # -- attributes of the array
     @property
     def shape(self) -> tuple[int, ...]:
         return self.data.shape
@@ -124,10 +124,10 @@ class Tensor:
     def __bool__(self) -> bool:
         raise TypeError("a Tensor has no truth value. Compare .item(), or use .data.")
 
-    # -- out of the graph, and to the host
+    # -- detached from the graph, and on the host
     def detach(self) -> Tensor:
         """The same array as a new leaf that requires no gradient (memory and version shared)."""
-        return Tensor.made_by(None, self.data, self.version)
+        return Tensor.from_op(None, self.data, self.version)
 
     def numpy(self) -> np.ndarray:
         """The values as a NumPy array: the same memory on NumPy, a transfer on a GPU."""
@@ -137,10 +137,10 @@ class Tensor:
         """The value of a Tensor with one element as a Python number (a transfer on a GPU)."""
         return self.data.item()
 
-    # -- changed in place, in the open
+    # -- in-place updates
     def bump_version(self) -> None:
-        """Count up the version: `.data` was changed in place, and a backward that needs the old
-        values raises GraphError."""
+        """Mark `.data` as changed in place: a backward pass that needs the old values then raises
+        GraphError."""
         self.version.count += 1
 
     def assign(self, values: Any) -> Tensor:
@@ -159,11 +159,13 @@ class Tensor:
     def backward(
         self, cotangent: Any = None, *, retain_graph: bool = False, create_graph: bool = False
     ) -> None:
-        """Add d(self)/d(leaf) · cotangent to `.grad` of every leaf behind this Tensor.
+        """Add d(self)/d(leaf) · cotangent to `.grad` of every leaf that this Tensor depends on.
 
         cotangent: same shape as self; needed unless self is a scalar. See `backward.py`.
         """
-        walk.backward(self, cotangent, retain_graph=retain_graph, create_graph=create_graph)
+        backward_module.backward(
+            self, cotangent, retain_graph=retain_graph, create_graph=create_graph
+        )
 
     # -- operators: arithmetic
     def __add__(self, other: Any) -> Tensor:
@@ -227,7 +229,7 @@ class Tensor:
     def __ge__(self, other: Any) -> Array:
         return self.data >= value(other)
 
-    # -- shapes and reductions, with the names that arrays have
+    # -- shapes and reductions, named as in NumPy
     def __getitem__(self, index: Any) -> Tensor:
         return ops.getitem(self, index)
 

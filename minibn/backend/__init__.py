@@ -1,10 +1,9 @@
-"""The only place that knows NumPy from CuPy: whose array this is, and where new ones are born.
+"""The array libraries: which one an array belongs to, and on which one new arrays are made.
 
 Inside an op the backend is *inferred*: `xp = array_module(x)` looks at the array's class and never
-imports a library to find out. At the edge it is *chosen*: `use("cupy")` names the backend on which
-new arrays are born. Differences that are real (scatter, synchronising, moving to the host) are
-methods of the `Backend` objects in `backends`. Inference after array-api-compat, names at the edge
-after Chainer.
+imports a library. Where new arrays are made it is *chosen*: `use("cupy")`. Where libraries differ
+(scatter, synchronization, transfers to the host), `Backend` in `backends` has a method.
+Inference after array-api-compat, choice by name after Chainer.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from minibn.backend.array_types import LIBRARIES, NEUTRAL, TENSOR, library_of
 from minibn.backend.backends import Backend, NumpyBackend, StrictBackend
 from minibn.backend.cupy_backend import CupyBackend, why_unavailable
 from minibn.errors import BackendMismatch, BackendUnavailable
-from minibn.setting import Choice, Chosen
+from minibn.setting import Choice, ChoiceScope
 
 __all__ = [
     "Backend",
@@ -43,8 +42,8 @@ _backend = Choice("backend", _BACKENDS, default="numpy")
 def array_module(*arrays: Any) -> Any:
     """The namespace (`numpy`, `cupy`, or the strict double) that the arrays or Tensors belong to.
 
-    Python numbers, NumPy scalars and None decide nothing: every library takes them beside its
-    own arrays. Without an array it is `numpy`. Raises BackendMismatch if two libraries meet.
+    Python numbers, NumPy scalars and None are ignored: every library combines them with its own
+    arrays. Without an array it is `numpy`. Raises BackendMismatch for arrays of two libraries.
 
     >>> array_module(np.ones(3), 2.0).__name__
     'numpy'
@@ -56,7 +55,7 @@ def array_module(*arrays: Any) -> Any:
 
 
 def backend_of(*arrays: Any) -> Backend:
-    """The `Backend` that the arrays or Tensors belong to. As `array_module` decides."""
+    """The `Backend` that the arrays or Tensors belong to; see `array_module`."""
     found, position = "", 0
     for i, x in enumerate(arrays):
         whose = LIBRARIES.get(type(x)) or library_of(x)
@@ -75,7 +74,7 @@ def backend_of(*arrays: Any) -> Backend:
 
 
 def get_backend(name: str | None = None) -> Backend:
-    """The backend of that name; without a name the one on which new arrays are born.
+    """The backend of that name; without a name the one on which new arrays are made.
 
     Raises ValueError for an unknown name, BackendUnavailable if it can't run here.
     """
@@ -87,10 +86,10 @@ def get_backend(name: str | None = None) -> Backend:
 
 
 def use(name: str) -> Use:
-    """From here on new arrays are born on this backend; in a `with` statement until its end.
+    """From here on new arrays are made on this backend; in a `with` statement until its end.
 
-    The choice belongs to the thread (or asyncio task) that makes it: a new thread begins with
-    numpy. Raises ValueError for an unknown name, BackendUnavailable if it can't run here.
+    It holds for the current thread or asyncio task only: a new thread begins with numpy.
+    Raises ValueError for an unknown name, BackendUnavailable if it can't run here.
 
     >>> with use("strict"):
     ...     get_backend().name
@@ -102,8 +101,8 @@ def use(name: str) -> Use:
     return Use(_backend, name)
 
 
-class Use(Chosen):
-    """What `use(name)` returns: the choice is made already, leaving a `with` block undoes it."""
+class Use(ChoiceScope):
+    """Returned by `use`, which has chosen already; leaving a `with` block undoes it."""
 
     def __enter__(self) -> Backend:
         super().__enter__()

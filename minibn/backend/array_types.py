@@ -1,7 +1,7 @@
-"""Whose array is this? Told by its class, and without importing a library to find out.
+"""The library of an array, found from its class, without importing a library.
 
-Every object belongs to a library: that of a backend, TENSOR, or NEUTRAL (numbers, NumPy scalars,
-None), which every library takes beside its own arrays. After array-api-compat.
+Every object is classified as a backend's array, as TENSOR, or as NEUTRAL (numbers, NumPy scalars,
+None), which every library combines with its own arrays. After array-api-compat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LIBRARIES: dict[type, str] = {np.ndarray: "numpy"}
 
 
 def library_of(x: Any) -> str:
-    """The library of `x`: looked up by its class, which is remembered.
+    """The library of `x`, by its class; cached.
 
     Raises TypeError for what is neither an array of a backend, nor a Tensor, nor a number.
     """
@@ -46,7 +46,7 @@ def _classify(cls: type) -> str:
     if cls is type(None) or issubclass(cls, (bool, int, float, complex, np.generic)):
         return NEUTRAL
     for name, (module, attribute) in ARRAY_CLASSES.items():
-        loaded = sys.modules.get(module)  # an array's library is loaded already, or there is none
+        loaded = sys.modules.get(module)  # if x is its array, the library is loaded
         if loaded is not None and issubclass(cls, getattr(loaded, attribute)):
             return name
     raise TypeError(

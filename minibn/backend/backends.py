@@ -1,4 +1,4 @@
-"""The array libraries as objects: a namespace each, and what differs between them beyond names.
+"""The backends: each has a namespace, and methods where the libraries differ.
 
 `minibn.backend` finds the one that an array belongs to; CuPy's is in `cupy_backend`.
 """
@@ -20,26 +20,26 @@ from minibn.errors import BackendMismatch, ShapeError
 
 
 class Backend:
-    """An array library: its namespace `xp`, and what differs between libraries beyond names."""
+    """An array library: its namespace `xp`, and methods where libraries differ."""
 
     name: str
     xp: Any  # the namespace to call: `xp.zeros`, `xp.float32`, ...
 
     @property
     def is_capturing(self) -> bool:
-        """Whether what is computed is being captured as a graph: nothing may wait for the device
-        then, and what is brought to it would be the same in every replay."""
+        """Whether a CUDA graph is being captured: then nothing may wait for the device, and an
+        array copied to it would be the same in every replay."""
         return False
 
     @property
-    def memory_exhausted(self) -> tuple[type[Exception], ...]:
-        """What this backend raises when memory runs out, for an `except` clause."""
+    def out_of_memory_errors(self) -> tuple[type[Exception], ...]:
+        """The exceptions that this backend raises when memory runs out, for an `except` clause."""
         return (MemoryError,)
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
-        """`x` as an array here: a host array, list or scalar is moved, an array of here passes.
+        """`x` as an array of this backend; host arrays, lists and scalars are copied to the device.
 
-        Raises BackendMismatch for an array of another device: bring it to the host first.
+        Raises BackendMismatch for an array of another device: copy it to the host first.
         """
         if getattr(x, "__minibn_tensor__", False):
             raise TypeError("asarray: x is a Tensor, whose graph would be lost: pass x.data")
@@ -58,7 +58,7 @@ class Backend:
         return x
 
     def to_numpy(self, x: Any) -> np.ndarray:
-        """`x` as a NumPy array on the host; waits for the device. NumPy's own arrays pass."""
+        """`x` as a NumPy array on the host; waits for the device. NumPy arrays are not copied."""
         if backend_name(x) != self.name:
             raise BackendMismatch(
                 f"to_numpy: x is an array of {backend_name(x)}, this is {self.name}. "
@@ -83,14 +83,14 @@ class Backend:
         return out.reshape(out_shape)
 
     def philox(self, key: int, counter: int, count: int) -> Any:
-        """`count` raw integers of Philox4x64-10, the same on every backend."""
+        """`count` raw integers of Philox4x64-10, equal on every backend."""
         return philox(self.xp, key, counter, count)
 
     def synchronize(self) -> None:
-        """Wait until everything asked for is computed. Needed around a clock, nowhere else."""
+        """Wait until the device has finished. Needed for timing only."""
 
     def memory(self) -> dict[str, int]:
-        """Bytes of memory: `total` and `free`, where the machine tells; {} where not."""
+        """Bytes of memory: `total` and `free`; {} where the system does not report them."""
         try:
             lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -99,14 +99,14 @@ class Backend:
         return {"total": found["MemTotal"] * 1024, "free": found["MemAvailable"] * 1024}
 
     def shortage(self, error: BaseException) -> str:
-        """What was asked for when memory ran out, and what there is: a message's middle part."""
+        """For an error message: the allocation that failed, and the memory that is free."""
         size = {key: f"{bytes_ / 1e9:.1f}" for key, bytes_ in self.memory().items()}
         asked = (str(error).splitlines() or [""])[0].rstrip(".")
         there = f"{size['free']} of {size['total']} GB are free" if size else ""
         return "; ".join(part for part in (asked, there) if part)
 
     def describe(self) -> dict[str, str | int]:
-        """The device by name and size, for a run's config: plain strings and numbers."""
+        """The device's name and size as strings and numbers, for a run's config."""
         return {"backend": self.name, "device": _cpu_model(), "cores": _cpu_cores()}
 
     def _from_host(self, x: np.ndarray) -> Any:
@@ -150,10 +150,10 @@ class NumpyBackend(Backend):
 
 
 class DeviceBackend(Backend):
-    """What CuPy's arrays need that NumPy's do not."""
+    """A backend whose scatter needs atomic additions: CuPy's, and the strict double."""
 
     def _add_at(self, out: Any, index: Any, values: Any) -> None:
-        if values.dtype.kind == "c":  # atomics add real numbers: two columns, one index
+        if values.dtype.kind == "c":  # atomic additions are of real numbers: add two columns
             part = values.real.dtype
             out = out.view(part).reshape(-1, 2)
             values = self.xp.ascontiguousarray(values).view(part).reshape(-1, 2)
@@ -174,7 +174,7 @@ class StrictBackend(DeviceBackend):
         return self._strict.is_recording()
 
     def _from_host(self, x: np.ndarray) -> Any:
-        return self._strict.StrictArray(x.copy())  # as a device would: no memory is shared
+        return self._strict.StrictArray(x.copy())  # copied, as to a device
 
     def _to_host(self, x: Any) -> np.ndarray:
         return self._strict.to_numpy(x)
@@ -190,7 +190,7 @@ def _cpu_model() -> str:
 
 
 def _cpu_cores() -> int:
-    """The cores this process may use, not those the machine has."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

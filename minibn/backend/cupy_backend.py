@@ -1,13 +1,13 @@
-"""CuPy as a backend, and why it can't run here if it can't. Imported only when it is asked for.
+"""The CuPy backend, imported on first use. If CuPy can't run here, `why_unavailable` says why.
 
 One process uses one GPU: CuPy's current device, which is the first of those that
 CUDA_VISIBLE_DEVICES lists (all, where it is not set). `use("cupy")` neither chooses nor changes it:
 
     CUDA_VISIBLE_DEVICES=2 python -m experiments.vgg_cifar --backend cupy
 
-Products of float32 are float32 unless `minibn.precision` asks for less. CuPy's own switch for that,
-CUPY_TF32=1, would round them all, gradient checks included, and in no file would it be written: so
-it is refused.
+Products of float32 are computed in float32 unless `minibn.precision` says otherwise. CuPy's own
+switch, CUPY_TF32=1, would round all of them, also in gradient checks, without a trace in a run's
+config. So `use("cupy")` raises if it is set.
 """
 
 import functools
@@ -29,7 +29,7 @@ _IS_READY: list[bool] = []  # not empty once CuPy has computed something in this
 
 @dataclass
 class Peak:
-    """Bytes in arrays: at the `start` of a `peak_memory` block, `now`, and at `most`."""
+    """Bytes in arrays: at the `start` of a `peak_memory` block, `now`, and at `most` in between."""
 
     start: int
     now: int
@@ -47,7 +47,7 @@ class CupyBackend(DeviceBackend):
             self.xp = self._cupy = importlib.import_module("cupy")
 
     @property
-    def memory_exhausted(self) -> tuple[type[Exception], ...]:
+    def out_of_memory_errors(self) -> tuple[type[Exception], ...]:
         return (MemoryError, self._cupy.cuda.memory.OutOfMemoryError)
 
     def synchronize(self) -> None:
@@ -70,8 +70,8 @@ class CupyBackend(DeviceBackend):
         }
 
     def memory(self) -> dict[str, int]:
-        """Bytes: `total` and `free` of the device; of the rest CuPy's pool holds `pool`, of which
-        `arrays` are in use. What the pool holds and nobody uses, it hands out again."""
+        """Bytes: `total` and `free` of the device, `pool` in CuPy's memory pool, of which `arrays`
+        are in use; the rest of the pool is free for new arrays."""
         free, total = self._cupy.cuda.Device().mem_info
         pool = self._cupy.get_default_memory_pool()
         return {
@@ -82,7 +82,6 @@ class CupyBackend(DeviceBackend):
         }
 
     def shortage(self, error: BaseException) -> str:
-        """What was asked for when memory ran out, and what there is: a message's middle part."""
         size = {key: f"{bytes_ / 1e9:.1f}" for key, bytes_ in self.memory().items()}
         return (
             f"{_line(error)}; {size['free']} of the device's {size['total']} GB are free, CuPy's "
@@ -91,16 +90,16 @@ class CupyBackend(DeviceBackend):
 
     @contextmanager
     def peak_memory(self) -> Iterator[Peak]:
-        """Inside, the bytes of this thread's arrays are followed: `with ... as peak: peak.most`.
+        """Context manager that tracks the bytes of this thread's arrays: `... as peak: peak.most`.
 
-        Counted is what pools hand out, the default one and private ones, in their rounded sizes;
-        not what CUDA, cuBLAS and the compiled kernels take for themselves.
+        It counts allocations from memory pools, the default and private ones, in their rounded
+        sizes; not the memory of CUDA, cuBLAS and compiled kernels.
         """
         start = int(self._cupy.get_default_memory_pool().used_bytes())
         peak = Peak(start, start, start)
 
-        class Follow(self._cupy.cuda.MemoryHook):  # type: ignore[name-defined]  # CuPy comes later
-            name = f"minibn peak {id(peak)}"  # of several hooks each needs its own
+        class Follow(self._cupy.cuda.MemoryHook):  # type: ignore[name-defined]  # imported at run time
+            name = f"minibn peak {id(peak)}"  # unique, as nested hooks require
 
             def malloc_postprocess(self, **event: int) -> None:
                 peak.now += event["mem_size"]
@@ -114,9 +113,9 @@ class CupyBackend(DeviceBackend):
 
     @contextmanager
     def private_pool(self) -> Iterator[Any]:
-        """Inside, this thread's arrays come from a pool of their own, which is yielded. For what
-        must keep its place, such as the arrays of a captured graph: no other array gets their
-        memory for as long as the pool is kept."""
+        """Context manager: this thread's arrays come from a new memory pool, which is yielded. For
+        arrays at fixed addresses, such as those of a captured graph: as long as the pool is
+        alive, their memory is not reused outside of it."""
         pool = self._cupy.cuda.MemoryPool()
         with self._cupy.cuda.using_allocator(pool.malloc):
             yield pool
@@ -127,12 +126,12 @@ class CupyBackend(DeviceBackend):
 
     @functools.cached_property
     def compute_capability(self) -> int:
-        """Of the device, as 90 for 9.0 (Hopper)."""
+        """The device's compute capability: 90 for 9.0 (Hopper)."""
         return int(self._cupy.cuda.Device().compute_capability)
 
     @functools.cached_property
     def multiprocessors(self) -> int:
-        """How many the device has."""
+        """The number of multiprocessors of the device."""
         return self._attribute("cudaDevAttrMultiProcessorCount")
 
     @functools.cached_property
@@ -158,7 +157,7 @@ class CupyBackend(DeviceBackend):
 
 
 def why_unavailable() -> str | None:
-    """Why CuPy can't run here, in one line with the remedy; None if it can."""
+    """Why CuPy can't run here, in one line with the fix; None if it can."""
     if _IS_READY:
         return None
     with warnings.catch_warnings():
@@ -217,6 +216,6 @@ def _try_cupy() -> str | None:
 
 
 def _line(error: BaseException) -> str:
-    """The error in one line: its first one that says something."""
+    """The first line of the error message that has text."""
     lines = [line.strip(" =*-") for line in str(error).splitlines()]
     return next((line for line in lines if line), type(error).__name__)[:200].rstrip(".")

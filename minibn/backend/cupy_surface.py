@@ -85,12 +85,12 @@ def surface() -> dict[str, Parameters | None]:
     return {name: None if text is None else Parameters.parse(text) for name, text in names.items()}
 
 
-def _described(function: Any) -> str | None:
+def _describe(function: Any) -> str | None:
     """The parameter list of a function, from its signature or (Cython) its docstring."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
-        return _documented((inspect.getdoc(function) or "").partition("\n")[0])
+        return _parse_doc((inspect.getdoc(function) or "").partition("\n")[0])
     parts: list[str] = []
     previous = None
     for p in parameters:
@@ -105,7 +105,7 @@ def _described(function: Any) -> str | None:
     return ", ".join(parts)
 
 
-def _documented(line: str) -> str | None:
+def _parse_doc(line: str) -> str | None:
     """ "f(self, Py_ssize_t a, b=(0, 1)) -> x" -> "a, b"; None if there is no parameter list."""
     found = re.match(r"[\w.]+\((.*)\)(?: ->.*)?$", line)
     if found is None:
@@ -131,13 +131,13 @@ def _names(cupy: ModuleType) -> dict[str, str | None]:
                 inputs = "x" if value.nin == 1 else "x1, x2"
                 found[full] = f"{inputs}, /, out, *, casting, dtype"
             elif callable(value) and not isinstance(value, type):
-                found[full] = _described(value)
+                found[full] = _describe(value)
             else:
                 found[full] = None
     for name in dir(cupy.ndarray):
         if not name.startswith("_"):
             method = getattr(cupy.ndarray, name)
-            found[f"ndarray.{name}"] = _described(method) if callable(method) else None
+            found[f"ndarray.{name}"] = _describe(method) if callable(method) else None
     found |= {f"{name}.at": "a, indices, b" for name in SCATTERS}
     return found | BY_HAND
 

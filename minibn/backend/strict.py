@@ -16,14 +16,14 @@ import numpy as np
 from minibn.backend.cupy_surface import surface, version
 from minibn.backend.strict_array import (
     StrictArray,
-    computed,
+    compute,
     count_transfers,
+    count_wait,
     is_recording,
     key_for_numpy,
     operand,
     to_numpy,
     unwrap,
-    waited_for,
     wrap,
 )
 
@@ -37,7 +37,7 @@ def _words(text: str) -> frozenset[str]:
 SUBMODULES = _words("fft lib lib.stride_tricks linalg")
 
 # The dtypes that CuPy's atomic operations take.
-SCATTERED = {"add": "iIlLqQefd", "subtract": "iI", "maximum": "iIlLqQfd", "minimum": "iIlLqQfd"}
+ATOMIC_DTYPES = {"add": "iIlLqQefd", "subtract": "iI", "maximum": "iIlLqQfd", "minimum": "iIlLqQfd"}
 
 # What answers about arrays without looking at their values: the answer is on the host.
 ON_THE_HOST = _words(
@@ -46,13 +46,13 @@ ON_THE_HOST = _words(
     "shares_memory size"
 )
 # What waits for the device: its result is on the host, or has a shape that depends on values.
-ASKED_FOR = _words("item tolist")
-WAITING = ASKED_FOR | _words(
+TRANSFERS = _words("item tolist")
+WAITS = TRANSFERS | _words(
     "argwhere bincount compress extract flatnonzero intersect1d nonzero setdiff1d setxor1d "
     "trim_zeros union1d unique unique_all unique_counts unique_inverse unique_values"
 )
 # What takes arrays to files or text unasked, or is about device memory.
-LEFT_OUT = _words(
+EXCLUSIONS = _words(
     "array2string array_repr array_str base cstruct data device dump dumps flat save savetxt savez "
     "savez_compressed tobytes toDlpack tofile"
 )
@@ -63,7 +63,7 @@ def _along_axis(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(x: Any, indices: Any, *values: Any, axis: int | None) -> Any:
         length = x.size if axis is None else x.shape[axis]
-        return computed(
+        return compute(
             lambda: function(
                 unwrap(x), unwrap(indices) % max(length, 1), *unwrap(values), axis=axis
             )
@@ -77,7 +77,7 @@ def _onto_device(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def move(x: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, StrictArray):
-            return computed(lambda: function(unwrap(x), *args, **kwargs))
+            return compute(lambda: function(unwrap(x), *args, **kwargs))
         return wrap(function(x.copy() if isinstance(x, np.ndarray) else unwrap(x), *args, **kwargs))
 
     return move
@@ -87,34 +87,34 @@ def _scatter(ufunc: np.ufunc) -> Callable[..., None]:
     """`ufunc.at` with CuPy's dtypes, out-of-range positions wrapped."""
 
     def at(x: Any, indices: Any, b: Any) -> None:
-        if x.dtype.char not in SCATTERED.get(ufunc.__name__, "iIlLqQ"):
+        if x.dtype.char not in ATOMIC_DTYPES.get(ufunc.__name__, "iIlLqQ"):
             raise TypeError(f"CuPy {version()}: {ufunc.__name__}.at takes no {x.dtype}")
-        computed(lambda: ufunc.at(unwrap(x), key_for_numpy(indices, x.shape)[0], unwrap(b)))
+        compute(lambda: ufunc.at(unwrap(x), key_for_numpy(indices, x.shape)[0], unwrap(b)))
 
     return at
 
 
-def _translated(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _translate(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of NumPy as one on strict arrays."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if name in WAITING or (name == "where" and len(args) + len(kwargs) == 1):
-            waited_for(name)
+        if name in WAITS or (name == "where" and len(args) + len(kwargs) == 1):
+            count_wait(name)
         if name in ("take", "put"):
             kwargs.setdefault("mode", "wrap")
 
         def find() -> Any:
             return function(*unwrap(args), **{k: unwrap(v) for k, v in kwargs.items()})
 
-        if name in ON_THE_HOST | ASKED_FOR:
+        if name in ON_THE_HOST | TRANSFERS:
             return find()
-        found = computed(find, name)
+        found = compute(find, name)
         return found if kwargs.get("out") is None else kwargs["out"]
 
     return call
 
 
-def _checked(full: str, function: Callable[..., Any], bound: int = 0) -> Any:
+def _check_call(full: str, function: Callable[..., Any], bound: int = 0) -> Any:
     """`function` behind CuPy's parameter list for that name; `bound` arguments come before it."""
     parameters = surface()[full]
     first = parameters.first if parameters and full not in SPECIAL else ""
@@ -164,12 +164,12 @@ def _resolve(full: str) -> Any:
     if full == "ndarray":
         return StrictArray
     if full in SPECIAL:
-        return _checked(full, SPECIAL[full])
+        return _check_call(full, SPECIAL[full])
     try:
         found = operator.attrgetter(full)(np)
     except AttributeError:
         found = NotImplemented
-    if full not in surface() or full in LEFT_OUT or found is NotImplemented:
+    if full not in surface() or full in EXCLUSIONS or found is NotImplemented:
         remedy = "draw on the host: minibn.random" if full == "random" else "write it with others"
         raise AttributeError(f"CuPy {version()} and NumPy do not share the name {full}: {remedy}")
     if found is None or isinstance(found, float):
@@ -178,9 +178,9 @@ def _resolve(full: str) -> Any:
         if issubclass(found, (np.generic, np.dtype, np.finfo, np.iinfo)):
             return found
     elif callable(found):
-        call = _checked(full, _translated(full, found))
+        call = _check_call(full, _translate(full, found))
         if f"{full}.at" in surface():
-            call.at = _checked(f"{full}.at", _scatter(found))
+            call.at = _check_call(f"{full}.at", _scatter(found))
         return call
     raise AttributeError(f"the strict double leaves out {full}, which makes no plain array")
 
@@ -190,7 +190,7 @@ def _operator(function: Callable[..., Any], swapped: bool, in_place: bool) -> Ca
         other = operand(other)
         if other is NotImplemented:
             return other
-        found = computed(
+        found = compute(
             lambda: function(other, self._host) if swapped else function(self._host, other),
             function.__name__,
         )
@@ -199,7 +199,7 @@ def _operator(function: Callable[..., Any], swapped: bool, in_place: bool) -> Ca
     return operate
 
 
-def _refused(name: str) -> Callable[..., Any]:
+def _refuse(name: str) -> Callable[..., Any]:
     def convert(self: StrictArray) -> Any:
         raise TypeError(f"{name}(x) would wait for the device without saying so: x.item()")
 
@@ -209,7 +209,7 @@ def _refused(name: str) -> Callable[..., Any]:
 def _attribute(name: str) -> property:
     def get(self: StrictArray) -> Any:
         value = getattr(self._host, name)
-        return computed(lambda: value) if isinstance(value, np.ndarray) else value
+        return compute(lambda: value) if isinstance(value, np.ndarray) else value
 
     return property(get)
 
@@ -227,18 +227,18 @@ def _fill_class() -> None:
         function = getattr(operator, f"__i{name}__")
         setattr(StrictArray, f"__i{name}__", _operator(function, swapped=False, in_place=True))
     for name in _words("neg pos abs invert"):
-        setattr(StrictArray, f"__{name}__", _translated(name, getattr(operator, f"__{name}__")))
+        setattr(StrictArray, f"__{name}__", _translate(name, getattr(operator, f"__{name}__")))
     for name in _words("bool int float complex index"):
-        setattr(StrictArray, f"__{name}__", _refused(name))
+        setattr(StrictArray, f"__{name}__", _refuse(name))
     for full in surface():
         space, _, name = full.rpartition(".")
-        if space != "ndarray" or name in LEFT_OUT or not hasattr(np.ndarray, name):
+        if space != "ndarray" or name in EXCLUSIONS or not hasattr(np.ndarray, name):
             continue
         if surface()[full] is None:
             setattr(StrictArray, name, _attribute(name))
         else:
-            function = _translated(name, getattr(np.ndarray, name))
-            setattr(StrictArray, name, _checked(full, function, bound=1))
+            function = _translate(name, getattr(np.ndarray, name))
+            setattr(StrictArray, name, _check_call(full, function, bound=1))
 
 
 _fill_class()

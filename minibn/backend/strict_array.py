@@ -3,7 +3,7 @@
 Here is what the class does by itself: hold, index, and meet other objects. Operators, and the
 methods and attributes of CuPy's surface, are put in by `strict`. What waits for the device by
 request (`item`, `to_numpy`, a boolean mask, ...) is counted: `count_transfers`. Every computation
-passes `computed`, where a recording can remember it (`fast/cuda/recording.py`).
+passes `compute`, where a recording can remember it (`fast/cuda/recording.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -33,25 +33,25 @@ class Transfers:
 
 _counting: Setting[tuple[Transfers, ...]] = Setting("transfers", ())
 # What remembers every computation, if there is one: see `fast/cuda/recording.py`.
-recording: Setting[Any] = Setting("recording", None)
+current_recorder: Setting[Any] = Setting("recorder", None)
 
 
 def is_recording() -> bool:
     """Whether computations are being recorded, as a stream's are that is being captured."""
-    return recording.get() is not None
+    return current_recorder.get() is not None
 
 
 @contextmanager
 def count_transfers() -> Iterator[Transfers]:
     """Count what waits for the device inside the block: `with count_transfers() as count`."""
     count = Transfers()
-    with _counting.within((*_counting.get(), count)):
+    with _counting.override((*_counting.get(), count)):
         yield count
 
 
 def to_numpy(x: "StrictArray") -> np.ndarray:
     """The array on the host, as a copy, and counted."""
-    waited_for("to_numpy")
+    count_wait("to_numpy")
     return x._host.copy()
 
 
@@ -65,8 +65,8 @@ class StrictArray:
         if host.dtype.char not in DTYPES:
             raise TypeError(f"CuPy has no arrays of dtype {host.dtype}: use numbers up to 64 bits")
         self._host = host
-        if (recorder := recording.get()) is not None:
-            recorder.made(self)
+        if (recorder := current_recorder.get()) is not None:
+            recorder.on_new_array(self)
 
     def __getitem__(self, key: Any) -> "StrictArray":
         def get() -> np.ndarray:
@@ -74,13 +74,13 @@ class StrictArray:
             found = np.asarray(self._host[key_])
             return found.copy() if copies and found.base is not None else found
 
-        return computed(get)
+        return compute(get)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         def put() -> None:
             self._host[key_for_numpy(key, self.shape)[0]] = operand(value)
 
-        computed(put)
+        compute(put)
 
     def __len__(self) -> int:
         return len(self._host)
@@ -104,14 +104,14 @@ class StrictArray:
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
         if method == "__call__" and isinstance(inputs[0], np.generic) and not kwargs:
-            return computed(lambda: ufunc(*unwrap(inputs)))  # np.float32(2) * x: CuPy allows it
+            return compute(lambda: ufunc(*unwrap(inputs)))  # np.float32(2) * x: CuPy allows it
         raise BackendMismatch(
             f"numpy.{ufunc.__name__} got a strict array, maybe beside a NumPy array: "
             f"xp = array_module(x), then xp.{ufunc.__name__}"
         )
 
     def __copy__(self) -> "StrictArray":
-        return computed(self._host.copy)
+        return compute(self._host.copy)
 
     def __deepcopy__(self, memo: Any) -> "StrictArray":
         return self.__copy__()
@@ -128,11 +128,11 @@ class StrictArray:
         return f"strict.{self._host!r}"
 
 
-def computed(call: Callable[[], Any], name: str = "") -> Any:
+def compute(call: Callable[[], Any], name: str = "") -> Any:
     """What `call` makes of NumPy's arrays, as strict arrays; and a recording remembers the call.
     name: of the array function or operator that it is."""
-    recorder = recording.get()
-    return wrap(call()) if recorder is None else recorder.remember(call, name)
+    recorder = current_recorder.get()
+    return wrap(call()) if recorder is None else recorder.on_call(call, name)
 
 
 def operand(x: Any) -> Any:
@@ -185,7 +185,7 @@ def key_for_numpy(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], bo
     axis = 0
     for i, p in enumerate(parts):
         if masks[i]:
-            waited_for("mask")
+            count_wait("mask")
         elif arrays[i] and axis < len(shape) and np.asarray(p).dtype.kind in "iu":
             parts[i] = p % max(shape[axis], 1)
         axis += len(shape) - sum(axes) if p is ... else axes[i]
@@ -194,9 +194,9 @@ def key_for_numpy(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], bo
     return tuple(parts), any(arrays)
 
 
-def waited_for(name: str) -> None:
+def count_wait(name: str) -> None:
     """The host waits for the device: every `count_transfers` around hears of it."""
-    if (recorder := recording.get()) is not None:
-        recorder.waited_for(name)
+    if (recorder := current_recorder.get()) is not None:
+        recorder.on_wait(name)
     for count in _counting.get():
         count.names.append(name)

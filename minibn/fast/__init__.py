@@ -1,7 +1,7 @@
-"""Fast ways to run what stands in `ops`, `nn`, `optim` and `random`: kernels.
+"""Kernels: faster implementations of definitions in `ops`, `nn`, `optim` and `random`.
 
-Importing this package plugs them in (`minibn/__init__.py` does). Without it everything runs by its
-definition, and nothing else is missing. `README.md` is the tour.
+Importing this package registers them (`minibn/__init__.py` does). Without it only the definitions
+run. `README.md` is the tour.
 """
 
 from importlib import import_module
@@ -14,7 +14,7 @@ __all__ = ["precision"]
 
 
 def _find_first(*asked: Any) -> Any:
-    """Load the kernels, when the first op asks for one: `import minibn` stays quick."""
+    """Load the kernels when the first op runs, so that `import minibn` is fast."""
     find = import_module("minibn.fast.selection").find
     plug_in(find)
     return find(*asked)

@@ -1,13 +1,13 @@
-"""`python -m minibn.fast verify`: compare kernels with definitions, and write down which they were.
+"""`python -m minibn.fast verify`: compare kernels with definitions, and store their hashes.
 
-    python -m minibn.fast verify             what was edited since, or never verified
+    python -m minibn.fast verify             definitions edited since, or never verified
     python -m minibn.fast verify --all       every definition
-    python -m minibn.fast verify --check     compares texts alone: exit status 1 if any is edited
+    python -m minibn.fast verify --check     compares hashes only: exit status 1 if any is edited
 
 For an op the law "kernels agree with definitions" runs on every row of the registry in which the op
 runs: value and two derivatives, on NumPy, and with CUDA's kernels on the emulator where there is a
-C++ compiler. For layers, optimizers and draws the same is asked of a small network, of an update
-and of some draws. A definition with which a kernel does not agree is refused: nothing is written.
+C++ compiler. Layers, optimizers and draws are compared on a small network, on some updates and on
+some draws. If a kernel disagrees with a definition, its hash is not stored.
 Needs a checkout (the registry is part of the tests) and hypothesis.
 """
 
@@ -30,9 +30,9 @@ from minibn.autograd.tensor import Tensor
 from minibn.backend import Backend, get_backend, to_numpy, use
 from minibn.errors import BackendUnavailable, did_you_mean
 from minibn.fast import verified
-from minibn.fast.cuda.emulator import compiler, emulated
+from minibn.fast.cuda.emulator import compiler, emulate
 from minibn.fast.fused_layers import ORDER
-from minibn.fast.selection import emulating, kernels_of, trusting
+from minibn.fast.selection import emulation, kernels_of, skip_verification
 from minibn.optim import Optimizer
 
 TESTS = Path(__file__).parents[2] / "tests"
@@ -44,20 +44,20 @@ Definition = Any  # a class or a function
 
 
 def definitions() -> dict[str, Definition]:
-    """Everything that a kernel, or a fused block, stands for, by name."""
-    with emulating.within(True):
+    """Every definition that has a kernel or is part of a fused block, by name."""
+    with emulation.override(True):
         tables = [kernels_of(get_backend(name)) for name in ("numpy", "strict")]
     keys = {key for table in tables for key in table} | set(ORDER)
     return {verified.name_of(key): key for key in sorted(keys, key=verified.name_of)}
 
 
 def places() -> Iterator[Backend]:
-    """The backends on which kernels are compared, each in use."""
+    """The backends on which kernels are compared, each in use while it is yielded."""
     with use("numpy") as backend:
         yield backend
     with contextlib.suppress(BackendUnavailable):
         compiler()
-        with emulated(), use("strict") as backend:
+        with emulate(), use("strict") as backend:
             yield backend
 
 
@@ -156,7 +156,7 @@ def compare(compute: Callable[[], list[np.ndarray]]) -> None:
 
 
 def compare_definition(key: Definition, suite: Any) -> None:
-    """Raises AssertionError if a kernel does not do what this definition does."""
+    """Raises AssertionError if a kernel disagrees with this definition."""
     if isinstance(key, type) and issubclass(key, Op):
         compare_op(key, suite)
     elif isinstance(key, type) and issubclass(key, Optimizer):
@@ -182,20 +182,20 @@ def load_suite() -> Any:
 
 
 def verify(names: list[str], everything: bool) -> int:
-    """Compare these definitions (by default those that were edited) and write down their texts.
-    Returns the exit status: 1 if one is refused."""
+    """Compare these definitions (by default the edited ones) and store their hashes. Returns the
+    exit status: 1 if one disagrees."""
     known, entries = definitions(), dict(verified.entries())
     for name in names:
         if name not in known:
             raise SystemExit(f"verify: {name!r} has no kernel. {did_you_mean(name, known, 3)}")
-    chosen = names or [name for name in known if everything or name in edited()]
+    chosen = names or [name for name in known if everything or name in edited_definitions()]
     suite, refused = load_suite() if chosen else None, 0
     for name in chosen:
         print(f"{name} ...", end=" ", flush=True)
         try:
-            with trusting.within(True):
+            with skip_verification.override(True):
                 compare_definition(known[name], suite)
-        except Exception as error:  # whatever goes wrong is told, and the definition refused
+        except Exception as error:  # of any kind: print it, and do not store the hash
             refused += 1
             print(f"REFUSED: its kernel does not agree with it.\n{type(error).__name__}: {error}")
         else:
@@ -206,8 +206,8 @@ def verify(names: list[str], everything: bool) -> int:
     return 1 if refused else 0
 
 
-def edited() -> list[str]:
-    """The definitions whose text is not the one that was verified."""
+def edited_definitions() -> list[str]:
+    """The definitions that changed since they were verified."""
     entries = verified.entries()
     return [
         name
@@ -228,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare texts alone")
     given = parser.parse_args(arguments)
     if given.check:
-        found = edited()
+        found = edited_definitions()
         print("\n".join(f"edited: {name}" for name in found) or "Nothing was edited.")
         return 1 if found else 0
     return verify(given.names, given.all)

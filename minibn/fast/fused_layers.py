@@ -1,12 +1,12 @@
-"""Fused layers: Conv2d, BatchNorm, Noise, ReLU and MaxPool2d that follow each other, as one block.
+"""Fused layers: successive Conv2d, BatchNorm, Noise, ReLU and MaxPool2d as one fused block.
 
-`Sequential` asks here for a faster way. Layers that `fused_block` can do at once are called so;
-every other layer is called as it is. Nothing else changes: the layers keep their parameters,
-statistics and counters. Where somebody looks in between (`watch`, `detect_anomaly`), where a
-layer's `forward` or an op was edited or replaced, or kernels are switched off, each layer is called
-by itself. So to watch changes the rounding, but not with `kernels("reference")`.
+The kernel of `Sequential`: layers that form a fused block run as one op, `fused_block`; every other
+layer is called as usual. Parameters, statistics and counters stay in the layers. If an
+intermediate value is observed (`watch`, `detect_anomaly`), a layer's `forward` or an op was edited
+or replaced, or kernels are switched off, the layers run one by one. So watching a layer changes
+rounding errors, except under `kernels("reference")`.
 
-Which layers make a block is decided once for a Sequential, and again when it changes.
+The blocks of a Sequential are determined once, and again when it changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from minibn.autograd import observers
 from minibn.errors import ShapeError
 from minibn.fast.fused_ops import fused_block
 from minibn.fast.kernel import Kernel
-from minibn.fast.selection import is_as_verified
+from minibn.fast.selection import is_verified
 from minibn.nn.layers import Conv2d, MaxPool2d, ReLU
 from minibn.nn.module import Module
 from minibn.nn.noise import Noise
@@ -31,7 +31,7 @@ ORDER: tuple[type[Module], ...] = (Conv2d, BatchNorm, Noise, ReLU, MaxPool2d)
 
 
 class LayerBlock:
-    """Layers that follow each other in ORDER, each kind at most once, called as one op."""
+    """Successive layers in ORDER, each kind at most once, called as one op."""
 
     def __init__(self, layers: Sequence[Module]) -> None:
         self.layers = layers
@@ -55,14 +55,14 @@ class LayerBlock:
         except ShapeError:
             if self.noise is not None:
                 self.noise.step.data[...] = step
-            for layer in self.layers:  # one by one: the layer that raises names itself
+            for layer in self.layers:  # one by one, so that the error names the layer
                 x = layer(x)
             raise
 
     def forward(self, x: Any) -> Any:
         noise = None
         if self.noise is not None and self.noise.active:
-            for layer in (self.conv, self.norm):  # what has no values yet says so first
+            for layer in (self.conv, self.norm):  # raises first if parameters are not initialized
                 _ = layer and [p.data for p in layer.parameters()]
             noise = self.noise.draws(self.noise.next_step())
         settings: dict[str, Any] = {"noise": noise, "relu": self.relu, "pool": self.pool}
@@ -85,17 +85,17 @@ class LayerBlock:
 
     @staticmethod
     def _values(x: Any, conv: Conv2d | None) -> int:
-        """How many values a channel has where the norm sees them."""
+        """The number of values per channel at the norm."""
         if conv is None:
             return x.size // x.shape[-1]
         return conv2d_op(x, conv.weight, conv.stride, conv.padding).rows
 
 
 def _can_fuse(layer: Module) -> bool:
-    """Whether this layer can be part of a block: nobody watches it, and it does the usual."""
+    """Whether this layer can be part of a block: not watched, not edited, settings supported."""
     if type(layer) not in ORDER or vars(layer).get("_watchers"):
         return False
-    if not is_as_verified(type(layer), layer):
+    if not is_verified(type(layer), layer):
         return False
     return not isinstance(layer, MaxPool2d) or (
         layer.size in (2, (2, 2))
@@ -105,7 +105,7 @@ def _can_fuse(layer: Module) -> bool:
 
 
 def plan_blocks(layers: Sequence[Module]) -> list[Module | LayerBlock]:
-    """What to call one after another: the layers, and blocks in the place of theirs."""
+    """The layers and blocks to call one after another."""
     plan: list[Module | LayerBlock] = []
     block: list[Module] = []
 
@@ -125,9 +125,9 @@ def plan_blocks(layers: Sequence[Module]) -> list[Module | LayerBlock]:
     return plan
 
 
-# The layers that a Sequential had, whether each could be fused, and the plan that was made for it.
-Planned = tuple[list[Module], list[bool], list[Module | LayerBlock]]
-_plans: WeakKeyDictionary[Sequential, Planned] = WeakKeyDictionary()
+# The layers of a Sequential, whether each can be fused, and the blocks and layers to call.
+Plan = tuple[list[Module], list[bool], list[Module | LayerBlock]]
+_plans: WeakKeyDictionary[Sequential, Plan] = WeakKeyDictionary()
 
 
 def _steps(model: Sequential) -> Sequence[Module | LayerBlock]:
@@ -141,8 +141,8 @@ def _steps(model: Sequential) -> Sequence[Module | LayerBlock]:
     return planned[2]
 
 
-class FusedConvBlockKernels(Kernel):
-    """Sequential's forward, with blocks in the place of the layers that they stand for."""
+class FusedSequential(Kernel):
+    """The forward of Sequential, with fused blocks in the place of their layers."""
 
     def forward(self, model: Sequential, x: Any) -> Any:
         for step in _steps(model):

@@ -1,10 +1,9 @@
-"""Fused blocks as ops: a convolution (or what is given), norm or bias, noise, ReLU and max-pooling.
+"""Fused blocks as ops: convolution (optional), norm or bias, noise, ReLU and max-pooling.
 
-Each of them is an op of its own, and `compose` below, which calls them one after another, is the
-definition. A kernel can do all of them while a block of the image is in the cache, where the
-separate ops read and write the whole activation each time; so where no kernel runs, nothing is
-gained, and `fused_block` calls the ops themselves. A law says that both agree. (Libraries of matrix
-products, such as cuDNN and CUTLASS, call what follows the product its fused_block.)
+The definition is `compose` below, which calls the separate ops one after another. A kernel computes
+all of them while a block of the activation is in the cache, where the separate ops read and write
+the whole activation each time. Without a kernel `fused_block` calls the separate ops. A law tests
+that both agree. (cuDNN and CUTLASS call the ops after a matrix product its epilogue.)
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from minibn.ops.conv import Conv2d, conv2d, conv2d_op
 from minibn.ops.elementwise import relu
 from minibn.ops.pool import max_pool2d
 
-# noise(x) -> (s, m), arrays of x's shape; the same ones each time it is called
+# noise(x) -> (s, m), arrays of x's shape; the same at each call
 Draw = Callable[[Any], tuple[Any, Any]]
 
 
@@ -38,7 +37,7 @@ class FusedBlock(Op):
 
     def __init__(self, eps: float | None, noise: Draw | None, relu: bool, pool: int) -> None:
         self.eps, self.noise, self.relu, self.pool = eps, noise, relu, pool
-        self.mean: Any = None  # of the batch, (C,): for the layer that tracks them
+        self.mean: Any = None  # of the batch, (C,), for running statistics
         self.var: Any = None
 
     def compose(self, x, *affine):
@@ -60,7 +59,7 @@ class FusedBlock(Op):
         return self.compose(*inputs)
 
     def vjp(self, g, out, *inputs):
-        """The ops again, recorded, and g pulled back through them."""
+        """Run and record `compose` again, and pull g back through it."""
         return pull_back(self.compose, inputs, g, self.needs_input_grad)
 
 
@@ -92,9 +91,9 @@ def fused_block(
 
     x (..., C); affine: nothing, `shift` (C,) or `scale, shift` (C,) each; with `eps` they are
     BatchNorm's gamma and beta, and `return_moments` gives the batch's mean and biased variance as
-    well. noise(x) -> (s, m): y becomes s · y + m; it is called again where the definition is
-    differentiated, and must give the same arrays. With `filters` (Kh, Kw, C, F) all this is done to
-    conv2d(x, filters, stride=stride, padding=padding), and the vectors are (F,).
+    well. noise(x) -> (s, m): y becomes s · y + m; the definition's vjp calls it again, and it must
+    return the same arrays. With `filters` (Kh, Kw, C, F) all this is applied to conv2d(x, filters,
+    stride=stride, padding=padding), and the vectors are (F,).
     Law: equal to conv2d, batch_norm (or x · scale + shift), · s + m, relu, max_pool2d one after
     another. Raises ShapeError as they do.
     """

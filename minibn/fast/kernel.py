@@ -1,9 +1,9 @@
-"""What a kernel is: a faster way to run a definition, on the arrays of one backend.
+"""Kernels: faster implementations of definitions, for the arrays of one backend.
 
-A definition is what people read: an op's class in `minibn.ops`, an optimizer's update, a function
-that draws. It runs when a gradient is itself differentiated, when a dtype is unusual, and on every
-backend. A kernel does the same for arrays of one backend, faster, where it `fits`; a law says that
-they agree. `selection.py` chooses; `minibn.autograd.dispatch` is where the core asks.
+A definition is readable code: an op's class in `minibn.ops`, an optimizer's update, a function that
+draws random numbers. It runs on every backend, for every dtype, and when a gradient is itself
+differentiated. A kernel computes the same for arrays of one backend, where it `fits`; a law tests
+that they agree. `selection.py` chooses the kernel, `minibn.autograd.dispatch` calls it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from minibn.fast.precision import current as precision
 
 
 class Kernel:
-    """One run of a definition by other means. For an op it has `forward` and `vjp`, on arrays only,
-    and an instance lives as long as the graph's node: what it keeps between the two is its own.
+    """One call of a definition. For an op it has `forward` and `vjp`, on arrays only; the instance
+    lives as long as the graph's node, and may save arrays between the two as attributes.
 
-    op                the op (or other definition) that it stands for, with its settings
-    needs_input_grad  for each input whether it needs a gradient; nowhere True if no backward pass
+    op                the op (or other definition) in whose place it runs, with its settings
+    needs_input_grad  for each input whether it needs a gradient; all False if no backward pass
                       can follow. Set before `forward`, and again before `vjp`
-    keep              whether arrays may be kept to save time: a backward pass may follow, and the
+    keep              whether arrays may be saved for the backward pass: one may follow, and the
                       mode is not "lean"
 
     `vjp` gets a cotangent of the output's dtype; it may be called twice (retain_graph), and must
-    not write into its arguments. A kernel without one leaves it to the definition.
+    not write into its arguments. By default it is the definition's.
     """
 
     needs_input_grad: tuple[bool, ...] = ()
     keep = False
-    rounds = False  # whether it is asked only where factors are to be rounded (`minibn.precision`)
+    rounds = False  # whether it runs only where factors are to be rounded (`minibn.precision`)
 
     def __init__(self, op: Any) -> None:
         self.op = op
 
     @classmethod
     def fits(cls, op: Any, *inputs: Any) -> bool:
-        """Whether this kernel computes these inputs rightly."""
+        """Whether this kernel supports these inputs."""
         return True
 
     @classmethod
@@ -57,8 +57,8 @@ class Kernel:
 KernelTable = dict[Any, tuple[type[Kernel], ...]]  # by the definition: a class, or a function
 
 
-def first(among: Iterable[type[Kernel]], op: Any, inputs: Sequence[Any]) -> Kernel | None:
-    """The first of these kernels that fits and is worth it, or None."""
+def select_kernel(among: Iterable[type[Kernel]], op: Any, inputs: Sequence[Any]) -> Kernel | None:
+    """The first of these kernels that fits and pays, or None."""
     always, exact = mode() == "always", precision() == "fp32"
     for kernel in among:
         if kernel.rounds and exact:

@@ -1,22 +1,22 @@
-"""Rounding by hand: products of rounded factors where no unit of the machine rounds them.
+"""Rounding in software: products of rounded factors on machines without tensor cores.
 
-A float32 is sign, exponent and 23 bits of mantissa in a row, and as an integer it grows with its
-absolute value. To keep fewer bits, d of them are dropped from that integer, to nearest:
+The bits of a float32 are sign, exponent and 23 bits of mantissa; read as an integer they increase
+with its absolute value. To round, the last d bits of that integer are dropped, to nearest:
 
     bits' = (bits + half - 1 + odd) with the last d bits cleared,    half = 2^(d-1)
 
-where `odd` is the last bit that is kept: what lies exactly between two goes to the even one (IEEE
-754). A carry out of the mantissa raises the exponent, which is right, up to infinity. NaN is kept.
+where `odd` is the last bit that remains: ties go to even (IEEE 754). A carry out of the mantissa
+increases the exponent, which is correct, up to infinity. NaN stays NaN.
 So numbers of tf32 and bf16 are float32 numbers whose last 13 or 16 bits are 0. The error is at
-most 2^-11 or 2^-8 of a normal number; tiny ones (subnormal, below 1.2e-38) keep fewer digits.
+most 2^-11 or 2^-8 of a normal number; subnormal ones, below 1.2e-38, keep fewer digits.
 
 A product of two such numbers has at most 22 bits and is exact in float32, so that a float32
 product of rounded matrices is what a tensor core computes, up to the order and the rounding of its
-sums. One difference is left: GPUs before Hopper (sm_90) round to tf32 by `cvt.rna` alone, which
-takes what lies exactly between two away from zero.
+sums. One difference: GPUs before Hopper (sm_90) round to tf32 by `cvt.rna`, with ties away from
+zero.
 
-`Rounded` is the kernel that does so around any other way to multiply. Winograd's is not taken: it
-would multiply sums of rounded numbers, which are not rounded themselves.
+`RoundedProduct` rounds the factors, then calls another kernel or the definition. Winograd's kernel
+is excluded: it multiplies sums of rounded numbers, which are not rounded themselves.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import array_module
-from minibn.fast.cpu.elementwise import piecewise
-from minibn.fast.kernel import Kernel, KernelTable, first
+from minibn.fast.cpu.elementwise import map_pieces
+from minibn.fast.kernel import Kernel, KernelTable, select_kernel
 from minibn.fast.precision import MANTISSA, current, precision
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.linalg import MatMul
 
 
-def rounded(x: Any, to: str) -> Any:
+def round_to(x: Any, to: str) -> Any:
     """The float32 array x with the digits of "tf32" or "bf16", as a new array.
 
-    Laws: rounding twice is rounding once; x <= y gives rounded(x) <= rounded(y).
+    Laws: rounding twice is rounding once; x <= y gives round_to(x) <= round_to(y).
     Raises TypeError for another dtype.
 
-    >>> rounded(np.array([1 + 2**-8, 1 + 2**-8 + 2**-20], np.float32), "bf16").tolist()
+    >>> round_to(np.array([1 + 2**-8, 1 + 2**-8 + 2**-20], np.float32), "bf16").tolist()
     [1.0, 1.0078125]
     """
     if x.dtype != np.float32:
-        raise TypeError(f"rounded: x has dtype {x.dtype}; only float32 is rounded to {to}.")
+        raise TypeError(f"round_to: x has dtype {x.dtype}; only float32 is rounded to {to}.")
     drop, out = MANTISSA["fp32"] - MANTISSA[to], x.copy()
     if drop:
-        piecewise(lambda piece: _drop_bits(piece, drop), out)
+        map_pieces(lambda piece: _drop_bits(piece, drop), out)
     return out
 
 
@@ -57,15 +57,15 @@ def _drop_bits(x: Any, drop: int) -> None:
     bits[...] = array_module(x).where(x == x, nearest, bits)  # NaN would carry into the sign
 
 
-class Rounded(Kernel):
-    """A product of two float32 arrays, and its derivatives, of rounded factors.
+class RoundedProduct(Kernel):
+    """A product of two float32 arrays, and its derivatives, with rounded factors.
 
-    behind: the kernels that may multiply them then; where none fits, or is worth it, the op does.
-    The backward pass rounds as the forward pass did.
+    kernels: those that may multiply the rounded factors; where none fits and pays, the op does.
+    The backward pass rounds like the forward pass.
     """
 
     rounds = True
-    behind: tuple[type[Kernel], ...] = ()
+    kernels: tuple[type[Kernel], ...] = ()
 
     @classmethod
     def fits(cls, op: Any, *factors: Any) -> bool:
@@ -73,28 +73,28 @@ class Rounded(Kernel):
 
     def forward(self, *factors):
         self.to = current()
-        factors = tuple(rounded(x, self.to) for x in factors)
-        self.product = first(self.behind, self.op, factors) or self.op
+        factors = tuple(round_to(x, self.to) for x in factors)
+        self.product = select_kernel(self.kernels, self.op, factors) or self.op
         self.product.needs_input_grad = self.needs_input_grad
         return self.product.forward(*factors)
 
     def vjp(self, g, out, *factors):
         self.product.needs_input_grad = self.needs_input_grad
-        with precision(self.to):  # a definition's vjp consists of products, too
+        with precision(self.to):  # a definition's vjp consists of products
             return self.product.vjp(
-                rounded(g, self.to), out, *(rounded(x, self.to) for x in factors)
+                round_to(g, self.to), out, *(round_to(x, self.to) for x in factors)
             )
 
 
-def over(*behind: type[Kernel]) -> type[Rounded]:
-    """`Rounded` with these kernels behind it."""
-    return type("Rounded", (Rounded,), {"behind": behind})
+def round_before(*kernels: type[Kernel]) -> type[RoundedProduct]:
+    """`RoundedProduct` whose rounded factors these kernels multiply."""
+    return type("RoundedProduct", (RoundedProduct,), {"kernels": kernels})
 
 
-# Where there are no kernels, or none that fits.
+# For the strict double, which has no other kernels.
 KERNELS: KernelTable = {
-    Conv2d: (Rounded,),
-    Conv2dInputGrad: (Rounded,),
-    Conv2dWeightGrad: (Rounded,),
-    MatMul: (Rounded,),
+    Conv2d: (RoundedProduct,),
+    Conv2dInputGrad: (RoundedProduct,),
+    Conv2dWeightGrad: (RoundedProduct,),
+    MatMul: (RoundedProduct,),
 }

@@ -1,14 +1,13 @@
-"""What you read is what runs: a kernel stands for a definition as it was when both were compared.
+"""What you read is what runs: a kernel is used only if its definition is unchanged since its test.
 
-`python -m minibn.fast verify` runs the law "kernels agree with definitions" and then writes down,
-in `verified.json`, which text that was: for each definition that has a kernel a hash of its syntax
-tree (without docstrings and comments), and of all that it calls in `minibn.ops`, `nn`, `optim` and
-`random`. At its first use in a process a kernel's definition is compared with that. Where it was
-edited, the definition runs in the kernel's place, and one warning says so. Where `forward` or `vjp`
-was replaced (`mock.patch`, an attribute of an instance), the definition runs as well.
+`python -m minibn.fast verify` runs the law "kernels agree with definitions" and then stores in
+`verified.json`, for each definition that has a kernel, a hash of its syntax tree (without
+docstrings and comments), and of all that it calls in `minibn.ops`, `nn`, `optim` and `random`. At
+its first use in a process a definition is compared with its hashes. If it was edited, it runs
+instead of the kernel, with one warning. It also runs if `forward` or `vjp` was replaced
+(`mock.patch`, an attribute of an instance).
 
-Reading syntax trees takes a while, so the files' own hashes are compared first: a file that is as
-it was holds no edit.
+Parsing takes a while, so the hashes of the files are compared first.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ from minibn.errors import EditedDefinition
 VERIFIED = Path(__file__).with_name("verified.json")
 PACKAGE = Path(__file__).parents[1]  # minibn/
 COMMAND = "python -m minibn.fast verify"
-# What definitions consist of. Not what they stand on: the tape, arrays, Module.
+# The modules of definitions and their parts; not the tape, the backends, Module.
 CONTENT = ("minibn.ops", "minibn.nn", "minibn.optim", "minibn.random", "minibn.fast.fused_ops")
 FOUNDATION = ("minibn.nn.module",)
-METHODS = ("forward", "vjp", "update", "update_all", "average")  # what a kernel replaces
+METHODS = ("forward", "vjp", "update", "update_all", "average")  # that a kernel replaces
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What `verified.json` says of a definition: the hash of the text of each of its parts, by
-    name, and the files in which they stand (below `minibn/`)."""
+    """The entry of a definition in `verified.json`: the hash of each of its parts, by name, and the
+    files that contain them (below `minibn/`)."""
 
     parts: dict[str, str]
     files: tuple[str, ...]
@@ -48,14 +47,13 @@ class Entry:
 
 # -- at run time
 
-Binding = tuple[Any, str, Any]  # a class or module, a name in it, the function that it stands for
+Binding = tuple[Any, str, Any]  # a class or module, a name in it, its original function
 
 
 def bindings_of(key: Any) -> tuple[Binding, ...] | None:
-    """What must stay as it is for kernels to stand in for a definition (a class or a function): its
-    methods, and the functions and ops that it calls. None, and a warning, if its text is not the
-    one that was verified."""
-    if not key.__module__.startswith("minibn."):  # somebody's own op, with a kernel of their own
+    """The methods of a definition (a class or a function), and the functions and ops that it calls:
+    if one is replaced, kernels must not run. None, and a warning, if the definition was edited."""
+    if not key.__module__.startswith("minibn."):  # a user's op, with the user's kernel
         return ((key, "forward", key.forward),)
     entry = entries().get(name_of(key))
     if entry is None:
@@ -74,7 +72,7 @@ def bindings_of(key: Any) -> tuple[Binding, ...] | None:
 
 
 def edited_parts(key: Any, entry: Entry) -> list[Any]:
-    """The parts of a definition whose text is not the one that was verified."""
+    """The parts of a definition that changed since they were verified."""
     files = _verified()["files"]
     if entry.files and all(_file_hash(file) == files.get(file) for file in entry.files):
         return []
@@ -85,7 +83,7 @@ def edited_parts(key: Any, entry: Entry) -> list[Any]:
 
 
 def _bindings(key: Any, entry: Entry) -> Iterator[Binding]:
-    """The bindings, as the modules have them at first (None for what is replaced by then)."""
+    """The bindings at the first use (None for those replaced before)."""
     package = sys.modules["minibn.ops"]
     for name in dict.fromkeys((name_of(key), *entry.parts)):
         module, _, attribute = name.rpartition(".")
@@ -102,7 +100,7 @@ def _bindings(key: Any, entry: Entry) -> Iterator[Binding]:
 
 
 def _own(function: Any, name: str) -> Any:
-    """The function, if it is minibn's own of that name."""
+    """The function, if it is minibn's of that name, else None."""
     is_named = getattr(function, "__qualname__", "").endswith(name)
     return function if is_named and function.__module__.startswith("minibn.") else None
 
@@ -111,13 +109,13 @@ def _own(function: Any, name: str) -> Any:
 def _verified() -> dict[str, Any]:
     try:
         return json.loads(VERIFIED.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or damaged: then nothing is verified
+    except (OSError, ValueError):  # missing or damaged: nothing is verified
         return {"files": {}, "definitions": {}}
 
 
 @functools.cache
 def entries() -> dict[str, Entry]:
-    """What was verified, by the definition's name such as "minibn.ops.conv.Conv2d"."""
+    """The verified definitions, by name such as "minibn.ops.conv.Conv2d"."""
     found = _verified()["definitions"].items()
     return {name: Entry(e["parts"], tuple(e["files"])) for name, e in found}
 
@@ -143,14 +141,14 @@ def name_of(key: Any) -> str:
 
 
 def text_of(part: Any) -> str:
-    """The hash of the syntax tree of a class or function, and of the constants that it names.
-    Raises OSError where there is no source."""
+    """The hash of the syntax tree of a class or function, and of the constants that it uses.
+    Raises OSError if there is no source."""
     text = f"{_tree_text(_tree(part))} {_constants(part)}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def entry_of(key: Any) -> Entry:
-    """The present text of a definition, as `verified.json` is to have it."""
+    """The entry of a definition's current text."""
     parts = parts_of(key)
     files = {_source_of(part).relative_to(PACKAGE).as_posix() for part in parts}
     return Entry({name_of(part): text_of(part) for part in parts}, tuple(sorted(files)))
@@ -189,7 +187,7 @@ def _is_content(x: Any) -> bool:
 
 
 def _referred_to(part: Any) -> Iterator[Any]:
-    """The values of the global names, and of the attributes of modules, that the text uses."""
+    """The values of the global names and module attributes that the text uses."""
     names = vars(sys.modules[part.__module__])
     for node in ast.walk(_tree(part)):
         if isinstance(node, ast.Name) and node.id in names:

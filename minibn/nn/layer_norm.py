@@ -1,5 +1,5 @@
-"""Norms of each example by itself, and of filters: no running statistics, no difference between
-training and evaluation. What each averages over is a table in `minibn.ops.layer_normalization`.
+"""Norms over each example, and over filters: no running statistics, the same in training and
+evaluation. The axes of their statistics are a table in `minibn.ops.layer_normalization`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def shape_of(shape: Shape) -> tuple[int, ...]:
 class LayerNorm(Module):
     """Normalise each example over its features (Ba, Kiros & Hinton 2016).
 
-    shape: of the last axes of x, and of gamma and beta. axes: what is averaged over. By default the
-    axes of `shape`, as in PyTorch: `LayerNorm(C)` normalises each pixel over its channels,
+    shape: of the last axes of x, and of gamma and beta. axes: of the statistics, by default those
+    of `shape`, as in PyTorch: `LayerNorm(C)` normalises each pixel over its channels,
     `LayerNorm((H, W, C))` an image, with as many gammas. `LayerNorm(C, axes="example")` normalises
     the image as a whole, with a gamma for each channel: the layer norm of convolutional networks
     (Wu & He 2018). Raises ShapeError for another shape, or a single value to normalise.
@@ -47,7 +47,7 @@ class LayerNorm(Module):
 class RMSNorm(Module):
     """Divide each example by its root mean square (Zhang & Sennrich 2019): no mean, no beta.
 
-    shape, axes: as LayerNorm's. eps is 1e-5 as in the other norms; PyTorch's is that of the dtype.
+    shape, axes: as in LayerNorm. eps is 1e-5 as in other norms; PyTorch's default is the dtype's.
     """
 
     def __init__(self, shape: Shape, *, axes: Any = None, eps: float = 1e-5) -> None:
@@ -83,8 +83,8 @@ class GroupNorm(Module):
 class InstanceNorm(Module):
     """Normalise each channel of each example over its pixels (Ulyanov et al. 2016).
 
-    x (N, ..., C). As the batch plays no part, evaluation does the same. Raises ShapeError for
-    images of one pixel, and for vectors.
+    x (N, ..., C). The same in training and evaluation. Raises ShapeError for images of one pixel,
+    and for vectors.
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
@@ -97,13 +97,13 @@ class InstanceNorm(Module):
         return ops.instance_norm(x, self.gamma, self.beta, eps=self.eps)
 
 
-# Var relu(z) = (1 - 1/π) / 2 for z ~ N(0, 1): with this gain the next layer sees 1 again.
+# Var relu(z) = (1 - 1/π) / 2 for z ~ N(0, 1): with this gain it is 1.
 RELU_GAIN = math.sqrt(2 / (1 - 1 / math.pi))
 
 
-def standardised(weight: Any, gain: Any, factor: float, eps: float) -> Any:
-    """The filters (..., F) with mean 0 and variance 1 each; with a gain (F,), times gain · factor /
-    √fan-in."""
+def standardise_filters(weight: Any, gain: Any, factor: float, eps: float) -> Any:
+    """Each of the filters (..., F) with mean 0 and variance 1; with a gain (F,), times
+    gain · factor / √fan-in."""
     if gain is not None:
         fan_in = weight.size // weight.shape[-1]
         gain = gain * (factor / math.sqrt(fan_in))
@@ -113,9 +113,9 @@ def standardised(weight: Any, gain: Any, factor: float, eps: float) -> Any:
 class WSConv2d(Conv2d):
     """A convolution whose filters are standardised: mean 0 and variance 1 each (Qiao et al. 2019).
 
-    Such filters are large: a norm must follow. With `scaled` none needs to (Brock et al. 2021):
-    they are divided by √fan-in, times `factor` for the nonlinearity that follows (by default
-    √(2/(1 - 1/π)) for the ReLU; 1 for none), times a trained gain each.
+    Such filters are large, so a norm must follow. Not with `scaled` (Brock et al. 2021): each is
+    divided by √fan-in and multiplied by `factor`, which depends on the nonlinearity that follows
+    (by default √(2/(1 - 1/π)) for the ReLU; 1 for none), and by a trained gain.
     """
 
     def __init__(
@@ -135,8 +135,8 @@ class WSConv2d(Conv2d):
         self.gain = Parameter((filters,), ones) if scaled else None
 
     def filters(self) -> Any:
-        """What x is convolved with: (Kh, Kw, C, F)."""
-        return standardised(self.weight, self.gain, self.factor, self.eps)
+        """The standardised filters (Kh, Kw, C, F)."""
+        return standardise_filters(self.weight, self.gain, self.factor, self.eps)
 
     def forward(self, x: Any) -> Any:
         return ops.conv2d(x, self.filters(), self.bias, stride=self.stride, padding=self.padding)
@@ -145,7 +145,7 @@ class WSConv2d(Conv2d):
 class WSLinear(Linear):
     """y = x Ŵ + b with standardised columns of weights: WSConv2d for vectors, with its options.
 
-    x (N, inputs) -> (N, outputs). Law: the mean of an example's inputs changes nothing. Raises
+    x (N, inputs) -> (N, outputs). Law: y is invariant to the mean of an example's inputs. Raises
     ShapeError for a single input, whose weight has no variance.
 
     >>> import numpy as np
@@ -170,8 +170,8 @@ class WSLinear(Linear):
         self.gain = Parameter((outputs,), ones) if scaled else None
 
     def filters(self) -> Any:
-        """What x is multiplied with: (inputs, outputs)."""
-        return standardised(self.weight, self.gain, self.factor, self.eps)
+        """The standardised weights (inputs, outputs)."""
+        return standardise_filters(self.weight, self.gain, self.factor, self.eps)
 
     def forward(self, x: Any) -> Any:
         return self.affine(x, self.filters())

@@ -32,7 +32,7 @@ class Linear(Module):
         return self.affine(x, self.weight)
 
     def affine(self, x: Any, weight: Any) -> Any:
-        """x W + b for a W that may be made of the layer's own."""
+        """x W + b; W: the layer's weight, or computed from it."""
         if x.shape[-1] != self.weight.shape[0]:
             raise ShapeError(
                 f"{self.name or type(self).__name__}: expects {self.weight.shape[0]} inputs, x has "
@@ -46,8 +46,8 @@ class Linear(Module):
 class Conv2d(Module):
     """Convolution with filters (Kh, Kw, C, F). x (N, H, W, C) -> (N, Ho, Wo, F).
 
-    size, stride, padding: an integer or a pair. A convolution whose output is centred by a norm
-    needs no bias: its gradient would be exactly zero.
+    size, stride, padding: an integer or a pair. Before a norm that subtracts the mean, a
+    convolution needs no bias: its gradient would be exactly zero.
 
     >>> import numpy as np
     >>> Conv2d(3, 8, 3, padding=1).initialize(0)(np.ones((2, 5, 6, 3), np.float32)).shape
@@ -110,7 +110,7 @@ class GlobalAvgPool2d(Module):
 
 
 class Flatten(Module):
-    """(N, ...) -> (N, everything else), channels fastest."""
+    """(N, ...) -> (N, product of the other axes), in C order: channels vary fastest."""
 
     def forward(self, x: Any) -> Any:
         return ops.reshape(x, (x.shape[0], x.size // max(x.shape[0], 1)))

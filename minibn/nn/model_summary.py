@@ -1,4 +1,4 @@
-"""`summary`: what a network consists of and what runs it, as a table."""
+"""`summary`: a table of a network's layers, and of the kernels or definitions that run them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from minibn.autograd.observers import Call, Observer, observed_by, source_of
+from minibn.autograd.observers import Call, Observer, observe_with, source_of
 from minibn.autograd.tape import no_grad
 from minibn.autograd.tensor import value
 from minibn.backend import backend_of
@@ -17,38 +17,38 @@ BATCH = 32  # examples, where only the shape of one is given
 
 
 @dataclass
-class Called:
-    """A layer that was called, or several as one block: its path, what it ran, its last shape."""
+class LayerCall:
+    """A call of a layer or a fused block: its path, the ops that ran, the last output's shape."""
 
     path: str
-    runs: dict[tuple[str, str], None] = field(default_factory=dict)  # (op, what ran it), in order
+    ops: dict[tuple[str, str], None] = field(default_factory=dict)  # (op, what ran it), in order
     shape: tuple[int, ...] = ()
 
 
 class CallRecorder(Observer):
-    """Notes every layer that is called and every op that runs in it."""
+    """Records every layer that is called, and the ops that run in it."""
 
     def __init__(self) -> None:
-        self.called: list[Called] = []
+        self.calls: list[LayerCall] = []
         self._path: Setting[tuple[str, ...]] = Setting("summary_path", ())
-        self._layer: Setting[Called | None] = Setting("summary_layer", None)
+        self._layer: Setting[LayerCall | None] = Setting("summary_layer", None)
 
     @contextmanager
     def layer(self, name: str) -> Iterator[None]:
         path = (*self._path.get(), name) if name else self._path.get()
-        here = Called(".".join(path))
-        self.called.append(here)
-        with self._path.within(path), self._layer.within(here):
+        here = LayerCall(".".join(path))
+        self.calls.append(here)
+        with self._path.override(path), self._layer.override(here):
             yield
 
-    def around(self, call: Call, op: Any, run: Any, node: Any) -> Call:
+    def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
         def noted(*args: Any) -> Any:
             here = self._layer.get()
             with self._layer.within(None):  # the ops inside it are parts of it
                 out = call(*args)
             if here is not None and node is None:
                 by = "definition" if run is op else type(run).__name__
-                here.runs[type(op).__name__, f"{by}, {source_of(run)}"] = None
+                here.ops[type(op).__name__, f"{by}, {source_of(run)}"] = None
                 here.shape = out.shape
             return out
 
@@ -68,20 +68,20 @@ def summary(model: Any, x: Any) -> str:
         x = backend_of(first).xp.zeros((BATCH, *x), first.dtype)
     modules = dict(model.named_modules())
     recorder = CallRecorder()
-    with model.preserved_state(), no_grad(), observed_by(recorder):
+    with model.preserved_state(), no_grad(), observe_with(recorder):
         model(x)
     rows: list[tuple[str, ...]] = [("layer", "kind", "output", "parameters", "op", "run by")]
     shape = value(x).shape
-    for called in recorder.called:
+    for called in recorder.calls:
         paths = _paths(called.path)
         parts = [modules[path] for path in paths if path in modules]
-        if len(parts) == 1 and not called.runs and list(parts[0].children()):
+        if len(parts) == 1 and not called.ops and list(parts[0].children()):
             continue  # a container, whose layers have rows of their own
-        shape = called.shape or shape  # a layer that runs no op hands x on
+        shape = called.shape or shape  # a layer without ops returns its input
         own = sum(p.size for part in parts for p in _own_parameters(part))
         kind = " + ".join(type(part).__name__ for part in parts)
         begin = (called.path, kind, "×".join(map(str, shape[1:])), f"{own:,}" if own else "")
-        for op, by in called.runs or {("", ""): None}:
+        for op, by in called.ops or {("", ""): None}:
             rows.append((*begin, op, by))
             begin = ("",) * 4
     total = sum(p.size for p in model.parameters())
@@ -97,14 +97,14 @@ def summary(model: Any, x: Any) -> str:
 
 
 def _paths(path: str) -> list[str]:
-    """ "a.conv + norm" -> ["a.conv", "a.norm"]: the paths of the layers that ran as one."""
+    """ "a.conv + norm" -> ["a.conv", "a.norm"]: the paths of the layers of a fused block."""
     prefix, _, last = path.rpartition(".")
     names = last.split(" + ")
     return [f"{prefix}.{name}" if prefix else name for name in names]
 
 
 def _own_parameters(module: Any) -> list[Any]:
-    """Those of the module itself, and of what is below it if it was called as one."""
+    """The parameters of the module itself; of its submodules too if it is a leaf of the tree."""
     return (
         module.parameters()
         if not list(module.children())

@@ -1,8 +1,8 @@
-"""Layers that draw: Noise (Algorithm 1 of Santurkar et al. 2018) and Dropout.
+"""Random layers: Noise (Algorithm 1 of Santurkar et al. 2018) and Dropout.
 
-Their draws are stateless: a function of (seed, the layer's path, the step), so that they do not
-depend on the backend, on threads, or on what else was drawn. The step is a Counter that moves with
-every call in training mode and is saved with the model, so a resumed run goes on where it was.
+Their random numbers are a function of (seed, the layer's path, the step), so they do not depend on
+the backend, on threads, or on other draws. The step is a Counter that increases with every call in
+training mode and is saved with the model, so that a resumed run continues with the same numbers.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from minibn.nn.module import Counter, Module
 from minibn.random import NoiseDraws, derive, uniforms
 
 
-class Drawing(Module):
-    """What layers that draw share: a key (from `initialize`), a step, and when they are active."""
+class RandomLayer(Module):
+    """Base class: a key (from `initialize`), a step, and whether the layer is active."""
 
     def __init__(self, in_eval: bool = False) -> None:
         self.in_eval = in_eval
@@ -29,7 +29,7 @@ class Drawing(Module):
 
     @property
     def key(self) -> int:
-        """What the draws depend on beside the step: made of the seed and the layer's path."""
+        """The key of the random generator, derived from the seed and the layer's path."""
         if self._key is None:
             raise RuntimeError(
                 f"{self.name or type(self).__name__!r} has no key for its draws yet: they belong "
@@ -42,18 +42,18 @@ class Drawing(Module):
         return self.training or self.in_eval
 
     def next_step(self) -> int:
-        """The step to draw for. Training moves on; evaluation sees the same draws again."""
+        """The step of this call. It increases in training only; evaluation repeats its draws."""
         return self.step.advance() if self.training else int(self.step.data)
 
 
-class Noise(Drawing):
+class Noise(RandomLayer):
     """y = s · x + m with s and m drawn anew for each activation and step (Algorithm 1).
 
         per unit j:        mu_j ~ U(-n_mu, n_mu),            sigma_j ~ U(1, n_sigma)
         per activation:    m ~ U(mu_j - r_mu, mu_j + r_mu),  s ~ N(sigma_j, r_sigma²)
 
-    A unit is a channel; height and width count as batch. The paper writes N(sigma_j, r_sigma):
-    read as a standard deviation here, or as a variance with `r_is_variance=True`. Off in eval
+    A unit is a channel; height and width count as batch. r_sigma in the paper's N(sigma_j, r_sigma)
+    is a standard deviation here, or a variance with `r_is_variance=True`. Off in eval
     mode unless `in_eval=True`. Gradients flow through x (times s).
     """
 
@@ -72,7 +72,7 @@ class Noise(Drawing):
         self.r_is_variance = r_is_variance
 
     def draws(self, step: int) -> NoiseDraws:
-        """What draws (s, m) for this step."""
+        """A function of x that draws (s, m) for this step."""
         spread = self.r_sigma**0.5 if self.r_is_variance else self.r_sigma
         return NoiseDraws(self.key, step, self.n_mu, self.n_sigma, self.r_mu, spread)
 
@@ -87,7 +87,7 @@ class Noise(Drawing):
         return x * s + m
 
 
-class Dropout(Drawing):
+class Dropout(RandomLayer):
     """Zero each activation with probability p and scale the rest by 1 / (1-p). Off in eval mode."""
 
     def __init__(self, p: float = 0.5, *, in_eval: bool = False) -> None:

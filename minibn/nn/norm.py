@@ -28,7 +28,7 @@ from minibn.ops.lp_normalization import check_order
 
 
 class RunningStatistics(Module):
-    """What evaluates with running statistics, and updates them with those of each training batch.
+    """Base class: running statistics, updated by each training batch, used in evaluation.
 
     statistics: the names of the buffers that hold them. momentum: the weight of the new batch, or
     None for the plain average over all batches.
@@ -43,7 +43,7 @@ class RunningStatistics(Module):
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(f"{name}: momentum={momentum} is the weight of the new batch: 0 to 1.")
         self.eps, self.momentum = eps, momentum
-        self.tracking = True  # whether training batches move the running statistics
+        self.tracking = True  # whether training batches update the running statistics
 
     def update_running_statistics(self, *new: Any) -> None:
         """running = (1 - weight) · running + weight · new,  weight = the momentum, or 1 / batches.
@@ -62,7 +62,7 @@ class RunningStatistics(Module):
             statistic.bump_version()
 
     def average(self, weight: float, pairs: list[tuple[Any, Any]]) -> None:
-        """Move each running array, in place, towards the new one by its side."""
+        """Update each running array in place: pairs of (running, new)."""
         for old, new in pairs:
             old *= 1 - weight
             old += weight * new
@@ -71,9 +71,9 @@ class RunningStatistics(Module):
 class BatchNorm(RunningStatistics):
     """Normalise each channel over the batch; images (N, H, W, C) and vectors (N, C) alike.
 
-    Training uses the batch's mean and biased variance, and moves the running ones by `momentum`
-    (None: their plain average over all batches). Evaluation uses the running ones and writes
-    nothing. Law: after k batches running_mean = (1-m)^k · 0 + Σ m (1-m)^(k-i) · mean_i.
+    Training uses the batch's mean and biased variance, and updates the running ones by `momentum`
+    (None: their plain average over all batches). Evaluation uses the running ones.
+    Law: after k batches running_mean = (1-m)^k · 0 + Σ m (1-m)^(k-i) · mean_i.
     Raises ShapeError for a channel with a single value in training.
 
     >>> import numpy as np
@@ -93,7 +93,7 @@ class BatchNorm(RunningStatistics):
         self.batches = Counter()
 
     def scale_and_shift(self) -> tuple[Any, Any]:
-        """What evaluation does, as y = x · scale + shift: (C,) each."""
+        """(scale, shift), (C,) each: in evaluation y = x · scale + shift."""
         scale = self.gamma * (1 / ops.sqrt(value(self.running_var) + self.eps))
         return scale, self.beta - value(self.running_mean) * scale
 
@@ -107,18 +107,18 @@ class BatchNorm(RunningStatistics):
         return y
 
     def track(self, mean: Any, var: Any, M: int) -> None:
-        """Take in the moments of a batch with M values a channel, `var` being biased."""
+        """Update the running statistics; M: values per channel, `var`: biased."""
         self.update_running_statistics(mean, var * (M / (M - 1)))
 
 
 class LpBatchNorm(RunningStatistics):
-    """Take each channel's mean away and divide by its l_p norm (Santurkar et al. 2018, 3.3).
+    """Subtract each channel's mean and divide by its l_p norm (Santurkar et al. 2018, 3.3).
 
-    p: 1, 2 or float("inf"): mean |x|, √(mean x²) or max |x| of the values before the mean is taken
-    away, over the batch; images (N, H, W, C) and vectors (N, C) alike. center_first and reduce are
+    p: 1, 2 or float("inf"): mean |x|, √(mean x²) or max |x| over the batch, before the mean is
+    subtracted; images (N, H, W, C) and vectors (N, C) alike. center_first and reduce are
     other readings of the paper's words (see `ops/lp_normalization.py`). Running mean and norm,
-    which the paper does not mention, are kept as BatchNorm keeps its own, and used in evaluation;
-    the norm starts at 1. Raises ValueError for another p, ShapeError for a channel with a single
+    which the paper does not mention, are updated as BatchNorm's and used in evaluation; the norm
+    starts at 1. Raises ValueError for another p, ShapeError for a channel with a single
     value in training.
 
     >>> import numpy as np
@@ -163,13 +163,13 @@ class LpBatchNorm(RunningStatistics):
 class FrozenBatchNorm(Module):
     """BatchNorm with fixed statistics: an affine map of each channel, in training as well.
 
-    The first batch in training gives the mean and the biased variance, so that on it the output is
-    BatchNorm's; from then on they stay, and only gamma and beta are trained. In a network each is
-    estimated on what those before it, estimated already, let through. The state has BatchNorm's
-    names: loaded from one that has seen batches, its running statistics are kept. Evaluation before
-    any batch is the identity. It shows what the scale at initialisation does by itself, without
-    gradients through statistics. (A measurement that steps back to before the first batch, as those
-    of `minibn.analysis` do, estimates anew each time.) Raises ShapeError for a first batch with one
+    The statistics are the mean and the biased variance of the first training batch, on which the
+    output is BatchNorm's; later only gamma and beta are trained. In a network each layer is
+    estimated on the outputs of the normalised layers before it. The state has BatchNorm's names:
+    loaded from a BatchNorm that was trained, its running statistics are used. Before any batch,
+    evaluation is the identity. It isolates the effect of the scale at initialisation from that of
+    gradients through statistics. (A measurement that restores the state before the first batch, as
+    in `minibn.analysis`, estimates anew each time.) Raises ShapeError for a first batch with one
     value a channel.
     """
 
@@ -180,7 +180,7 @@ class FrozenBatchNorm(Module):
         self.beta = Parameter((channels,), zeros)
         self.running_mean = Buffer((channels,), zeros)
         self.running_var = Buffer((channels,), ones)
-        self.batches = Counter()  # 0 as long as nothing is estimated
+        self.batches = Counter()  # 0 until the statistics are estimated
 
     def forward(self, x: Any) -> Any:
         if self.training and self.batches.data == 0:
@@ -210,8 +210,8 @@ class NoisyBatchNorm(Module):
 def reestimate_statistics(model: Module, batches: Iterable[Any]) -> None:
     """Replace the running statistics of every norm by their average over `batches` of inputs.
 
-    The weights stay, and what a FrozenBatchNorm has fixed. The rest of the model is in eval mode
-    meanwhile (no noise, no dropout); every mode is restored. Raises ValueError if there are no
+    Weights and the statistics of FrozenBatchNorm do not change. The rest of the model is in eval
+    mode meanwhile (no noise, no dropout); all modes are restored. Raises ValueError if there are no
     batches.
     """
     norms = [m for _, m in model.named_modules() if isinstance(m, RunningStatistics)]
@@ -222,7 +222,7 @@ def reestimate_statistics(model: Module, batches: Iterable[Any]) -> None:
                 norm.training, norm.momentum, norm.tracking = True, None, True
             count = 0
             for count, x in enumerate(batches, start=1):
-                if count == 1:  # the first batch replaces what was there: without one, it stays
+                if count == 1:  # only once there is a batch, the old statistics are cleared
                     for norm in norms:
                         norm.batches.data[...] = 0
                         for name in norm.statistics:

@@ -8,9 +8,9 @@
 |               | running_mean, running_var      | running_mean, running_var                  |
 |               | batches                        | num_batches_tracked                        |
 
-The gamma and beta of a LayerNorm over images are (H, W, C) here and (C, H, W) there.
+The gamma and beta of a LayerNorm over images are (H, W, C) here and (C, H, W) in PyTorch.
 
-A linear layer behind Flatten sees (H, W, C) here and (C, H, W) there: give its `flattened` shape.
+A linear layer after Flatten gets (H, W, C) here and (C, H, W) in PyTorch: pass `flattened`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def to_pytorch(
 ) -> dict[str, np.ndarray]:
     """A minibn state dict as PyTorch's.
 
-    modules: our module's path -> theirs, where they differ ("conv1" -> "features.0").
-    flattened: our linear layer's path -> the (H, W, C) that was flattened in front of it.
+    modules: minibn's module path -> PyTorch's, where they differ ("conv1" -> "features.0").
+    flattened: path of a linear layer -> the shape (H, W, C) that was flattened before it.
     Counters of noise layers, which PyTorch does not have, are left out.
     """
     result = {}
@@ -58,8 +58,8 @@ def from_pytorch(
     flattened: Shapes | None = None,
 ) -> dict[str, np.ndarray]:
     """PyTorch's state dict (as NumPy arrays) as minibn's: the inverse of `to_pytorch`, with the
-    same `modules` and `flattened`. The counters of noise layers that it left out stay out: load
-    with `strict=False` if there are any. A module is a norm if its weight has one axis, or three.
+    same `modules` and `flattened`. It has no counters of noise layers: load with `strict=False` if
+    the model has any. A module is a norm if its weight has one axis, or three.
     """
     ours_of = {theirs: ours for ours, theirs in (modules or {}).items()}
     back = {theirs: ours for ours, theirs in NORM.items()}

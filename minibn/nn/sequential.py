@@ -30,7 +30,7 @@ class Sequential(Module):
 
     def forward(self, x: Any) -> Any:
         kernel = find_kernel(Sequential, [x]) if hasattr(x, "dtype") else None
-        if kernel is not None:  # fused blocks, in the place of the layers that they stand for
+        if kernel is not None:  # which runs fused blocks in the place of their layers
             return kernel.forward(self, x)
         for _, module in self.children():
             x = module(x)

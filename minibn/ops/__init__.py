@@ -63,4 +63,4 @@ __all__ = [
     "weight_standardisation", "where",
 ]  # fmt: skip
 
-tensor.ops = sys.modules[__name__]  # what Tensor's operators call
+tensor.ops = sys.modules[__name__]  # which Tensor's operators call

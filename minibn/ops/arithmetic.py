@@ -1,6 +1,6 @@
 """Arithmetic: + - · / and powers. z̄ is the cotangent of z; x and y broadcast together.
 
-What is smooth computes on complex numbers, too (the complex-step derivative needs that).
+Smooth ops also compute on complex numbers, for the complex-step derivative.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def negative(x):
 
 
 def power(x, exponent):
-    """x^exponent, broadcast. x > 0 if the exponent wants a gradient. Whole exponents adopt the
-    dtype of a floating-point x."""
+    """x^exponent, broadcast. x > 0 if the exponent requires a gradient. Integer exponents are cast
+    to the dtype of a floating-point x."""
     kinds = [getattr(getattr(value(v), "dtype", None), "kind", "") for v in (x, exponent)]
     if kinds[0] in ("f", "c") and kinds[1] in ("i", "u", "b"):
         exponent = cast(exponent, x.dtype)

@@ -3,8 +3,8 @@
 Layout is (..., C). Statistics run over every axis but the last, so images (N, H, W, C) and vectors
 (N, C) are one case. The variance is biased (divided by M, the number of values per channel).
 
-It stands here twice on purpose: `batch_norm_composed` is the definition, of primitive ops;
-`batch_norm` is one op with the formula that people look for. A law says that they agree.
+It is here twice on purpose: `batch_norm_composed` is the definition, composed of primitive ops;
+`batch_norm` is one op with the gradient in closed form. A law tests that they agree.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from minibn.ops.reduce import mean, sum, var
 def moments(x, axis: Any = None) -> tuple[Any, Any]:
     """Mean and biased variance of each channel: x (..., C) -> (C,), (C,).
 
-    Over other axes if they are given; these are then kept as 1. The sum of many values of one sign
-    loses digits; the mean of what is left after centring gives them back (a corrected two-pass
-    algorithm: Chan, Golub & LeVeque 1983).
+    With `axis`, over those axes, which are kept with length 1. The sum of many values of one sign
+    has a rounding error; the mean of the centred values corrects it (the corrected two-pass
+    algorithm of Chan, Golub & LeVeque 1983).
     """
     axes, keep = (tuple(range(x.ndim - 1)), False) if axis is None else (axis, True)
     mu = mean(x, axes, keep)
@@ -43,7 +43,7 @@ class BatchNorm(Op):
         gamma̅ = Σ ȳ x̂
         x̄     = gamma · inv_std / M · (M ȳ - beta̅ - x̂ gamma̅)
 
-    The two sums that are subtracted are what the statistics' own dependence on x does: they make
+    The two subtracted terms come from the dependence of the mean and the variance on x. They make
     Σ x̄ = 0, and ⟨x̄, x̂⟩ = 0 up to eps.
     """
 
@@ -60,7 +60,7 @@ class BatchNorm(Op):
     def vjp(self, g, out, x, gamma, beta):
         axes = tuple(range(x.ndim - 1))
         M = math.prod(x.shape[:-1])
-        mu, variance = moments(x)  # again, as functions of x that can be differentiated
+        mu, variance = moments(x)  # recomputed as differentiable functions of x
         inv_std = 1 / sqrt(variance + self.eps)  # (C,)
         x_hat = (x - mu) * inv_std  # (..., C)
         g_beta = sum(g, axes)  # (C,)
@@ -84,7 +84,7 @@ def check_channels(name: str, shape: tuple[int, ...], **vectors) -> None:
 
 
 def check_batch(shape: tuple[int, ...], gamma, beta) -> None:
-    """Raise ShapeError unless x of this shape can be normalised: two values a channel or more."""
+    """Raise ShapeError unless x of this shape has at least two values per channel."""
     check_channels("batch_norm", shape, gamma=gamma, beta=beta)
     if math.prod(shape[:-1]) < 2:
         raise ShapeError(
@@ -114,7 +114,7 @@ def batch_norm(x, gamma, beta, *, eps: float = 1e-5, return_moments: bool = Fals
 
 
 def batch_norm_composed(x, gamma, beta, *, eps: float = 1e-5) -> Any:
-    """`batch_norm` as its definition reads, of primitive ops. Slower; equal by law."""
+    """`batch_norm` composed of primitive ops: its definition. Slower; equal by law."""
     axes = tuple(range(x.ndim - 1))
     x_hat = (x - mean(x, axes)) / sqrt(var(x, axes) + eps)
     return gamma * x_hat + beta

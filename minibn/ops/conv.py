@@ -4,10 +4,10 @@
 
 x (N, H, W, C), w (Kh, Kw, C, F), y (N, Ho, Wo, F) with Ho = (H + 2p - Kh) // s + 1.
 
-The map is linear in x and linear in w. So three ops close under differentiation, each the adjoint
+The map is linear in x and in w. So three ops suffice for derivatives of any order, each the adjoint
 of another: `conv2d`, `conv2d_input_grad` and `conv2d_weight_grad`. With c the cotangent of a
-result, ⟨c, conv2d(x, w)⟩ = ⟨x, input_grad(c, w)⟩ = ⟨w, weight_grad(x, c)⟩: every vjp below reads
-off this line.
+result, ⟨c, conv2d(x, w)⟩ = ⟨x, input_grad(c, w)⟩ = ⟨w, weight_grad(x, c)⟩: every vjp below
+follows from this line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Pair = tuple[int, int]
 
 
 def windows(x, Kh: int, Kw: int, stride: Pair):
-    """Every window of x as a view: (N, H, W, C) -> (N, Ho, Wo, Kh, Kw, C). No memory is copied."""
+    """Every window of x: (N, H, W, C) -> (N, Ho, Wo, Kh, Kw, C), a strided view."""
     N, H, W, C = x.shape
     Ho, Wo = (H - Kh) // stride[0] + 1, (W - Kw) // stride[1] + 1
     n, h, w, c = x.strides
@@ -36,7 +36,7 @@ def windows(x, Kh: int, Kw: int, stride: Pair):
 
 
 class _Conv(Op):
-    """What the three share: stride, padding, and the shapes of the convolution's x, w and y."""
+    """Base of the three: stride, padding, and the shapes of the convolution's x, w and y."""
 
     def __init__(self, stride: Pair, padding: Pair, x_shape: Any, w_shape: Any) -> None:
         self.settings = (stride, padding, x_shape, w_shape)
@@ -48,7 +48,7 @@ class _Conv(Op):
         self.rows = math.prod(self.y_shape[:3])
 
     def _columns(self, x):
-        """The windows of the padded x, one a row: (N·Ho·Wo, Kh·Kw·C)."""
+        """The windows of the padded x as rows (im2col): (N·Ho·Wo, Kh·Kw·C)."""
         ph, pw = self.padding
         Kh, Kw, C, _ = self.w_shape
         if ph or pw:
@@ -60,7 +60,7 @@ class Conv2d(_Conv):
     """y = conv2d(x, w): windows, then one matrix product.
 
     x̄ = input_grad(ȳ, w),   w̄ = weight_grad(x, ȳ)
-    The columns take Kh·Kw times the memory of x and are dropped at once.
+    The columns take Kh·Kw times the memory of x and are freed at once.
     """
 
     def forward(self, x, w):
@@ -75,7 +75,7 @@ class Conv2d(_Conv):
 
 
 class Conv2dInputGrad(_Conv):
-    """x̄ = input_grad(c, w): each pixel of c, times the kernel, added where its window lay.
+    """x̄ = input_grad(c, w): each pixel of c times the filters, added to its window in x̄.
 
     c̄ = conv2d(g, w),   w̄ = weight_grad(g, c)
     """

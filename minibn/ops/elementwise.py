@@ -1,8 +1,8 @@
 """Elementwise functions. z̄ is the cotangent of z; x and y broadcast together where there are two.
 
 Conventions at kinks: relu'(0) = 0, |·|'(0) = 0, and a tie in `maximum` is shared equally.
-Comparisons look at the real part, so that the smooth pieces of each op also compute on complex
-numbers (the complex-step derivative needs that).
+Comparisons use the real part, so that the smooth pieces of each op also compute on complex numbers,
+for the complex-step derivative.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minibn.errors import ShapeError
 
 
 def real(x: Any) -> Any:
-    """The real part, as a plain array: what a comparison looks at."""
+    """The real part, as a plain array, for comparisons."""
     return getattr(value(x), "real", x)
 
 
@@ -215,8 +215,8 @@ def where(mask, x, y):
 
 
 def cast(x, dtype):
-    """x in another floating-point dtype; the gradient comes back in x's own. As integers or
-    booleans it is a constant of differentiation."""
+    """x in another floating-point dtype; its gradient has x's dtype. Integers and booleans are
+    constants of differentiation."""
     if np.dtype(dtype).kind not in "fc" and hasattr(x, "detach"):
         x = x.detach()
     return apply(Cast(dtype), x)
@@ -226,7 +226,8 @@ def dropout(x, p: float, draws):
     """x / (1-p) where the draw is at least p, else 0 (Srivastava et al. 2014, inverted).
 
     x any shape, 0 <= p < 1, draws: uniforms in [0, 1) of x's shape. They are an input, so that
-    the op is a function. Raises ValueError for another p, ShapeError for draws of another shape.
+    the op is a pure function.
+    Raises ValueError for another p, ShapeError for draws of another shape.
     """
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p={p} is the share that is dropped: 0 <= p < 1.")

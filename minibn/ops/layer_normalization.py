@@ -1,6 +1,6 @@
-"""Norms of each example by itself, and of filters: nothing depends on the rest of the batch.
+"""Norms over each example, and over filters: nothing depends on the rest of the batch.
 
-They differ in what they average over. Layout is (N, ..., C), channels last:
+They differ in the axes of their statistics. Layout is (N, ..., C), channels last:
 
 | function                 | statistics over               | source                   |
 |--------------------------|-------------------------------|--------------------------|
@@ -10,8 +10,8 @@ They differ in what they average over. Layout is (N, ..., C), channels last:
 | `rms_norm`               | as `layer_norm`; not centred  | Zhang & Sennrich 2019    |
 | `weight_standardisation` | a filter, of weights (..., F) | Qiao et al. 2019         |
 
-Variances are biased and eps stands below the root, as in PyTorch. Where there is a single value
-to average over, it has no variance, and a ShapeError is raised.
+Variances are biased and eps is added below the root, as in PyTorch. Statistics of a single value
+raise ShapeError: it has no variance.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from minibn.ops.shape import reshape
 class LayerNorm(Op):
     """y = gamma · x̂ + beta,   x̂ = (x - mu) · inv_std,   inv_std = 1 / √(var + eps)
 
-    mu and var are those over `axes`; gamma and beta broadcast. With means over the same axes:
+    mu and var are taken over `axes`; gamma and beta broadcast. With means over the same axes:
 
         u = ȳ gamma
         x̄ = inv_std · (u - mean(u) - x̂ · mean(u x̂)),   gamma̅ = ȳ x̂,   beta̅ = ȳ
@@ -85,7 +85,7 @@ class RmsNorm(Op):
 
 
 def normalised_axes(name: str, x, axes: Any, least: int = 2, **vectors) -> tuple[int, ...]:
-    """The axes, by default as many of the last as the vectors have. Raises ShapeError unless the
+    """The axes of the statistics, by default those of the vectors. Raises ShapeError unless the
     vectors fit the last axes of x, and there are `least` values to average over."""
     for which, v in vectors.items():
         if v.ndim < 1 or v.shape != x.shape[x.ndim - v.ndim :]:
@@ -107,9 +107,9 @@ def normalised_axes(name: str, x, axes: Any, least: int = 2, **vectors) -> tuple
 def layer_norm(x, gamma, beta, *, axes: Any = None, eps: float = 1e-5) -> Any:
     """Normalise the values along `axes` to zero mean and unit variance, then scale and shift.
 
-    x (N, ..., C); gamma and beta have the shape of its last axes, and these are `axes` unless given
-    (as in PyTorch: gamma (C,) normalises each pixel over its channels). axes="example" are all but
-    the first: with gamma (C,), what Wu & He mean by layer norm of images.
+    x (N, ..., C); gamma and beta have the shape of its last axes, which are the default of `axes`
+    (as in PyTorch: gamma (C,) normalises each pixel over its channels). axes="example" means all
+    but the first: with gamma (C,), the layer norm of images in Wu & He.
     Law: layer_norm(a·x + b) == layer_norm(x) for a > 0, up to eps.
     Raises ShapeError for vectors of another shape, or a single value to normalise.
     """
@@ -156,18 +156,18 @@ def group_norm(x, gamma, beta, *, groups: int, eps: float = 1e-5) -> Any:
 
 
 def rms_norm(x, gamma, *, axes: Any = None, eps: float = 1e-5) -> Any:
-    """Divide by the root of the mean square along `axes`, then scale. Nothing is centred.
+    """Divide by the root mean square along `axes`, then scale. Not centred.
 
-    x (N, ..., C); gamma has the shape of its last axes, and these are `axes` unless given.
+    x (N, ..., C); gamma has the shape of its last axes, which are the default of `axes`.
     Law: rms_norm(a·x) == rms_norm(x) for a > 0, up to eps. Raises ShapeError for gamma of another
-    shape. (PyTorch's eps, if none is given, is that of the dtype.)
+    shape. (PyTorch's default eps is the dtype's.)
     """
     found = normalised_axes("rms_norm", x, axes, least=1, gamma=gamma)
     return apply(RmsNorm(found, eps), x, gamma)
 
 
 def weight_standardisation(w, gamma: Any = 1.0, *, eps: float = 1e-5) -> Any:
-    """Each filter to zero mean and unit variance, times gamma: what a convolution is then given.
+    """Normalise each filter to zero mean and unit variance, then scale it by gamma.
 
     w (..., F): filters (Kh, Kw, C, F) or a matrix (in, out); gamma: (F,), or one number for all.
     Law: a filter's shift and scale change nothing, up to eps.

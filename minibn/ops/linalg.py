@@ -26,7 +26,7 @@ class MatMul(Op):
         gx = g @ swap(y) if self.needs_input_grad[0] else None
         if not self.needs_input_grad[1]:
             return gx, None
-        if y.ndim == 2:  # one product over all leading axes, not a stack that is summed
+        if y.ndim == 2:  # one product over all leading axes, not a sum of a stack
             rows = math.prod(x.shape[:-1])
             x, g = reshape(x, (rows, x.shape[-1])), reshape(g, (rows, g.shape[-1]))
         return gx, swap(x) @ g

@@ -1,4 +1,4 @@
-"""Losses: what a network's outputs cost, as a scalar mean over the batch."""
+"""Losses: scalar means over the batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SoftmaxCrossEntropy(Op):
 
     def forward(self, x):  # x (N, K)
         N = len(x)
-        x = x - largest(x, (1,))  # or x[label] - logsumexp cancels for large logits
+        x = x - largest(x, (1,))  # against cancellation in x[label] - logsumexp for large logits
         right = x[array_module(x).arange(N), self.labels]  # (N,)
         return (logsumexp(x, axis=1) - right).sum() * (1 / N)
 
@@ -50,9 +50,9 @@ def softmax_cross_entropy(x, labels):
     backend, whose check costs one transfer) -> a scalar.
     Laws: equal for x and x + c; Σ_k x̄ = 0. Raises ShapeError, and ValueError for a bad label.
 
-    While a graph is captured nothing may wait for the device: labels that are there already are
-    then not looked at. Whoever puts a data set there checks it once; what a captured step meets all
-    the same makes the loss NaN.
+    During the capture of a CUDA graph nothing may wait for the device, so labels on the device are
+    not checked: check a data set once, when it is copied there. A bad label in a captured step
+    makes the loss NaN.
     """
     if x.ndim != 2 or x.shape[0] == 0 or x.shape[1] == 0:
         raise ShapeError(
@@ -70,7 +70,7 @@ def softmax_cross_entropy(x, labels):
         raise ShapeError(f"softmax_cross_entropy: labels are {labels.dtype}; they are integers.")
     if (
         isinstance(labels, np.ndarray) or not backend_of(labels).is_capturing
-    ):  # host: the check waits for nothing
+    ):  # host: no synchronization
         low, high = int(labels.min().item()), int(labels.max().item())
         if low < 0 or high >= x.shape[1]:
             raise ValueError(

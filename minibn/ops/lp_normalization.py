@@ -1,19 +1,19 @@
 """Normalisation by l_p norms over the batch (Santurkar et al. 2018, section 3.3).
 
-The paper has no formula, only words: schemes "that fix the first order moment of the activations,
+The paper gives no formula: schemes "that fix the first order moment of the activations,
 as BatchNorm does, and then normalizes them by the average of their l_p-norm (before shifting the
-mean), for p = 1, 2, ∞". Taken at its word, with M values a channel and mu their mean:
+mean), for p = 1, 2, ∞". Read literally, with M values a channel and mu their mean:
 
     x̂ = (x - mu) / s,   s = ((1/M) Σ |x|^p)^(1/p):   mean |x|,   √(mean x²),   max |x|
 
-The norm is that of the values *as they come*, not of x - mu: a channel's variance is then at most
-1 for p = 2 and ∞, while for p = 1 it may be larger (π/2 for normal values of mean 0). And a bias in
-front, though it cancels in x - mu, still counts in s. Other readings are options:
+The norm is that of x, not of x - mu: a channel's variance is then at most 1 for p = 2 and ∞, while
+for p = 1 it may be larger (π/2 for normal values of mean 0). A bias before the norm cancels in
+x - mu but changes s. Other readings are options:
 
     center_first   s is the norm of x - mu (Hoffer et al. 2018): l2 is BatchNorm then
     reduce         "norm_of_mean" as above; "mean_of_norm" is ‖x‖_p / M, smaller by M^(1/p - 1)
 
-eps stands below the root, as in BatchNorm: s = (n^p + eps)^(1/p), and n + eps for p = ∞.
+eps is added below the root, as in BatchNorm: s = (n^p + eps)^(1/p), and n + eps for p = ∞.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class LpBatchNorm(Op):
     def vjp(self, g, out, x, gamma, beta):
         axes = tuple(range(x.ndim - 1))
         M = math.prod(x.shape[:-1])
-        mu = centre(x)  # again, as a function of x that can be differentiated
+        mu = centre(x)  # recomputed as a differentiable function of x
         z = x - mu if self.center_first else x
         s = self.norms(z)[1]  # (C,)
         g_beta = sum(g, axes)  # (C,)
@@ -109,14 +109,14 @@ class LpBatchNorm(Op):
 
 
 def centre(x) -> Any:
-    """The mean of each channel, with what rounding left of it: x (..., C) -> (C,)."""
+    """The mean of each channel, corrected for rounding: x (..., C) -> (C,)."""
     axes = tuple(range(x.ndim - 1))
     mu = mean(x, axes)
     return mu + mean(x - mu, axes)
 
 
 def check_order(name: str, p: float, reduce: str) -> None:
-    """Raise ValueError unless p and `reduce` are ones that there are."""
+    """Raise ValueError for an unknown p or `reduce`."""
     if p not in ORDERS:
         raise ValueError(f"{name}: p={p} is not implemented. Use 1, 2 or float('inf').")
     if reduce not in REDUCTIONS:
@@ -134,7 +134,7 @@ def lp_batch_norm(
     reduce: str = "norm_of_mean",
     return_moments: bool = False,
 ) -> Any:
-    """Take each channel's mean away, divide by the l_p norm of its values, then scale and shift.
+    """Subtract each channel's mean, divide by the l_p norm of its values, then scale and shift.
 
     x (..., C), gamma (C,), beta (C,) -> (..., C); with `return_moments` also the batch's mean and
     norm n, (C,) plain arrays. p: 1, 2 or float("inf"). center_first, reduce: other readings of the

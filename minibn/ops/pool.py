@@ -17,7 +17,7 @@ from minibn.ops.shape import Pad, scatter
 
 
 def _corners(x, size, stride) -> list:
-    """For each place (k, m) in a window, row by row: the pixels that lie there, (N, Ho, Wo, C)."""
+    """For each position (k, m) in a window, row by row: its pixel in each, (N, Ho, Wo, C)."""
     _, H, W, _ = x.shape
     Ho, Wo = (H - size[0]) // stride[0] + 1, (W - size[1]) // stride[1] + 1
     return [
@@ -30,14 +30,14 @@ def _corners(x, size, stride) -> list:
 def window_argmax(x, size, stride):
     """The flat position in x of the largest value of each window: (N, Ho, Wo, C) integers.
 
-    Ties go to the first in row-major order; a NaN wins, and stays, as in PyTorch.
+    Of tied values the first in row-major order; a NaN is the largest, as in PyTorch.
     """
     xp = array_module(x)
     _, H, W, C = x.shape
     corners = _corners(real(x), size, stride)
     best = functools.reduce(xp.maximum, corners)
     offset = xp.zeros(best.shape, dtype=xp.int64)
-    for i, corner in reversed(list(enumerate(corners))):  # so that the first one stays
+    for i, corner in reversed(list(enumerate(corners))):  # so that the first of ties is set last
         k, m = divmod(i, size[1])
         offset = xp.where((corner == best) | (corner != corner), (k * W + m) * C, offset)
     N, Ho, Wo, _ = best.shape
@@ -47,22 +47,22 @@ def window_argmax(x, size, stride):
     return offset + (((image + row) * W + column) * C + xp.arange(C))
 
 
-def _padded_with_losers(x, padding, size):
-    """x with zeros around it, and an array of its values in which the padding loses to anything."""
+def _pad_for_max(x, padding, size):
+    """x padded with zeros, and a copy to compare, where padding is less than every value."""
     if not any(padding):
         return x, x
     (ph, pw), (_, H, W, _) = padding, x.shape
     x = Pad(((0, 0), (ph, ph), (pw, pw), (0, 0))).forward(x)
     xp = array_module(x)
-    seen = xp.maximum(real(x), xp.finfo(x.dtype).min)  # the padding loses to a -inf, too
+    seen = xp.maximum(real(x), xp.finfo(x.dtype).min)  # so that padding is less than -inf
     seen[:, :ph] = seen[:, ph + H :] = seen[:, :, :pw] = seen[:, :, pw + W :] = -xp.inf
     return x, seen
 
 
 class MaxPool2d(Op):
-    """y = the largest value of each window: a gather.    x̄ = ȳ, scattered to the same places
+    """y = the largest value of each window: a gather.    x̄ = ȳ, scattered to the same positions
 
-    Padding is never among them. The places are found again for x̄, so that x alone is kept.
+    Padding is never returned. The vjp recomputes the positions, so that only x is saved.
     """
 
     needs = (0,)
@@ -71,11 +71,11 @@ class MaxPool2d(Op):
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x):
-        x, seen = _padded_with_losers(x, self.padding, self.size)
+        x, seen = _pad_for_max(x, self.padding, self.size)
         return x.reshape(-1)[window_argmax(seen, self.size, self.stride)]
 
     def vjp(self, g, out, x):
-        padded, seen = _padded_with_losers(value(x), self.padding, self.size)
+        padded, seen = _pad_for_max(value(x), self.padding, self.size)
         places = window_argmax(seen, self.size, self.stride)
         apart = all(step >= size for step, size in zip(self.stride, self.size, strict=True))
         (ph, pw), (_, H, W, _) = self.padding, x.shape

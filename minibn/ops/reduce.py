@@ -26,18 +26,18 @@ def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def kept(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with the reduced axes kept as 1."""
+def keepdims_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with the reduced axes of length 1."""
     return tuple(1 if i in axes else n for i, n in enumerate(shape))
 
 
-def left(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape without the reduced axes."""
     return tuple(n for i, n in enumerate(shape) if i not in axes)
 
 
-def filled(x, axis: Any, name: str) -> tuple[int, ...]:
-    """The axes; raises ValueError if there is nothing along them."""
+def nonempty_axes(x, axis: Any, name: str) -> tuple[int, ...]:
+    """The axes; raises ValueError if they are empty."""
     axes = axes_of(axis, x.ndim, name)
     if math.prod(x.shape[a] for a in axes) == 0:
         raise ValueError(f"{name}: axis {axis} of shape {x.shape} is empty: it is undefined.")
@@ -58,11 +58,11 @@ class Sum(Op):
             # A product with ones: ten times faster than a reduction along the leading axes.
             rows = x.reshape(-1, x.shape[-1])  # (M, C)
             total = array_module(x).ones(len(rows), dtype=x.dtype) @ rows
-            return total.reshape(kept(x.shape, self.axes)) if self.keepdims else total
+            return total.reshape(keepdims_shape(x.shape, self.axes)) if self.keepdims else total
         return x.sum(axis=self.axes, keepdims=self.keepdims)
 
     def vjp(self, g, out, x):
-        return broadcast_to(reshape(g, kept(x.shape, self.axes)), x.shape)
+        return broadcast_to(reshape(g, keepdims_shape(x.shape, self.axes)), x.shape)
 
 
 class Max(Op):
@@ -77,14 +77,14 @@ class Max(Op):
         return x.max(axis=self.axes, keepdims=self.keepdims)
 
     def vjp(self, g, out, x):
-        shape = kept(x.shape, self.axes)
+        shape = keepdims_shape(x.shape, self.axes)
         top = (value(x) == value(out).reshape(shape)).astype(real(x).dtype)
         ties = array_module(top).maximum(top.sum(axis=self.axes, keepdims=True), 1)
         return reshape(g, shape) * (top / ties)
 
 
 def largest(x, axes: tuple[int, ...]) -> Any:
-    """The maxima over `axes`, which are kept, as a plain array: 0 for one that is infinite."""
+    """The maxima over `axes` (kept with length 1), as a plain array; 0 instead of an infinity."""
     xp = array_module(x)
     top = real(x).max(axis=axes, keepdims=True)
     return xp.where(xp.isfinite(top), top, 0).astype(top.dtype)
@@ -111,10 +111,10 @@ class LogSumExp(Op):
         top = largest(x, self.axes)
         total = xp.exp(x - top).sum(axis=self.axes, keepdims=True)
         z = xp.where(total == 0, -xp.inf, xp.log(total + (total == 0)) + top).astype(total.dtype)
-        return z if self.keepdims else z.reshape(left(x.shape, self.axes))
+        return z if self.keepdims else z.reshape(reduced_shape(x.shape, self.axes))
 
     def vjp(self, g, out, x):
-        return reshape(g, kept(x.shape, self.axes)) * softmax_over(x, self.axes)
+        return reshape(g, keepdims_shape(x.shape, self.axes)) * softmax_over(x, self.axes)
 
 
 class L2Norm(Op):
@@ -127,13 +127,13 @@ class L2Norm(Op):
 
     def forward(self, x):
         xp = array_module(x)
-        top = xp.abs(real(x)).max(axis=self.axes, keepdims=True)  # against overflow
+        top = xp.abs(real(x)).max(axis=self.axes, keepdims=True)  # to prevent overflow
         top = xp.where((top > 0) & xp.isfinite(top), top, 1).astype(top.dtype)
         z = xp.sqrt(((x / top) ** 2).sum(axis=self.axes, keepdims=True)) * top
-        return z if self.keepdims else z.reshape(left(x.shape, self.axes))
+        return z if self.keepdims else z.reshape(reduced_shape(x.shape, self.axes))
 
     def vjp(self, g, out, x):
-        shape = kept(x.shape, self.axes)
+        shape = keepdims_shape(x.shape, self.axes)
         z = reshape(out, shape)
         return reshape(g, shape) * (x / (z + (real(z) == 0)))
 
@@ -165,13 +165,13 @@ def var(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
 
 def max(x, axis: Any = None, keepdims: bool = False):
     """The largest value over `axis`; ties share the gradient equally."""
-    return apply(Max(filled(x, axis, "max"), keepdims), x)
+    return apply(Max(nonempty_axes(x, axis, "max"), keepdims), x)
 
 
 def logsumexp(x, axis: Any = None, keepdims: bool = False):
-    """log Σ eˣ over `axis`, without overflow; -inf if every x is. Raises ValueError for an empty
-    axis."""
-    return apply(LogSumExp(filled(x, axis, "logsumexp"), keepdims), x)
+    """log Σ eˣ over `axis`, without overflow; -inf if every x is -inf. Raises ValueError for an
+    empty axis."""
+    return apply(LogSumExp(nonempty_axes(x, axis, "logsumexp"), keepdims), x)
 
 
 def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
@@ -182,7 +182,7 @@ def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
     if p == 1:
         return sum(abs(x), axis, keepdims)
     if p == 2:
-        return apply(L2Norm(filled(x, axis, "norm"), keepdims), x)
+        return apply(L2Norm(nonempty_axes(x, axis, "norm"), keepdims), x)
     if p == math.inf:
         return max(abs(x), axis, keepdims)
     raise ValueError(f"norm: p={p} is not implemented. Use 1, 2 or float('inf').")

@@ -1,4 +1,4 @@
-"""Operations that move values and compute none. Each vjp moves them back.
+"""Operations that move values without computing. Each vjp moves them back.
 
 `gather` and `scatter` are each other's adjoint, as are `pad` and a slice, `broadcast_to` and a
 sum.
@@ -101,7 +101,7 @@ class SetItem(Op):
 
 
 class Gather(Op):
-    """z = x.flat[index].    x̄ = the sum of z̄ over the places where each value went"""
+    """z = x.flat[index].    x̄ = the sum of z̄ over the positions that each value was copied to"""
 
     needs = ()
 
@@ -133,7 +133,7 @@ class Scatter(Op):
 
 
 class Pad(Op):
-    """z = x with zeros around it.    x̄ = the inside of z̄"""
+    """z = x padded with zeros.    x̄ = the inside of z̄"""
 
     needs = ()
 
@@ -213,7 +213,7 @@ def _dtype(part: Any) -> Any:
 def getitem(x, index: Any):
     """x[index]: slices, integers, None and Ellipsis (a view), or arrays of integers or booleans.
 
-    Integer arrays are checked against the axis: a GPU would wrap around in silence.
+    Integer arrays are checked against the axis: CuPy wraps out-of-range indices silently.
     Raises IndexError.
     """
     parts = index if isinstance(index, tuple) else (index,)
@@ -224,7 +224,7 @@ def getitem(x, index: Any):
         part if isinstance(part, _BASIC) else backend.asarray(value(part), dtype=_dtype(part))
         for part in parts
     )
-    # The flat position of every element, indexed in the same way, says where each value came from.
+    # Index the flat positions in the same way, to see where each value comes from.
     xp = backend.xp
     for axis, part in enumerate(_axes_indexed(parts, x.ndim)):
         if part is not None and part.size:
@@ -254,9 +254,9 @@ def _axes_indexed(parts: tuple, ndim: int) -> list:
 
 
 def gather(x, index, unique: bool = False):
-    """x.flat[index]; `index` is an integer array of any shape, trusted to be in range.
+    """x.flat[index]; `index` is an integer array of any shape, not checked against the range.
 
-    unique: no position occurs twice, so that the adjoint may assign where it would add.
+    unique: no position occurs twice, so the adjoint may assign instead of adding.
     """
     return apply(Gather(value(index), unique), x)
 
@@ -267,7 +267,7 @@ def scatter(x, index, shape: tuple[int, ...], unique: bool = False):
 
 
 def pad(x, widths: Any):
-    """x with zeros around it: one (before, after) pair of widths per axis."""
+    """x padded with zeros: one (before, after) pair of widths per axis."""
     widths = tuple((int(before), int(after)) for before, after in widths)
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ShapeError(f"pad: widths {widths} must be {x.ndim} pairs of numbers from 0 up.")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import recording
+from minibn.autograd.tape import set_grad_enabled
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import backend_of, to_numpy
 from minibn.errors import did_you_mean
@@ -75,11 +75,11 @@ def check_model(
         return leaves, loss(model(leaf), *rest)
 
     def f(*arrays: np.ndarray) -> np.ndarray:
-        with _unchanged(model, np.result_type(*arrays)), recording(False):
+        with _unchanged(model, np.result_type(*arrays)), set_grad_enabled(False):
             return np.asarray(to_numpy(value(forward(arrays)[1])))
 
     def vjp(g: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        with _unchanged(model, arrays[0].dtype), recording(True):
+        with _unchanged(model, arrays[0].dtype), set_grad_enabled(True):
             leaves, y = forward(arrays)
             if not isinstance(y, Tensor):
                 raise TypeError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import no_grad, recording
+from minibn.autograd.tape import no_grad, set_grad_enabled
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import Backend, get_backend, to_numpy
 from minibn.testing.check import check_vjp, name_of
@@ -50,7 +50,7 @@ def forward_and_vjp(
 
     def vjp(g: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         leaves = [Tensor(device.asarray(x), requires_grad=True) for x in arrays]
-        with recording(True):
+        with set_grad_enabled(True):
             y = f(*leaves)
         if not isinstance(y, Tensor):
             raise TypeError(
@@ -74,7 +74,7 @@ def gradient_and_vjp(
 
     def slopes(device: Backend, arrays: Any, create_graph: bool) -> tuple[list[Tensor], Any]:
         leaves = [Tensor(device.asarray(x), requires_grad=True) for x in arrays]
-        with recording(True):
+        with set_grad_enabled(True):
             h = (f(*leaves[:-1]) * leaves[-1]).sum()
         return leaves, grad(h, leaves, create_graph=create_graph, unused="zeros")
 
@@ -86,7 +86,7 @@ def gradient_and_vjp(
         device = _backend(backend)
         leaves, found = slopes(device, arrays, create_graph=True)
         ends = np.cumsum([g.size for g in found])[:-1]
-        with recording(True):
+        with set_grad_enabled(True):
             along = [
                 (g.reshape(-1) * device.asarray(part)).sum()
                 for g, part in zip(found, np.split(v, ends), strict=True)

@@ -11,14 +11,14 @@ import minibn
 from minibn import Tensor, detect_anomaly, no_grad, ops
 from minibn.autograd import observers
 from minibn.autograd.dispatch import mode
-from minibn.autograd.tape import recording
+from minibn.autograd.tape import set_grad_enabled
 from minibn.backend import get_backend
 from minibn.fast.precision import current as precision
 from minibn.setting import Choice, Setting
 
 SETTINGS = {
     "no_grad": (no_grad, lambda: (Tensor([1.0], requires_grad=True) * 2).requires_grad),
-    "recording": (lambda: recording(False), lambda: (leaf() * 2).requires_grad),
+    "recording": (lambda: set_grad_enabled(False), lambda: (leaf() * 2).requires_grad),
     "kernels": (lambda: minibn.kernels("reference"), mode),
     "precision": (lambda: minibn.precision("bf16"), precision),
     "backend": (lambda: minibn.use("strict"), lambda: get_backend().name),
@@ -124,7 +124,7 @@ def test_a_choice_names_the_nearest_one_and_changes_nothing():
 
 def test_a_setting_is_restored_after_an_exception():
     depth = Setting("depth", 0)
-    with pytest.raises(RuntimeError), depth.within(1):
+    with pytest.raises(RuntimeError), depth.override(1):
         raise RuntimeError
     assert depth.get() == 0
 

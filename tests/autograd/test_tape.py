@@ -332,7 +332,7 @@ def test_the_graph_is_released_as_it_is_walked():
     loss.backward()
     assert seen == [True]
     assert (held(), kept()) == (None, None), "the loss is alive, what it was made of is not"
-    assert loss.node.released
+    assert loss.node.is_released
 
 
 def test_threads_record_apart():

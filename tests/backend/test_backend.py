@@ -371,5 +371,5 @@ def test_the_device_is_described_in_plain_strings_and_numbers(name):
 def test_exhausted_memory_can_be_caught(name):
     backend = get_backend(name)
     backend.synchronize()
-    with pytest.raises(backend.memory_exhausted):
+    with pytest.raises(backend.out_of_memory_errors):
         raise MemoryError

@@ -13,7 +13,7 @@ from experiments.benchmarking.gpu import GpuBench
 from experiments.vgg.settings import VARIANTS
 from minibn import nn, use
 from minibn.errors import BackendUnavailable
-from minibn.fast.cuda.emulator import compiler, emulated
+from minibn.fast.cuda.emulator import compiler, emulate
 
 SMALL = Case("vgg11", "batchnorm", 4, 0.0625, "tf32", 0.9, 5e-4)
 
@@ -44,7 +44,7 @@ def emulator() -> Iterator[Any]:
         compiler()
     except BackendUnavailable as error:
         pytest.skip(str(error))
-    with pytest.MonkeyPatch.context() as patch, use("strict") as backend, emulated():
+    with pytest.MonkeyPatch.context() as patch, use("strict") as backend, emulate():
         patch.setattr(Case, "network", small_network)
         yield backend
 

@@ -119,7 +119,7 @@ def fake_cuda() -> tuple[Cuda, FakeCupy]:
         yield peak
 
     backend = types.SimpleNamespace(
-        xp=cupy, synchronize=cupy.queue.wait, memory_exhausted=(MemoryError,), peak=peak,
+        xp=cupy, synchronize=cupy.queue.wait, out_of_memory_errors=(MemoryError,), peak=peak,
         peak_memory=peak_memory, name="cupy",
     )  # fmt: skip
     return Cuda(backend), cupy
@@ -187,7 +187,7 @@ def test_launches_are_counted_and_summed_by_kernel() -> None:
         cupy.queue.work()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launches, "around_launches", around)
+        patch.setattr(launches, "wrap_launches", around)
         found = launches.shares(device, step, rounds=2)
     assert [(k.name, k.launches) for k in found.kernels] == [("conv", 2), ("norm", 1)]
     assert [k.ms for k in found.kernels] == pytest.approx([4000, 1000])

@@ -14,7 +14,7 @@ from experiments.benchmarking.device import NotHere
 from experiments.benchmarking.gpu import OurStep, race
 from minibn import use
 from minibn.errors import CaptureError
-from minibn.fast.cuda.program import around_launches
+from minibn.fast.cuda.program import wrap_launches
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_every_launch_of_a_step_passes_the_hook_by_its_name() -> None:
 
     with emulator():
         step = OurStep(SMALL)
-        with around_launches(noted):
+        with wrap_launches(noted):
             step.update()
         step.update()
     assert names.count("sgd.sgd") == 1

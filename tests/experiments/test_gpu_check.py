@@ -26,7 +26,7 @@ from experiments.vgg.settings import Settings
 from minibn import use
 from minibn.backend import available
 from minibn.fast.cuda import program
-from minibn.fast.cuda.emulator import emulated
+from minibn.fast.cuda.emulator import emulate
 from minibn.fast.precision import MANTISSA
 from minibn.ops.conv import Conv2d
 
@@ -102,7 +102,7 @@ def test_every_plan_of_every_product_is_timed_and_the_best_is_told(monkeypatch, 
         way.vjp(out, out, *call.inputs)
         return {"forward": rng.uniform(1, 9), "vjp": 1.0}
 
-    with use("strict") as backend, emulated():
+    with use("strict") as backend, emulate():
         x, w = (backend.xp.ones(s, np.float32) for s in ((8, 16, 16, 64), (3, 3, 64, 64)))
         call = Call(Conv2d((1, 1), (1, 1), x.shape, w.shape), (x, w))
         monkeypatch.setattr(tiles_module, "calls_of", lambda settings, batch: [call])
@@ -116,7 +116,7 @@ def test_every_plan_of_every_product_is_timed_and_the_best_is_told(monkeypatch, 
                 for plan in each["ms"]}  # fmt: skip
         assert min(took, key=lambda plan: took[plan]) == json.dumps(each["best"])
         assert json.dumps(each["chosen"]) in took
-    assert "For products.MEASURED:" in capsys.readouterr().out
+    assert "For products.TUNED_PLANS:" in capsys.readouterr().out
 
 
 # -- sittings

@@ -32,7 +32,7 @@ UNIT = ("mean_drift", "var_drift", "wasserstein", "std")
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """As in the runs: another number of threads rounds otherwise."""
-    with threads.limited(1):
+    with threads.limit_threads(1):
         yield
 
 

@@ -38,7 +38,7 @@ from minibn.backend import get_backend, use
 from minibn.backend.strict import count_transfers
 from minibn.data import Batches
 from minibn.fast.cpu import threads
-from minibn.fast.cuda.cudnn import preferred
+from minibn.fast.cuda.cudnn import prefer
 
 ALL = [*SMALL, "--variants", *FOUR, "--momentum", "0"]
 
@@ -416,9 +416,9 @@ def test_convolutions_by_cudnn_are_in_the_config_and_told_on_resume(capsys) -> N
     config: dict[str, Any] = {
         "data_fingerprint": "0", "settings": {"kernels": "fast", "precision": "fp32"}
     }  # fmt: skip
-    with preferred():
+    with prefer():
         before = {**config, "environment": environment(gpu, 1)}
-    with preferred(False):
+    with prefer(False):
         now = {**config, "environment": environment(gpu, 1)}
     unchanged(cast(Any, SimpleNamespace(name="a run", config=before)), now, force=False)
     assert "a run: cudnn was chosen, is None" in capsys.readouterr().out

@@ -315,7 +315,7 @@ def test_winograds_tiles_are_freed_with_the_node():
     w = Tensor(rng.standard_normal((3, 3, 3, 2)), requires_grad=True)
     with kernels("always"):
         y = ops.conv2d(x, w, padding=1)
-        watches = [weakref.ref(a) for a in y.node.kernel.kept]
+        watches = [weakref.ref(a) for a in y.node.kernel.saved]
         y.sum().backward()
         assert not any(watch() is not None for watch in watches)
 

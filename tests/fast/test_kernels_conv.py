@@ -56,7 +56,7 @@ def cut(tiles=256, group=256, filters=3 << 20, count=1, m=2):
         stack.enter_context(patch.object(tiling.Plan, "_cost", lambda self, s, _: abs(s.m - m)))
         for name, size in (("TILES", tiles), ("GROUP", group), ("FILTERS", filters)):
             stack.enter_context(patch.object(tiling, name, size))
-        stack.enter_context(threads.limited(count))
+        stack.enter_context(threads.limit_threads(count))
         yield
 
 

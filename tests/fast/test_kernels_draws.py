@@ -33,7 +33,7 @@ def identical(found, expected):
 def test_blocks_and_threads_change_no_bit(key, step, count, block, dtype, threads_used):
     expected = uniforms_and_normals(NUMPY, key, step, count, dtype)
     counter = step << 128
-    with patch.object(draws, "BLOCK", block), threads.limited(threads_used):
+    with patch.object(draws, "BLOCK", block), threads.limit_threads(threads_used):
         identical(draws.uniforms_and_normals(key, counter, count, dtype), expected)
         identical([draws.uniforms(key, counter, count, dtype)], expected[:1])
 
@@ -44,7 +44,7 @@ def test_ragged_counts_of_many_draws_are_those_of_the_definition(dtype, count):
     with kernels("reference"):
         expected = uniforms_and_normals(NUMPY, 5, 7, count, dtype, stream=1)
     for n in (1, 2, 3):
-        with threads.limited(n):
+        with threads.limit_threads(n):
             identical(uniforms_and_normals(NUMPY, 5, 7, count, dtype, stream=1), expected)
             identical([uniforms(NUMPY, 5, 7, count, dtype, stream=1)], expected[:1])
 
@@ -68,7 +68,7 @@ def test_noise_of_many_activations_is_that_of_the_definition(channels, dtype):
     with kernels("reference"):
         expected = noise.draw(x, 3)
     for n in (1, 2):
-        with threads.limited(n):
+        with threads.limit_threads(n):
             identical(noise.draw(x, 3), expected)
 
 

@@ -13,7 +13,7 @@ import minibn
 from minibn import Tensor, grad, nn, ops
 from minibn.autograd.dispatch import find_kernel, kernels
 from minibn.fast.cpu import im2col, memory, rows, threads, tiling
-from minibn.fast.cpu.fused_block import Passes
+from minibn.fast.cpu.fused_block import FusedBlockPasses
 from minibn.fast.cpu.fused_conv_block import FusedConvBlockKernel
 from minibn.fast.cpu.pool import corners
 from minibn.fast.fused_ops import FusedConvBlock, fused_block
@@ -51,7 +51,7 @@ def cut(block=1 << 18, row=1 << 14, columns=1 << 18, tiles=256, group=1 << 14, c
         stack.enter_context(patch.object(im2col, "BLOCK", columns))
         stack.enter_context(patch.object(tiling, "TILES", tiles))
         stack.enter_context(patch.object(tiling, "GROUP", group))
-        stack.enter_context(threads.limited(count))
+        stack.enter_context(threads.limit_threads(count))
         yield
 
 
@@ -277,8 +277,8 @@ def summed_from(layer):
         found.append(original(*arguments))
         return found[-1]
 
-    original = Passes.from_output
-    with patch.object(Passes, "from_output", from_output):
+    original = FusedBlockPasses.from_output
+    with patch.object(FusedBlockPasses, "from_output", from_output):
         layer.by_kernel()
     (sums,) = found
     return sums is not None
@@ -349,7 +349,7 @@ def test_the_gradients_that_are_wanted_do_not_depend_on_the_others(how, kind, po
 def images_kept(kernel, y):
     """What a kernel keeps of the images beside its result, which is the tape's, too."""
     kept = [*vars(kernel).values(), *vars(kernel.passes).values()]
-    kept += getattr(kernel, "kept", ())
+    kept += getattr(kernel, "saved", ())
     return {(a.shape, a.dtype) for a in kept if isinstance(a, np.ndarray) and a.ndim > 1} - {
         (y.shape, y.dtype)
     }
@@ -365,14 +365,14 @@ def test_only_a_norm_keeps_the_convolutions_result_and_only_stages_keep_tiles(ho
         if kind == "norm":
             expected |= {(layer.y_shape, y.dtype)}
         if "stages" in how and keep:
-            expected |= {(a.shape, y.dtype) for a in kernel.kept if a is not None}
+            expected |= {(a.shape, y.dtype) for a in kernel.saved if a is not None}
         assert images_kept(kernel, y) == expected
 
 
 @pytest.mark.parametrize("wants", [(False, True, True, True), (True, False, True, True)])
 def test_tiles_are_kept_for_the_gradient_of_filters_only(wants):
     layer = Layer("3x3 in stages")
-    V, U = layer.kernel(wants=wants)[0].kept
+    V, U = layer.kernel(wants=wants)[0].saved
     assert (V is not None) == (U is not None) == wants[1]
     assert layer.kernel(wants=(False,) * 4)[0].y is None, "nobody can ask for a gradient"
 

@@ -52,7 +52,7 @@ def agree(fast, definition, scale, dtype):
 def test_values_and_both_gradients_of_the_three_agree_with_their_definitions(problem, block, count):
     settings, x, w, c = problem
     cases = [(Conv2d, (x, w), c), (Conv2dInputGrad, (c, w), x), (Conv2dWeightGrad, (x, c), w)]
-    with patch.object(im2col, "BLOCK", block), threads.limited(count):
+    with patch.object(im2col, "BLOCK", block), threads.limit_threads(count):
         for Op, inputs, g in cases:
             op, kernel = Op(*settings), KERNELS[Op](Op(*settings))
             op.needs_input_grad = kernel.needs_input_grad = (True, True)

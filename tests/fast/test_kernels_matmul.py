@@ -22,7 +22,7 @@ TRANSPOSED = {"transposed": lambda a: np.ascontiguousarray(a.T).T}
 @contextmanager
 def shared(count=2, least=0):
     """From `least` multiplications on, among so many threads."""
-    with patch.object(matmul, "SHARED", least), threads.limited(count):
+    with patch.object(matmul, "SHARED", least), threads.limit_threads(count):
         yield
 
 

@@ -37,7 +37,7 @@ def images(draw, values):
 def agree(size, x, g, block, count):
     op = MaxPool2d(size, size, (0, 0))
     kernel = TiledMaxPool2d(op)
-    with patch.object(pool, "BLOCK", block), threads.limited(count):
+    with patch.object(pool, "BLOCK", block), threads.limit_threads(count):
         y = kernel.forward(x)
         np.testing.assert_array_equal(y, op.forward(x))
         assert y.dtype == x.dtype

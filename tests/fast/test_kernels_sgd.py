@@ -50,7 +50,7 @@ def test_pieces_and_threads_change_no_bit(Optimizer, settings, piece, large, cou
     with (
         patch.object(elementwise, "PIECE", piece),
         patch.object(elementwise, "LARGE", large),
-        threads.limited(count),
+        threads.limit_threads(count),
     ):
         found = trained(Optimizer, settings, dtype, "fast", order)
     for a, b in zip(found, expected, strict=True):
@@ -65,7 +65,7 @@ def test_large_arrays_are_updated_in_pieces_that_cover_each_element_once():
         w += g
 
     w, g = np.zeros((700, 1000), np.float32), np.ones((700, 1000), np.float32)
-    elementwise.piecewise(count_up, w, g)
+    elementwise.map_pieces(count_up, w, g)
     assert (w == 1).all()
     assert len(sizes) > 1 and max(sizes) <= elementwise.PIECE and sum(sizes) == w.size
 

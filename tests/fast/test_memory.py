@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from minibn import Tensor, grad
 from minibn.fast.cpu import memory
-from minibn.fast.cpu.memory import LINE, SMALL, empty, release, scratch, waiting
+from minibn.fast.cpu.memory import LINE, SMALL, empty, free_bytes, release, scratch
 from minibn.testing.commands.profiles import share
 
 LARGE = SMALL // 4  # float32 numbers in a megabyte
@@ -74,10 +74,10 @@ def test_the_memory_of_an_array_that_died_is_used_again():
     x = empty((LARGE,), np.float32)
     before = address(x)
     del x
-    assert waiting() >= SMALL
+    assert free_bytes() >= SMALL
     y = empty((LARGE // 2, 2), np.float32)
     assert address(y) == before
-    assert waiting() == 0
+    assert free_bytes() == 0
 
 
 def test_a_view_keeps_the_memory():
@@ -87,11 +87,11 @@ def test_a_view_keeps_the_memory():
     before = address(x)
     del x
     while views:
-        assert waiting() == 0
+        assert free_bytes() == 0
         assert address(empty((1000, LARGE // 1000 + 1), np.float32)) != before
         release()
         views.pop()
-    assert waiting() > 0
+    assert free_bytes() > 0
     assert address(empty((1000, LARGE // 1000 + 1), np.float32)) == before
 
 
@@ -100,7 +100,7 @@ def test_memoryviews_and_buffers_keep_it_too():
     x[:] = 3
     view = memoryview(x)
     del x
-    assert waiting() == 0
+    assert free_bytes() == 0
     other = empty((LARGE,), np.float32)
     other[:] = 4
     assert view[5] == 3
@@ -136,9 +136,9 @@ def test_release_gives_all_that_waits_back_and_nothing_that_is_in_use():
     gone = owner(empty((LARGE,), np.float32))
     watch = weakref.ref(gone)
     del gone
-    assert waiting() > 0
+    assert free_bytes() > 0
     release()
-    assert waiting() == 0
+    assert free_bytes() == 0
     assert watch() is None
     assert (kept == 2).all()
 
@@ -154,7 +154,7 @@ def test_a_buffer_that_nobody_takes_is_given_back_after_a_while(held, monkeypatc
     for _ in range(200):
         empty((LARGE,), np.float32)
     assert watch() is None
-    assert waiting() < 2 * SMALL  # the one that is used all the time
+    assert free_bytes() < 2 * SMALL  # the one that is used all the time
     del held
 
 
@@ -219,7 +219,7 @@ def test_arrays_in_cycles_come_back_by_garbage_collection_even_inside_a_call():
     try:
         for _ in range(5):
             cycle()
-        assert waiting() == 0
+        assert free_bytes() == 0
     finally:
         gc.enable()
     before = gc.get_threshold()
@@ -233,7 +233,7 @@ def test_arrays_in_cycles_come_back_by_garbage_collection_even_inside_a_call():
     finally:
         gc.set_threshold(*before)
     gc.collect()
-    assert waiting() > 0
+    assert free_bytes() > 0
 
 
 def test_a_gradient_shares_no_memory_with_a_cotangent_that_a_kernel_has_made():

@@ -12,7 +12,7 @@ from support.rounding import LOW, expected, floats
 
 from minibn import precision
 from minibn.fast.precision import MANTISSA, current
-from minibn.fast.rounding import rounded
+from minibn.fast.rounding import round_to
 
 # --- the choice ---------------------------------------------------------------------------------
 
@@ -66,7 +66,7 @@ any_floats = st.lists(bits, min_size=1, max_size=40).map(
 @on_backends
 @given(x=any_floats)
 def test_rounding_is_to_the_nearest_and_of_two_to_the_even_one(backend, to, x):
-    found = backend.to_numpy(rounded(backend.asarray(x), to))
+    found = backend.to_numpy(round_to(backend.asarray(x), to))
     finite = np.isfinite(x)
     np.testing.assert_array_equal(found[finite], expected(x[finite], to))
     np.testing.assert_array_equal(np.signbit(found), np.signbit(x))
@@ -76,9 +76,9 @@ def test_rounding_is_to_the_nearest_and_of_two_to_the_even_one(backend, to, x):
 def test_ties_go_to_the_even_neighbour(to):
     last = 2.0 ** -MANTISSA[to]
     between = np.array([1 + last / 2, 1 + 3 * last / 2, -1 - last / 2], np.float32)
-    assert rounded(between, to).tolist() == [1, 1 + 2 * last, -1]
+    assert round_to(between, to).tolist() == [1, 1 + 2 * last, -1]
     beside = np.nextafter(between, np.float32(9))
-    assert rounded(beside, to).tolist() == [1 + last, 1 + 2 * last, -1]
+    assert round_to(beside, to).tolist() == [1 + last, 1 + 2 * last, -1]
 
 
 @pytest.mark.parametrize("to", LOW)
@@ -87,7 +87,7 @@ def test_nan_and_infinity_stay_and_what_is_too_large_becomes_infinite(backend, t
     nans = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7F800001], np.uint32).view(np.float32)
     large = np.float32(np.finfo(np.float32).max)
     x = np.concatenate([nans, np.array([np.inf, -np.inf, large, -large], np.float32)])
-    found = backend.to_numpy(rounded(backend.asarray(x), to))
+    found = backend.to_numpy(round_to(backend.asarray(x), to))
     assert np.isnan(found[:3]).all()
     assert found[3:].tolist() == [np.inf, -np.inf, np.inf, -np.inf]
 
@@ -95,15 +95,15 @@ def test_nan_and_infinity_stay_and_what_is_too_large_becomes_infinite(backend, t
 @pytest.mark.parametrize("to", LOW)
 @given(x=any_floats)
 def test_rounding_again_changes_nothing(to, x):
-    once = rounded(x, to)
-    np.testing.assert_array_equal(rounded(once, to), once)
+    once = round_to(x, to)
+    np.testing.assert_array_equal(round_to(once, to), once)
 
 
 @pytest.mark.parametrize("to", LOW)
 @given(x=any_floats)
 def test_rounding_keeps_the_order(to, x):
     ordered = np.sort(x[~np.isnan(x)])
-    y = rounded(ordered, to)
+    y = round_to(ordered, to)
     assert (y[:-1] <= y[1:]).all()
 
 
@@ -112,13 +112,13 @@ def test_rounding_keeps_the_order(to, x):
 def test_a_number_with_few_enough_digits_stays(to, mantissa, exponent):
     digits = mantissa >> (10 - MANTISSA[to])
     x = np.array([math.ldexp(1 + digits / 2 ** MANTISSA[to], exponent)], np.float32)
-    np.testing.assert_array_equal(rounded(x, to), x)
+    np.testing.assert_array_equal(round_to(x, to), x)
 
 
 @pytest.mark.parametrize(("to", "most"), [("tf32", 2**-11), ("bf16", 2**-8)])
 def test_the_relative_error_is_at_most_half_of_the_last_digit(to, most):
     x = floats(0, 10_000) * np.exp2(np.arange(10_000) % 200 - 100).astype(np.float32)
-    error = np.abs(rounded(x, to).astype(np.float64) / x - 1).max()
+    error = np.abs(round_to(x, to).astype(np.float64) / x - 1).max()
     assert 0.9 * most < error <= most
 
 
@@ -127,16 +127,16 @@ def test_the_argument_stays_whatever_its_layout(backend):
     x = floats(0, 6, 40)
     for layout in (lambda a: a, lambda a: a.T, lambda a: a[::2, 1::3], lambda a: a[:0]):
         array = layout(backend.asarray(x))
-        found = backend.to_numpy(rounded(array, "bf16"))
+        found = backend.to_numpy(round_to(array, "bf16"))
         np.testing.assert_array_equal(found, expected(layout(x), "bf16"))
         np.testing.assert_array_equal(backend.to_numpy(array), layout(x))
 
 
 def test_large_arrays_are_rounded_in_pieces_to_the_same_numbers():
     x = floats(0, 700_001)
-    np.testing.assert_array_equal(rounded(x, "tf32"), expected(x, "tf32"))
+    np.testing.assert_array_equal(round_to(x, "tf32"), expected(x, "tf32"))
 
 
 def test_only_float32_can_be_rounded():
     with pytest.raises(TypeError, match="dtype float64; only float32 is rounded to bf16"):
-        rounded(np.ones(3), "bf16")
+        round_to(np.ones(3), "bf16")

@@ -134,7 +134,7 @@ def test_no_kernel_that_adds_before_it_multiplies_runs_on_rounded_factors(mode):
     assert any("Winograd" in name for name in names["fp32"]), "or nothing is tested here"
     assert any("FusedConvBlockKernel" in name for name in names["fp32"])
     assert not any("Winograd" in name or "FusedConvBlockKernel" in name for name in names["bf16"])
-    assert "Conv2d (Rounded)" in names["bf16"]
+    assert "Conv2d (RoundedProduct)" in names["bf16"]
 
 
 @pytest.mark.parametrize("to", LOW)

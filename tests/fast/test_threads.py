@@ -19,8 +19,8 @@ from minibn.fast.cpu.threads import (
     SETTING,
     blocks,
     count,
-    in_shares,
-    limited,
+    limit_threads,
+    map_shares,
     parallel,
     share,
 )
@@ -62,20 +62,20 @@ def test_a_setting_that_is_no_number_is_an_error_with_the_remedy(wrong, monkeypa
 
 def test_limited_holds_inside_also_when_nested_and_after_exceptions(monkeypatch):
     monkeypatch.setenv(SETTING, "5")
-    with limited(2):
-        with pytest.raises(ZeroDivisionError), limited(4):
+    with limit_threads(2):
+        with pytest.raises(ZeroDivisionError), limit_threads(4):
             assert count() == 4
             raise ZeroDivisionError
         assert count() == 2
     assert count() == 5
-    with pytest.raises(ValueError, match="threads=0 must be 1 or more"), limited(0):
+    with pytest.raises(ValueError, match="threads=0 must be 1 or more"), limit_threads(0):
         pass
 
 
 def test_limited_belongs_to_the_thread_that_says_it(monkeypatch):
     monkeypatch.setenv(SETTING, "5")
     seen = []
-    with limited(2):
+    with limit_threads(2):
         other = threading.Thread(target=lambda: seen.append(count()))
         other.start()
         other.join()
@@ -172,10 +172,10 @@ def test_a_part_does_not_divide_its_work_again(n):
     def part(i):
         here_now = threading.get_ident()
         inner = parallel(lambda j: (i, j, threading.get_ident() == here_now), 2)
-        shares = in_shares(lambda s: s, 10)
+        shares = map_shares(lambda s: s, 10)
         return inner, shares, count()
 
-    with limited(3):
+    with limit_threads(3):
         for i, (inner, shares, seen) in enumerate(parallel(part, n)):
             if n > 1:
                 assert inner == [(i, 0, True), (i, 1, True)]
@@ -211,7 +211,7 @@ def test_blas_has_one_thread_inside_and_as_many_as_before_afterwards(two_blas_th
 
 
 def test_limited_limits_blas_too_and_puts_it_back(two_blas_threads):
-    with pytest.raises(ZeroDivisionError), limited(1):
+    with pytest.raises(ZeroDivisionError), limit_threads(1):
         assert set(blas_threads()) == {1}
         parallel(lambda i: 0, 2)
         assert set(blas_threads()) == {1}
@@ -305,8 +305,8 @@ def test_blocks_cover_a_number_or_a_share_in_order(a, b, size):
 
 @given(st.integers(0, 50), st.integers(0, 20), st.integers(1, 4))
 def test_work_is_shared_out_to_no_more_threads_than_have_enough_to_do(n, least, limit):
-    with limited(limit):
-        parts = in_shares(lambda part: part, n, least)
+    with limit_threads(limit):
+        parts = map_shares(lambda part: part, n, least)
     assert [x for part in parts for x in range(n)[part]] == list(range(n))
     assert len(parts) <= limit
     if len(parts) > 1:

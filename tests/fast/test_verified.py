@@ -13,7 +13,7 @@ from support.copies import NOT_COPIED, ROOT, copy_of_minibn, run_python
 import minibn
 from minibn import Tensor, nn, ops
 from minibn.fast import verified
-from minibn.fast.__main__ import definitions, edited
+from minibn.fast.__main__ import definitions, edited_definitions
 from minibn.ops.conv import Conv2d as Conv2dOp
 from minibn.ops.elementwise import Relu
 from minibn.ops.loss import SoftmaxCrossEntropy
@@ -106,7 +106,7 @@ def test_an_edit_below_a_definition_counts_too(tmp_path):
 
 
 def test_nothing_was_edited_since_the_kernels_were_verified():
-    assert edited() == [], f"run: {verified.COMMAND}"
+    assert edited_definitions() == [], f"run: {verified.COMMAND}"
     assert set(verified.entries()) == set(definitions())
 
 

@@ -104,7 +104,7 @@ def test_every_product_finds_a_tile_that_the_gpus_shared_memory_holds(
     assert chip == Chip(multiprocessors, kilobytes << 10, ours)
     for precision in TILES if ours else ():
         for plan in plans(4096, 512, 4608, precision, chip):
-            assert max(map(plan.tile.shared, range(3))) <= kilobytes << 10
+            assert max(map(plan.tile.shared_bytes, range(3))) <= kilobytes << 10
 
 
 def test_products_rounded_by_an_environment_variable_are_refused(monkeypatch):
@@ -126,7 +126,7 @@ def gpu():
 @pytest.mark.gpu
 def test_a_gpu_without_enough_memory_says_so(gpu):
     total = gpu.memory()["total"]
-    with pytest.raises(gpu.memory_exhausted) as found:
+    with pytest.raises(gpu.out_of_memory_errors) as found:
         gpu.xp.empty(2 * total, np.uint8)
     assert f"{2 * total:,}" in gpu.shortage(found.value)
     assert gpu.asarray([1.0]).sum().item() == 1, "it goes on"

@@ -7,7 +7,7 @@ from support.rounding import floats
 
 import minibn
 from minibn import ops
-from minibn.fast.rounding import rounded
+from minibn.fast.rounding import round_to
 
 UNIT = 2.0**-24  # of float32: the largest relative error of one operation
 
@@ -17,7 +17,7 @@ def test_rounding_to_bf16_is_pytorchs_for_every_first_half_of_a_number():
     last = np.array([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF], np.uint32)
     x = ((np.arange(2**16, dtype=np.uint32) << 16)[:, None] | last).view(np.float32).ravel()
     theirs = tensor(x).to(torch.bfloat16).float().numpy()
-    np.testing.assert_array_equal(rounded(x, "bf16"), theirs)  # NaN where theirs is
+    np.testing.assert_array_equal(round_to(x, "bf16"), theirs)  # NaN where theirs is
 
 
 @pytest.mark.parametrize("name", ["conv2d", "matmul"])

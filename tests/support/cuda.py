@@ -12,7 +12,7 @@ from support.backends import chosen
 
 from minibn.backend import Backend
 from minibn.errors import BackendUnavailable
-from minibn.fast.cuda.emulator import compiler, emulated
+from minibn.fast.cuda.emulator import compiler, emulate
 from minibn.fast.cuda.kernel_list import KERNELS
 
 # How far a GPU may be from NumPy, in parts of a result's size (see `laws/kernels.py`). Either is
@@ -36,7 +36,7 @@ def on(name: str, order: int = 0) -> Iterator[Backend]:
         compiler()
     except BackendUnavailable as error:
         pytest.skip(str(error))
-    with chosen("strict") as backend, emulated(order):
+    with chosen("strict") as backend, emulate(order):
         yield backend
 
 
@@ -55,6 +55,6 @@ def orders(backend: Backend, compute: Callable[[], Any]) -> list[Any]:
     """compute() under several orders of a block's threads (on a GPU: several times)."""
     results = []
     for order in (0, 1, 7):
-        with nullcontext() if backend.name == "cupy" else emulated(order):
+        with nullcontext() if backend.name == "cupy" else emulate(order):
             results.append(compute())
     return results

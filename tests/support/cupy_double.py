@@ -36,7 +36,7 @@ class RawModule:
 
     def get_function(self, name: str) -> Any:
         if self._run is None:
-            self._run = emulator.compiled(self._code, self._options)
+            self._run = emulator.compile_kernels(self._code, self._options)
         return RawFunction(self._run, name)
 
 

@@ -18,7 +18,7 @@ def cut(block=1 << 18, row=1 << 14, count=1):
     with ExitStack() as stack:
         stack.enter_context(patch.object(rows, "BLOCK", block))
         stack.enter_context(patch.object(rows, "ROW", row))
-        stack.enter_context(threads.limited(count))
+        stack.enter_context(threads.limit_threads(count))
         yield
 
 

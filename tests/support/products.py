@@ -4,7 +4,7 @@ import numpy as np
 
 from minibn.backend import to_numpy
 from minibn.fast.precision import precision
-from minibn.fast.rounding import rounded
+from minibn.fast.rounding import round_to
 
 PRECISIONS = ["fp32", "tf32", "bf16"]
 
@@ -27,7 +27,7 @@ def digits(to, K, parts=1):
 
 def exact(op, factors, to="fp32"):
     """(the result of rounded factors, that of their absolute values), both in float64."""
-    wide = [rounded(a, to).astype(np.float64) for a in factors]
+    wide = [round_to(a, to).astype(np.float64) for a in factors]
     return op.forward(*wide), op.forward(*map(abs, wide))
 
 

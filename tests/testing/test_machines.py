@@ -94,13 +94,13 @@ def found(machine: type) -> str:
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    before = tape._recording.get()
+    before = tape._grad_enabled.get()
     try:
         run_state_machine_as_test(machine, settings=quick)
     except Exception as error:  # what a bug ends in is its own affair
         return f"{type(error).__name__}: {error}"
     finally:
-        tape._recording.set(before)
+        tape._grad_enabled.set(before)
     return "nothing"
 
 
@@ -134,7 +134,7 @@ def no_version_check(patch: pytest.MonkeyPatch) -> None:
     saved_tensors = tape.Node.saved_tensors
 
     def trusting(self: tape.Node, recorded: bool) -> Any:
-        self.seen = [seen and (seen[0], seen[0].count) for seen in self.seen]
+        self.saved_versions = [seen and (seen[0], seen[0].count) for seen in self.saved_versions]
         return saved_tensors(self, recorded)
 
     patch.setattr(tape.Node, "saved_tensors", trusting)
@@ -146,7 +146,7 @@ def views_have_versions_of_their_own(patch: pytest.MonkeyPatch) -> None:
 
 
 def detached_tensors_have_versions_of_their_own(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Tensor, "detach", lambda self: Tensor.made_by(None, self.data))
+    patch.setattr(Tensor, "detach", lambda self: Tensor.from_op(None, self.data))
 
 
 def arguments_told_apart_by_identity(patch: pytest.MonkeyPatch) -> None:
@@ -167,12 +167,12 @@ def arguments_told_apart_by_identity(patch: pytest.MonkeyPatch) -> None:
 def no_grad_forgets_after_an_exception(patch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def careless(on: bool) -> Any:
-        before = tape._recording.get()
-        tape._recording.set(on)
+        before = tape._grad_enabled.get()
+        tape._grad_enabled.set(on)
         yield
-        tape._recording.set(before)
+        tape._grad_enabled.set(before)
 
-    patch.setattr(tape, "recording", careless)
+    patch.setattr(tape, "set_grad_enabled", careless)
 
 
 def nothing_is_released(patch: pytest.MonkeyPatch) -> None:
@@ -180,20 +180,20 @@ def nothing_is_released(patch: pytest.MonkeyPatch) -> None:
 
 
 def everything_is_released(patch: pytest.MonkeyPatch) -> None:
-    walk = backward._walk
-    patch.setattr(backward, "_walk", lambda *args: walk(*args[:4], False))
+    backpropagate = backward._backpropagate
+    patch.setattr(backward, "_backpropagate", lambda *args: backpropagate(*args[:4], False))
 
 
 def gradients_on_inner_nodes(patch: pytest.MonkeyPatch) -> None:
-    made_by = Tensor.made_by.__func__
+    from_op = Tensor.from_op.__func__
 
     def marked(cls: type, node: Any, data: Any, version: Any = None) -> Tensor:
-        out = made_by(cls, node, data, version)
+        out = from_op(cls, node, data, version)
         if node is not None:
             out.grad = out.detach()
         return out
 
-    patch.setattr(Tensor, "made_by", classmethod(marked))
+    patch.setattr(Tensor, "from_op", classmethod(marked))
 
 
 def gradients_shared_with_the_cotangent(patch: pytest.MonkeyPatch) -> None:
@@ -326,15 +326,15 @@ def eval_turns_recording_off(patch: pytest.MonkeyPatch) -> None:
     train = module.Module.train
 
     def both(self: Any, mode: bool = True) -> Any:
-        tape._recording.set(mode)
+        tape._grad_enabled.set(mode)
         return train(self, mode)
 
     patch.setattr(module.Module, "train", both)
 
 
 def dropout_draws_in_evaluation(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(noise.Drawing, "next_step", lambda self: self.step.advance())
-    patch.setattr(noise.Drawing, "active", True)
+    patch.setattr(noise.RandomLayer, "next_step", lambda self: self.step.advance())
+    patch.setattr(noise.RandomLayer, "active", True)
 
 
 def draws_are_not_saved(patch: pytest.MonkeyPatch) -> None:

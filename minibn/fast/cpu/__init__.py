@@ -1,1 +1,1 @@
-"""Kernels for NumPy arrays: the ops of a training step, on all cores. See README.md."""
+"""Kernels for NumPy arrays, on all cores. See README.md."""

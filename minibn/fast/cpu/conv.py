@@ -1,19 +1,19 @@
 """Convolution by Winograd's algorithm on threads: 3×3 filters, stride 1, any padding.
 
-The mathematics is in `winograd.py`, the steps in `tiling.py`. Here threads take them, in one of two
-ways:
+The mathematics is in `winograd.py`, the steps in `tiling.py`. Here they run on threads, in one of
+two ways:
 
-* **Blocks**: where images are large and filters small, each thread takes blocks of images from
-  end to end (tiles, products, outputs), so that a block never leaves the cache. Each has its own
-  sum for the gradient of the filters; the sums are added in the order of the threads.
-* **Stages**: where images are small and filters large, the filters' transform does not fit into a
-  thread's cache. Then the whole batch goes through in three stages, and for the products each
-  thread takes its own of the n² matrices, so that no thread reads what another one does.
+* **Blocks**: if images are large and filters small, each thread computes blocks of images from
+  tiles to outputs, so that a block stays in the cache. Each thread has its own partial gradient of
+  the filters; these are added in the order of the threads.
+* **Stages**: if images are small and filters large, the filters' transform does not fit into a
+  thread's cache. Then the whole batch is processed in three stages, and the n² matrix products are
+  divided among the threads, so that no two threads read the same matrices.
 
-The gradients read the tiles V and the filters' transform U again. In stages the forward pass keeps
-V (2.25 times the memory of x), unless memory is to be saved; of large images V is computed again,
-which takes no longer than fetching it. U, up to four times as large as the filters, is kept for
-small batches only: kept for 128 images too, it made a step of VGG-16 2 % faster and its peak a
+The gradients need the tiles V and the filters' transform U again. In stages the forward pass saves
+V (2.25 times the memory of x), except in "lean" mode; by blocks V is recomputed, which takes no
+longer than reading it from memory. U, up to four times as large as the filters, is saved for small
+batches only: saved for 128 images too, it made a step of VGG-16 2 % faster and its peak memory a
 quarter larger.
 """
 
@@ -41,12 +41,13 @@ from minibn.fast.cpu.tiling import (
 )
 from minibn.fast.kernel import Kernel
 
-Kept = tuple[np.ndarray | None, np.ndarray | None]  # V and U, which the gradients read again
+# V and U, which the gradients read again
+SavedTransforms = tuple[np.ndarray | None, np.ndarray | None]
 
 
 def my_products(i: int, threads: int, products: int, columns: int) -> list[tuple[int, slice]]:
-    """Which products thread i computes, and which columns of each: all, but of the last ones, which
-    do not go round, its share.
+    """The products of thread i, with their columns: whole products, and a share of the columns of
+    the remaining ones, which do not divide evenly.
 
     >>> my_products(0, 2, 3, 10)
     [(0, slice(0, 10, None)), (2, slice(0, 5, None))]
@@ -58,8 +59,10 @@ def my_products(i: int, threads: int, products: int, columns: int) -> list[tuple
     return mine + [(t, share(columns, i, threads)) for t in range(whole, products)]
 
 
-def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, y: Target, keep: bool = False) -> Kept:
-    """y (N, Ho, Wo, F), into its target. Returns what to keep for the gradients."""
+def convolve(
+    plan: Plan, x: np.ndarray, w: np.ndarray, y: Target, keep: bool = False
+) -> SavedTransforms:
+    """y (N, Ho, Wo, F), into its target. Returns the transforms to save for the gradients."""
     U = plan.filters_array(plan.C, plan.F)
     if plan.by_blocks:
         _convolve_by_blocks(plan, x, w, U, y)
@@ -74,7 +77,7 @@ def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, y: Target, keep: bool = F
         images = share(plan.N, i, threads)
         load_tiles(plan, x.__getitem__, images, V[:, :, images])
 
-    def multiplied(i: int) -> None:
+    def multiply_tiles(i: int) -> None:
         for t, f in my_products(i, threads, plan.products, plan.F):
             np.matmul(VV[t], U[t][:, f], out=MM[t][:, f])
 
@@ -82,7 +85,7 @@ def convolve(plan: Plan, x: np.ndarray, w: np.ndarray, y: Target, keep: bool = F
         images = share(plan.N, i, threads)
         store_tiles(plan, M[:, :, images], images, y)
 
-    for stage in (load, multiplied, store):
+    for stage in (load, multiply_tiles, store):
         parallel(stage, threads)
     return V if keep else None, U if keep and plan.few_tiles else None
 
@@ -105,7 +108,7 @@ def _convolve_by_blocks(plan: Plan, x: Any, w: Any, U: np.ndarray, y: Target) ->
 
 
 def _front(V: np.ndarray, images: int) -> np.ndarray:
-    """The same memory for fewer images: (n, n, images, th, tw, C), contiguous."""
+    """The start of V's memory for fewer images: (n, n, images, th, tw, C), contiguous."""
     n, _, most, th, tw, C = V.shape
     if images == most:
         return V
@@ -114,33 +117,37 @@ def _front(V: np.ndarray, images: int) -> np.ndarray:
 
 
 def gradients(
-    plan: Plan, dy: Source, x: np.ndarray | None, w: np.ndarray | None, kept: Kept = (None, None)
+    plan: Plan,
+    dy: Source,
+    x: np.ndarray | None,
+    w: np.ndarray | None,
+    saved: SavedTransforms = (None, None),
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """(dx, dw) for the cotangents dy (N, Ho, Wo, F): dx if there is w, dw if there is x."""
     dx = None if w is None else memory.empty((plan.N, plan.H, plan.W, plan.C), plan.dtype)
     dw = None if x is None else memory.empty((3, 3, plan.C, plan.F), plan.dtype)
     work = _gradients_by_blocks if plan.by_blocks else _gradients_by_stages
-    work(plan, dy, x, w, None if dx is None else Target(dx), dw, kept)
+    work(plan, dy, x, w, None if dx is None else Target(dx), dw, saved)
     return dx, dw
 
 
 def _gradients_by_stages(
-    plan: Plan, dy: Source, x: Any, w: Any, dx: Target | None, dw: Any, kept: Kept
+    plan: Plan, dy: Source, x: Any, w: Any, dx: Target | None, dw: Any, saved: SavedTransforms
 ) -> None:
     N, C, F = plan.N, plan.C, plan.F
     dM, dV = plan.tile_array(N, F), plan.tile_array(N, C)
-    V = plan.tile_array(N, C) if kept[0] is None else kept[0]
-    U = plan.filters_array(C, F) if kept[1] is None else kept[1]
-    dU = U if kept[1] is None else plan.filters_array(C, F)  # in its place, once it was read
+    V = plan.tile_array(N, C) if saved[0] is None else saved[0]
+    U = plan.filters_array(C, F) if saved[1] is None else saved[1]
+    dU = U if saved[1] is None else plan.filters_array(C, F)  # overwrites U, once it was read
     VV, dVV, dMM = (plan.matrices(tiles) for tiles in (V, dV, dM))
     threads = count()
 
     def load(i: int) -> None:
         images = share(N, i, threads)
         load_cotangents(plan, dy, images, dM[:, :, images])
-        if dw is not None and kept[0] is None:
+        if dw is not None and saved[0] is None:
             load_tiles(plan, x.__getitem__, images, V[:, :, images])
-        if dx is not None and kept[1] is None:
+        if dx is not None and saved[1] is None:
             transform_filters(plan, w, U, share(C, i, threads))
 
     def inputs(i: int) -> None:
@@ -165,7 +172,7 @@ def _gradients_by_stages(
 
 
 def _gradients_by_blocks(
-    plan: Plan, dy: Source, x: Any, w: Any, dx: Target | None, dw: Any, kept: Kept
+    plan: Plan, dy: Source, x: Any, w: Any, dx: Target | None, dw: Any, saved: SavedTransforms
 ) -> None:
     C, F = plan.C, plan.F
     every = list(blocks(plan.N, plan.block))
@@ -194,7 +201,7 @@ def _gradients_by_blocks(
 
     dU, *others = parallel(work, threads)
     if dw is not None:
-        for other in others:  # in the order of the threads: a run repeats bit for bit
+        for other in others:  # in the order of the threads, so that results repeat bit for bit
             np.add(dU, other, out=dU)
         gather_filters(plan, dU, dw, slice(0, C))
 
@@ -234,13 +241,13 @@ class WinogradConv2d(_Winograd):
     def forward(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         self.dtype = x.dtype
         y = memory.empty(self.op.y_shape, self.dtype)
-        self.kept = convolve(self.plan, x, w, Target(y), self.keep and self.needs_input_grad[1])
+        self.saved = convolve(self.plan, x, w, Target(y), self.keep and self.needs_input_grad[1])
         return y
 
     def vjp(self, g: np.ndarray, out: Any, x: np.ndarray, w: np.ndarray) -> Any:
         wants_x, wants_w = self.needs_input_grad
         given = x if wants_w else None, w if wants_x else None
-        return gradients(self.plan, g.__getitem__, *given, self.kept)
+        return gradients(self.plan, g.__getitem__, *given, self.saved)
 
 
 class WinogradInputGrad(_Winograd):

@@ -1,23 +1,23 @@
 """BatchNorm, noise, ReLU and max-pooling in passes over blocks that stay in the cache, on threads.
 
-An activation of VGG's first layers is 32 MB; a pass over it costs its way through the memory, and
-the separate ops make a dozen. Here are four: the moments, the forward map, the cotangent with its
-two sums, and the gradient. (Behind a convolution only two of them are passes of their own: see
-`layer.py`.)
+An activation of VGG's first layers is 32 MB, so a pass over it is bound by memory bandwidth. The
+separate ops make a dozen passes; here are four: the moments, the forward map, the cotangent with
+its two sums, and the gradient. (After a convolution only two of them are separate passes: see
+`fused_conv_block.py`.)
 
 **Forward.** Normalising is affine in x once the moments are known:
 
     y = x · scale + shift,   scale = gamma / √(var + eps),   shift = beta - mean · scale
 
-**Backward.** With ȳ the cotangent before ReLU and pooling (0 where they let nothing through):
+**Backward.** With ȳ the cotangent before ReLU and pooling (0 where their derivative is 0):
 
     beta̅ = Σ ȳ,   gamma̅ = Σ ȳ x̂,   x̄ = scale · (ȳ - (beta̅ + x̂ gamma̅) / M) = scale · ȳ + k x + c
 
 with k and c per channel, since x̂ is affine in x. So ȳ and its sums come first; they need all
 blocks, therefore x̄ is a second pass.
 
-Nothing is kept but one byte for each pooled value, which says where it came from, and the noise's
-factors (they are drawn again instead if memory must be saved).
+Saved for the backward pass are one byte per pooled value, its position in the window, and the
+noise's factors (drawn again in "lean" mode).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ import numpy as np
 
 from minibn.fast.cpu import memory
 from minibn.fast.cpu.pool import pool_and_relu, unpool
-from minibn.fast.cpu.rows import Rows, added, moments
+from minibn.fast.cpu.rows import Rows, moments, sum_blocks
 from minibn.fast.kernel import Kernel
 
 
-class Passes:
-    """What is done to a block of y, the array (N, ..., C) that the fused_block follows.
+class FusedBlockPasses:
+    """The passes of one fused block over its input y (N, ..., C), one block of images at a time.
 
-    op: the settings; out: the result; source: for each pooled value where it came from.
+    op: the settings; out: the result; source: for each pooled value its position in the window.
     """
 
     mean: Any = None  # of the batch, with inv_std: (C,) in float64
@@ -74,7 +74,7 @@ class Passes:
             return None, None
         return self.op.noise(np.broadcast_to(np.zeros((), self.dtype), self.shape))
 
-    def settle(self, affine: tuple[np.ndarray, ...], moments: Any = None) -> None:
+    def set_affine(self, affine: tuple[np.ndarray, ...], moments: Any = None) -> None:
         """Fix scale and shift: those of `affine`, or of a BatchNorm with these moments."""
         shift = affine[-1] if affine else None
         self.scale = affine[0] if len(affine) == 2 else None
@@ -85,11 +85,11 @@ class Passes:
             self.scale = gamma * self.inv_std
             shift = beta - self.mean * self.scale
             self.op.mean, self.op.var = self.mean.astype(self.dtype), var.astype(self.dtype)
-        scale = self._tiled(self.scale)
-        self.tiles = scale, self._tiled(shift)
+        scale = self._tile(self.scale)
+        self.tiles = scale, self._tile(shift)
 
-    def _tiled(self, v: Any) -> Any:
-        return None if v is None else self.rows.tiled(v, self.dtype)
+    def _tile(self, v: Any) -> Any:
+        return None if v is None else self.rows.tile(v, self.dtype)
 
     def forward(self, images: slice, y: np.ndarray, s: Any, m: Any) -> None:
         """`out` of some images, from their y (which may lie in `out` already)."""
@@ -113,7 +113,7 @@ class Passes:
             np.copyto(z, block)
 
     def cotangent(self, g: np.ndarray, out: Any, images: slice, s: Any, y_bar: np.ndarray) -> None:
-        """ȳ of some images: g where ReLU and pooling let it through, times the noise."""
+        """ȳ of some images: g through pooling, ReLU and noise."""
         if self.source is not None:
             unpool(g[images], self.source[images], y_bar)
         elif self.op.relu:
@@ -129,14 +129,14 @@ class Passes:
         if count == 2:
             if self.mean is not None:
                 centred = memory.scratch(y.shape, self.dtype)
-                np.subtract(self.rows.rows(y), self._tiled(self.mean), out=self.rows.rows(centred))
+                np.subtract(self.rows.rows(y), self._tile(self.mean), out=self.rows.rows(centred))
                 y = centred
             sums.insert(0, self.rows.dot(y_bar, y))
         return sums
 
     def total(self, sums: list[list[np.ndarray]]) -> list[np.ndarray]:
         """The gradients of the vectors, in float64, from the sums of all blocks."""
-        total = added(sums)
+        total = sum_blocks(sums)
         if self.inv_std is not None:
             total[0] *= self.inv_std
         return total
@@ -161,18 +161,18 @@ class Passes:
             np.multiply(g[images], np.greater(out[images], 0), out=part)
             return [rows.dot(g[images], out[images]), rows.sum(part)]
 
-        product, d_beta = added(rows.each(of_block))
+        product, d_beta = sum_blocks(rows.map_blocks(of_block))
         return [(product - beta * d_beta) / gamma, d_beta]
 
     def input_grad(self, total: list[np.ndarray]) -> Callable[[np.ndarray, Any], None]:
-        """A function of a block (ȳ, y) that makes scale · ȳ + k y + c of ȳ, in place."""
+        """A function of a block (ȳ, y) that replaces ȳ by scale · ȳ + k y + c, in place."""
         rows, scale = self.rows, self.tiles[0]
         slope: Any = None
         offset: Any = None
         if self.inv_std is not None:
             M = math.prod(self.shape[:-1])
             k = -self.scale * self.inv_std * total[0] / M
-            slope, offset = self._tiled(k), self._tiled(-self.scale * total[1] / M - k * self.mean)
+            slope, offset = self._tile(k), self._tile(-self.scale * total[1] / M - k * self.mean)
 
         def of_block(y_bar: np.ndarray, y: Any) -> None:
             if scale is None:
@@ -193,7 +193,7 @@ class FusedBlockKernel(Kernel):
 
     @classmethod
     def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
-        return Passes.fit(op, x.shape, x.dtype, affine)
+        return FusedBlockPasses.fit(op, x.shape, x.dtype, affine)
 
     @classmethod
     def pays(cls, op: Any, x: Any, *affine: Any) -> bool:
@@ -201,13 +201,13 @@ class FusedBlockKernel(Kernel):
 
     def forward(self, x, *affine):
         x = np.ascontiguousarray(x)
-        self.passes = p = Passes(self.op, x.shape, x.dtype, any(self.needs_input_grad))
+        self.passes = p = FusedBlockPasses(self.op, x.shape, x.dtype, any(self.needs_input_grad))
         found = None
         if self.op.eps is not None:
             found = moments(p.rows, x)
-        p.settle(affine, found)
+        p.set_affine(affine, found)
         s, m = p.draw()
-        p.rows.each(lambda b: p.forward(b, x[b], s, m))
+        p.rows.map_blocks(lambda b: p.forward(b, x[b], s, m))
         self.s = s if self.keep else None
         return p.out
 
@@ -221,8 +221,8 @@ class FusedBlockKernel(Kernel):
             p.cotangent(g, out, images, s, dx[images])
             return p.sums(dx[images], x[images], len(affine))
 
-        total = p.total(p.rows.each(first))
+        total = p.total(p.rows.map_blocks(first))
         if self.needs_input_grad[0] and p.scale is not None:
             finish = p.input_grad(total)
-            p.rows.each(lambda b: finish(dx[b], x[b]))
+            p.rows.map_blocks(lambda b: finish(dx[b], x[b]))
         return (dx if self.needs_input_grad[0] else None), *(t.astype(x.dtype) for t in total)

@@ -1,12 +1,12 @@
-"""A convolution and what follows it as one kernel: nothing goes through memory twice in between.
+"""A fused block with a convolution: its output is processed while a block is in the cache.
 
-The convolution hands over its results a block of images at a time, while the block is in the cache
-(`Target`), and asks for cotangents so (`Source`). Between them are the passes of `fused_block.py`:
+The convolution writes its results one block of images at a time to a `Target`, and reads cotangents
+one block at a time from a `Source`. They call the passes of `fused_block.py`:
 
-* forward, with a BatchNorm: a block's moments are taken as it comes; when all are known, a second
-  pass normalises. Without one the block is finished at once, and y is never stored.
-* backward: one pass for the two sums, from which ȳ is not stored; the convolution then gets
-  scale · ȳ + k y + c for each block, made where it is read.
+* forward, with a BatchNorm: a block's moments are computed at once; when all are known, a second
+  pass normalises. Without BatchNorm the block is finished at once, and y is never stored.
+* backward: one pass for the two sums, in which ȳ is not stored; the convolution then reads
+  scale · ȳ + k y + c, computed for each block on the fly.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import numpy as np
 
 from minibn.autograd.dispatch import mode
 from minibn.fast.cpu import conv, im2col, memory
-from minibn.fast.cpu.fused_block import Passes
-from minibn.fast.cpu.rows import Moments, joined
+from minibn.fast.cpu.fused_block import FusedBlockPasses
+from minibn.fast.cpu.rows import Moments, merge_moments
 from minibn.fast.cpu.tiling import Plan, Target
 from minibn.fast.kernel import Kernel
 from minibn.fast.precision import current as precision
 
 
-class Measured(Target):
-    """Into an array; the moments of each block by its first image."""
+class MomentsTarget(Target):
+    """Writes to an array, and computes the moments of each block."""
 
-    def __init__(self, y: np.ndarray, passes: Passes) -> None:
+    def __init__(self, y: np.ndarray, passes: FusedBlockPasses) -> None:
         super().__init__(y)
         self.passes = passes
         self.moments: dict[int, Moments] = {}
@@ -37,10 +37,10 @@ class Measured(Target):
         self.moments[images.start] = self.passes.rows.moments(block)
 
 
-class Finished(Target):
-    """Through the passes, into the result: blocks lie there, or in scratch if they are pooled."""
+class FusedTarget(Target):
+    """Applies the forward pass of the fused block to each block, and writes to its result."""
 
-    def __init__(self, passes: Passes, s: Any, m: Any) -> None:
+    def __init__(self, passes: FusedBlockPasses, s: Any, m: Any) -> None:
         self.passes, self.noise = passes, (s, m)
 
     def open(self, images: slice) -> np.ndarray:
@@ -62,10 +62,10 @@ class FusedConvBlockKernel(Kernel):
     @classmethod
     def fits(cls, op: Any, x: Any, w: Any, *affine: Any) -> bool:
         return (
-            # A rounded convolution is a part of its own, which the passes follow.
+            # Rounded convolutions run as a separate kernel.
             (precision() == "fp32" or x.dtype != np.float32)
             and im2col.Im2colConv2d.fits(op.conv, x, w)
-            and Passes.fit(op, op.conv.y_shape, x.dtype, affine)
+            and FusedBlockPasses.fit(op, op.conv.y_shape, x.dtype, affine)
             and (op.eps is not None or len(affine) < 2)
         )
 
@@ -75,20 +75,20 @@ class FusedConvBlockKernel(Kernel):
 
     def forward(self, x, w, *affine):
         op = self.op
-        self.passes = p = Passes(op, op.conv.y_shape, x.dtype, any(self.needs_input_grad))
+        self.passes = p = FusedBlockPasses(op, op.conv.y_shape, x.dtype, any(self.needs_input_grad))
         tiles = conv.WinogradConv2d
         if tiles.fits(op.conv, x, w) and (tiles.pays(op.conv, x, w) or mode() == "always"):
             self.plan = Plan(op.conv, x.dtype)
         s, m = p.draw()
         if op.eps is None:
-            p.settle(affine)
-            self._convolve(x, w, Finished(p, s, m))
+            p.set_affine(affine)
+            self._convolve(x, w, FusedTarget(p, s, m))
         else:
-            target = Measured(memory.empty(p.shape, x.dtype), p)
+            target = MomentsTarget(memory.empty(p.shape, x.dtype), p)
             self._convolve(x, w, target)
             y = target.array
-            p.settle(affine, joined(part for _, part in sorted(target.moments.items())))
-            p.rows.each(lambda images: p.forward(images, y[images], s, m))
+            p.set_affine(affine, merge_moments(part for _, part in sorted(target.moments.items())))
+            p.rows.map_blocks(lambda images: p.forward(images, y[images], s, m))
             self.y = y if any(self.needs_input_grad) else None
         self.s = s if self.keep else None
         return p.out
@@ -97,7 +97,7 @@ class FusedConvBlockKernel(Kernel):
         if self.plan is None:
             im2col.convolve(self.op.conv, x, w, y)
         else:
-            self.kept = conv.convolve(self.plan, x, w, y, self.keep and self.needs_input_grad[1])
+            self.saved = conv.convolve(self.plan, x, w, y, self.keep and self.needs_input_grad[1])
 
     def vjp(self, g, out, x, w, *affine):
         p, y, count = self.passes, self.y, len(affine)
@@ -115,7 +115,7 @@ class FusedConvBlockKernel(Kernel):
             def first(images: slice) -> list[np.ndarray]:
                 return p.sums(cotangent(images), y[images], count)
 
-            total = p.from_output(g, out, affine) or p.total(p.rows.each(first))
+            total = p.from_output(g, out, affine) or p.total(p.rows.map_blocks(first))
             finish = p.input_grad(total)
 
             def source(images: slice) -> np.ndarray:
@@ -134,11 +134,11 @@ class FusedConvBlockKernel(Kernel):
         if not (wants_x or wants_w):
             grads: tuple[Any, Any] = None, None
             if y is None:
-                p.rows.each(source)
+                p.rows.map_blocks(source)
         elif self.plan is None:
             grads = im2col.gradients(self.op.conv, source, *given)
         else:
-            grads = conv.gradients(self.plan, source, *given, self.kept)
+            grads = conv.gradients(self.plan, source, *given, self.saved)
         if y is None:
             total = p.total([part for _, part in sorted(sums.items())])
         return *grads, *(t.astype(x.dtype) for t in total)

@@ -2,14 +2,13 @@
 
     y = columns(x) · w          columns (N·Ho·Wo, Kh·Kw·C): the window of each result, one a row
     w̄ = columns(x)ᵀ · c         w, w̄ (Kh·Kw·C, F);  y, c (N·Ho·Wo, F)
-    x̄ = Σ_{k,l} c · w[k,l]ᵀ     each product added where the pixels of tap (k, l) lay
+    x̄ = Σ_{k,l} c · w[k,l]ᵀ     each product added to the pixels of tap (k, l)
 
-These are the formulas of `minibn.ops.conv`, and what is won here is memory traffic: the columns
-have Kh·Kw times the size of x, so the definition writes them to memory and reads them back. A
-block of images whose columns (or results) are 2¹⁸ numbers, 1 MB in float32, stays in a core's
-cache, where filling them costs less than one pass over memory. So nothing is kept: the weight
-gradient fills its columns anew. Blocks are shared out to threads, whose weight gradients are added
-in their order.
+These are the formulas of `minibn.ops.conv`, with less memory traffic: the columns have Kh·Kw times
+the size of x, so the definition writes them to memory and reads them back. A block of images whose
+columns (or results) are 2¹⁸ numbers, 1 MB in float32, stays in a core's cache, where filling them
+costs less than one pass over memory. So nothing is saved: the weight gradient fills its columns
+again. Blocks are divided among threads, whose weight gradients are added in order.
 
 Measured on two cores (AVX-512, OpenBLAS, float32) for the first layer of VGG, 3 -> 64 channels of
 128 images of 32 x 32 pixels: forward 4.3 ms, of which the product alone is 3, and weight gradient
@@ -17,7 +16,7 @@ Measured on two cores (AVX-512, OpenBLAS, float32) for the first layer of VGG, 3
 row of the matrix a shifted image) are equally fast for 3 channels; rows serve any number. Keeping
 the columns for the weight gradient costs as much as filling them again.
 
-The vjp's two gradients share nothing but the reading of c, so each is a pass of its own.
+The vjp's two gradients share only the reading of c, so each is a separate pass.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def transposed_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class Blocks:
-    """One thread's way through some images, a block at a time, with scratch for one block.
+    """One thread's images, a block at a time, with scratch for one block.
 
     op: a convolution's settings; images: the thread's share. Iterating gives slices of images.
     """
@@ -117,7 +116,7 @@ def convolve(op: Any, x: np.ndarray, w: np.ndarray, y: Target) -> None:
             product(columns(block), w, results.reshape(-1, blocks.F))
             y.close(block, results)
 
-    threads.in_shares(work, len(x))
+    threads.map_shares(work, len(x))
 
 
 def weight_grad(op: Any, x: np.ndarray, c: Source) -> np.ndarray:
@@ -131,8 +130,8 @@ def weight_grad(op: Any, x: np.ndarray, c: Source) -> np.ndarray:
             w_grad += transposed_product(columns(block), c(block).reshape(-1, blocks.F))
         return w_grad
 
-    first, *others = threads.in_shares(work, len(x))
-    for other in others:  # in the threads' order: a run repeats bit for bit
+    first, *others = threads.map_shares(work, len(x))
+    for other in others:  # in the threads' order, so that results repeat bit for bit
         first += other
     return first.reshape(op.w_shape)
 
@@ -160,7 +159,7 @@ def input_grad(op: Any, c: Source, w: np.ndarray) -> np.ndarray:
                 lay += part.reshape(lay.shape)
             x_grad[block] = blocks.inside[:n]
 
-    threads.in_shares(work, op.x_shape[0])
+    threads.map_shares(work, op.x_shape[0])
     return x_grad
 
 

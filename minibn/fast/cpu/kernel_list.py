@@ -1,7 +1,6 @@
-"""Which kernels stand in for which ops. The first that fits wins.
+"""The kernels of each definition. The first that fits and pays runs.
 
-`over(kernel)` stands before all others and fits where factors are to be rounded: see
-`minibn.precision`.
+`round_before(kernel)` comes first, and fits if factors are to be rounded: see `minibn.precision`.
 """
 
 from minibn import random
@@ -16,10 +15,10 @@ from minibn.fast.cpu.loss import RowwiseCrossEntropy
 from minibn.fast.cpu.lp_norm import FusedLpBatchNorm
 from minibn.fast.cpu.matmul import ThreadedMatMul
 from minibn.fast.cpu.pool import TiledMaxPool2d
-from minibn.fast.fused_layers import FusedConvBlockKernels
+from minibn.fast.fused_layers import FusedSequential
 from minibn.fast.fused_ops import FusedBlock, FusedConvBlock
 from minibn.fast.kernel import KernelTable
-from minibn.fast.rounding import over
+from minibn.fast.rounding import round_before
 from minibn.nn.sequential import Sequential
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.layer_normalization import LayerNorm, RmsNorm
@@ -30,21 +29,21 @@ from minibn.ops.pool import MaxPool2d
 from minibn.optim import SGD, Adam
 
 KERNELS: KernelTable = {
-    Conv2d: (over(Im2colConv2d), WinogradConv2d, Im2colConv2d),
-    Conv2dInputGrad: (over(Im2colInputGrad), WinogradInputGrad, Im2colInputGrad),
-    Conv2dWeightGrad: (over(Im2colWeightGrad), WinogradWeightGrad, Im2colWeightGrad),
+    Conv2d: (round_before(Im2colConv2d), WinogradConv2d, Im2colConv2d),
+    Conv2dInputGrad: (round_before(Im2colInputGrad), WinogradInputGrad, Im2colInputGrad),
+    Conv2dWeightGrad: (round_before(Im2colWeightGrad), WinogradWeightGrad, Im2colWeightGrad),
     FusedConvBlock: (FusedConvBlockKernel,),
     FusedBlock: (FusedBlockKernel,),
     LayerNorm: (FusedExampleNorm,),
     LpBatchNorm: (FusedLpBatchNorm,),
-    MatMul: (over(ThreadedMatMul), ThreadedMatMul),
+    MatMul: (round_before(ThreadedMatMul), ThreadedMatMul),
     MaxPool2d: (TiledMaxPool2d,),
     RmsNorm: (FusedExampleNorm,),
     SoftmaxCrossEntropy: (RowwiseCrossEntropy,),
     # not ops:
     Adam: (PiecewiseUpdate,),
     SGD: (PiecewiseUpdate,),
-    Sequential: (FusedConvBlockKernels,),
+    Sequential: (FusedSequential,),
     random.uniforms: (BlockedUniforms,),
     random.uniforms_and_normals: (BlockedUniformsAndNormals,),
 }

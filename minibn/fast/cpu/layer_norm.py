@@ -1,7 +1,7 @@
-"""Norms of each example by itself, while a block of examples is in the cache.
+"""Norms over each example, while a block of examples is in the cache.
 
-For layer_norm and rms_norm over the whole example, group_norm and instance_norm, gamma and beta
-being per channel. All statistics are of an example, so each way is a single pass over the memory.
+For layer_norm and rms_norm over the whole example, group_norm and instance_norm, with gamma and
+beta per channel. All statistics are per example, so forward and backward are a single pass each.
 With G groups of channels, S pixels, and sums that stay within a group:
 
     forward    z = x - mu,   y = z · (gamma inv_std) + beta
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from minibn.fast.cpu import memory
-from minibn.fast.cpu.rows import Rows, added
+from minibn.fast.cpu.rows import Rows, sum_blocks
 from minibn.fast.kernel import Kernel
 from minibn.ops.layer_normalization import LayerNorm
 
@@ -39,12 +39,12 @@ class Layout:
 
     @staticmethod
     def of(shape: tuple[int, ...], axes: tuple[int, ...], vector: tuple[int, ...]) -> Any:
-        """The layout in which these axes of an array are what is averaged over, or None."""
+        """The layout for statistics over these axes of an array, or None."""
         k = len(shape)
         groups = {  # axes -> how many of the last axes are channels, and how many groups they form
             (*range(1, k - 2), k - 1): (2, shape[-2] if k > 2 else 1),
             (*range(1, k - 1),): (1, shape[-1]),
-            (*range(1, k),): (1, 1),  # the last to stand, as of vectors they are the first, too
+            (*range(1, k),): (1, 1),  # last, as for vectors it equals the first
         }
         if k < 2 or axes not in groups or math.prod(shape) == 0:
             return None
@@ -57,8 +57,8 @@ class Layout:
         """(b, S, C) as (b, rows, repeat·C), a view."""
         return x.reshape(len(x), -1, self.repeat * self.C)
 
-    def tiled(self, v: np.ndarray, dtype: Any) -> np.ndarray:
-        """(b, C) along the rows of each example: (b, 1, repeat·C)."""
+    def tile(self, v: np.ndarray, dtype: Any) -> np.ndarray:
+        """(b, C) repeated along the rows of each example: (b, 1, repeat·C)."""
         return np.tile(v.astype(dtype), (1, self.repeat))[:, None]
 
     def sum(self, x: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ class Layout:
 
 
 class FusedExampleNorm(Kernel):
-    """LayerNorm and RmsNorm where what is averaged over has a `Layout`."""
+    """LayerNorm and RmsNorm over axes that have a `Layout`."""
 
     @classmethod
     def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
@@ -97,7 +97,7 @@ class FusedExampleNorm(Kernel):
 
     def forward(self, x, *affine):
         self.layout = at = Layout.of(x.shape, self.op.axes, affine[0].shape)
-        self.cut = Rows(at.shape)
+        self.rows = Rows(at.shape)
         self.centres = isinstance(self.op, LayerNorm)
         N, C, wide = at.shape[0], at.C, np.float64
         self.mu, self.inv = np.zeros((N, C)), np.empty((N, C))
@@ -111,19 +111,19 @@ class FusedExampleNorm(Kernel):
             if self.centres:
                 self.mu[b] = at.mean(at.sum(block)).astype(x.dtype)  # as it will be subtracted
                 block = self._centred(block, b)
-                rest = at.mean(at.sum(block))  # what rounding left in the mean
+                rest = at.mean(at.sum(block))  # the rounding error of the mean
                 var = at.mean(at.dot(block, block)) - rest * rest
             else:
                 var = at.mean(at.dot(block, block))
             self.inv[b] = 1 / np.sqrt(var + self.op.eps)
             scale = gamma * self.inv[b]
             y = at.rows(out[b])
-            np.multiply(at.rows(block), at.tiled(scale, x.dtype), out=y)
+            np.multiply(at.rows(block), at.tile(scale, x.dtype), out=y)
             if beta is not None:
-                np.add(y, at.tiled(beta - rest * scale, x.dtype), out=y)
+                np.add(y, at.tile(beta - rest * scale, x.dtype), out=y)
                 self.mu[b] += rest
 
-        self.cut.each(normalise)
+        self.rows.map_blocks(normalise)
         return out.reshape(x.shape)
 
     def _centred(self, block: np.ndarray, b: slice) -> np.ndarray:
@@ -131,7 +131,7 @@ class FusedExampleNorm(Kernel):
         if not self.centres:
             return block
         at, z = self.layout, memory.scratch(block.shape, block.dtype)
-        np.subtract(at.rows(block), at.tiled(self.mu[b], block.dtype), out=at.rows(z))
+        np.subtract(at.rows(block), at.tile(self.mu[b], block.dtype), out=at.rows(z))
         return z
 
     def vjp(self, g, out, x, gamma, *beta):
@@ -149,14 +149,16 @@ class FusedExampleNorm(Kernel):
                 return sums
             slope = -(inv[b] ** 3) * at.mean(factor * along)
             flat, t = at.rows(dx[b]), memory.scratch(z.shape, z.dtype)
-            np.multiply(at.rows(g), at.tiled(factor * inv[b], x.dtype), out=flat)
-            np.multiply(at.rows(z), at.tiled(slope, x.dtype), out=at.rows(t))
+            np.multiply(at.rows(g), at.tile(factor * inv[b], x.dtype), out=flat)
+            np.multiply(at.rows(z), at.tile(slope, x.dtype), out=at.rows(t))
             np.add(flat, at.rows(t), out=flat)
             if self.centres:
                 offset = -inv[b] * at.mean(factor * g_beta)
-                np.add(flat, at.tiled(offset, x.dtype), out=flat)
+                np.add(flat, at.tile(offset, x.dtype), out=flat)
             return sums
 
-        vectors = [v.astype(x.dtype).reshape(gamma.shape) for v in added(self.cut.each(pull))]
+        vectors = [
+            v.astype(x.dtype).reshape(gamma.shape) for v in sum_blocks(self.rows.map_blocks(pull))
+        ]
         g_x = None if dx is None else dx.reshape(x.shape)
         return g_x, *vectors[: 1 + len(beta)]

@@ -1,7 +1,7 @@
-"""Matrix products of linear layers: rows shared out to our own threads.
+"""Matrix products of linear layers: rows divided among minibn's threads.
 
-BLAS would use threads of its own, and OpenBLAS's stay awake for some milliseconds after a product,
-on the cores that the next kernel's threads need (measured: what follows takes up to twice as long).
+OpenBLAS's own threads keep spinning for some milliseconds after a product, on the cores that the
+next kernel's threads need (measured: what follows takes up to twice as long).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minibn.fast.cpu import memory
-from minibn.fast.cpu.threads import in_shares, one_blas_thread
+from minibn.fast.cpu.threads import map_shares, one_blas_thread
 from minibn.fast.kernel import Kernel
 
 THREADED = 1 << 18  # multiplications from which OpenBLAS uses threads
@@ -25,7 +25,7 @@ def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         with one_blas_thread():
             return a @ b
     out = memory.empty((M, N), a.dtype)
-    in_shares(lambda rows: np.matmul(a[rows], b, out=out[rows]), M, least=16)
+    map_shares(lambda rows: np.matmul(a[rows], b, out=out[rows]), M, least=16)
     return out
 
 

@@ -1,11 +1,11 @@
-"""Large arrays whose memory is used again.
+"""A memory pool for large arrays.
 
-Fresh memory is slow: the system hands out pages of zeros, one fault each, which costs as much as
-the pass that fills them (measured: a 32 MB copy takes 4.0 ms into fresh memory, 2.6 ms into used).
-NumPy gives every large array back to the system. `empty` keeps it instead: when the last view of an
-array has died, its buffer waits for the next array of about its size, as in CuPy's memory pool.
-Buffers that nobody took for a while are given back; with `kernels("lean")` at once as many as are
-newly taken.
+New memory is slow: its page faults cost as much as the pass that fills it (measured: a 32 MB copy
+takes 4.0 ms into new memory, 2.6 ms into reused). NumPy returns the memory of every large array to
+the system. The buffers of `empty` return to a pool when the last view of the array is freed, and
+are reused for arrays of about their size, as in CuPy's memory pool. Buffers that were not reused
+for a while are returned to the system; under `kernels("lean")`, for every new buffer as many bytes
+at once.
 
 Arrays begin on a cache line (64 bytes), so that no vector load straddles two.
 """
@@ -25,16 +25,16 @@ import numpy as np
 
 from minibn.autograd.dispatch import mode
 
-SMALL = 1 << 20  # bytes: below it, malloc has the memory at hand
+SMALL = 1 << 20  # bytes: below it, malloc reuses memory itself
 LINE = 64  # bytes of a cache line
-PATIENCE = 1200  # a buffer is given back that so many buffers came and went beside
+PATIENCE = 1200  # calls after which an unused buffer is returned to the system
 
 
 class _Lease:
-    """The owner of an array's memory: NumPy keeps it alive as long as any view of the array."""
+    """The base of a pool array: NumPy keeps it alive as long as any view of the array."""
 
     __slots__ = ("__array_interface__", "buffer")
-    lent_whole = True  # to one array: what has this as its base is no view of another array
+    is_pool_buffer = True  # so an array with this base is not a view of another array
 
     def __init__(self, buffer: np.ndarray, interface: dict[str, Any]) -> None:
         self.buffer, self.__array_interface__ = buffer, interface
@@ -79,7 +79,7 @@ def _take(size: int, most: int) -> np.ndarray:
 
 
 def _new(size: int) -> np.ndarray:
-    """Fresh memory straight from the system: what malloc gets back it may keep."""
+    """New memory from the system by mmap, since malloc may not return freed memory."""
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if os.name == "posix" else {}
     try:
         memory = mmap.mmap(-1, size, **private)
@@ -94,9 +94,9 @@ def _new(size: int) -> np.ndarray:
 
 
 def _give_back(size: int) -> None:
-    """Free what waits longest, as much as is about to be taken: none of it was of use here.
+    """Free the oldest buffers of the pool, `size` bytes or more.
 
-    (A step of VGG-16 takes an eighth longer so, and half of its memory is free between steps.)
+    (A step of VGG-16 takes an eighth longer, and half of its memory is free between steps.)
     """
     for entry in sorted(_free, key=lambda entry: entry[1]):
         if size <= 0:
@@ -106,9 +106,9 @@ def _give_back(size: int) -> None:
 
 
 def empty(shape: tuple[int, ...], dtype: Any, waste: float = 0.25) -> np.ndarray:
-    """An array of this shape with any values in it, as `np.empty`; large ones from used memory.
+    """An uninitialized array, as `np.empty`; a large one from the memory pool.
 
-    waste: what share of its size the buffer may have beyond it.
+    waste: by which share of the array's size the buffer may be larger.
     """
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
@@ -122,17 +122,17 @@ def empty(shape: tuple[int, ...], dtype: Any, waste: float = 0.25) -> np.ndarray
 
 
 def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """`empty` for what is given back soon: it may take a buffer of up to four times its size."""
+    """`empty` for temporary arrays: the buffer may be up to four times as large."""
     return empty(shape, dtype, waste=3)
 
 
 def release() -> None:
-    """Give all memory that waits for its next use back to the system."""
+    """Return all free buffers of the pool to the system."""
     with _lock:
         _returned.clear()
         _free.clear()
 
 
-def waiting() -> int:
-    """How many bytes wait for their next use."""
+def free_bytes() -> int:
+    """Bytes of the free buffers of the pool."""
     return sum(n for n, _, _ in _free) + sum(buffer.nbytes for buffer in list(_returned))

@@ -1,13 +1,13 @@
 """Max-pooling with windows that tile the image (stride = size, no padding), 2 x 2 or any other.
 
-The pixels at place (k, m) of every window form a corner of x, the strided view x[:, k::s, m::s] of
-y's shape. Forward is the maximum of the corners, first down each window and then along it, so that
-the first half of the work runs over whole rows of the image.
+The pixels at position (k, m) of every window form a corner of x, the strided view x[:, k::s, m::s]
+of y's shape. Forward is the maximum of the corners, first over the rows of each window, then over
+its columns, so that the first half of the work runs over whole rows of the image.
 
     y = max_{k,m} corner(k, m)
 
-Backward hands ȳ to the first corner that equals y, in row-major order. What a corner does not take
-is left for the next, and the last takes the rest:
+Backward gives ȳ to the first corner that equals y, in row-major order; the last corner gets the
+rest:
 
     left = ȳ;   for each corner:   x̄(corner) = left · [corner = y],   left = left - x̄(corner)
 
@@ -16,7 +16,7 @@ or 0: exact for every value, also for an infinite one, and as fast as with float
 (`np.copyto(where=)`, `np.where`) takes three times as long.
 
 Measured for (128, 32, 32, 64) in float32 on two cores: forward 3.3 ms, backward 11, where the
-definition takes 58 and 62. Nothing is kept but x: of those 11 ms 3 go into making y again.
+definition takes 58 and 62. Only x is saved: 3 of those 11 ms recompute y.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BLOCK = 1 << 18  # numbers in a block of images: 1 MB in float32
 
 
 def largest(parts: list[np.ndarray], out: np.ndarray) -> None:
-    """out = the maximum of the parts, place by place; a NaN stays."""
+    """out = the elementwise maximum of the parts; NaN if one is NaN."""
     first, *others = parts
     if not others:
         np.copyto(out, first)
@@ -42,7 +42,7 @@ def largest(parts: list[np.ndarray], out: np.ndarray) -> None:
 
 
 class Tiles:
-    """One thread's way through some images, a block at a time, with scratch for one block."""
+    """One thread's images, a block at a time, with scratch for one block."""
 
     def __init__(self, x: np.ndarray, size: tuple[int, int], images: slice) -> None:
         (_, H, W, C), (sh, sw) = x.shape, size
@@ -97,7 +97,7 @@ class TiledMaxPool2d(Kernel):
             for block in tiles:
                 tiles.pool(x[block], y[block])
 
-        threads.in_shares(work, N)
+        threads.map_shares(work, N)
         return y
 
     def vjp(self, g, out, x):
@@ -129,24 +129,24 @@ class TiledMaxPool2d(Kernel):
                     np.subtract(left, taken, out=left)
                 np.copyto(last_grad, left.view(x.dtype))
 
-        threads.in_shares(work, N)
+        threads.map_shares(work, N)
         return x_grad
 
 
 def corners(x: np.ndarray, size: int) -> list[np.ndarray]:
-    """For each place in a window, row by row: the pixels that lie there. Views."""
+    """For each position in a window, row by row: its pixel in every window. Views."""
     return [x[:, k::size, m::size] for k in range(size) for m in range(size)]
 
 
-# For `fused_block.py`: 2×2 windows behind a ReLU, with their source kept in a byte.
-NOTHING = 4  # where a pooled value came from if the ReLU let nothing through
+# For `fused_block.py`: ReLU, then 2×2 pooling; the position of each maximum is saved in a byte.
+NOTHING = 4  # the position where the ReLU is 0
 
 
 def pool_and_relu(y: np.ndarray, out: np.ndarray, source: np.ndarray | None) -> None:
-    """out = the largest of each 2×2 window of y, or 0; source = its place, the first of equals.
+    """out = max(0, largest of each 2×2 window of y); source = its position, the first of ties.
 
-    y (b, H, W, C), out and source (b, H/2, W/2, C). The place is counted: it goes up by one as long
-    as no pixel so far, row by row, was the largest.
+    y (b, H, W, C), out and source (b, H/2, W/2, C). The position is counted: it increases by one
+    while no pixel so far, row by row, was the largest.
     """
     a, b, c, d = corners(y, 2)
     np.maximum(a, b, out=out)
@@ -166,7 +166,7 @@ def pool_and_relu(y: np.ndarray, out: np.ndarray, source: np.ndarray | None) -> 
 
 
 def unpool(g: np.ndarray, source: np.ndarray, y_bar: np.ndarray) -> None:
-    """Each g at the place that its value came from, zeros elsewhere. Shapes as above."""
+    """Each g at the position of its window's maximum, zeros elsewhere. Shapes as above."""
     here = np.empty(source.shape, bool)
     for place, corner in enumerate(corners(y_bar, 2)):
         np.equal(source, np.uint8(place), out=here)

@@ -1,10 +1,9 @@
-"""Matrix products of the sizes that convolutions have, in the form that BLAS runs fastest.
+"""Matrix products of the sizes of convolutions, split to be fast in OpenBLAS.
 
 OpenBLAS copies ("packs") its operands into panels before it multiplies. For up to a million
 multiplications it has kernels that do not (0.3.31, AVX-512: 113 against 93 GFLOP/s on one core for
 (256, 64) @ (64, 64); `python -m experiments.benchmark --parts machine` shows the machine's own).
-With few channels the packing counts, so those products are cut to that size; with more than 128
-channels it does not.
+With up to 128 channels packing is a noticeable cost, so those products are split to that size.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How an activation is cut for passes over it, and its moments per channel.
+"""How an activation is split for passes over it, and its moments per channel.
 
-A pass goes over blocks of images that stay in the cache. In a block a row is not one pixel but as
-many as make an inner loop long, with the vectors over channels repeated along it.
+A pass goes over blocks of images that stay in the cache. A row of a block has several pixels, for
+long inner loops; vectors over channels are repeated along it.
 
-The moments of blocks are joined by the formula of Chan, Golub & LeVeque 1983, so that neither many
-values nor a large mean costs digits: with n_b values, mean_b and M2_b = Σ (x - mean_b)² per block,
+The moments of blocks are merged by the formula of Chan, Golub & LeVeque 1983, which is accurate for
+many values and for a large mean: with n_b values, mean_b and M2_b = Σ (x - mean_b)² per block,
 
     mean = Σ n_b mean_b / M,   M · var = Σ M2_b + Σ n_b (mean_b - mean)²
 """
@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 
 from minibn.fast.cpu import memory
-from minibn.fast.cpu.threads import blocks, in_shares
+from minibn.fast.cpu.threads import blocks, map_shares
 
 BLOCK = 1 << 18  # elements a call works on: 1 MB in float32, what a core's cache holds
 ROW = 1 << 14  # elements of a tiled vector: shorter inner loops cost more than their arithmetic
 
 
 class Rows:
-    """How an activation (N, ..., C) is cut: blocks of images, and rows with several pixels each."""
+    """The blocks and rows of an activation (N, ..., C): blocks of images, rows of several
+    pixels."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.N, self.C = shape[0], shape[-1]
@@ -36,7 +37,7 @@ class Rows:
         most = max(1, min(ROW // self.C, pixels))
         self.repeat = next(r for r in range(most, 0, -1) if pixels % r == 0)
 
-    def tiled(self, v: np.ndarray, dtype: Any) -> np.ndarray:
+    def tile(self, v: np.ndarray, dtype: Any) -> np.ndarray:
         """A vector over channels, repeated for each pixel of a row."""
         return np.tile(v.astype(dtype), self.repeat)
 
@@ -59,10 +60,10 @@ class Rows:
             self._ones[len(values), x.dtype] = np.ones(len(values), x.dtype)
         return self._ones[len(values), x.dtype] @ values
 
-    def each(self, work: Callable[[slice], Any]) -> list[Any]:
+    def map_blocks(self, work: Callable[[slice], Any]) -> list[Any]:
         """`work(images)` for every block, on threads; its results in the blocks' order."""
         every = list(blocks(self.N, self.images))
-        parts = in_shares(lambda some: [work(b) for b in every[some]], len(every))
+        parts = map_shares(lambda some: [work(b) for b in every[some]], len(every))
         return [result for part in parts for result in part]
 
     def moments(self, block: np.ndarray) -> Moments:
@@ -70,8 +71,8 @@ class Rows:
         n = block.size // self.C
         mean = self.sum(block) / n
         centred = memory.scratch(block.shape, block.dtype)
-        np.subtract(self.rows(block), self.tiled(mean, block.dtype), out=self.rows(centred))
-        rest = self.sum(centred) / n  # what rounding left in the mean
+        np.subtract(self.rows(block), self.tile(mean, block.dtype), out=self.rows(centred))
+        rest = self.sum(centred) / n  # the rounding error of the mean
         squares = self.dot(centred, centred) - n * rest * rest
         return n, mean + rest.astype(np.float64), squares.astype(np.float64)
 
@@ -80,7 +81,7 @@ class Rows:
 Moments = tuple[int, np.ndarray, np.ndarray]
 
 
-def joined(parts: Iterable[Moments]) -> tuple[np.ndarray, np.ndarray]:
+def merge_moments(parts: Iterable[Moments]) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of all values, (C,) in float64."""
     counts, means, squares = zip(*parts, strict=True)
     n, centres = np.array(counts, np.float64)[:, None], np.array(means)
@@ -91,9 +92,9 @@ def joined(parts: Iterable[Moments]) -> tuple[np.ndarray, np.ndarray]:
 
 def moments(rows: Rows, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of each channel of a contiguous x (N, ..., C): (C,) in float64."""
-    return joined(rows.each(lambda images: rows.moments(x[images])))
+    return merge_moments(rows.map_blocks(lambda images: rows.moments(x[images])))
 
 
-def added(sums: list[list[np.ndarray]]) -> list[np.ndarray]:
+def sum_blocks(sums: list[list[np.ndarray]]) -> list[np.ndarray]:
     """The sums of all blocks, in float64."""
     return [np.sum(np.array(part, np.float64), axis=0) for part in zip(*sums, strict=True)]

@@ -1,12 +1,12 @@
-"""Work in parts, on the cores of this machine.
+"""Parallel parts on threads.
 
-NumPy lets go of the interpreter's lock inside its loops and matrix products, so that threads run
-in parallel as long as each call is long: about 100,000 elements. `parallel` gives every thread one
-part; who does which part, and in which order the results are added, depends on the number of
-threads only, so that a run repeats bit for bit at a fixed number.
+NumPy releases the interpreter's lock inside its loops and matrix products, so threads run in
+parallel if each call is long: about 100,000 elements. `parallel` gives every thread one part; the
+parts and the order in which their results are added depend on the number of threads only, so that
+results repeat bit for bit at a fixed number.
 
-Matrix products inside a part use one BLAS thread each: two levels of threads on the same cores
-wait for each other.
+Matrix products inside a part use one BLAS thread: nested threads on the same cores would wait for
+each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minibn.setting import Setting
 
 SETTING = "MINIBN_NUM_THREADS"
 _limit: Setting[int] = Setting("threads", 0)
-_part: Setting[int | None] = Setting("part", None)  # the part that is being done here
+_part: Setting[int | None] = Setting("part", None)  # the part that this thread runs
 
 
 @functools.lru_cache(maxsize=8)
@@ -39,23 +39,23 @@ def _parse(setting: str | None) -> int:
 
 
 def count() -> int:
-    """How many threads kernels use: `limited` to, or MINIBN_NUM_THREADS, or all cores there are."""
+    """Number of threads for kernels: by `limit_threads`, MINIBN_NUM_THREADS, or all cores."""
     if _part.get() is not None:  # a part does not divide its work again
         return 1
     return _limit.get() or _parse(os.environ.get(SETTING))
 
 
 @contextmanager
-def limited(threads: int) -> Iterator[None]:
-    """Inside, kernels use so many threads, and so does BLAS; afterwards as before."""
+def limit_threads(threads: int) -> Iterator[None]:
+    """Context manager: the number of threads of kernels and of BLAS."""
     if threads < 1:
-        raise ValueError(f"limited: threads={threads} must be 1 or more.")
-    with _limit.within(threads), _blas().limit(limits=threads, user_api="blas"):
+        raise ValueError(f"limit_threads: threads={threads} must be 1 or more.")
+    with _limit.override(threads), _blas().limit(limits=threads, user_api="blas"):
         yield
 
 
 class _Worker:
-    """A thread that sleeps on a lock until it gets a part to do: it wakes in 10 µs.
+    """A thread that waits on a lock until it gets a part; it wakes in 10 µs.
 
     An executor's threads, with their queue and futures, take 80 µs more, 120 times a training step.
     """
@@ -82,8 +82,8 @@ class _Worker:
         self._go.release()
 
     def outcome(self) -> tuple[Any, BaseException | None]:
-        """(result, error) of the part, once it is done, whatever happens: its arrays must not go
-        before it does."""
+        """(result, error) of the part. Waits until it has ended, also after a KeyboardInterrupt,
+        since it still uses its arrays."""
         interrupted = None
         while True:
             try:
@@ -96,7 +96,7 @@ class _Worker:
 
 
 _workers: list[_Worker] = []
-_working = threading.Lock()  # held by the thread whose parts the workers do
+_working = threading.Lock()  # held by the thread whose parts the workers run
 
 
 def _forget_workers() -> None:
@@ -110,7 +110,7 @@ if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's t
 
 
 class _AsTheyAre:
-    """In threadpoolctl's place where it is not installed: BLAS keeps the threads that it has."""
+    """In the place of threadpoolctl if it is not installed: BLAS keeps its number of threads."""
 
     def limit(self, **_: Any) -> AbstractContextManager[None]:
         return nullcontext()
@@ -130,13 +130,13 @@ _one = threading.Lock()  # held by the call that has set BLAS to one thread
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Inside, every BLAS uses one thread; afterwards as many as before.
+    """Context manager: every BLAS uses one thread; restored afterwards.
 
-    The setting is the whole process's. Of calls that overlap (by several threads of the program)
-    the first sees to it alone: each putting back what it found would leave what the first had set.
+    The setting is global to the process. Of overlapping calls by several threads only the first
+    sets and restores it; if each restored what it found, one thread would remain set.
     """
     if _part.get() is not None or _limit.get() == 1 or not _one.acquire(blocking=False):
-        yield  # seen to already
+        yield  # set already
         return
     try:
         with _blas().limit(limits=1, user_api="blas"):
@@ -146,11 +146,11 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def parallel(part: Callable[[int], Any], threads: int | None = None) -> list[Any]:
-    """[part(0), ..., part(threads - 1)], each in a thread of its own, one of them this one.
+    """[part(0), ..., part(threads - 1)], each in its own thread, the first in the calling one.
 
-    NumPy's error settings and other context variables hold in every part. The first exception is
-    raised when all parts have ended. While another thread of the program has the workers, the parts
-    are done here one after another, with the same results.
+    NumPy's error settings and other context variables are copied to every part. The first exception
+    is raised when all parts have ended. While another thread of the program uses the workers, the
+    parts run here one after another, with the same results.
     """
     threads = count() if threads is None else threads
     with one_blas_thread():
@@ -167,7 +167,7 @@ def parallel(part: Callable[[int], Any], threads: int | None = None) -> list[Any
 
 
 def _inside_a_part(part: Callable[[int], Any], i: int) -> Any:
-    with _part.within(i):
+    with _part.override(i):
         return part(i)
 
 
@@ -187,7 +187,7 @@ def _shared_out(part: Callable[[int], Any], workers: list[_Worker]) -> list[Any]
 
 
 def share(n: int, i: int, threads: int) -> slice:
-    """Part i of n things cut into `threads` runs of nearly equal length.
+    """Part i of n items, divided into `threads` slices of nearly equal length.
 
     >>> [share(5, i, 2) for i in range(2)]
     [slice(0, 2, None), slice(2, 5, None)]
@@ -195,14 +195,14 @@ def share(n: int, i: int, threads: int) -> slice:
     return slice(n * i // threads, n * (i + 1) // threads)
 
 
-def in_shares(work: Callable[[slice], Any], n: int, least: int = 1) -> list[Any]:
-    """`work(slice)` for shares of n things, one a thread, of at least `least` things each."""
+def map_shares(work: Callable[[slice], Any], n: int, least: int = 1) -> list[Any]:
+    """`work(slice)` for shares of n items, one per thread, of at least `least` items each."""
     threads = max(1, min(count(), n // max(least, 1)))
     return parallel(lambda i: work(share(n, i, threads)), threads)
 
 
 def blocks(things: int | slice, size: int) -> Iterator[slice]:
-    """So many things, or those of a share, in order, `size` at a time.
+    """Slices of `size` items over a number of items, or over a slice, in order.
 
     >>> list(blocks(5, 2))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]

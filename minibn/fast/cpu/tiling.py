@@ -1,7 +1,7 @@
-"""A convolution cut into Winograd's tiles: the plan, images between zeros, and the steps.
+"""A convolution in Winograd's tiles: the plan, padded images, and the steps.
 
-Each step transforms some images (or some filters) in groups that stay in the cache; `conv.py` gives
-the steps to threads. The mathematics is in `winograd.py`.
+Each step transforms some images (or some filters) in groups that stay in the cache; `conv.py` runs
+the steps on threads. The mathematics is in `winograd.py`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from minibn.fast.cpu.winograd import (
 TILES = 256  # tiles in a block: 64 channels make 2.4 MB of V, and products of a good size
 GROUP = 1 << 14  # tiles times channels that are transformed at a time: scratch of 1.5 MB
 FILTERS = 3 << 20  # bytes of U up to which a thread works through blocks on its own
-LOADING = 60  # how many tiles' products take as long as bringing a filter's transform from memory
+LOADING = 60  # tiles whose products take as long as reading a filter's transform from memory
 
 Transform = Callable[[Scheme, np.ndarray, np.ndarray, np.ndarray], None]
 Source = Callable[[slice], np.ndarray]  # some images -> their array: `array.__getitem__`, say
 
 
 class Target:
-    """Where results go, some images at a time: into an array, or through whoever overrides this."""
+    """Where results are written, some images at a time: an array, or see the subclasses."""
 
     def __init__(self, array: np.ndarray) -> None:
         self.array = array
@@ -44,13 +44,13 @@ class Target:
         return self.array[images]
 
     def close(self, images: slice, block: np.ndarray) -> None:
-        """They are there, and still in the cache."""
+        """Called when the results are written, and still in the cache."""
 
 
 class Plan:
-    """How one convolution is cut into tiles and blocks.
+    """How one convolution is divided into tiles and blocks.
 
-    The frame is the image that a convolution with padding 1 would see: for padding 2 one pixel
+    The frame is the image whose convolution with padding 1 has all outputs: for padding 2 one pixel
     larger on each side, for padding 0 the image itself, whose outermost outputs are dropped.
     """
 
@@ -80,12 +80,13 @@ class Plan:
         return s.n**2 * (tiles + LOADING)
 
     def group(self, channels: int, images: slice) -> int:
-        """How many images to transform at a time."""
+        """The number of images to transform at a time."""
         return max(1, min(images.stop - images.start, GROUP // (self.tiles * channels)))
 
     @property
     def few_tiles(self) -> bool:
-        """Whether making the filters' transform U takes half as long as the products, or more."""
+        """Whether computing the filters' transform U takes at least half as long as the
+        products."""
         return self.N * self.tiles <= 2 * LOADING
 
     @property
@@ -111,7 +112,7 @@ class Plan:
 
 
 class Frame:
-    """Images inside whole tiles: copied between zeros where they do not fill them exactly."""
+    """Images as whole tiles: padded with zeros if they do not fill them exactly."""
 
     def __init__(
         self, plan: Plan, images: int, channels: int, at: tuple[int, int], border: int
@@ -134,14 +135,14 @@ class Frame:
         return self.scratch[: len(x), self.top :, self.left :][:, : x.shape[1], : x.shape[2]]
 
     def around(self, x: np.ndarray) -> np.ndarray:
-        """x (b, H, W, C) between zeros; x itself if there is nothing around it."""
+        """x (b, H, W, C) padded with zeros; x itself if no padding is needed."""
         if self._filled_by(x):
             return x
         np.copyto(self._inside(x), x)
         return self.scratch[: len(x)]
 
     def target(self, x: np.ndarray) -> np.ndarray:
-        """Where to write whole tiles for x: x itself, or scratch to `finish` from."""
+        """The array for whole tiles of x: x itself, or scratch, which `finish` copies to x."""
         return x if self._filled_by(x) else self.scratch[: len(x)]
 
     def finish(self, x: np.ndarray) -> None:

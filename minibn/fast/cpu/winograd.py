@@ -11,8 +11,8 @@ evaluates k coefficients at the n points (row α: 1, α, α², ...; the point �
 
     u·g = E_n⁻¹ [(E_m u) ∘ (E_3 g)]         ∘ multiplies entry by entry: n products
 
-For a fixed g this is a linear map of u; its transpose is the filter, which has the same products
-(transposition: E_m, which came first, comes last):
+For a fixed g this is a linear map of u; its transpose is the filter, with the same products
+(transposed, E_m comes last instead of first):
 
     y = Aᵀ [(G g) ∘ (Bᵀ d)],   Aᵀ = E_mᵀ,   G = E_3,   Bᵀ = E_n⁻ᵀ
 
@@ -32,8 +32,9 @@ where d̄ of overlapping tiles add up. Neighbours overlap by two pixels. Since 0
 points, the first pixel of a tile takes part in the first product only, and the last in the last
 (the first coefficient of a polynomial is its value at 0): adding the overlap is one addition.
 
-Large points lose digits: 0, 1, -1, 2, -1/2, ∞ lose half as many as 0, ±1, ±2, ∞ (measured:
-`tests/backend/test_kernels_conv.py` holds the error to 2e-5 of conv(|x|, |w|) in float32).
+Large points increase rounding errors: 0, 1, -1, 2, -1/2, ∞ lose half as many digits as 0, ±1, ±2, ∞
+(measured:
+`tests/fast/test_kernels_conv.py` holds the error to 2e-5 of conv(|x|, |w|) in float32).
 """
 
 from __future__ import annotations

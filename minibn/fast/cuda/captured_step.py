@@ -33,11 +33,11 @@ from minibn.backend import backend_of
 from minibn.errors import CaptureError
 from minibn.fast.cuda.cudnn import is_preferred
 from minibn.fast.cuda.graph import Graph
-from minibn.fast.cuda.scalars import Scalars, reading
+from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.precision import current as precision
 from minibn.fast.selection import runs_cuda_kernels, verified_definitions
 from minibn.nn.module import Counter, Module, State
-from minibn.nn.noise import Drawing
+from minibn.nn.noise import RandomLayer
 from minibn.nn.norm import RunningStatistics
 from minibn.optim import Optimizer
 
@@ -61,9 +61,9 @@ class CapturedStep:
         step: Callable[[], Results],
         model: Module,
         optimizer: Optimizer,
-        refused: Callable[[str], None] = lambda why: None,
+        on_refusal: Callable[[str], None] = lambda why: None,
     ) -> None:
-        self.step, self.model, self.optimizer, self.refused = step, model, optimizer, refused
+        self.step, self.model, self.optimizer, self.on_refusal = step, model, optimizer, on_refusal
         self._modules = [module for _, module in model.named_modules()]
         self._key: list[Any] = []  # what the last step that was not watched ran with
         self._warm = 0  # steps that were made with it
@@ -84,7 +84,7 @@ class CapturedStep:
             self._begin_anew()
             self._changes += 1
             if self._changes == RESTLESS:
-                self.refused("the model or the optimizer is made of other objects at each step")
+                self.on_refusal("the model or the optimizer is made of other objects at each step")
         else:
             self._changes = 0
         ticks = self._replay.ticks if self._replay else 0
@@ -129,7 +129,7 @@ class CapturedStep:
             self._replay = Replay(self.step, self.model, self.optimizer, self._found)
         except Exception as error:  # whatever stands in the way: it is told, and the step is made
             self._why_not = _line(error) or type(error).__name__
-            self.refused(self._why_not)
+            self.on_refusal(self._why_not)
         return 0
 
     def _check(self) -> None:
@@ -169,7 +169,7 @@ class Replay:
         arrays += [array for state in kept for array in state.values()]
         try:
             optimizer.lr = 1.0  # by value; the rate on the device multiplies it
-            with reading(self._scalars), self._graph.capture(arrays):
+            with use_scalars(self._scalars), self._graph.capture(arrays):
                 self._results = step()
             if not self._scalars.rate_is_read:
                 raise CaptureError(
@@ -188,7 +188,7 @@ class Replay:
     def _check_draws(self, model: Module) -> None:
         moves = dict(zip(map(id, self._host.counters), self._moves, strict=False))
         for name, module in model.named_modules():
-            if isinstance(module, Drawing) and module.active and moves[id(module.step)] != 1:
+            if isinstance(module, RandomLayer) and module.active and moves[id(module.step)] != 1:
                 raise CaptureError(
                     f"{name or type(module).__name__} moves its draws by {moves[id(module.step)]} "
                     "in a step; a replay moves them by 1"

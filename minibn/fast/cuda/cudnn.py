@@ -39,13 +39,13 @@ from minibn.setting import Setting
 _preferred: Setting[bool] = Setting("cudnn", os.environ.get("MINIBN_CUDNN") == "1")
 
 
-def preferred(on: bool = True) -> AbstractContextManager[bool]:
+def prefer(on: bool = True) -> AbstractContextManager[bool]:
     """Inside, convolutions on a GPU run by cuDNN where it can."""
-    return _preferred.within(on)
+    return _preferred.override(on)
 
 
 def is_preferred() -> bool:
-    """Whether cuDNN was chosen here: by `preferred`, or by MINIBN_CUDNN=1."""
+    """Whether cuDNN was chosen here: by `prefer`, or by MINIBN_CUDNN=1."""
     return _preferred.get()
 
 
@@ -165,7 +165,7 @@ class _Cudnn(Kernel):
         settings = (op.stride, op.padding, op.x_shape, op.w_shape, op.y_shape)
         return plan(cls.kind, settings, current() == "tf32", _device())
 
-    def computed(self, a: Any, b: Any, shape: tuple[int, ...]) -> Any:
+    def compute(self, a: Any, b: Any, shape: tuple[int, ...]) -> Any:
         xp = array_module(a)
         out, found = xp.empty(shape, np.float32), self.plan(self.op)
         assert found is not None  # since it fits
@@ -183,7 +183,7 @@ class CudnnConv2d(_Cudnn):
     kind = "fprop"
 
     def forward(self, x, w):
-        return self.computed(x, w.transpose(3, 0, 1, 2), self.op.y_shape)
+        return self.compute(x, w.transpose(3, 0, 1, 2), self.op.y_shape)
 
 
 class CudnnInputGrad(_Cudnn):
@@ -192,7 +192,7 @@ class CudnnInputGrad(_Cudnn):
     kind = "dgrad"
 
     def forward(self, c, w):
-        return self.computed(c, w.transpose(3, 0, 1, 2), self.op.x_shape)
+        return self.compute(c, w.transpose(3, 0, 1, 2), self.op.x_shape)
 
 
 class CudnnWeightGrad(_Cudnn):
@@ -202,4 +202,4 @@ class CudnnWeightGrad(_Cudnn):
 
     def forward(self, x, c):
         Kh, Kw, C, F = self.op.w_shape
-        return self.computed(x, c, (F, Kh, Kw, C)).transpose(1, 2, 3, 0).copy()
+        return self.compute(x, c, (F, Kh, Kw, C)).transpose(1, 2, 3, 0).copy()

@@ -24,7 +24,7 @@ EXPORT uniforms(real* out, int n, COUNTER) {
 }
 
 // A draw times `scale`, plus the shift of its channel.
-__device__ __forceinline__ real moved(real draw, int i, real scale, const real* shift, int C) {
+__device__ __forceinline__ real scale_and_shift(real draw, int i, real scale, const real* shift, int C) {
   return C ? plus(times(draw, scale), shift[i % C]) : draw;
 }
 
@@ -52,11 +52,11 @@ EXPORT both(real* u, real* z, int n, int half, double u_scale, const real* u_shi
     uint64_t partner = second[OFFSET + j];
     real z0, z1;
     normals(first.word[j], partner, &z0, &z1);
-    u[i] = moved(uniform(first.word[j]), i, u_scale, u_shift, Cu);
-    z[i] = moved(z0, i, z_scale, z_shift, Cz);
+    u[i] = scale_and_shift(uniform(first.word[j]), i, u_scale, u_shift, Cu);
+    z[i] = scale_and_shift(z0, i, z_scale, z_shift, Cz);
     if ((i += half) >= n) return;
-    u[i] = moved(uniform(partner), i, u_scale, u_shift, Cu);
-    z[i] = moved(z1, i, z_scale, z_shift, Cz);
+    u[i] = scale_and_shift(uniform(partner), i, u_scale, u_shift, Cu);
+    z[i] = scale_and_shift(z1, i, z_scale, z_shift, Cz);
   }
 }
 

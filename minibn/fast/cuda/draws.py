@@ -96,7 +96,7 @@ class LaunchedUniformsAndNormals(_Draws):
         return u, z
 
 
-def per_unit(backend: Backend, noise: NoiseDraws, C: int, dtype: Any) -> Any:
+def unit_parameters(backend: Backend, noise: NoiseDraws, C: int, dtype: Any) -> Any:
     """What the activations of a unit have in common: mu_j - r_mu and sigma_j, (2, C)."""
     out = backend.xp.empty((2, C), dtype)
     settings = float(noise.n_mu), float(noise.n_sigma), float(noise.r_mu)

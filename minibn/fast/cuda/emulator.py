@@ -26,9 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend.strict_array import computed
+from minibn.backend.strict_array import compute
 from minibn.errors import BackendUnavailable
-from minibn.fast.selection import emulating
+from minibn.fast.selection import emulation
 from minibn.setting import Setting
 
 HEADER = Path(__file__).parent / "emulator.h"
@@ -40,7 +40,7 @@ _order: Setting[int] = Setting("emulated_order", 0)
 
 
 @contextmanager
-def emulated(order: int = 0) -> Iterator[None]:
+def emulate(order: int = 0) -> Iterator[None]:
     """Inside, the strict double runs ops by the CUDA kernels.
 
     order: in which the threads of a block take their turns: 0 as numbered, 1 backwards, larger
@@ -48,7 +48,7 @@ def emulated(order: int = 0) -> Iterator[None]:
     a C++ compiler.
     """
     compiler()
-    with emulating.within(True), _order.within(order):
+    with emulation.override(True), _order.override(order):
         yield
 
 
@@ -71,7 +71,7 @@ def _folder() -> str:
     return folder
 
 
-def compiled(text: str, options: tuple[str, ...]) -> Callable[..., None]:
+def compile_kernels(text: str, options: tuple[str, ...]) -> Callable[..., None]:
     """A function (name, blocks, threads, arguments, shared) that runs kernels of this source."""
     names = re.findall(r"EXPORT\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", text)
     entries = "".join(
@@ -98,7 +98,7 @@ def compiled(text: str, options: tuple[str, ...]) -> Callable[..., None]:
             if stuck:
                 raise RuntimeError(f"kernel {function}: its threads wait for each other for ever")
 
-        computed(launch)
+        compute(launch)
 
     return run
 

@@ -32,30 +32,30 @@ struct Best {
 
 // What every pass is given. has: 1 a pivot, 2 a scale, 4 a shift (C) each. With NOISE 2, s and m
 // (C) are sigma_j and mu_j - r_mu. count: units, or pairs of them. Wo: windows in an image's row.
-#define LAYER                                                                                \
+#define PARAMETERS                                                                           \
   const real *x, const real *pivot, const real *scale, const real *shift, int has,           \
       const real *s, const real *m, double range, double spread, COUNTER, int relu,          \
       int count, int Wo, int C, int G, int chunk
-#define GIVEN                                                                                \
+#define ARGUMENTS                                                                            \
   x, pivot, scale, shift, has, s, m, range, spread, k0, k1, c0, c1, c2, c3, tick, relu,      \
       count, Wo, C, G, chunk
 
-struct Layer {
+struct FusedBlock {
   const real *x, *s, *m;
-  Walk w;
+  RowLoop w;
   Vec pivot, scale, shift, sigma, low;
   real range, spread;
   uint64_t k0, k1, c0, c1, c2, c3;
   int relu, Wo, C, half;  // half: values between the units of a pair
 
-  __device__ __forceinline__ Layer(LAYER)
-      : x(x), s(s), m(m), w(walk(count, C, G, chunk)), range(range), spread(spread), k0(k0), k1(k1),
-        c0(c0), c1(c1), c2(c2 + *tick), c3(c3), relu(relu), Wo(Wo), C(C) {
+  __device__ __forceinline__ FusedBlock(PARAMETERS)
+      : x(x), s(s), m(m), w(row_loop(count, C, G, chunk)), range(range), spread(spread), k0(k0),
+        k1(k1), c0(c0), c1(c1), c2(c2 + *tick), c3(c3), relu(relu), Wo(Wo), C(C) {
     half = count * PIXELS * C;
     bool there = w.count;
-    this->pivot = there && (has & 1) ? load(pivot + w.c) : filled(0);
-    this->scale = there && (has & 2) ? load(scale + w.c) : filled(1);
-    this->shift = there && (has & 4) ? load(shift + w.c) : filled(0);
+    this->pivot = there && (has & 1) ? load(pivot + w.c) : broadcast(0);
+    this->scale = there && (has & 2) ? load(scale + w.c) : broadcast(1);
+    this->shift = there && (has & 4) ? load(shift + w.c) : broadcast(0);
     if (NOISE == 2 && there) sigma = load(s + w.c), low = load(m + w.c);
   }
 
@@ -67,7 +67,7 @@ struct Layer {
   // The noise of the values at i, and with NOISE 2 of those half an activation later.
   __device__ __forceinline__ void noise(int i, Vec* factor, Vec* term) const {
 #if NOISE == 0
-    factor[0] = filled(1), term[0] = filled(0);
+    factor[0] = broadcast(1), term[0] = broadcast(0);
 #elif NOISE == 1
     factor[0] = load(s + i), term[0] = load(m + i);
 #else
@@ -105,19 +105,19 @@ struct Layer {
 };
 
 // out (units, C) of x. One pass: reads x, writes out.
-EXPORT __launch_bounds__(THREADS) forward(LAYER, real* out) {
-  Layer layer(GIVEN);
+EXPORT __launch_bounds__(THREADS) forward(PARAMETERS, real* out) {
+  FusedBlock block(ARGUMENTS);
 #pragma unroll UNITS
-  for (int t = 0; t < layer.w.count; ++t) {
-    int q = layer.w.first + t * layer.w.step;
+  for (int t = 0; t < block.w.count; ++t) {
+    int q = block.w.first + t * block.w.step;
     Best best[PAIR];
-    layer.look(q, best);
+    block.look(q, best);
 #pragma unroll
     for (int p = 0; p < PAIR; ++p) {
 #pragma unroll
       for (int j = 0; j < V; ++j)
         best[p].z.v[j] = relu & (best[p].z.v[j] <= 0) ? real(0) : best[p].z.v[j];  // a NaN stays
-      store(out + (q + p * count) * C + layer.w.c, best[p].z);
+      store(out + (q + p * count) * C + block.w.c, best[p].z);
     }
   }
 }
@@ -126,24 +126,24 @@ EXPORT __launch_bounds__(THREADS) forward(LAYER, real* out) {
 //   ȳ = s g at the pixel that out came from if the ReLU is open (z > 0), else 0.
 // A pixel that gets no cotangent adds nothing to the sums, be its x infinite.
 template <bool KEEP>
-__device__ __forceinline__ void sum(const Layer& layer, int count, int G, const real* g,
+__device__ __forceinline__ void sum(const FusedBlock& block, int count, int G, const real* g,
                                     double* partial, real* y_bar, int scaled) {
   real a[V] = {}, b[V] = {};
-  Vec factor = scaled ? layer.scale : filled(1);
+  Vec factor = scaled ? block.scale : broadcast(1);
 #pragma unroll UNITS
-  for (int t = 0; t < layer.w.count; ++t) {
-    int q = layer.w.first + t * layer.w.step;
+  for (int t = 0; t < block.w.count; ++t) {
+    int q = block.w.first + t * block.w.step;
     Best best[PAIR];
-    layer.look(q, best);
+    block.look(q, best);
 #pragma unroll
     for (int p = 0; p < PAIR; ++p) {
-      Vec bar = load(g + (q + p * count) * layer.C + layer.w.c);
+      Vec bar = load(g + (q + p * count) * block.C + block.w.c);
 #pragma unroll
       for (int j = 0; j < V; ++j) {
-        bar.v[j] *= real(!layer.relu | (best[p].z.v[j] > 0));
+        bar.v[j] *= real(!block.relu | (best[p].z.v[j] > 0));
         if (NOISE) bar.v[j] *= best[p].s.v[j];
         a[j] += bar.v[j];
-        b[j] = fused(bar.v[j], best[p].x.v[j] - layer.pivot.v[j], b[j]);
+        b[j] = fused(bar.v[j], best[p].x.v[j] - block.pivot.v[j], b[j]);
         bar.v[j] *= factor.v[j];
       }
       if (KEEP)
@@ -152,52 +152,52 @@ __device__ __forceinline__ void sum(const Layer& layer, int count, int G, const 
           Vec pixel;
 #pragma unroll
           for (int j = 0; j < V; ++j) pixel.v[j] = best[p].pixel[j] == k ? bar.v[j] : real(0);
-          store(y_bar + layer.place(q, k) + p * layer.half, pixel);
+          store(y_bar + block.place(q, k) + p * block.half, pixel);
         }
     }
   }
   double first[V], second[V];
 #pragma unroll
   for (int j = 0; j < V; ++j) first[j] = a[j], second[j] = b[j];
-  block_sums(first, second, partial, layer.C, G);
+  block_sums(first, second, partial, block.C, G);
 }
 
 // The sums alone. One pass: reads x and g (units, C).
-EXPORT __launch_bounds__(THREADS) sums(LAYER, const real* g, double* partial) {
-  sum<false>(Layer(GIVEN), count, G, g, partial, nullptr, 0);
+EXPORT __launch_bounds__(THREADS) sums(PARAMETERS, const real* g, double* partial) {
+  sum<false>(FusedBlock(ARGUMENTS), count, G, g, partial, nullptr, 0);
 }
 
 // The sums, and y_bar (R, C) = ȳ, or if it is `scaled` ȳ scale. One pass: reads x and g (units, C),
 // writes y_bar.
-EXPORT __launch_bounds__(THREADS) cotangent(LAYER, const real* g, double* partial, real* y_bar,
-                                            int scaled) {
-  sum<true>(Layer(GIVEN), count, G, g, partial, y_bar, scaled);
+EXPORT __launch_bounds__(THREADS) cotangent(PARAMETERS, const real* g, double* partial,
+                                            real* y_bar, int scaled) {
+  sum<true>(FusedBlock(ARGUMENTS), count, G, g, partial, y_bar, scaled);
 }
 
 // x_bar (R, C) = scale ȳ + slope (x - pivot) + offset, ȳ made again. One pass: reads x and g,
 // writes x_bar. For NOISE 0 only.
-EXPORT __launch_bounds__(THREADS) input_grad(LAYER, const real* g, const real* slope,
+EXPORT __launch_bounds__(THREADS) input_grad(PARAMETERS, const real* g, const real* slope,
                                              const real* offset, real* x_bar) {
 #if NOISE == 0
-  Layer layer(GIVEN);
-  if (!layer.w.count) return;
-  Vec k1st = load(slope + layer.w.c), k0th = load(offset + layer.w.c);
+  FusedBlock block(ARGUMENTS);
+  if (!block.w.count) return;
+  Vec k1st = load(slope + block.w.c), k0th = load(offset + block.w.c);
 #pragma unroll UNITS
-  for (int t = 0; t < layer.w.count; ++t) {
-    int q = layer.w.first + t * layer.w.step;
+  for (int t = 0; t < block.w.count; ++t) {
+    int q = block.w.first + t * block.w.step;
     Best best[PAIR];
-    layer.look(q, best);
-    Vec bar = load(g + q * C + layer.w.c);
+    block.look(q, best);
+    Vec bar = load(g + q * C + block.w.c);
 #pragma unroll
     for (int j = 0; j < V; ++j)
-      bar.v[j] *= real(!relu | (best[0].z.v[j] > 0)) * layer.scale.v[j];
+      bar.v[j] *= real(!relu | (best[0].z.v[j] > 0)) * block.scale.v[j];
 #pragma unroll
     for (int k = 0; k < PIXELS; ++k) {
-      int i = layer.place(q, k);
+      int i = block.place(q, k);
       Vec value = load(x + i);  // again, from the cache
 #pragma unroll
       for (int j = 0; j < V; ++j)
-        value.v[j] = fused(value.v[j] - layer.pivot.v[j], k1st.v[j], k0th.v[j]) +
+        value.v[j] = fused(value.v[j] - block.pivot.v[j], k1st.v[j], k0th.v[j]) +
                      (best[0].pixel[j] == k ? bar.v[j] : real(0));
       store(x_bar + i, value);
     }
@@ -207,20 +207,20 @@ EXPORT __launch_bounds__(THREADS) input_grad(LAYER, const real* g, const real* s
 
 // x_bar (R, C), which holds ȳ, becomes scale ȳ + slope (x - pivot) + offset. One pass: reads x and
 // x_bar, writes x_bar. For units of one row.
-EXPORT __launch_bounds__(THREADS) finish(LAYER, const real* slope, const real* offset,
+EXPORT __launch_bounds__(THREADS) finish(PARAMETERS, const real* slope, const real* offset,
                                          real* x_bar) {
-  Layer layer(GIVEN);
-  if (!layer.w.count) return;
-  Vec k1st = load(slope + layer.w.c), k0th = load(offset + layer.w.c);
+  FusedBlock block(ARGUMENTS);
+  if (!block.w.count) return;
+  Vec k1st = load(slope + block.w.c), k0th = load(offset + block.w.c);
 #pragma unroll 4
-  for (int t = 0; t < layer.w.count; ++t) {
-    int q = layer.w.first + t * layer.w.step;
-    int i = q * C + layer.w.c;
+  for (int t = 0; t < block.w.count; ++t) {
+    int q = block.w.first + t * block.w.step;
+    int i = q * C + block.w.c;
     Vec value = load(x + i), bar = *reinterpret_cast<Vec*>(x_bar + i);
 #pragma unroll
     for (int j = 0; j < V; ++j)
-      bar.v[j] = fused(value.v[j] - layer.pivot.v[j], k1st.v[j], k0th.v[j]) +
-                 bar.v[j] * layer.scale.v[j];
+      bar.v[j] = fused(value.v[j] - block.pivot.v[j], k1st.v[j], k0th.v[j]) +
+                 bar.v[j] * block.scale.v[j];
     store(x_bar + i, bar);
   }
 }

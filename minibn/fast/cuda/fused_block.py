@@ -34,9 +34,9 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import Backend, backend_of
-from minibn.fast.cuda.draws import per_unit, words
+from minibn.fast.cuda.draws import unit_parameters, words
 from minibn.fast.cuda.program import REALS, Program
-from minibn.fast.cuda.rows import MOST, THREADS, Grid, Rows, adders, aligned
+from minibn.fast.cuda.rows import MOST, THREADS, Grid, Rows, align, reduction_grid
 from minibn.fast.kernel import Kernel
 from minibn.random import NoiseDraws
 
@@ -71,16 +71,16 @@ class FusedBlockKernel(Kernel):
         )
 
     def forward(self, x, *affine):
-        x, vectors = aligned(x), [aligned(a) for a in affine]
-        self.layer = layer = Layer(x, *self.settings)
+        x, vectors = align(x), [align(a) for a in affine]
+        self.passes = passes = FusedBlockPasses(x, *self.settings)
         if self.op.eps is None:
-            layer.affine(*vectors)
+            passes.affine(*vectors)
         else:
-            layer.normalise(self.op, x, *vectors)
-        return layer.forward(x)
+            passes.normalise(self.op, x, *vectors)
+        return passes.forward(x)
 
     def vjp(self, g, out, x, *affine):
-        return self.layer.gradients(aligned(g), aligned(x), self.needs_input_grad[0])
+        return self.passes.gradients(align(g), align(x), self.needs_input_grad[0])
 
 
 class FusedBatchNorm(FusedBlockKernel):
@@ -95,12 +95,12 @@ class FusedBatchNorm(FusedBlockKernel):
         return cls.rows_fit(x, *affine)
 
 
-class Layer:
+class FusedBlockPasses:
     """One fused_block between its forward and its backward pass: vectors over channels, no more."""
 
     vectors: tuple[Any, Any, Any]  # pivot, scale, shift: (C,) or None
-    stats: Any = None  # of a norm (2, C), in double: see `settle` in moments.cu
-    wanted = 0  # how many vectors want gradients
+    stats: Any = None  # of a norm (2, C), in double: see `finish_moments` in moments.cu
+    vector_count = 0  # how many vectors want gradients
 
     def __init__(self, x: Any, noise: Any, relu: bool, pool: int) -> None:
         self.backend: Backend = backend_of(x)
@@ -113,10 +113,11 @@ class Layer:
         self.kind = NONE if noise is None else ARRAYS
         in_halves = self.rows.V == 4 and self.units // self.Wo % 2 == 0
         if isinstance(noise, NoiseDraws) and in_halves:
-            self.kind, self.per_unit = DRAWN, per_unit(self.backend, noise, x.shape[-1], x.dtype)
+            self.kind = DRAWN
+            self.unit_parameters = unit_parameters(self.backend, noise, x.shape[-1], x.dtype)
         self.count = self.units // 2 if self.kind == DRAWN else self.units
         self.macros: dict[str, Any] = {"REAL": REALS[x.dtype], "V": self.rows.V}
-        self.passes = {"POOL": int(bool(pool)), "NOISE": self.kind}
+        self.pass_macros = {"POOL": int(bool(pool)), "NOISE": self.kind}
 
     def _empty(self, *shape: int, dtype: Any = None) -> Any:
         return self.backend.xp.empty(shape, dtype or self.dtype)
@@ -125,7 +126,7 @@ class Layer:
 
     def affine(self, *vectors: Any) -> None:
         """x -> x · scale + shift, by (scale, shift), (shift,) or nothing."""
-        self.wanted, (scale, shift) = len(vectors), (None, None, *vectors)[-2:]
+        self.vector_count, (scale, shift) = len(vectors), (None, None, *vectors)[-2:]
         self.vectors = None, scale, shift
 
     def normalise(self, op: Any, x: Any, gamma: Any, beta: Any) -> None:
@@ -138,15 +139,15 @@ class Layer:
         )  # fmt: skip
         op.mean, op.var, scale, shift = (self._empty(C) for _ in range(4))
         self.vectors = op.mean, scale, shift
-        self.wanted, self.stats = 2, self._empty(2, C, dtype=np.float64)
+        self.vector_count, self.stats = 2, self._empty(2, C, dtype=np.float64)
         self._add(
-            "settle", partial, rows.R, x, gamma, beta, float(op.eps),
+            "finish_moments", partial, rows.R, x, gamma, beta, float(op.eps),
             op.mean, op.var, scale, shift, self.stats,
         )  # fmt: skip
 
     def forward(self, x: Any) -> Any:
         out = self._empty(*self.out_shape)
-        self._pass("forward", self.rows.cut(self.count), x, out)
+        self._pass("forward", self.rows.grid(self.count), x, out)
         return out
 
     # -- backward
@@ -161,38 +162,38 @@ class Layer:
             self._pass("cotangent", grid, x, g, partial, x_bar, int(not normed))
         else:
             self._pass("sums", grid, x, g, partial)
-        if not self.wanted:
+        if not self.vector_count:
             return (x_bar,)
         scale_bar, shift_bar, slope, offset = (self._empty(C) for _ in range(4))
         if not normed:
             self._add("affine_grad", partial, scale_bar, shift_bar)
-            return x_bar, *(scale_bar, shift_bar)[-self.wanted :]
+            return x_bar, *(scale_bar, shift_bar)[-self.vector_count :]
         self._add(
             "norm_grad", partial, self.rows.R, self.vectors[1], self.stats,
             scale_bar, shift_bar, slope, offset,
         )  # fmt: skip
         if begun:
-            self._pass("finish", self.rows.cut(self.rows.R), x, slope, offset, x_bar)
+            self._pass("finish", self.rows.grid(self.rows.R), x, slope, offset, x_bar)
         elif wants_x:
-            self._pass("input_grad", self.rows.cut(self.count), x, g, slope, offset, x_bar)
+            self._pass("input_grad", self.rows.grid(self.count), x, g, slope, offset, x_bar)
         return x_bar, scale_bar, shift_bar
 
     # -- launches
 
     def _partial(self, count: int) -> tuple[Any, Grid]:
         """Where the blocks of a pass over `count` units put two sums of each channel; its grid."""
-        grid = self.rows.cut(count, summing=True)
+        grid = self.rows.grid(count, summing=True)
         return self._empty(grid.blocks[0], 2, self.rows.C, dtype=np.float64), grid
 
     def _add(self, function: str, partial: Any, *rest: Any) -> None:
         """A kernel of moments.cu that adds the sums of all blocks, and makes something of them."""
         P, _, C = partial.shape
-        blocks, threads = adders(C, P)
+        blocks, threads = reduction_grid(C, P)
         MOMENTS.launch(function, blocks, threads, partial, P, C, *rest, **self.macros)
 
     def _pass(self, function: str, grid: Grid, x: Any, *rest: Any) -> None:
         """A kernel of fused_block.cu. `finish` takes rows without noise, the others all units."""
-        kind, count, Wo, macros = self.kind, self.count, self.Wo, self.passes
+        kind, count, Wo, macros = self.kind, self.count, self.Wo, self.pass_macros
         if function == "finish":
             kind, count, Wo, macros = NONE, self.rows.R, 1, {"POOL": 0, "NOISE": NONE}
         bits = zip((PIVOT, SCALE, SHIFT), self.vectors, strict=True)
@@ -209,8 +210,8 @@ class Layer:
         if kind == NONE:
             return x, x, 0.0, 0.0, *words(self.backend, 0, 0)
         if kind == DRAWN:
-            noise, (low, sigma) = self.noise, self.per_unit
+            noise, (low, sigma) = self.noise, self.unit_parameters
             counter = words(self.backend, noise.key, noise.step << 128)
             return sigma, low, float(2 * noise.r_mu), float(noise.spread), *counter
-        s, m = (aligned(a.astype(self.dtype, copy=False)) for a in self.noise(x))
+        s, m = (align(a.astype(self.dtype, copy=False)) for a in self.noise(x))
         return s, m, 0.0, 0.0, *words(self.backend, 0, 0)

@@ -15,10 +15,10 @@ from minibn.fast.cuda.pool import WindowMaxPool2d
 from minibn.fast.cuda.reduce import ColumnSum
 from minibn.fast.cuda.running_statistics import FusedRunningStatistics
 from minibn.fast.cuda.sgd import FusedSGD
-from minibn.fast.fused_layers import FusedConvBlockKernels
+from minibn.fast.fused_layers import FusedSequential
 from minibn.fast.fused_ops import FusedBlock
 from minibn.fast.kernel import KernelTable
-from minibn.fast.rounding import Rounded
+from minibn.fast.rounding import RoundedProduct
 from minibn.nn import norm as layers
 from minibn.nn.sequential import Sequential
 from minibn.ops.batch_normalization import BatchNorm
@@ -29,20 +29,20 @@ from minibn.ops.pool import MaxPool2d
 from minibn.ops.reduce import Sum
 from minibn.optim import SGD
 
-# `Rounded` stands last: products that no kernel before it computes are rounded by hand.
+# `RoundedProduct` stands last: products that no kernel before it computes are rounded by hand.
 KERNELS: KernelTable = {
     BatchNorm: (FusedBatchNorm,),
-    Conv2d: (CudnnConv2d, TiledConv2d, Rounded),
-    Conv2dInputGrad: (CudnnInputGrad, TiledInputGrad, Rounded),
-    Conv2dWeightGrad: (CudnnWeightGrad, TiledWeightGrad, Rounded),
+    Conv2d: (CudnnConv2d, TiledConv2d, RoundedProduct),
+    Conv2dInputGrad: (CudnnInputGrad, TiledInputGrad, RoundedProduct),
+    Conv2dWeightGrad: (CudnnWeightGrad, TiledWeightGrad, RoundedProduct),
     FusedBlock: (FusedBlockKernel,),
-    MatMul: (TiledMatMul, Rounded),
+    MatMul: (TiledMatMul, RoundedProduct),
     MaxPool2d: (WindowMaxPool2d,),
     SoftmaxCrossEntropy: (WarpCrossEntropy,),
     Sum: (ColumnSum,),
     # not ops:
     SGD: (FusedSGD,),
-    Sequential: (FusedConvBlockKernels,),
+    Sequential: (FusedSequential,),
     layers.BatchNorm: (FusedRunningStatistics,),
     layers.LpBatchNorm: (FusedRunningStatistics,),
     random.integers: (LaunchedIntegers,),

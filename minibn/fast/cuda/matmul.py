@@ -19,7 +19,7 @@ from minibn.fast.kernel import Kernel
 from minibn.fast.precision import current
 
 
-def transposed(x: Any) -> bool:
+def is_transposed(x: Any) -> bool:
     """Whether x is a view of a matrix with contiguous rows, transposed."""
     return bool(x.T.flags.c_contiguous and not x.flags.c_contiguous)
 
@@ -28,10 +28,10 @@ def product(x: Any, y: Any, precision: str) -> Any:
     """x @ y: (M, K), (K, N) -> (M, N), a new array."""
     xp, (M, K), N = array_module(x), x.shape, y.shape[1]
     z = xp.empty((M, N), np.float32)
-    if transposed(y):
+    if is_transposed(y):
         role, images, filters = INPUT_GRAD, (M, 1, 1, N), (1, 1, N, K)
         x, y = xp.ascontiguousarray(x), y.T
-    elif transposed(x):
+    elif is_transposed(x):
         role, images, filters = WEIGHT_GRAD, (K, 1, 1, M), (1, 1, M, N)
         x, y = x.T, xp.ascontiguousarray(y)
     else:

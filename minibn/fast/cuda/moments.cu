@@ -6,7 +6,7 @@
 // pass: reads x. A thread adds around its own first value, and moves its sums to x_0 in double.
 EXPORT __launch_bounds__(THREADS) moments(const real* x, double* partial, int R, int C, int G,
                                           int chunk) {
-  Walk w = walk(R, C, G, chunk);
+  RowLoop w = row_loop(R, C, G, chunk);
   double first[V] = {}, second[V] = {};
   if (w.count) {
     Vec own = load(x + w.first * C + w.c), origin = load(x + w.c);
@@ -36,7 +36,7 @@ EXPORT __launch_bounds__(THREADS) moments(const real* x, double* partial, int R,
 // its gradients stats (2, C): what rounding took from the mean, and 1/sqrt(var + eps).
 //   y = (x - mean) scale + shift,   scale = gamma inv_std,   shift = beta - rest scale
 // Threads (32, lanes): 32 channels, and lanes among which the P partials are shared out.
-EXPORT settle(const double* partial, int P, int C, int R, const real* x, const real* gamma,
+EXPORT finish_moments(const double* partial, int P, int C, int R, const real* x, const real* gamma,
             const real* beta, double eps, real* mean, real* var, real* scale, real* shift,
             double* stats) {
   int c;

@@ -31,7 +31,7 @@ EXPORT __launch_bounds__(THREADS) unpool(const real* x, const real* g, real* x_b
   bool whole = h < H / 2 && w < W / 2;
   int corner = ((image * H + 2 * h) * W + 2 * w) * C + c;
   int pixel[V];
-  Vec best, bar = filled(0);
+  Vec best, bar = broadcast(0);
   if (whole) {
     best = load(x + corner);
     bar = load(g + ((image * (H / 2) + h) * (W / 2) + w) * C + c);

@@ -10,7 +10,7 @@ from typing import Any
 
 from minibn.backend import backend_of
 from minibn.fast.cuda.program import REALS, Program
-from minibn.fast.cuda.rows import MOST, THREADS, Rows, aligned
+from minibn.fast.cuda.rows import MOST, THREADS, Rows, align
 from minibn.fast.kernel import Kernel
 
 PROGRAM = Program("pool")
@@ -31,14 +31,14 @@ class WindowMaxPool2d(Kernel):
     def forward(self, x):
         N, H, W, C = x.shape
         y = backend_of(x).xp.empty((N, H // 2, W // 2, C), x.dtype)
-        self._launch("pool", y.size, x.shape, aligned(x), y)
+        self._launch("pool", y.size, x.shape, align(x), y)
         return y
 
     def vjp(self, g, out, x):
         N, H, W, C = x.shape
         x_bar = backend_of(x).xp.empty(x.shape, x.dtype)
         cells = N * -(-H // 2) * -(-W // 2)
-        self._launch("unpool", cells * C, x.shape, aligned(x), aligned(g), x_bar)
+        self._launch("unpool", cells * C, x.shape, align(x), align(g), x_bar)
         return x_bar
 
     @staticmethod

@@ -44,7 +44,7 @@ class Chip:
     """What plans must know of a GPU: an H100 or H200, unless it is said."""
 
     multiprocessors: int = 132
-    shared: int = 227 << 10  # bytes of shared memory that a block may have
+    shared_bytes: int = 227 << 10  # bytes of shared memory that a block may have
     has_tensor_cores: bool = True  # those that the kernels ask for: Ampere's, or later ones
 
 
@@ -88,7 +88,7 @@ class Tile:
             "BLOCKS": self.blocks,
         }
 
-    def shared(self, role: int) -> int:
+    def shared_bytes(self, role: int) -> int:
         """Bytes of shared memory: the places of `rows` pixels or taps, and the stages."""
 
         def size(rows: int, by_k: bool) -> int:
@@ -100,7 +100,7 @@ class Tile:
 
     def runs_on(self, chip: Chip) -> bool:
         """Whether its shared memory is there, in every role."""
-        return max(map(self.shared, (FORWARD, INPUT_GRAD, WEIGHT_GRAD))) <= chip.shared
+        return max(map(self.shared_bytes, (FORWARD, INPUT_GRAD, WEIGHT_GRAD))) <= chip.shared_bytes
 
 
 # Larger tiles read less. "fp32" needs more registers for a product, so its warps take less.
@@ -115,8 +115,8 @@ ROUNDS = (1, 2, 3, 4)  # K is split so that each multiprocessor has that many bl
 
 # What `plan` takes a multiprocessor to do in a clock. Orders of magnitude from public measurements
 # of the H100 (2/3 of its tensor cores' peak by mma.sync, 5 TB/s from the second cache), not ours.
-MULTIPLIED = {"fp32": 200, "tf32": 600, "bf16": 1200}  # products of two numbers
-FETCHED, READ = 6, 32  # numbers from the second cache, and from or to shared memory
+MULTIPLY_RATE = {"fp32": 200, "tf32": 600, "bf16": 1200}  # products of two numbers
+FETCH_RATE, SHARED_RATE = 6, 32  # numbers from the second cache, and from or to shared memory
 FILLING, LAUNCH = 4, 4000  # steps until a block's first product, clocks of one more kernel
 
 
@@ -128,20 +128,20 @@ class Plan:
 
 
 Sizes = tuple[int, int, int, str]  # M, N, K, precision
-MEASURED: dict[Sizes, Plan] = {}  # on an H100 or H200 measured to be better than `clocks` says
+TUNED_PLANS: dict[Sizes, Plan] = {}  # on an H100 or H200 measured to be better than `clocks` says
 
 
 @contextmanager
-def planned(plans: dict[Sizes, Plan]) -> Iterator[None]:
+def use_plans(plans: dict[Sizes, Plan]) -> Iterator[None]:
     """Inside, these plans are taken: to measure them."""
-    before = MEASURED.copy()
-    MEASURED.update(plans)
+    before = TUNED_PLANS.copy()
+    TUNED_PLANS.update(plans)
     try:
         _forget()
         yield
     finally:
-        MEASURED.clear()
-        MEASURED.update(before)
+        TUNED_PLANS.clear()
+        TUNED_PLANS.update(before)
         _forget()
 
 
@@ -153,7 +153,7 @@ def _forget() -> None:
 @functools.lru_cache(maxsize=4096)
 def plan(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> Plan:
     """The tile and the parts of K that `clocks` gives the least."""
-    found = MEASURED.get((M, N, K, precision))
+    found = TUNED_PLANS.get((M, N, K, precision))
     if found is not None and found.tile.runs_on(chip):
         return found
     return min(plans(M, N, K, precision, chip), key=lambda p: clocks(p, M, N, precision, chip))
@@ -177,13 +177,15 @@ def clocks(p: Plan, M: int, N: int, precision: str, chip: Chip = H100) -> float:
     tile = p.tile
     sides = tile.rows + tile.columns
     step = max(
-        tile.rows * tile.columns / MULTIPLIED[precision],
-        sides / FETCHED,
-        (sides + tile.warps * (tile.warp_rows + tile.warp_columns)) / READ,
+        tile.rows * tile.columns / MULTIPLY_RATE[precision],
+        sides / FETCH_RATE,
+        (sides + tile.warps * (tile.warp_rows + tile.warp_columns)) / SHARED_RATE,
     )
     blocks = -(-M // tile.rows) * -(-N // tile.columns) * p.parts
     mine = -(-blocks // chip.multiprocessors)
-    adding = LAUNCH + 2 * p.parts * M * N / (FETCHED * chip.multiprocessors) if p.parts > 1 else 0
+    adding = (
+        LAUNCH + 2 * p.parts * M * N / (FETCH_RATE * chip.multiprocessors) if p.parts > 1 else 0
+    )
     return mine * (p.steps + FILLING) * tile.depth * step + adding
 
 
@@ -263,7 +265,7 @@ def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precisio
     (M, N), tile, parts = launch.shape, launch.plan.tile, launch.plan.parts
     out = z if parts == 1 else backend.xp.empty((parts, M, N), np.float32)
     VA, VB, VZ = (
-        together(x, row, most)
+        vector_width(x, row, most)
         for x, row, most in zip((images, b, out), launch.rows, (4, 4, 2), strict=True)
     )
     PROGRAM.launch(
@@ -271,7 +273,7 @@ def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precisio
         launch.blocks,
         32 * tile.warps,
         *(images, b, out, launch.argument),
-        shared=tile.shared(role),
+        shared=tile.shared_bytes(role),
         **launch.macros,
         VA=VA,
         VB=VB,
@@ -281,7 +283,7 @@ def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precisio
         PARTS.launch("sum_of_parts", -(-M * N // 256), 256, out, z, M * N, parts)
 
 
-def together(x: Any, row: int, most: int) -> int:
+def vector_width(x: Any, row: int, most: int) -> int:
     """How many numbers of x a thread may move at once: `most`, or 1 where rows or x are uneven."""
     host = getattr(x, "_host", None)  # of the strict double, which stands in for a GPU in tests
     address = x.data.ptr if host is None else host.ctypes.data

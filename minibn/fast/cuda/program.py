@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend.array_types import library_of
-from minibn.fast.cuda.emulator import compiled
+from minibn.fast.cuda.emulator import compile_kernels
 from minibn.setting import Setting
 
 HERE = Path(__file__).parent
@@ -24,12 +24,12 @@ REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}  # C's n
 LARGEST = np.iinfo(np.int32).max  # sizes and positions are C's int: larger arrays do not fit
 
 Around = Callable[[str], AbstractContextManager[Any]]  # "program.function" -> what is around it
-_around: Setting[Around] = Setting("around_launches", nullcontext)
+_around: Setting[Around] = Setting("wrap_launches", nullcontext)
 
 
-def around_launches(around: Around) -> AbstractContextManager[Around]:
+def wrap_launches(around: Around) -> AbstractContextManager[Around]:
     """Inside, each launch is made in `with around("program.function")`: to time it, to count it."""
-    return _around.within(around)
+    return _around.override(around)
 
 
 class Program:
@@ -102,7 +102,7 @@ def _runner(device: str, program: Program, macros: tuple[tuple[str, Any], ...]) 
     options = tuple(f"-D{key}={value}" for key, value in macros)
     if device == "cupy":
         return _on_cupy(program, options)
-    return compiled(program.text, options)
+    return compile_kernels(program.text, options)
 
 
 def _on_cupy(program: Program, options: tuple[str, ...]) -> Any:

@@ -1,6 +1,6 @@
 """What stands for a captured CUDA graph on the strict double: a list of calls that can be repeated.
 
-Every computation on strict arrays, kernels included, passes `strict_array.computed`. While a
+Every computation on strict arrays, kernels included, passes `strict_array.compute`. While a
 `Recording` is on it remembers each call and the arrays that the call filled. `launch()` makes the
 calls again, into the same arrays: whatever stands in the arrays from outside by then is read, what
 was handed over by value stays as it was. As with a stream in capture nothing may wait for the
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from minibn.backend.strict_array import StrictArray, recording, wrap
+from minibn.backend.strict_array import StrictArray, current_recorder, wrap
 from minibn.errors import CaptureError
 
 # What CuPy hands to cuBLAS.
@@ -31,11 +31,11 @@ class Recording:
     @contextmanager
     def on(self, state: Iterable[Any]) -> Iterator[None]:
         """Inside, what is computed is remembered. state: the arrays that it changes in place."""
-        if recording.get() is not None:
+        if current_recorder.get() is not None:
             raise CaptureError("a step is being captured already: captures do not nest")
         before = [(x, x._host.copy()) for x in state]
         try:
-            with recording.within(self):
+            with current_recorder.override(self):
                 yield
         finally:
             for x, values in before:
@@ -49,7 +49,7 @@ class Recording:
                     x._host[...] = again._host
 
     # -- what `strict_array` calls
-    def remember(self, call: Callable[[], Any], name: str) -> Any:
+    def on_call(self, call: Callable[[], Any], name: str) -> Any:
         if name in PRODUCTS:
             raise CaptureError(f"{name} goes through cuBLAS, which CuPy refuses in a capture")
         self._computing = True
@@ -60,14 +60,14 @@ class Recording:
         self.calls.append((call, _arrays(found)))
         return found
 
-    def made(self, x: StrictArray) -> None:
+    def on_new_array(self, x: StrictArray) -> None:
         if not self._computing:
             raise CaptureError(
                 f"an array of shape {x.shape} was brought to the device in a captured step: a "
                 "replay would not see its next values. Make it before"
             )
 
-    def waited_for(self, name: str) -> None:
+    def on_wait(self, name: str) -> None:
         raise CaptureError(f"{name} waits for the device, in a captured step")
 
 

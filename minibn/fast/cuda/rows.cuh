@@ -23,7 +23,7 @@ __device__ __forceinline__ Vec load(const real* p) {
   return r.whole;
 }
 __device__ __forceinline__ void store(real* p, const Vec& a) { *reinterpret_cast<Vec*>(p) = a; }
-__device__ __forceinline__ Vec filled(real a) {
+__device__ __forceinline__ Vec broadcast(real a) {
   Vec r;
 #pragma unroll
   for (int j = 0; j < V; ++j) r.v[j] = a;
@@ -33,12 +33,12 @@ __device__ __forceinline__ Vec filled(real a) {
 // Whether a replaces b as the largest so far: the first of equals stays, and so does a NaN.
 __device__ __forceinline__ bool beats(real a, real b) { return !(a <= b) && b == b; }
 
-struct Walk {  // for (int t = 0; t < w.count; ++t) { int q = w.first + t * w.step; ... }
+struct RowLoop {  // for (int t = 0; t < w.count; ++t) { int q = w.first + t * w.step; ... }
   int first, step, count, c;  // c: the first channel
 };
-__device__ __forceinline__ Walk walk(int count, int C, int G, int chunk) {
+__device__ __forceinline__ RowLoop row_loop(int count, int C, int G, int chunk) {
   int lane = threadIdx.x / G, group = blockIdx.y * G + threadIdx.x % G;
-  Walk w = {int(blockIdx.x) * chunk + lane, THREADS / G, 0, group * V};
+  RowLoop w = {int(blockIdx.x) * chunk + lane, THREADS / G, 0, group * V};
   int left = min(count - int(blockIdx.x) * chunk, chunk) - lane;
   if (lane < w.step && w.c < C && left > 0) w.count = (left + w.step - 1) / w.step;
   return w;

@@ -37,7 +37,7 @@ class Rows:
         self.groups = min(self.C // self.V, THREADS)  # of channels, in a block
         self.tiles = -(-(self.C // self.V) // self.groups)
 
-    def cut(self, count: int, summing: bool = False) -> Grid:
+    def grid(self, count: int, summing: bool = False) -> Grid:
         """The grid for `count` rows (or windows). Summing, a thread takes at least four."""
         step = THREADS // self.groups * (4 if summing else 1)
         most = max(1, (SUMMING if summing else BLOCKS) // self.tiles)
@@ -45,12 +45,12 @@ class Rows:
         return Grid((-(-count // chunk), self.tiles), chunk)
 
 
-def adders(C: int, partials: int) -> tuple[int, tuple[int, int]]:
+def reduction_grid(C: int, partials: int) -> tuple[int, tuple[int, int]]:
     """Blocks and threads that add the partial sums of C channels (`totals` in rows.cuh)."""
     return -(-C // 32), (32, 8 if partials <= 64 else 32)
 
 
-def aligned(x: Any) -> Any:
+def align(x: Any) -> Any:
     """`x` or a copy of it: contiguous, and where 16 bytes can be loaded at once."""
     x = backend_of(x).xp.ascontiguousarray(x)
     address = x._host.ctypes.data if hasattr(x, "_host") else x.data.ptr

@@ -48,4 +48,5 @@ def scalars(backend: Any) -> Scalars:
     return found
 
 
-reading = _captured.within  # with reading(scalars): kernels read these, while a graph is captured
+# with use_scalars(scalars): kernels read these, while a graph is captured
+use_scalars = _captured.override

@@ -14,7 +14,7 @@ from minibn.autograd.dispatch import find_kernel
 from minibn.backend import to_numpy
 from minibn.fast.cuda import products
 from minibn.fast.cuda.conv import TiledConv2d, TiledInputGrad, TiledWeightGrad
-from minibn.fast.cuda.products import TILES, Plan, division, planned
+from minibn.fast.cuda.products import TILES, Plan, division, use_plans
 from minibn.fast.precision import precision
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 
@@ -86,7 +86,7 @@ def test_every_tile_gives_the_same_product(backend, Op, tile):
     if Op is not Conv2d:
         conv = ((1, 1), (1, 1), (1, 6, 5, 32), (2, 3, 32, 64))
     factors, (M, N, K) = arrays(conv)[Op], sizes(Op, conv)
-    with planned({(M, N, K, EVERY[tile]): Plan(tile, 1, -(-K // tile.depth))}):
+    with use_plans({(M, N, K, EVERY[tile]): Plan(tile, 1, -(-K // tile.depth))}):
         agree(run(backend, KERNELS[Op], Op(*conv), factors, EVERY[tile]), Op(*conv), factors, K,
               EVERY[tile])  # fmt: skip
 
@@ -100,7 +100,7 @@ def test_a_product_split_into_parts_is_the_same_and_repeats_bit_for_bit(backend,
     each = max(1, steps // 2)  # the last part is shorter
     chosen = Plan(TILES["fp32"][-1], -(-steps // each), each)
     assert chosen.parts > 1
-    with planned({(M, N, K, "fp32"): chosen}):
+    with use_plans({(M, N, K, "fp32"): chosen}):
         results = orders(backend, lambda: to_numpy(run(backend, KERNELS[Op], Op(*conv), factors)))
     agree(backend.asarray(results[0]), Op(*conv), factors, K, parts=chosen.parts)
     for result in results:
@@ -139,7 +139,7 @@ def test_nothing_outside_of_the_arrays_is_read_or_written(backend, Op, shift, pa
     around, z = inside((Op(*SMALL).y_shape, Op(*SMALL).x_shape, Op(*SMALL).w_shape)[role])
     steps = -(-K // 32)
     chosen = Plan(TILES["fp32"][-1], min(parts, steps), -(-steps // parts))
-    with planned({(M, N, K, "fp32"): chosen}):
+    with use_plans({(M, N, K, "fp32"): chosen}):
         products.product(role, SMALL, *given_, z, "fp32")
     agree(z, Op(*SMALL), factors, K, parts=parts)
     edges = to_numpy(around)
@@ -255,5 +255,5 @@ def test_the_parts_of_every_plan_cover_k_and_keep_half_the_machine_busy(to):
 @pytest.mark.parametrize("tile", EVERY)
 def test_the_blocks_of_a_tile_fit_into_a_multiprocessor_at_once(tile):
     for role in range(3):  # of an H100 or H200: 228 KB, of which each block needs one for itself
-        assert tile.blocks * (tile.shared(role) + 1024) <= 228 * 1024
+        assert tile.blocks * (tile.shared_bytes(role) + 1024) <= 228 * 1024
     assert tile.blocks * tile.warps <= 64

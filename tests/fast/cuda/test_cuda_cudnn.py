@@ -167,7 +167,7 @@ def convolved(shape, w_shape, stride, padding):
     ],
 )
 def test_what_cudnn_is_told_is_our_convolution(log, shape, w_shape, stride, padding):
-    with cudnn.preferred():
+    with cudnn.prefer():
         found = convolved(shape, w_shape, stride, padding)
     assert [kind for kind, _ in log] == ["fprop", "dgrad", "wgrad"]
     with kernels("reference"):
@@ -179,13 +179,13 @@ def test_what_cudnn_is_told_is_our_convolution(log, shape, w_shape, stride, padd
 def test_it_runs_only_where_it_was_chosen(log):
     convolved((2, 4, 4, 3), (3, 3, 3, 4), 1, 1)
     assert log == []
-    with cudnn.preferred(), cudnn.preferred(False):
+    with cudnn.prefer(), cudnn.prefer(False):
         convolved((2, 4, 4, 3), (3, 3, 3, 4), 1, 1)
     assert log == []
 
 
 def test_tensor_cores_are_left_out_for_fp32_and_taken_for_tf32(log):
-    with cudnn.preferred():
+    with cudnn.prefer():
         convolved((2, 4, 4, 3), (3, 3, 3, 4), 1, 1)
         assert all("TENSOR_CORE" in notes for _, notes in log)
         log.clear()
@@ -199,7 +199,7 @@ def test_tensor_cores_are_left_out_for_fp32_and_taken_for_tf32(log):
 def test_bf16_and_float64_are_not_its(log):
     x, w = np.zeros((1, 4, 4, 2), np.float32), np.zeros((3, 3, 2, 2), np.float32)
     op = ops.conv.conv2d_op(x, w, 1, 1)
-    with cudnn.preferred():
+    with cudnn.prefer():
         assert cudnn.CudnnConv2d.fits(op, x, w)
         assert not cudnn.CudnnConv2d.fits(op, x.astype(np.float64), w.astype(np.float64))
         with precision("bf16"):
@@ -207,7 +207,7 @@ def test_bf16_and_float64_are_not_its(log):
 
 
 def test_a_shape_without_a_plan_is_left_to_others(log):
-    with cudnn.preferred():
+    with cudnn.prefer():
         found = convolved((1, 1, 1, 1), (1, 1, 1, 1), 1, 0)
     with kernels("reference"):
         expected = convolved((1, 1, 1, 1), (1, 1, 1, 1), 1, 0)

@@ -14,7 +14,7 @@ from experiments.gpu import measure
 from experiments.gpu.parts import TINY as TINY_SIZES
 from minibn import use
 from minibn.backend import to_numpy
-from minibn.fast.cuda.emulator import emulated
+from minibn.fast.cuda.emulator import emulate
 from minibn.fast.cuda.sgd import MOST, PROGRAM, TABLE
 from minibn.fast.selection import runs_cuda_kernels
 
@@ -87,5 +87,5 @@ def test_a_struct_by_value_is_an_array_of_one_for_cupy(cupy):
 def test_the_stand_in_takes_what_the_strict_double_makes(cupy):
     x = cupy.asarray(np.arange(3.0))
     assert to_numpy(x + 1).tolist() == [1, 2, 3]
-    with use("cupy"), emulated():
+    with use("cupy"), emulate():
         assert runs_cuda_kernels(cupy)

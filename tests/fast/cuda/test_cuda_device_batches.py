@@ -13,7 +13,7 @@ from minibn.backend import to_numpy, use
 from minibn.data import Batches, normalize, pad_crop_flip
 from minibn.fast.cuda import device_batches
 from minibn.fast.cuda.device_batches import DeviceBatches
-from minibn.fast.cuda.emulator import emulated
+from minibn.fast.cuda.emulator import emulate
 
 
 def batches_of(augment=None, size=7, shape=(6, 5, 3), images=23):
@@ -126,7 +126,7 @@ def test_batches_of_the_host_stay_so_when_kernels_run_later():
         pass  # skipped without a compiler
     with use("strict"):
         data = DeviceBatches(batches_of())
-        with emulated():
+        with emulate():
             assert_same(data, data.batches, 1)
 
 

@@ -11,7 +11,7 @@ from minibn.autograd.dispatch import find_kernel
 from minibn.backend import get_backend, to_numpy
 from minibn.backend.strict import count_transfers
 from minibn.fast.cuda import draws
-from minibn.fast.cuda.scalars import Scalars, reading
+from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.random import NoiseDraws, integers, uniforms, uniforms_and_normals
 from minibn.testing.commands.profiles import share
 
@@ -86,7 +86,7 @@ def test_the_tick_is_added_to_the_step(backend, dtype):
         both = uniforms_and_normals(backend, 7, step, 37, dtype)
         return [to_numpy(a) for a in (*both, integers(backend, 7, step << 128, 9))]
 
-    with reading(given):
+    with use_scalars(given):
         moved = drawn(2)
     for a, b, other in zip(moved, drawn(5), drawn(2), strict=True):
         np.testing.assert_array_equal(a, b)

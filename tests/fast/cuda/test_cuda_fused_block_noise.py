@@ -9,7 +9,7 @@ from minibn import Tensor, nn, ops
 from minibn.autograd.dispatch import kernels
 from minibn.backend import to_numpy
 from minibn.fast.cuda.fused_block import DRAWN, FusedBlockKernel
-from minibn.fast.cuda.scalars import Scalars, reading
+from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.fused_ops import FusedBlock
 from minibn.random import NoiseDraws
 
@@ -23,7 +23,7 @@ def test_noise_drawn_in_the_kernel_is_the_hosts(backend, dtype, pool):
         x = backend.asarray(np.full(shape, value), dtype=dtype)
         kernel = FusedBlockKernel(FusedBlock(None, DRAWS, False, pool))
         found = to_numpy(kernel.forward(x))
-        assert kernel.layer.kind == DRAWN
+        assert kernel.passes.kind == DRAWN
         s, m = DRAWS(np.full(shape, value, dtype))
         expected = s * dtype(value) + m
         expected = ops.max_pool2d(expected, 2) if pool else expected
@@ -36,7 +36,7 @@ def test_the_tick_is_added_to_the_step_forward_and_back(backend, pool):
     given = Scalars(backend.xp)
     given.tick += 4
     problem = Problem(8, (2, 4, 4, 8), "norm", "draws", True, pool)
-    with reading(given):
+    with use_scalars(given):
         moved = problem.by_kernel(backend, np.float64)[1]
 
     def at(step):

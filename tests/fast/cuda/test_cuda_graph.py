@@ -9,7 +9,7 @@ from minibn import Tensor, ops, to_numpy
 from minibn.backend import get_backend
 from minibn.errors import CaptureError
 from minibn.fast.cuda.graph import Graph
-from minibn.fast.cuda.scalars import Scalars, reading
+from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.selection import runs_cuda_kernels
 from minibn.random import uniforms
 
@@ -112,7 +112,7 @@ def test_draws_move_with_the_tick(backend):
 
     scalars, graph = Scalars(backend.xp), Graph(backend)
     draw(0)
-    with reading(scalars), graph.capture([]):
+    with use_scalars(scalars), graph.capture([]):
         u = draw(10)
     for tick in (0, 1, 7, 2**64 - 4):
         scalars.tick.fill(tick)
@@ -163,7 +163,7 @@ def test_captures_do_not_nest():
 
 @on_cuda
 def test_a_backend_says_whether_it_is_being_captured(backend):
-    with reading(Scalars(backend.xp)):
+    with use_scalars(Scalars(backend.xp)):
         assert not backend.is_capturing  # a number is read from the device; nothing is captured
         backend.asarray(ROWS)
     with Graph(backend).capture([]):

@@ -11,9 +11,9 @@ from minibn.autograd.dispatch import find_kernel
 from minibn.backend import to_numpy
 from minibn.fast.cuda import products
 from minibn.fast.cuda.matmul import TiledMatMul
-from minibn.fast.cuda.products import TILES, Plan, planned
+from minibn.fast.cuda.products import TILES, Plan, use_plans
 from minibn.fast.precision import precision
-from minibn.fast.rounding import rounded
+from minibn.fast.rounding import round_to
 from minibn.ops.linalg import MatMul, swap
 
 LAYOUTS = ["rows", "columns", "gaps"]
@@ -60,7 +60,7 @@ def test_a_product_with_the_identity_rounds_to_nearest_even(backend, to):
     x[0, :2] = 1 + 2.0**-11, 1 + 3 * 2.0**-11  # between two numbers of tf32
     x[1, :2] = 1 + 2.0**-8, 1 + 3 * 2.0**-8  # and of bf16
     found = to_numpy(run(backend, TiledMatMul, MatMul(), (x, np.eye(16, dtype=np.float32)), to))
-    np.testing.assert_array_equal(found, rounded(x, to))
+    np.testing.assert_array_equal(found, round_to(x, to))
 
 
 @on_cuda
@@ -98,7 +98,7 @@ def test_numbers_of_any_size_keep_their_digits(backend):
 def test_parts_are_added_in_their_order(backend):
     rng = np.random.default_rng(0)
     x, y = matrix(rng, 10, 300), matrix(rng, 300, 12)
-    with planned({(10, 12, 300, "fp32"): Plan(TILES["fp32"][-1], 4, 3)}):
+    with use_plans({(10, 12, 300, "fp32"): Plan(TILES["fp32"][-1], 4, 3)}):
         results = orders(backend, lambda: to_numpy(run(backend, TiledMatMul, MatMul(), (x, y))))
     agree(backend.asarray(results[0]), MatMul(), (x, y), 300, parts=4)
     total = np.zeros((10, 12), np.float32)
@@ -132,7 +132,7 @@ def test_products_of_two_float32_matrices_run_on_tensor_cores_and_no_others():
 def test_a_plan_under_test_is_forgotten_afterwards():
     before = products.plan(10, 12, 300, "fp32")
     other = Plan(TILES["fp32"][0], 1, 10)
-    with planned({(10, 12, 300, "fp32"): other}):
+    with use_plans({(10, 12, 300, "fp32"): other}):
         assert products.plan(10, 12, 300, "fp32") == other
     assert products.plan(10, 12, 300, "fp32") == before
 

@@ -8,7 +8,7 @@ from support.cuda import on_cuda, orders
 
 from minibn import kernels, nn
 from minibn.backend import to_numpy
-from minibn.fast.cuda.program import around_launches
+from minibn.fast.cuda.program import wrap_launches
 
 
 def moved(backend, layer, dtype, kind):
@@ -46,7 +46,7 @@ def test_both_statistics_take_one_launch(backend):
         return nullcontext()
 
     layer = nn.BatchNorm(8).initialize(0)
-    with around_launches(around):
+    with wrap_launches(around):
         layer.update_running_statistics(
             backend.xp.ones(8, np.float32), backend.xp.ones(8, np.float32)
         )

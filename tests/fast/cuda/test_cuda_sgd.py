@@ -9,7 +9,7 @@ from support.cuda import on_cuda, orders
 from minibn import Tensor, kernels, to_numpy
 from minibn.backend import get_backend
 from minibn.fast.cuda import sgd
-from minibn.fast.cuda.scalars import Scalars, reading
+from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.optim import SGD, Adam
 
 SHAPES = [(3, 3, 5, 7), (1025,), (11, 93), (1,), (1024,)]
@@ -105,7 +105,7 @@ def test_the_rate_on_the_device_multiplies_the_rate_by_value(backend):
     p.grad = Tensor(backend.asarray(np.ones(3)))
     scalars = Scalars(backend.xp)
     scalars.rate.fill(3.0)
-    with reading(scalars):
+    with use_scalars(scalars):
         SGD([p], lr=0.5).step()
     assert to_numpy(p.data).tolist() == [6.5] * 3
 
@@ -142,6 +142,6 @@ def test_a_rate_by_value_is_not_read_from_the_device(backend, Optimizer, mode):
     p = Tensor(backend.asarray(np.ones(3)), requires_grad=True)
     p.grad = Tensor(backend.asarray(np.ones(3)))
     given = Scalars(backend.xp)
-    with kernels(mode), reading(given):
+    with kernels(mode), use_scalars(given):
         Optimizer([p], lr=0.1).step()
     assert not given.rate_is_read  # what `CapturedStep` then refuses

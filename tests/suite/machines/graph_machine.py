@@ -18,7 +18,7 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from minibn import ops
 from minibn.autograd.backward import grad
-from minibn.autograd.tape import Op, apply, recording
+from minibn.autograd.tape import Op, apply, set_grad_enabled
 from minibn.autograd.tensor import Tensor
 from minibn.backend import to_numpy
 from minibn.errors import GraphError, ShapeError
@@ -116,7 +116,7 @@ class GraphMachine(GraphBuilder):
         agree(
             to_numpy(first), slope, f"slope of {z} by {x}", 8, float(np.abs(slope).max(initial=0))
         )
-        with recording(True):
+        with set_grad_enabled(True):
             total = (first * self.array(v)).sum()
         found = grad(total, x.tensor, unused="zeros", retain_graph=True)
         moved = twin.replay(z.twin, along={x.twin.name: v})
@@ -190,7 +190,7 @@ class GraphMachine(GraphBuilder):
         x = self.pick(data, anything, "x")
         self.must_raise(ArithmeticError, lambda: apply(Broken(forward_works=False), x.tensor))
         if x.requires_grad:
-            with recording(True):
+            with set_grad_enabled(True):
                 y = ops.sum(apply(Broken(forward_works=True), x.tensor) + x.tensor)
             self.must_raise(ArithmeticError, lambda: y.backward())
 

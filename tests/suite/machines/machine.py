@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
-from minibn.autograd.tape import no_grad, recording
+from minibn.autograd.tape import no_grad, set_grad_enabled
 from minibn.backend import use
 
 
@@ -20,7 +20,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         self.device = self.stack.enter_context(use(self.backend))
-        self.stack.enter_context(recording(True))  # whatever a program before has left behind
+        self.stack.enter_context(set_grad_enabled(True))  # whatever ran before
         self.blocks: list[Any] = []  # the no_grad() blocks that are open
 
     def teardown(self) -> None:

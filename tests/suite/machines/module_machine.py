@@ -31,7 +31,7 @@ from minibn.autograd.tensor import Tensor
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
 from minibn.nn.module import Module
-from minibn.nn.noise import Drawing
+from minibn.nn.noise import RandomLayer
 from minibn.nn.norm import BatchNorm
 from suite.machines.machine import Machine
 from suite.machines.naive import (
@@ -74,7 +74,7 @@ class ModuleMachine(Machine):
         self.gradients: States = {}
         self.modes = {name: True for name, _ in self.model.named_modules()}
         for name, module in self.model.named_modules():
-            if isinstance(module, (BatchNorm, Drawing)):
+            if isinstance(module, (BatchNorm, RandomLayer)):
                 self.stack.enter_context(module.watch(self.watcher(name)))
 
     def watcher(self, name: str) -> Callable[..., None]:

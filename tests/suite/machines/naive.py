@@ -10,7 +10,7 @@ import numpy as np
 from minibn.backend import to_numpy
 from minibn.nn.layers import Conv2d, Flatten, GlobalAvgPool2d, Linear, ReLU
 from minibn.nn.module import Module
-from minibn.nn.noise import Drawing, Dropout, Noise
+from minibn.nn.noise import Dropout, Noise, RandomLayer
 from minibn.nn.norm import BatchNorm
 from minibn.nn.sequential import Sequential
 from minibn.optim import SGD, Adam, Optimizer
@@ -128,7 +128,7 @@ class Twin:
     def __init__(self, model: Sequential, rule: NaiveSGD | NaiveAdam) -> None:
         self.rule = rule
         self.parameters = {n: to_numpy(p.data).copy() for n, p in model.named_parameters()}
-        self.drawn = {n: 0 for n, m in model.named_modules() if isinstance(m, Drawing)}
+        self.drawn = {n: 0 for n, m in model.named_modules() if isinstance(m, RandomLayer)}
         self.statistics = {
             n: Statistics(m.gamma.shape[0], m.momentum)
             for n, m in model.named_modules()

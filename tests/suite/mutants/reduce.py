@@ -5,14 +5,14 @@ import math
 from minibn.autograd.tensor import value
 from minibn.ops import elementwise, reduce
 from minibn.ops.elementwise import real, sign
-from minibn.ops.reduce import kept, mean, softmax_over
+from minibn.ops.reduce import keepdims_shape, mean, softmax_over
 from minibn.ops.shape import broadcast_to, reshape
 from suite.mutants.mutant import wrong
 
 
 def spread(op, g, x):
     """The right gradient of a sum."""
-    return broadcast_to(reshape(g, kept(x.shape, op.axes)), x.shape)
+    return broadcast_to(reshape(g, keepdims_shape(x.shape, op.axes)), x.shape)
 
 
 def count(op, x) -> int:
@@ -30,7 +30,7 @@ def sum_forgets_keepdims(self, g, out, x):
 def sum_over_the_next_axis(self, g, out, x):
     """The axis is off by one."""
     axes = tuple((a + 1) % x.ndim for a in self.axes)
-    return broadcast_to(reshape(g, kept(x.shape, axes)), x.shape)
+    return broadcast_to(reshape(g, keepdims_shape(x.shape, axes)), x.shape)
 
 
 @wrong(reduce.Sum, "sum")
@@ -67,20 +67,20 @@ def var_detaches_the_mean(x, axis=None, keepdims=False):
 @wrong(reduce.Max, "max", kink=True)
 def max_counts_ties_fully(self, g, out, x):
     """Wrong only at ties: each of them gets the whole gradient."""
-    shape = kept(x.shape, self.axes)
+    shape = keepdims_shape(x.shape, self.axes)
     return reshape(g, shape) * (real(x) == real(out).reshape(shape))
 
 
 @wrong(reduce.Max, "max")
 def max_of_everything(self, g, out, x):
     """The gradient goes to the largest of all, though there is a maximum for each row."""
-    return reshape(g, kept(x.shape, self.axes)) * (real(x) == real(x).max())
+    return reshape(g, keepdims_shape(x.shape, self.axes)) * (real(x) == real(x).max())
 
 
 @wrong(reduce.Max, "max")
 def max_remembers_an_old_winner(self, g, out, x):
     """The place of the maximum is kept from the first call with these shapes."""
-    shape = kept(x.shape, self.axes)
+    shape = keepdims_shape(x.shape, self.axes)
     winners = type(self).__dict__.get("winners") or {}
     type(self).winners = winners
     return reshape(g, shape) * winners.setdefault(
@@ -91,25 +91,25 @@ def max_remembers_an_old_winner(self, g, out, x):
 @wrong(reduce.LogSumExp, "logsumexp")
 def logsumexp_normalises_over_everything(self, g, out, x):
     """The softmax runs over all axes instead of `axes`."""
-    return reshape(g, kept(x.shape, self.axes)) * softmax_over(x, tuple(range(x.ndim)))
+    return reshape(g, keepdims_shape(x.shape, self.axes)) * softmax_over(x, tuple(range(x.ndim)))
 
 
 @wrong(reduce.LogSumExp, "logsumexp", order=2)
 def logsumexp_detaches_its_softmax(self, g, out, x):
     """The softmax is a constant of the second derivative."""
-    return reshape(g, kept(x.shape, self.axes)) * softmax_over(value(x), self.axes)
+    return reshape(g, keepdims_shape(x.shape, self.axes)) * softmax_over(value(x), self.axes)
 
 
 @wrong(reduce.L2Norm, "norm")
 def norm_forgets_to_divide(self, g, out, x):
     """The gradient of half the squared norm."""
-    return reshape(g, kept(x.shape, self.axes)) * x
+    return reshape(g, keepdims_shape(x.shape, self.axes)) * x
 
 
 @wrong(reduce.L2Norm, "norm")
 def norm_guards_against_zero(self, g, out, x):
     """x / (z + 1e-5): a guard that the forward pass does not have."""
-    shape = kept(x.shape, self.axes)
+    shape = keepdims_shape(x.shape, self.axes)
     return reshape(g, shape) * (x / (reshape(out, shape) + 1e-5))
 
 
