@@ -59,7 +59,7 @@ def compiler() -> str:
         if found:
             return found
     raise BackendUnavailable(
-        "emulated(): no C++ compiler is found. Install g++ or clang++, or name one in $CXX"
+        "emulate(): no C++ compiler is found. Install g++ or clang++, or name one in $CXX"
     )
 
 
