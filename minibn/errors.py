@@ -38,7 +38,7 @@ class BackendMismatch(TypeError):
 
 
 class BackendUnavailable(RuntimeError):
-    """The backend that was asked for can't run here."""
+    """The chosen backend can't run here."""
 
 
 class DataError(ValueError):

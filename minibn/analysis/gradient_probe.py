@@ -139,7 +139,8 @@ def probe(
     if direction not in DIRECTIONS:
         raise ValueError(f"probe: direction={direction!r} is none of {', '.join(DIRECTIONS)}.")
     names, params = list(trainable(model)), list(trainable(model).values())
-    with working_state(model) as state, set_grad_enabled(True), np.errstate(all="ignore"):  # host: flags
+    quiet = np.errstate(all="ignore")  # host: flags
+    with working_state(model) as state, set_grad_enabled(True), quiet:
         start = [p.data for p in params]
 
         def measure(where: Batch) -> tuple[float, list[Any]]:

@@ -107,7 +107,8 @@ def covariate_shift(
     params = dict(model.named_parameters())
     groups = layers_of(model) if layers is None else _checked(layers, trainable(model))
     found = []
-    with working_state(model) as state, set_grad_enabled(True), np.errstate(all="ignore"):  # host: flags
+    quiet = np.errstate(all="ignore")  # host: flags
+    with working_state(model) as state, set_grad_enabled(True), quiet:
 
         def gradients(names: Sequence[str]) -> list[Any]:
             _reset(state, model, before)

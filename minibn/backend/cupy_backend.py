@@ -176,7 +176,7 @@ def _try_cupy() -> str | None:
         if error.name == "cupy":
             return f"backend 'cupy': CuPy is not installed. Install it: {install}"
         return f"backend 'cupy': CuPy can't be imported: {_line(error)}. Reinstall it: {install}"
-    except Exception as error:  # whatever a broken installation raises: it is told, not hidden
+    except Exception as error:  # of any kind, from a broken installation: report it
         return f"backend 'cupy': CuPy can't be imported: {_line(error)}. Reinstall it: {install}"
     if int(cupy.__version__.partition(".")[0]) < 14:
         return f"backend 'cupy': CuPy {cupy.__version__} is older than 14. Upgrade: {install}"
@@ -188,7 +188,7 @@ def _try_cupy() -> str | None:
     runtime = cupy.cuda.runtime
     try:
         devices = runtime.getDeviceCount()
-    except Exception as error:  # whatever a broken installation raises: it is told, not hidden
+    except Exception as error:  # of any kind, from a broken installation: report it
         if runtime.driverGetVersion() == 0:
             return "backend 'cupy': no NVIDIA driver is loaded. Install one, or use backend 'numpy'"
         if "InsufficientDriver" in str(error):
@@ -207,7 +207,7 @@ def _try_cupy() -> str | None:
         )
     try:  # a kernel to compile and a product: the compiler and cuBLAS are separate libraries
         (cupy.ones((2, 2)) @ cupy.ones((2, 2)) + 1).sum().item()
-    except Exception as error:  # whatever a broken installation raises: it is told, not hidden
+    except Exception as error:  # of any kind, from a broken installation: report it
         return (
             f"backend 'cupy': the device is there, computing on it fails: {_line(error)}. "
             "CUDA's libraries come with pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]')"

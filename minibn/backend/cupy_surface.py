@@ -1,9 +1,9 @@
-"""What the `cupy` namespace holds: its names and the parameters each takes, from a small file.
+"""The API of the `cupy` namespace, names and parameters, from a small file.
 
 `python -m minibn.backend.cupy_surface` writes `cupy_surface.json` where `import cupy` works (it
 needs no GPU). A value is the parameter list without defaults ("a, axis, *, dtype"), or null for
-what is no function. Methods of arrays are `ndarray.sum`, of ufuncs `add.at`. The strict double
-refuses what is not in it, and a test walks our source against it.
+what is not a function. Methods of arrays are `ndarray.sum`, of ufuncs `add.at`. The strict double
+raises for names that are not in it, and a test checks minibn's source against it.
 """
 
 import inspect
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 FILE = Path(__file__).with_name("cupy_surface.json")
 SUBMODULES = ("fft", "lib.stride_tricks", "linalg")
 
-# Parameters that hide behind **kwargs, and those that are there but refused when given.
+# Parameters behind **kwargs, and without those that CuPy has but does not support.
 BY_HAND = {
     "einsum": "*operands, dtype, optimize",
     "meshgrid": "*xi, indexing, sparse, copy",
@@ -80,7 +80,7 @@ def version() -> str:
 
 @cache
 def surface() -> dict[str, Parameters | None]:
-    """Dotted name -> its parameters; None for what is not called as a function or unknown."""
+    """Dotted name -> its parameters; None if it is not a function, or they are unknown."""
     names = json.loads(FILE.read_text(encoding="utf-8"))["names"]
     return {name: None if text is None else Parameters.parse(text) for name, text in names.items()}
 

@@ -1,10 +1,10 @@
 """A stand-in for CuPy on machines without a GPU: NumPy under CuPy's restrictions.
 
-It checks the surface, not the numbers: what runs on it finds in CuPy every name, keyword and
-conversion that it uses. Refused are mixing with NumPy arrays, NumPy's functions, implicit
-conversions to Python numbers (each waits for the device), and whatever CuPy lacks. Reductions and
-single elements are 0-d arrays. Index arrays wrap around silently, as CuPy's do. What waits for
-the device by request (`item`, `to_numpy`, a boolean mask, ...) is counted: `count_transfers`.
+It checks the API, not numerical differences: code that runs on it uses only names, keywords and
+conversions that CuPy has. It raises for NumPy arrays and NumPy's functions, for implicit
+conversions to Python numbers (each waits for the device), and for what CuPy lacks. Reductions and
+single elements are 0-d arrays. Index arrays wrap around silently, as in CuPy. Explicit
+synchronizations (`item`, `to_numpy`, a boolean mask, ...) are counted: `count_transfers`.
 """
 
 import operator
@@ -39,19 +39,19 @@ SUBMODULES = _words("fft lib lib.stride_tricks linalg")
 # The dtypes that CuPy's atomic operations take.
 ATOMIC_DTYPES = {"add": "iIlLqQefd", "subtract": "iI", "maximum": "iIlLqQfd", "minimum": "iIlLqQfd"}
 
-# What answers about arrays without looking at their values: the answer is on the host.
+# Functions of shapes and dtypes only: the result is on the host.
 ON_THE_HOST = _words(
     "broadcast_shapes can_cast common_type iscomplexobj isdtype isfortran isrealobj isscalar "
     "issubdtype iterable may_share_memory min_scalar_type ndim promote_types result_type shape "
     "shares_memory size"
 )
-# What waits for the device: its result is on the host, or has a shape that depends on values.
+# Functions that wait for the device: the result is on the host, or its shape depends on values.
 TRANSFERS = _words("item tolist")
 WAITS = TRANSFERS | _words(
     "argwhere bincount compress extract flatnonzero intersect1d nonzero setdiff1d setxor1d "
     "trim_zeros union1d unique unique_all unique_counts unique_inverse unique_values"
 )
-# What takes arrays to files or text unasked, or is about device memory.
+# Excluded: implicit transfers to files or text, and device memory.
 EXCLUSIONS = _words(
     "array2string array_repr array_str base cstruct data device dump dumps flat save savetxt savez "
     "savez_compressed tobytes toDlpack tofile"
@@ -143,7 +143,7 @@ SPECIAL: dict[str, Callable[..., Any]] = {
 
 
 class Namespace:
-    """What stands for the `cupy` module: its names, as far as NumPy has them too."""
+    """The double of the `cupy` module, with the names that NumPy has too."""
 
     def __init__(self, path: str = "") -> None:
         self._path = path

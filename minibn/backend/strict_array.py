@@ -1,9 +1,9 @@
-"""The arrays of the strict double: NumPy's, with what CuPy refuses refused. See `strict`.
+"""The arrays of the strict double: NumPy arrays with CuPy's restrictions. See `strict`.
 
-Here is what the class does by itself: hold, index, and meet other objects. Operators, and the
-methods and attributes of CuPy's surface, are put in by `strict`. What waits for the device by
-request (`item`, `to_numpy`, a boolean mask, ...) is counted: `count_transfers`. Every computation
-passes `compute`, where a recording can remember it (`fast/cuda/recording.py`).
+The class itself has storage, indexing and conversions; `strict` adds operators, and the methods and
+attributes that CuPy has. Explicit synchronizations (`item`, `to_numpy`, a boolean mask, ...) are
+counted: `count_transfers`. Every computation goes through `compute`, where a recording can store it
+(`fast/cuda/recording.py`).
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ NUMBERS = (bool, int, float, complex, np.generic)
 
 
 class Transfers:
-    """How often the host waited for the device: `n`, and in `names` by what."""
+    """How often the host waited for the device: `n`, and for which functions: `names`."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -32,31 +32,31 @@ class Transfers:
 
 
 _counting: Setting[tuple[Transfers, ...]] = Setting("transfers", ())
-# What remembers every computation, if there is one: see `fast/cuda/recording.py`.
+# The active `Recording` or None: see `fast/cuda/recording.py`.
 current_recorder: Setting[Any] = Setting("recorder", None)
 
 
 def is_recording() -> bool:
-    """Whether computations are being recorded, as a stream's are that is being captured."""
+    """Whether computations are being recorded, as in a stream capture."""
     return current_recorder.get() is not None
 
 
 @contextmanager
 def count_transfers() -> Iterator[Transfers]:
-    """Count what waits for the device inside the block: `with count_transfers() as count`."""
+    """Count synchronizations inside the block: `with count_transfers() as count`."""
     count = Transfers()
     with _counting.override((*_counting.get(), count)):
         yield count
 
 
 def to_numpy(x: "StrictArray") -> np.ndarray:
-    """The array on the host, as a copy, and counted."""
+    """A copy of the array on the host; counted as a synchronization."""
     count_wait("to_numpy")
     return x._host.copy()
 
 
 class StrictArray:
-    """An array that behaves as `cupy.ndarray` where CuPy is stricter than NumPy."""
+    """An array that is as strict as `cupy.ndarray` where CuPy is stricter than NumPy."""
 
     __slots__ = ("__weakref__", "_host")
     __hash__ = None  # type: ignore[assignment]  # equality is elementwise
@@ -129,15 +129,15 @@ class StrictArray:
 
 
 def compute(call: Callable[[], Any], name: str = "") -> Any:
-    """What `call` makes of NumPy's arrays, as strict arrays; and a recording remembers the call.
-    name: of the array function or operator that it is."""
+    """The result of `call`, computed on NumPy arrays, as strict arrays; recorded if a recording is
+    active. name: of the array function or operator."""
     recorder = current_recorder.get()
     return wrap(call()) if recorder is None else recorder.on_call(call, name)
 
 
 def operand(x: Any) -> Any:
-    """What an operator takes beside a strict array, unwrapped; NotImplemented for what CuPy leaves
-    to the other side: objects that opt out of ufuncs, as Tensors do."""
+    """The other operand of an operator, unwrapped; NotImplemented for objects that opt out of
+    ufuncs, such as Tensors, whose reflected operator then runs, as in CuPy."""
     if isinstance(x, (StrictArray, np.ndarray)):
         return unwrap(x)
     if isinstance(x, NUMBERS):
@@ -148,7 +148,7 @@ def operand(x: Any) -> Any:
 
 
 def unwrap(x: Any) -> Any:
-    """The NumPy arrays inside the arguments of a call, with no other array among them."""
+    """The arguments of a call with strict arrays as NumPy arrays. Raises for other arrays."""
     if isinstance(x, StrictArray):
         return x._host
     if isinstance(x, np.ndarray):
@@ -162,7 +162,7 @@ def unwrap(x: Any) -> Any:
 
 
 def wrap(x: Any) -> Any:
-    """Results of NumPy as strict arrays: numbers become 0-d arrays, tuples are wrapped inside."""
+    """Results of NumPy as strict arrays; numbers become 0-d arrays, tuples are wrapped by item."""
     if isinstance(x, (np.ndarray, *NUMBERS)):
         return StrictArray(np.asarray(x))
     if isinstance(x, tuple) and hasattr(x, "_fields"):
@@ -195,7 +195,7 @@ def key_for_numpy(key: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], bo
 
 
 def count_wait(name: str) -> None:
-    """The host waits for the device: every `count_transfers` around hears of it."""
+    """Count a synchronization in every active `count_transfers`."""
     if (recorder := current_recorder.get()) is not None:
         recorder.on_wait(name)
     for count in _counting.get():

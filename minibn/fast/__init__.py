@@ -13,11 +13,11 @@ from minibn.fast.precision import precision
 __all__ = ["precision"]
 
 
-def _find_first(*asked: Any) -> Any:
+def _find_first(*arguments: Any) -> Any:
     """Load the kernels when the first op runs, so that `import minibn` is fast."""
     find = import_module("minibn.fast.selection").find
     plug_in(find)
-    return find(*asked)
+    return find(*arguments)
 
 
 plug_in(_find_first)

@@ -44,7 +44,7 @@ class CallRecorder(Observer):
     def wrap(self, call: Call, op: Any, run: Any, node: Any) -> Call:
         def noted(*args: Any) -> Any:
             here = self._layer.get()
-            with self._layer.within(None):  # the ops inside it are parts of it
+            with self._layer.override(None):  # the ops inside it are parts of it
                 out = call(*args)
             if here is not None and node is None:
                 by = "definition" if run is op else type(run).__name__

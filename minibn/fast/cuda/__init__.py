@@ -1,1 +1,1 @@
-"""The fast ways on a GPU: CUDA kernels behind the ops, for CuPy's arrays. See README.md."""
+"""CUDA kernels for CuPy's arrays. See README.md."""

@@ -1,23 +1,23 @@
-"""A training step, captured as a CUDA graph and then replayed: one launch, the same numbers.
+"""A training step captured as a CUDA graph and replayed: one launch, the same results.
 
-A step of VGG is some hundred launches, and a large GPU may be done with them sooner than the host
-has asked for them. `CapturedStep` makes a few steps as they come, captures one, and from then on
-has the device repeat it (see `graph.py`).
+A step of VGG is some hundred launches, and a large GPU may execute them faster than the host can
+launch them. `CapturedStep` runs a few steps normally, captures one, and then replays it (see
+`graph.py`).
 
-A replay does what was captured with what stands in the same arrays, so every reason why a step of
-another number, or at another time, would do something else must be known here:
+A replay repeats the captured launches on the current contents of the same arrays. So everything
+that can make one step different from another must be handled here:
 
-    what changes at every step    the batch, in arrays that stay; the learning rate and the number
-                                  of the draws, which kernels read from the device (`scalars`)
-    what a step moves on the host counters of layers, the optimizer's steps, versions: moved along
-    what it was captured with     modules and their settings and modes, arrays, groups of the
-                                  optimizer, kernels, precision: if any is another object than it
-                                  was, or a counter stands elsewhere, it is captured anew
-    who looks                     with watchers, profiler or anomaly detection on, it is made as it
-                                  comes; the graph stays
+    what changes at every step    the batch, in the same arrays; the learning rate and the step of
+                                  random draws, which kernels read from the device (`scalars`)
+    counters on the host          of layers, the optimizer's steps, versions: advanced by a replay
+    the state of the capture      modules and their settings and modes, arrays, groups of the
+                                  optimizer, kernels, precision: if any is another object, or a
+                                  counter was set, the step is captured again
+    observers                     with watchers, a profiler or anomaly detection the step runs
+                                  normally; the graph stays valid
 
-Law: after any number of steps everything is as it would be without capturing, bit for bit, but that
-parameters keep no `.grad`: their gradients lie in the graph's memory.
+Law: after any number of steps all state equals that without capturing, bit for bit, except that
+parameters have no `.grad`: their gradients are in the graph's memory.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from minibn.nn.noise import RandomLayer
 from minibn.nn.norm import RunningStatistics
 from minibn.optim import Optimizer
 
-WARM_UP = 2  # steps as they come before one is captured: they compile, and fill what is kept
-RESTLESS = 10  # changes without a capture after which it is said that there will be none
+WARM_UP = 2  # normal steps before the capture: they compile kernels and fill caches
+RESTLESS = 10  # changes without a capture, after which `on_refusal` is called
 WORD = 1 << 64
 
 Results = tuple[Any, ...]  # 0-d arrays of the backend, or None
 
 
 class CapturedStep:
-    """`step()` again and again: as it comes at first, then by replays.
+    """Runs `step()` at each call: normally at first, then by replays.
 
-    step() makes one update of the model by the optimizer, from a batch in arrays that stay where
-    they are, and returns 0-d arrays (or None). refused(why) is called when it can't be captured:
-    once for each state in which it can't; the step is then made as it comes.
+    step() makes one update of the model by the optimizer, from a batch in fixed arrays, and returns
+    0-d arrays (or None). refused(why) is called when it can't be captured:
+    once for each such state; the step then runs normally.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class CapturedStep:
     ) -> None:
         self.step, self.model, self.optimizer, self.on_refusal = step, model, optimizer, on_refusal
         self._modules = [module for _, module in model.named_modules()]
-        self._key: list[Any] = []  # what the last step that was not watched ran with
-        self._warm = 0  # steps that were made with it
-        self._changes = 0  # steps in a row that ran with others than the one before
+        self._key: list[Any] = []  # the state of the last step without observers
+        self._warm = 0  # steps in that state
+        self._changes = 0  # successive steps, each in another state
         self._why_not = ""
         self._replay: Replay | None = None
 
     @property
     def captured(self) -> bool:
-        """Whether there is a graph, which the next step will most likely replay."""
+        """Whether there is a captured graph."""
         return self._replay is not None
 
     def __call__(self) -> Results:
@@ -88,7 +88,7 @@ class CapturedStep:
         else:
             self._changes = 0
         ticks = self._replay.ticks if self._replay else 0
-        if ticks is None:  # a counter stands elsewhere
+        if ticks is None:  # a counter was set
             self._begin_anew()
         if self._replay is None and self._warm >= WARM_UP and not self._why_not:
             ticks = self._capture()
@@ -101,7 +101,7 @@ class CapturedStep:
         self._key, self._warm, self._why_not, self._replay = self._found(), 0, "", None
 
     def _found(self) -> list[Any]:
-        """Every object that decides what a step does: two states with the same do the same."""
+        """Every object that determines what a step does."""
         backend = backend_of(self.optimizer.params[0].data)
         found: list[Any] = [
             runs_cuda_kernels(backend),
@@ -123,17 +123,17 @@ class CapturedStep:
         return found
 
     def _capture(self) -> int:
-        """Capture the step, or say why it can't be. Returns the ticks of its first replay."""
+        """Capture the step, or report why it can't be. Returns the ticks of its first replay."""
         try:
             self._check()
             self._replay = Replay(self.step, self.model, self.optimizer, self._found)
-        except Exception as error:  # whatever stands in the way: it is told, and the step is made
+        except Exception as error:  # of any kind: report it, and run the step normally
             self._why_not = _line(error) or type(error).__name__
             self.on_refusal(self._why_not)
         return 0
 
     def _check(self) -> None:
-        """Raise CaptureError for what would be the same in every replay, and must not be."""
+        """Raise CaptureError for what would wrongly be the same in every replay."""
         known = set(map(id, self.optimizer.params))
         for name, p in self.model.named_parameters():
             if p.requires_grad and id(p) not in known:
@@ -149,7 +149,7 @@ class CapturedStep:
 
 
 class Replay:
-    """A step that was captured, ready to be made."""
+    """A captured step that can be replayed."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class Replay:
         arrays = [state.data for state in self._host.states if not isinstance(state, Counter)]
         arrays += [array for state in kept for array in state.values()]
         try:
-            optimizer.lr = 1.0  # by value; the rate on the device multiplies it
+            optimizer.lr = 1.0  # as an argument; the rate on the device multiplies it
             with use_scalars(self._scalars), self._graph.capture(arrays):
                 self._results = step()
             if not self._scalars.rate_is_read:
@@ -180,7 +180,7 @@ class Replay:
             self._check_draws(model)
             if not _same(before, found()):
                 raise CaptureError("a step makes arrays of its own that last")
-        finally:  # on the device nothing has happened yet, nor has it here
+        finally:  # the capture executed nothing; restore the host's state
             self._host.write(self._base)
             optimizer.lr, optimizer.state = lr, kept
             optimizer.zero_grad()
@@ -196,8 +196,7 @@ class Replay:
 
     @property
     def ticks(self) -> int | None:
-        """How many steps the counters are beyond where they were at the capture. None if they do
-        not agree on it."""
+        """By how many steps the counters advanced since the capture; None if they disagree."""
         found = None
         for counter, base, move in zip(self._host.counters, self._base, self._moves, strict=False):
             steps, rest = divmod(int(counter.data) - base, move or 1)
@@ -207,7 +206,7 @@ class Replay:
         return found or 0
 
     def __call__(self, ticks: int) -> Results:
-        """Make the step. Returns copies of its results, which the next replay overwrites."""
+        """Replay the step. Returns copies of its results, which the next replay overwrites."""
         wanted = (ticks % WORD, float(self.optimizer.lr))
         if wanted != self._set:
             self._scalars.tick.fill(wanted[0])
@@ -220,7 +219,7 @@ class Replay:
 
 
 class Host:
-    """The integers that a step moves on the host: counters, versions, the optimizer's steps."""
+    """The integers that a step changes on the host: counters, versions, the optimizer's steps."""
 
     def __init__(self, model: Module, optimizer: Optimizer) -> None:
         states = [*model.named_parameters(), *model.named_buffers()]
@@ -247,7 +246,7 @@ def _watched(module: Module) -> bool:
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:
-    """Whether both hold the same objects: equal ones may change apart."""
+    """Whether both hold the same objects, by identity."""
     return len(a) == len(b) and all(map(operator.is_, a, b))
 
 

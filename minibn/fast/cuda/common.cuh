@@ -1,4 +1,4 @@
-// What every source uses. REAL is float or double, given by the launch.
+// Common to all sources. REAL is float or double, a macro of the launch.
 #ifndef EMULATED
 typedef unsigned char uint8_t;
 typedef unsigned int uint32_t;

@@ -34,7 +34,7 @@ class _Tiled(Kernel):
 class TiledConv2d(_Tiled):
     """y = conv2d(x, w).    x̄ = input_grad(ȳ, w),   w̄ = weight_grad(x, ȳ)
 
-    The backward pass rounds as the forward pass did.
+    The backward pass rounds like the forward pass.
     """
 
     def forward(self, x, w):

@@ -1,20 +1,19 @@
 """Convolutions by NVIDIA's cuDNN, through its own Python front end: the optional extra `cudnn`.
 
-Our own kernels (`conv.py`) are the default: they can be read, and need CuPy alone. cuDNN's are
-assembled and tuned by the maker of the chip. Which are faster on a GPU, `experiments.gpu_check`
-measures; choose cuDNN's with
+minibn's own kernels (`conv.py`) are the default: they are readable, and need only CuPy.
+`experiments.gpu_check` measures which are faster on a GPU. Choose cuDNN's with
 
-    with preferred():       # or MINIBN_CUDNN=1 in the environment
+    with prefer():       # or MINIBN_CUDNN=1 in the environment
         ...
 
-Where cuDNN is not installed, or serves no plan for a shape, ours run. `--precision bf16` is ours.
+If cuDNN is not installed, has no plan for a shape, or the precision is bf16, minibn's kernels run.
 
-cuDNN names axes as PyTorch does, whatever the order in memory: its (N, C, H, W) with our strides is
-an array (N, H, W, C). Filters it wants as (F, Kh, Kw, C), so ours (Kh, Kw, C, F) are transposed on
-the way in, and their gradient on the way out: two passes over the filters, which are small.
+cuDNN orders axes as PyTorch, for any order in memory: its (N, C, H, W) with our strides is an array
+(N, H, W, C). It needs filters in the order (F, Kh, Kw, C), so ours (Kh, Kw, C, F), and their
+gradient, are transposed: passes over the filters, which are small.
 
-A plan is made once for a shape: by cuDNN's heuristics, among its deterministic ones; for fp32
-without tensor cores, which would round.
+A plan is made once per shape, by cuDNN's heuristics, among the deterministic ones; for fp32 without
+tensor cores, which would round.
 
 Source: Chetlur et al. 2014, "cuDNN: efficient primitives for deep learning"; NVIDIA, "cuDNN
 frontend", graph API.
@@ -40,7 +39,7 @@ _preferred: Setting[bool] = Setting("cudnn", os.environ.get("MINIBN_CUDNN") == "
 
 
 def prefer(on: bool = True) -> AbstractContextManager[bool]:
-    """Inside, convolutions on a GPU run by cuDNN where it can."""
+    """Context manager: convolutions on a GPU run by cuDNN where it supports them."""
     return _preferred.override(on)
 
 
@@ -51,7 +50,7 @@ def is_preferred() -> bool:
 
 @functools.cache
 def front_end() -> Any:
-    """NVIDIA's front end, or None where it is not installed or finds no cuDNN."""
+    """NVIDIA's front end, or None if it is not installed or finds no cuDNN."""
     try:
         return importlib.import_module("cudnn")
     except (ImportError, OSError, RuntimeError):
@@ -65,7 +64,7 @@ def _handle(device: int) -> Any:
 
 def describe(kind: str, settings: Any, handle: Any = None) -> tuple[Any, tuple[Any, ...], Any]:
     """(graph, its two inputs, its output) of a convolution ("fprop") or a gradient of one ("dgrad"
-    of its images, "wgrad" of its filters), in cuDNN's words."""
+    of its images, "wgrad" of its filters), in cuDNN's terms."""
     cudnn = front_end()
     stride, padding, x_shape, w_shape, y_shape = settings
     Kh, Kw, C, F = w_shape
@@ -91,7 +90,7 @@ def describe(kind: str, settings: Any, handle: Any = None) -> tuple[Any, tuple[A
 class Plan:
     """A convolution of one shape, or one of its gradients, ready to run.
 
-    Raises cuDNN's own error if it serves none.
+    Raises cuDNN's error if there is none.
     """
 
     def __init__(self, kind: str, settings: Any, tf32: bool, handle: Any) -> None:
@@ -101,7 +100,7 @@ class Plan:
         self.graph.validate()
         self.graph.build_operation_graph()
         self.graph.create_execution_plans([front_end().heur_mode.A, front_end().heur_mode.FALLBACK])
-        # Only now: what is deselected is one of the plans that are there already.
+        # After the plans are created, of which it deselects some.
         self.graph.deselect_numeric_notes(notes if tf32 else [*notes, note.TENSOR_CORE])
         self.graph.check_support()
         self.graph.build_plans()
@@ -132,7 +131,7 @@ def _stream() -> int:
 
 @functools.lru_cache(maxsize=512)
 def plan(kind: str, settings: Any, tf32: bool, device: int) -> Plan | None:
-    """The plan for a convolution's shapes; None if cuDNN serves none."""
+    """The plan for a convolution's shapes; None if cuDNN has none."""
     try:
         return Plan(kind, settings, tf32, _handle(device))
     except (
@@ -146,7 +145,7 @@ def plan(kind: str, settings: Any, tf32: bool, device: int) -> Plan | None:
 
 
 class _Cudnn(Kernel):
-    """What the three share."""
+    """Base class of the three."""
 
     kind: str
 

@@ -1,10 +1,10 @@
-// A training batch of images that lie on the device as bytes. H, W, C and PAD are macros.
+// A training batch from uint8 images on the device. H, W, C and PAD are macros.
 #include "common.cuh"
 #include "rounded.cuh"
 
 // images (N, H, W, C), classes (N,); order, crops (epoch's images,), (epoch's images, 3) -> of the
 // entries start, start + 1, ...: x (B, H, W, C) cropped, mirrored and scaled, labels (B,).
-// A block makes one image, its threads step over the values; each is written once.
+// One block per image; its threads loop over the values, and write each once.
 // crops: rows from the top and columns from the left of the image with PAD black pixels around it,
 // and whether it is mirrored.
 EXPORT __launch_bounds__(256) batch(const uint8_t* images, const long long* classes,

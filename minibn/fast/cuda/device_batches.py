@@ -1,9 +1,8 @@
-"""Training batches made on the device, of images that lie there as bytes.
+"""Training batches made on the device, from uint8 images in its memory.
 
-A batch from the host is gathered, augmented and scaled there, and brought over as float32: 1.6 MB
-at each step of 128 images. Here the images (CIFAR-10: 154 MB) go to the device once, what an epoch
-draws (its permutation, and the crops if it augments) once an epoch, and a batch is one launch. Law:
-the same batches as `Batches` and `normalize` make, bit for bit.
+A batch made on the host is copied to the device as float32: 1.6 MB per step of 128 images. Here the
+images (CIFAR-10: 154 MB) are copied once, the permutation and the crops once per epoch, and a batch
+is one launch. Law: bitwise the batches of `Batches` and `normalize`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from minibn.fast.selection import runs_cuda_kernels
 from minibn.random import generator
 
 PROGRAM = Program("device_batches")
-PAD, FLIP = 4, 0.5  # as `pad_crop_flip` has them
+PAD, FLIP = 4, 0.5  # as in `pad_crop_flip`
 
 
 class DeviceBatches:
@@ -29,9 +28,9 @@ class DeviceBatches:
     x (B, H, W, C) of `dtype` and labels (B,) int64 are the same two arrays for every step, so that
     a captured step can read them. `classes` is one more than the largest label: they are checked
     here, once. On a backend without CUDA kernels the batches come from the host.
-    Raises ValueError for a negative label, for an augmentation other than `pad_crop_flip`, for
-    images that are no bytes (N, H, W, C), labels that are no integers (N,), and another dtype than
-    float32 and float64.
+    Raises ValueError for a negative label, an augmentation other than `pad_crop_flip`, images that
+    are not uint8 (N, H, W, C), labels that are not integers (N,), and a dtype other than float32
+    and float64.
 
     >>> from minibn.data import normalize
     >>> batches = Batches(np.zeros((10, 4, 4, 3), np.uint8), np.arange(10), 4, seed=0)
@@ -78,7 +77,7 @@ class DeviceBatches:
             self._classes = backend.asarray(labels.astype(np.int64))
             self._order = backend.xp.zeros(M, np.int32)
             self._crops = backend.xp.full((M, 3), PAD, np.uint8)
-            self._crops[:, 2] = 0  # the middle, not mirrored: the image as it is
+            self._crops[:, 2] = 0  # centre crop, not mirrored: the image itself
 
     def fill(self, step: int) -> None:
         """Let x and labels be the batch of `step`."""
@@ -98,7 +97,7 @@ class DeviceBatches:
         )  # fmt: skip
 
     def _draw(self, epoch: int) -> None:
-        """What the epoch draws, as `Batches` and `pad_crop_flip` draw it, to the device."""
+        """Draw the epoch's permutation and crops as `Batches` does; copy them to the device."""
         batches, backend, M = self.batches, self._backend, len(self._order)
         order = batches._permutation(epoch)[:M].astype(np.int32)
         self._order[...] = backend.asarray(order)

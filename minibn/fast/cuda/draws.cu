@@ -24,13 +24,14 @@ EXPORT uniforms(real* out, int n, COUNTER) {
 }
 
 // A draw times `scale`, plus the shift of its channel.
-__device__ __forceinline__ real scale_and_shift(real draw, int i, real scale, const real* shift, int C) {
+__device__ __forceinline__ real scale_and_shift(real draw, int i, real scale,
+                                                     const real* shift, int C) {
   return C ? plus(times(draw, scale), shift[i % C]) : draw;
 }
 
 // u (n) = uniforms, z (n) = normals, each scaled and shifted where it has channels (Cu, Cz > 0).
-// The normals i and half + i share two integers: a thread makes four of these pairs. OFFSET, which
-// is half % 4, says where in a block the second integers begin.
+// The normals i and half + i share two integers: a thread makes four of these pairs. OFFSET is
+// half % 4, the position in a block of the first of the second integers.
 EXPORT both(real* u, real* z, int n, int half, double u_scale, const real* u_shift, int Cu,
             double z_scale, const real* z_shift, int Cz, COUNTER) {
   c2 += *tick;
@@ -60,8 +61,8 @@ EXPORT both(real* u, real* z, int n, int half, double u_scale, const real* u_shi
   }
 }
 
-// What the units of a Noise have in common (2, C): mu_j - r_mu and sigma_j, of the uniforms C and C
-// of stream 1. A thread makes a block of four.
+// The noise parameters of the units (2, C): mu_j - r_mu and sigma_j, from the first and second C
+// uniforms of stream 1. A thread makes a block of four.
 EXPORT units(real* out, int C, double n_mu, double n_sigma, double r_mu, COUNTER) {
   c2 += *tick;
   int b = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,8 +1,8 @@
-"""The draws of `minibn.random` by CUDA kernels: each thread makes those of a block of integers.
+"""The draws of `minibn.random` by CUDA kernels: each thread makes a block of four integers.
 
-Integers and uniforms are NumPy's bit for bit, normals within a few ulp: a GPU has its own logarithm
-and its own waves. The step of a draw is word 2 of the counter; to it comes `scalars.tick`, so that
-a captured graph draws anew each time it is replayed.
+Integers and uniforms are bitwise NumPy's, normals within a few ulp, since a GPU has its own log,
+sin and cos. The step of a draw is word 2 of the counter; kernels add `scalars.tick` to it, so that
+each replay of a captured graph gets new draws.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Affine = tuple[float, Any]  # (scale, shift (C,)): draw i becomes scale · draw 
 
 
 def words(backend: Backend, key: int, counter: int) -> tuple[Any, ...]:
-    """What kernels take of a key and a counter: k0, k1, c0, ... c3, lowest first, and the tick."""
+    """A key and a counter as kernel arguments: k0, k1, c0, ... c3, lowest first, and the tick."""
     parts = [key >> 64 * i for i in range(2)] + [counter >> 64 * i for i in range(4)]
     return *(np.uint64(part % WORD) for part in parts), scalars(backend).tick
 
@@ -97,7 +97,7 @@ class LaunchedUniformsAndNormals(_Draws):
 
 
 def unit_parameters(backend: Backend, noise: NoiseDraws, C: int, dtype: Any) -> Any:
-    """What the activations of a unit have in common: mu_j - r_mu and sigma_j, (2, C)."""
+    """The noise parameters of each unit: mu_j - r_mu and sigma_j, (2, C)."""
     out = backend.xp.empty((2, C), dtype)
     settings = float(noise.n_mu), float(noise.n_sigma), float(noise.r_mu)
     counter = words(backend, noise.key, (1 << 192) + (noise.step << 128))

@@ -1,9 +1,8 @@
-// CUDA on the host, for tests: one block after another, its threads as fibers that take turns.
+// CUDA emulated on the host, for tests: one block after another, its threads as fibers.
 //
-// It runs the subset of CUDA C++ that our kernels use, with the language's rules and none of its
-// speed: barriers, warp shuffles, shared memory, atomics. A fiber runs until it waits at a barrier;
-// which one is next is the launch's `order`, so a missing barrier shows as a result that depends on
-// it. Threads that wait for each other for ever are an error.
+// It supports the subset of CUDA C++ that minibn's kernels use: barriers, warp shuffles, shared
+// memory, atomics. A fiber runs until it waits at a barrier; the order of the fibers is the launch's
+// `order`, so with a missing barrier the result depends on it. A deadlock is an error.
 #pragma once
 #include <cmath>
 #include <csetjmp>
@@ -46,7 +45,7 @@ struct Fiber {
   char* stack;
 };
 
-struct Meeting {  // where some threads wait until all are there
+struct Meeting {  // a barrier
   int expected, arrived;
   unsigned turn;
   void* posts[WARP];
@@ -87,7 +86,7 @@ void in_warp(Post& mine, F compute) {  // compute(posts, lanes) once all lanes h
   meet(m, [&] { compute(reinterpret_cast<Post**>(m.posts), m.expected); });
 }
 
-inline void leave(Meeting& m) {  // a thread that has ended is not waited for
+inline void leave(Meeting& m) {  // barriers do not wait for a thread that has ended
   --m.expected;
   if (m.expected > 0 && m.arrived >= m.expected) {
     m.arrived = 0;
@@ -119,7 +118,7 @@ inline void resume(Fiber& f) {
 
 inline uint32_t next_random(uint32_t& state) { return state = state * 1664525u + 1013904223u; }
 
-// Every thread of a block to its end. order: 0 as numbered, 1 backwards, else shuffled by it.
+// Run every thread of a block to its end. order: 0 as numbered, 1 backwards, else a shuffle's seed.
 inline bool run_block(unsigned order) {
   int n = static_cast<int>(fibers.size());
   std::vector<int> turns(n);
@@ -138,7 +137,7 @@ inline bool run_block(unsigned order) {
         resume(fibers[i]);
         left -= fibers[i].done;
       }
-    if (progress == before) return false;  // everybody waits
+    if (progress == before) return false;  // deadlock
   }
   return true;
 }
@@ -156,7 +155,7 @@ int launch(void (*kernel)(A...), void** arguments, std::index_sequence<I...>, co
   size_t n = size_t(block_shape.x) * block_shape.y * block_shape.z;
   fibers.resize(n);
   warps.resize((n + WARP - 1) / WARP);
-  static std::vector<char> stacks;  // kept: to clear new ones takes longer than most launches
+  static std::vector<char> stacks;  // reused: allocating takes longer than most launches
   if (stacks.size() < n * STACK) stacks.resize(n * STACK);
   dynamic.assign(size_t(shared) + 32, 0x7f);
   for (size_t i = 0; i < n; ++i) {

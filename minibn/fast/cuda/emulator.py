@@ -1,11 +1,10 @@
 """CUDA kernels on a machine without a GPU: compiled for the host, so that tests can run them.
 
-    with use("strict"), emulated():
-        ...                # ops now run by the CUDA kernels, on the strict double's arrays
+    with use("strict"), emulate():
+        ...                # ops run by the CUDA kernels, on the strict double's arrays
 
-It is for tests: it shows that kernels compute the right thing, indices, barriers and all, and says
-nothing of speed. What it is like on the other side of the launch, `emulator.h` says. Needs a C++
-compiler (`g++`, `clang++` or $CXX).
+It tests that kernels compute correctly, with their indices and barriers, but not their speed. The
+execution model is in `emulator.h`. Needs a C++ compiler (`g++`, `clang++` or $CXX).
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ HEADER = Path(__file__).parent / "emulator.h"
 # Without contraction to fused multiply-adds, so that float arithmetic is what the source says.
 FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-shared", "-fPIC")
 
-_one_at_a_time = threading.Lock()  # fibers and stacks are globals, which libraries share
+_one_at_a_time = threading.Lock()  # fibers and stacks are global variables
 _order: Setting[int] = Setting("emulated_order", 0)
 
 
 @contextmanager
 def emulate(order: int = 0) -> Iterator[None]:
-    """Inside, the strict double runs ops by the CUDA kernels.
+    """Context manager: the strict double runs ops by the CUDA kernels.
 
-    order: in which the threads of a block take their turns: 0 as numbered, 1 backwards, larger
-    numbers shuffle. A right kernel's results do not depend on it. Raises BackendUnavailable without
+    order: of the threads of a block: 0 as numbered, 1 backwards, larger numbers shuffle. A correct
+    kernel's results do not depend on it. Raises BackendUnavailable without
     a C++ compiler.
     """
     compiler()
@@ -60,7 +59,7 @@ def compiler() -> str:
         if found:
             return found
     raise BackendUnavailable(
-        "emulated(): no C++ compiler is found. Install g++ or clang++, or name one in $CXX"
+        "emulate(): no C++ compiler is found. Install g++ or clang++, or name one in $CXX"
     )
 
 
@@ -116,7 +115,7 @@ def _build(text: str, options: tuple[str, ...]) -> Path:
 
 
 def _value(a: Any) -> np.ndarray:
-    """The bytes that the kernel's parameter is made of: an array's address, a number's value."""
+    """The bytes of a kernel argument: an array's address, a number's value."""
     if isinstance(a, np.generic):
         return np.array(a)  # host: a C value
     return np.array(a._host.ctypes.data, np.uintp)  # host: a pointer

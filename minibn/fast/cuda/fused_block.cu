@@ -1,16 +1,16 @@
 // Norm or bias, noise, ReLU and 2x2 max-pooling of an activation x (R, C), and their gradients.
 //
 // Macros: V channels for a thread (4 or 1: see rows.cuh); POOL 0 or 1; NOISE 0 none, 1 the arrays s
-// and m (R, C), 2 drawn here. A unit is a row, or with POOL the four rows of a window, at whose
-// place the result has one; the images' sides are even. With NOISE 2 a unit goes with the one half
-// an activation later: the normals of both are made of the same integers (minibn/random.py).
+// and m (R, C), 2 drawn here. A unit is a row, or with POOL the four rows of a window, which
+// give one row of the result; the images' sides are even. With NOISE 2 a unit is paired with that
+// half an activation later, since the normals of both use the same integers (minibn/random.py).
 //
-//   z = fma(x - pivot, scale, shift)         pivot ~ the mean: a large one costs no digits
+//   z = fma(x - pivot, scale, shift)         pivot ~ the mean, against cancellation
 //   out = max(0, largest of the unit's s z + m)
 #include "rows.cuh"
 #include "philox.cuh"
 constexpr int PIXELS = POOL ? 4 : 1, PAIR = NOISE == 2 ? 2 : 1;
-// At once: as many as keep enough loads under way, and the registers few.
+// Unrolling: enough loads in flight, with few registers.
 constexpr int UNITS = POOL || NOISE == 2 ? 1 : 4, LOOKS = NOISE == 2 ? 1 : NOISE ? 2 : 4;
 
 __device__ __forceinline__ float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
@@ -30,7 +30,7 @@ struct Best {
   }
 };
 
-// What every pass is given. has: 1 a pivot, 2 a scale, 4 a shift (C) each. With NOISE 2, s and m
+// The parameters of every pass. has: bits, 1 a pivot, 2 a scale, 4 a shift (C) each. With NOISE 2, s and m
 // (C) are sigma_j and mu_j - r_mu. count: units, or pairs of them. Wo: windows in an image's row.
 #define PARAMETERS                                                                           \
   const real *x, const real *pivot, const real *scale, const real *shift, int has,           \
@@ -122,9 +122,9 @@ EXPORT __launch_bounds__(THREADS) forward(PARAMETERS, real* out) {
   }
 }
 
-// The sums that the gradients are made of, partial (blocks, 2, C): Σ ȳ and Σ ȳ (x - pivot), with
-//   ȳ = s g at the pixel that out came from if the ReLU is open (z > 0), else 0.
-// A pixel that gets no cotangent adds nothing to the sums, be its x infinite.
+// The partial sums of the gradients (blocks, 2, C): Σ ȳ and Σ ȳ (x - pivot), with
+//   ȳ = s g at the pixel of the maximum if z > 0 (or without ReLU), else 0.
+// A pixel without a cotangent is not added, so that an infinite x there has no effect.
 template <bool KEEP>
 __device__ __forceinline__ void sum(const FusedBlock& block, int count, int G, const real* g,
                                     double* partial, real* y_bar, int scaled) {
@@ -174,7 +174,7 @@ EXPORT __launch_bounds__(THREADS) cotangent(PARAMETERS, const real* g, double* p
   sum<true>(FusedBlock(ARGUMENTS), count, G, g, partial, y_bar, scaled);
 }
 
-// x_bar (R, C) = scale ȳ + slope (x - pivot) + offset, ȳ made again. One pass: reads x and g,
+// x_bar (R, C) = scale ȳ + slope (x - pivot) + offset, with ȳ recomputed. One pass: reads x and g,
 // writes x_bar. For NOISE 0 only.
 EXPORT __launch_bounds__(THREADS) input_grad(PARAMETERS, const real* g, const real* slope,
                                              const real* offset, real* x_bar) {

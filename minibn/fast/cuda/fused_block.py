@@ -1,20 +1,19 @@
-"""Norm or bias, noise, ReLU and max-pooling as CUDA kernels: few passes, and nothing kept but x.
+"""Norm or bias, noise, ReLU and max-pooling as CUDA kernels: few passes, and only x is saved.
 
-**Forward.** The moments are one pass over x, what is made of them another (`fused_block.cu`):
+**Forward.** One pass over x for the moments, a second for the result (`fused_block.cu`):
 
     z = (x - mean) · scale + shift,   out = pool(max(0, s z + m))
 
-**Backward.** With ȳ = s g where ReLU and pooling let it through, and 0 elsewhere (as in
+**Backward.** With ȳ = s g through ReLU and pooling (as in
 `minibn.fast.cpu.fused_block`, where the formulas are derived):
 
     beta̅ = Σ ȳ,   gamma̅ = Σ ȳ x̂,   x̄ = scale · ȳ + slope · (x - mean) + offset
 
-The sums need all of ȳ, and x̄ needs the sums: two passes. Neither reads `out`, nor a byte that says
-where a pooled value came from: both follow from x, which is read anyway. Noise is drawn where it is
-used, and again in the backward pass, if it is that of `NoiseDraws` and its pairs lie in the two
-halves of the batch; another noise is asked for its arrays. A third draw is spared by writing and
-reading ȳ once more: with noise the first backward pass puts ȳ where x̄ will stand, and the second
-goes on from there.
+The sums need all of ȳ, and x̄ needs the sums: two passes. Neither reads `out` or saved positions of
+the maxima: both follow from x, which is read anyway. Noise is drawn in the kernel, and again in the
+backward pass, if it is a `NoiseDraws` and its pairs are in the two halves of the batch; other noise
+is passed as arrays. To avoid a third draw, with noise the first backward pass writes ȳ to the
+memory of x̄, and the second reads it from there.
 
 Bytes moved per value of x, in float32; in brackets with pooling:
 
@@ -23,8 +22,9 @@ Bytes moved per value of x, in float32; in brackets with pooling:
     norm, noise      4 + 8   (4 + 5)     12 + 12  (9 + 12)
     bias or none     8       (5)         12       (9)
 
-Sums run in x's dtype over the rows of one thread (a thousand at most for VGG at batch 8,192), from
-there in double, around a value of the channel: a mean far from 0 costs no digits.
+Sums are in x's dtype over the rows of one thread (a thousand at most for VGG at batch 8,192), then
+in double, of differences from one value of the channel, so that a large mean causes no
+cancellation.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from minibn.fast.kernel import Kernel
 from minibn.random import NoiseDraws
 
 PASSES, MOMENTS = Program("fused_block"), Program("moments")
-NONE, ARRAYS, DRAWN = 0, 1, 2  # what NOISE is in fused_block.cu
+NONE, ARRAYS, DRAWN = 0, 1, 2  # values of NOISE in fused_block.cu
 PIVOT, SCALE, SHIFT = 1, 2, 4  # the bits of `has` there
 
 
@@ -84,7 +84,7 @@ class FusedBlockKernel(Kernel):
 
 
 class FusedBatchNorm(FusedBlockKernel):
-    """`ops.batch_norm`: an fused_block that has nothing else."""
+    """`ops.batch_norm`: a fused block with a norm only."""
 
     def __init__(self, op: Any) -> None:
         Kernel.__init__(self, op)
@@ -96,11 +96,11 @@ class FusedBatchNorm(FusedBlockKernel):
 
 
 class FusedBlockPasses:
-    """One fused_block between its forward and its backward pass: vectors over channels, no more."""
+    """The passes of one fused block; it saves only vectors over channels."""
 
     vectors: tuple[Any, Any, Any]  # pivot, scale, shift: (C,) or None
     stats: Any = None  # of a norm (2, C), in double: see `finish_moments` in moments.cu
-    vector_count = 0  # how many vectors want gradients
+    vector_count = 0  # number of vectors: 0, 1 (shift) or 2 (scale, shift)
 
     def __init__(self, x: Any, noise: Any, relu: bool, pool: int) -> None:
         self.backend: Backend = backend_of(x)
@@ -130,7 +130,7 @@ class FusedBlockPasses:
         self.vectors = None, scale, shift
 
     def normalise(self, op: Any, x: Any, gamma: Any, beta: Any) -> None:
-        """x -> gamma x̂ + beta. Tells op the batch's mean and variance."""
+        """x -> gamma x̂ + beta. Sets op.mean and op.var of the batch."""
         rows, C = self.rows, self.rows.C
         partial, grid = self._partial(rows.R)
         MOMENTS.launch(
@@ -153,7 +153,7 @@ class FusedBlockPasses:
     # -- backward
 
     def gradients(self, g: Any, x: Any, wants_x: bool) -> tuple[Any, ...]:
-        """(x̄, *those of the vectors), None for an x̄ that nobody wants."""
+        """(x̄, *gradients of the vectors); x̄ is None unless wants_x."""
         C, normed = self.rows.C, self.stats is not None
         partial, grid = self._partial(self.count)
         x_bar = self._empty(*self.shape) if wants_x else None
@@ -181,24 +181,25 @@ class FusedBlockPasses:
     # -- launches
 
     def _partial(self, count: int) -> tuple[Any, Grid]:
-        """Where the blocks of a pass over `count` units put two sums of each channel; its grid."""
+        """The array for two partial sums per channel and block, and the grid over `count` units."""
         grid = self.rows.grid(count, summing=True)
         return self._empty(grid.blocks[0], 2, self.rows.C, dtype=np.float64), grid
 
     def _add(self, function: str, partial: Any, *rest: Any) -> None:
-        """A kernel of moments.cu that adds the sums of all blocks, and makes something of them."""
+        """Launch a kernel of moments.cu that adds the partial sums of all blocks."""
         P, _, C = partial.shape
         blocks, threads = reduction_grid(C, P)
         MOMENTS.launch(function, blocks, threads, partial, P, C, *rest, **self.macros)
 
     def _pass(self, function: str, grid: Grid, x: Any, *rest: Any) -> None:
-        """A kernel of fused_block.cu. `finish` takes rows without noise, the others all units."""
+        """Launch a kernel of fused_block.cu: `finish` over rows without noise, others over
+        units."""
         kind, count, Wo, macros = self.kind, self.count, self.Wo, self.pass_macros
         if function == "finish":
             kind, count, Wo, macros = NONE, self.rows.R, 1, {"POOL": 0, "NOISE": NONE}
         bits = zip((PIVOT, SCALE, SHIFT), self.vectors, strict=True)
         has = sum(bit for bit, v in bits if v is not None)
-        vectors = (x if v is None else v for v in self.vectors)  # those it has not are not read
+        vectors = (x if v is None else v for v in self.vectors)  # an absent vector is not read
         PASSES.launch(
             function, grid.blocks, THREADS, x, *vectors, has, *self._noise(kind, x),
             int(self.relu), count, Wo, self.rows.C, self.rows.groups, grid.chunk, *rest,

@@ -1,14 +1,13 @@
-"""A captured CUDA graph: the launches of a whole step, handed to the device as one.
+"""A captured CUDA graph: the launches of a whole step as a single launch.
 
-Between `begin` and the end of a capture CUDA runs nothing: it writes down every launch with its
-arguments, addresses and numbers alike. `launch()` then does all of it, for the price of one launch
-(CUDA C++ Programming Guide, "CUDA Graphs"). So a replay reads what stands in the same arrays by
-then, with the same numbers: what must change between replays is read from the device's memory (see
-`scalars`).
+During a capture CUDA executes nothing: it records every launch with its arguments, both addresses
+and numbers. `launch()` then executes all of them at the cost of one launch (CUDA C++ Programming
+Guide, "CUDA Graphs"). So a replay reads the current contents of the same arrays, with the same
+numbers; numbers that change between replays are read from device memory (see `scalars`).
 
-Arrays made in the capture keep their place for as long as the graph lives: they come from a pool of
-its own, in which memory that is freed on the way is used again within the step, and by nobody else.
-They die with the graph: copy what is to be kept.
+Arrays made in the capture keep their addresses while the graph is alive: they come from a private
+memory pool, in which freed memory is reused within the step only. They are freed with the graph:
+copy what is needed longer.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from minibn.fast.cuda.recording import Recording
 
 
 class Graph:
-    """What a `with graph.capture(...)` block asked of the device, to be repeated by `launch()`."""
+    """The computations of a `with graph.capture(...)` block, repeated by `launch()`."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -31,29 +30,28 @@ class Graph:
 
     @contextmanager
     def capture(self, state: Iterable[Any]) -> Iterator[None]:
-        """Inside, computations are written down, not done. state: the arrays from outside that they
-        change in place. Whatever is raised inside is raised again, and capturing is over."""
+        """Context manager: computations are recorded, not executed. state: the arrays from outside
+        that they change in place. An exception ends the capture."""
         if self.backend.name == "strict":
             recording = Recording()
             with recording.on(state):
                 yield
             self._graph = recording
             return
-        cupy = self.backend.xp  # streams and pools are no array functions
+        cupy = self.backend.xp  # for streams and pools, which are not array functions
         cupy.get_default_memory_pool().free_all_blocks()  # the memory of the steps before
-        # A stream that waits for the default one and is waited for. What would run on that one
-        # unasked, outside the graph, then raises.
+        # A blocking stream, so that work on the default stream, outside the graph, raises.
         stream = cupy.cuda.Stream()
         with self.backend.private_pool() as self._pool, stream:
             stream.begin_capture()
             try:
                 yield
             except BaseException:
-                with contextlib.suppress(Exception):  # it may be invalid: the first error counts
+                with contextlib.suppress(Exception):  # raise the first error
                     stream.end_capture()
                 raise
             self._graph = stream.end_capture()
 
     def launch(self) -> None:
-        """Do all of it once, in the order of the current stream."""
+        """Execute it once, on the current stream."""
         self._graph.launch()

@@ -1,4 +1,4 @@
-"""Which CUDA kernels stand in for which ops. The first that fits wins."""
+"""The CUDA kernels of each definition. The first that fits and pays runs."""
 
 from minibn import random
 from minibn.fast.cuda.conv import TiledConv2d, TiledInputGrad, TiledWeightGrad
@@ -29,7 +29,7 @@ from minibn.ops.pool import MaxPool2d
 from minibn.ops.reduce import Sum
 from minibn.optim import SGD
 
-# `RoundedProduct` stands last: products that no kernel before it computes are rounded by hand.
+# `RoundedProduct` is last: it rounds in software where no kernel before it fits.
 KERNELS: KernelTable = {
     BatchNorm: (FusedBatchNorm,),
     Conv2d: (CudnnConv2d, TiledConv2d, RoundedProduct),

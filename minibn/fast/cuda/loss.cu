@@ -3,8 +3,8 @@
 #define ROWS 8  // of a block: a warp takes one
 
 // losses (N) = log Z - a[label], with a = x - max x, Z = Σ exp a; and, if `keep`,
-// softmax (N, K) = exp a / Z. Reads x, twice more from the cache. An infinite maximum counts as 0,
-// as in the definition. The loss of a label that is none of 0..K-1 is NaN.
+// softmax (N, K) = exp a / Z. Reads x three times, twice from the cache. An infinite maximum counts
+// as 0, as in the definition. The loss of a label outside of 0..K-1 is NaN.
 EXPORT rows(const real* x, const long long* labels, real* losses, real* softmax, int keep, int N,
             int K) {
   int row = blockIdx.x * ROWS + threadIdx.x / 32, lane = threadIdx.x % 32;

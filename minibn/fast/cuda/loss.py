@@ -1,11 +1,11 @@
-"""Softmax cross-entropy: a warp for each row of logits, which keeps the softmax for the gradient.
+"""Softmax cross-entropy: one warp per row of logits; the softmax is saved for the gradient.
 
     y = mean_n( log Z_n - a_n[label_n] ),   a = x - max x,   Z = Σ exp a
     x̄ = ȳ/N · (exp(a)/Z - onehot(label))
 
-Three launches: rows, their mean, and the gradient. Logits are few: it is launches that cost here.
-A label that is none of 0..K-1 makes the loss NaN (`ops.softmax_cross_entropy` refuses it, unless a
-graph is being captured).
+Three launches: rows, their mean, and the gradient. Logits are few, so the cost is that of launches.
+A label outside of 0..K-1 makes the loss NaN (`ops.softmax_cross_entropy` raises for it, except
+while a graph is captured).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class WarpCrossEntropy(Kernel):
         return loss
 
     def _rows(self, x: Any, losses: Any, keep: bool) -> Any:
-        """Write the losses of the rows; the softmax (N, K) if it is to be kept."""
+        """Write the losses of the rows. Returns the softmax (N, K) if `keep`."""
         xp, (N, K) = backend_of(x).xp, x.shape
         x = xp.ascontiguousarray(x)
         softmax = xp.empty(x.shape, x.dtype) if keep else None

@@ -1,7 +1,7 @@
 """Matrix products on tensor cores: see `products`.
 
-A product of matrices is a convolution of images of one pixel, and that of a matrix with a
-transposed one is a gradient of it. So a transposed view is read where it lies:
+A product of matrices is a convolution of images of one pixel, and that with a transposed matrix is
+a gradient of it. So a transposed view is read without a copy:
 
     x · y    forward           x · yᵀ    input grad           xᵀ · y    weight grad
 """
@@ -20,7 +20,7 @@ from minibn.fast.precision import current
 
 
 def is_transposed(x: Any) -> bool:
-    """Whether x is a view of a matrix with contiguous rows, transposed."""
+    """Whether x is the transpose of a C-contiguous matrix."""
     return bool(x.T.flags.c_contiguous and not x.flags.c_contiguous)
 
 
@@ -44,7 +44,7 @@ def product(x: Any, y: Any, precision: str) -> Any:
 class TiledMatMul(Kernel):
     """MatMul of two matrices: z = x @ y,  x̄ = z̄ @ yᵀ,  ȳ = xᵀ @ z̄.
 
-    The backward pass rounds as the forward pass did.
+    The backward pass rounds like the forward pass.
     """
 
     @classmethod

@@ -1,9 +1,9 @@
-// The moments of an activation x (R, C), and what is made of sums per channel: two small launches
-// around the passes of fused_block.cu. Macro V: channels for a thread (see rows.cuh).
+// The moments of an activation x (R, C), and the kernels that add partial sums per channel for the
+// passes of fused_block.cu. Macro V: channels for a thread (see rows.cuh).
 #include "rows.cuh"
 
 // partial (blocks, 2, C): Σ (x - x_0) and Σ (x - x_0)² over a block's rows, x_0 being row 0. One
-// pass: reads x. A thread adds around its own first value, and moves its sums to x_0 in double.
+// pass: reads x. A thread subtracts its own first value, and converts its sums to x_0 in double.
 EXPORT __launch_bounds__(THREADS) moments(const real* x, double* partial, int R, int C, int G,
                                           int chunk) {
   RowLoop w = row_loop(R, C, G, chunk);
@@ -33,9 +33,9 @@ EXPORT __launch_bounds__(THREADS) moments(const real* x, double* partial, int R,
 }
 
 // Mean, variance (biased), scale and shift (C) of a BatchNorm, from the sums of all blocks; and for
-// its gradients stats (2, C): what rounding took from the mean, and 1/sqrt(var + eps).
+// its gradients stats (2, C): the rounding error of the mean, and 1/sqrt(var + eps).
 //   y = (x - mean) scale + shift,   scale = gamma inv_std,   shift = beta - rest scale
-// Threads (32, lanes): 32 channels, and lanes among which the P partials are shared out.
+// Threads (32, lanes): 32 channels, and lanes among which the P partial sums are divided.
 EXPORT finish_moments(const double* partial, int P, int C, int R, const real* x, const real* gamma,
             const real* beta, double eps, real* mean, real* var, real* scale, real* shift,
             double* stats) {

@@ -1,4 +1,4 @@
-// The end of a product whose K was split: its parts are added, always in the same order.
+// The reduction of a product whose K was split: the parts are added in a fixed order.
 #include "common.cuh"
 
 // z (size,) = the sum of part (parts, size) over its first axis. A thread adds up one number, and the

@@ -1,5 +1,5 @@
-// Philox4x64-10 (minibn/backend/philox.py), and the draws that minibn/random.py makes of its
-// integers. Products and sums are rounded one by one, as NumPy rounds them: nothing is contracted.
+// Philox4x64-10 (minibn/backend/philox.py), and the draws of minibn/random.py. Products and sums
+// are rounded separately, as in NumPy, without fused multiply-add.
 #include "common.cuh"
 #include "rounded.cuh"
 
@@ -25,8 +25,8 @@ __device__ __forceinline__ Integers philox(uint64_t k0, uint64_t k1, uint64_t c0
   return {{c0, c1, c2, c3}};
 }
 
-// What a kernel is given of a key and a counter, lowest words first. NumPy counts up before its
-// first block. A kernel adds `tick` to c2, where minibn/random.py puts the step.
+// The parameters for a key and a counter, lowest words first. NumPy increments the counter before
+// its first block. A kernel adds `tick` to c2, where minibn/random.py puts the step.
 #define COUNTER                                                                      \
   uint64_t k0, uint64_t k1, uint64_t c0, uint64_t c1, uint64_t c2, uint64_t c3,      \
       const uint64_t *tick

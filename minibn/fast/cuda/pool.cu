@@ -1,5 +1,5 @@
-// 2x2 max-pooling of images x (N, H, W, C), stride 2. A thread has V channels of a window; threads
-// side by side have the channels side by side. Macro V: 4 or 1 (see rows.cuh).
+// 2x2 max-pooling of images x (N, H, W, C), stride 2. A thread has V channels of a window;
+// neighbouring threads have neighbouring channels. Macro V: 4 or 1 (see rows.cuh).
 #include "rows.cuh"
 
 // y (N, Ho, Wo, C) = the largest of each window. One pass: reads x, writes y.
@@ -20,8 +20,8 @@ EXPORT __launch_bounds__(THREADS) pool(const real* x, real* y, int H, int W, int
   store(y + i * V, best);
 }
 
-// x_bar (N, H, W, C) = each g at the pixel that its window's largest value stands at, else 0. One
-// pass: reads x and g, writes x_bar. With an odd side the last cells of 2x2 pixels are no windows.
+// x_bar (N, H, W, C) = each g at the pixel of its window's maximum, else 0. One pass: reads x and
+// g, writes x_bar. With an odd side the last cells of 2x2 pixels are not windows.
 EXPORT __launch_bounds__(THREADS) unpool(const real* x, const real* g, real* x_bar, int H, int W,
                                          int C, int n) {
   int i = blockIdx.x * THREADS + threadIdx.x;  // of n groups of V channels of cells

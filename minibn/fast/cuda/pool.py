@@ -1,7 +1,7 @@
-"""2x2 max-pooling by itself, where no fused block has it: a pass each way, nothing kept but x.
+"""2x2 max-pooling outside of fused blocks: one pass forward, one backward; only x is saved.
 
-The winner of a window is found again for x̄. So 5 bytes move for each value of x in float32, and 9
-on the way back. As everywhere the first of equals in row-major order wins, and a NaN does.
+The backward pass recomputes the positions of the maxima. Per value of x in float32, forward moves 5
+bytes and backward 9. Of ties the first in row-major order is the maximum; a NaN is the largest.
 """
 
 from __future__ import annotations

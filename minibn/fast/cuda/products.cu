@@ -7,14 +7,14 @@
 //   INPUT_GRAD     c at pixel m, tap k          w[k's tap, n, k's f]    x̄
 //   WEIGHT_GRAD    x at pixel k, tap m          c[k, n]                 w̄
 //
-// A "tap" is one number of a filter: its row, column and channel. Fixed when it compiles are ROLE,
+// A "tap" is one number of a filter: its row, column and channel. Compile-time constants are ROLE,
 // PRECISION, and
 //
-//   BM, BN, BK; WM, WN; STAGES   the tile of a block; of a warp; how many wait in shared memory
+//   BM, BN, BK; WM, WN; STAGES   the tile of a block; of a warp; the prefetched tiles
 //   VA, VB, VZ                   numbers in a copy of a and of b (4 or 1), in a store (2 or 1)
 //   DILATED                      the pixels of an input gradient's c lie `gap` apart
-//   REUSE                        images are read through the first cache, and K goes through all
-//                                places of BK channels, then the next: what windows share is there
+//   REUSE                        images are read through the L1 cache, and K runs over all positions
+//                                of BK channels, then the next: overlapping windows hit the cache
 #include "common.cuh"
 #include "tensor_core.cuh"
 
@@ -46,8 +46,8 @@ __device__ inline int quotient(int n, const Division& d) {
   return static_cast<int>(uint64_t(uint32_t(n)) * d.multiplier >> d.shift);
 }
 
-// Where a pixel's window begins, and how far from there a tap is. Both know their share of the
-// number's position in `images`; what lies in gaps has none, and the position is found later.
+// The start of a pixel's window, and the offset of a tap from it. Each has its part of the position
+// in `images`; with DILATED the position is computed later.
 __device__ inline Place pixel(const Problem& p, int m, int end) {
   int n = quotient(m, p.pixels), rest = m - n * p.pixels.by;
   int i = quotient(rest, p.row), j = rest - i * p.row.by;
@@ -169,7 +169,7 @@ __device__ inline void load_b(const Problem& p, const float* b, float* tile, int
 #endif
 }
 
-// A fragment of Q registers from numbers x(row, k), rounded. small: what is left over, rounded.
+// A fragment of Q registers from numbers x(row, k), rounded. small: the rounding error, rounded.
 // bf16 takes k in another order, the same in a and b: t, t + 4, ... for 2·t, 2·t + 1, ...
 template <int Q, class X>
 __device__ inline void fragment(X x, uint32_t* big, uint32_t* small) {
@@ -186,8 +186,8 @@ __device__ inline void fragment(X x, uint32_t* big, uint32_t* small) {
   }
 }
 
-// sum += a · b. FP32: three products of tf32 numbers, with what rounding left over, without that of
-// both (CUTLASS's 3xTF32); added up outside of the tensor core, which never rounds to nearest.
+// sum += a · b. FP32: three products of tf32 numbers, without that of the two rounding errors
+// (CUTLASS's 3xTF32); accumulated outside of the tensor core, which does not round to nearest.
 __device__ inline void multiply_add(float* sum, const uint32_t* a, const uint32_t* a_small,
                                     const uint32_t* b, const uint32_t* b_small) {
 #if PRECISION == FP32

@@ -3,20 +3,20 @@
     z (M, N) = a (M, K) · b (K, N)
 
     forward        y = windows(x) · w       M pixels of y,  N = F,  K = Kh·Kw·C taps
-    input grad     x̄ = windows(c) · wᵀ      M pixels of x,  N = C,  K = Kh·Kw·F, the filters turned
+    input grad     x̄ = windows(c) · wᵀ      M pixels of x,  N = C,  K = Kh·Kw·F, filters flipped
     weight grad    w̄ = windows(x)ᵀ · c      M = Kh·Kw·C,    N = F,  K pixels of y
 
-The windows are never stored: whoever loads a tile of them finds each number's place in the images
+The windows are never stored: the loader of a tile computes each number's position in the images
 ("implicit GEMM": Chetlur et al. 2014, cuDNN). A matrix product is the convolution of M images of
-one pixel, and its two gradients are those above. Tiles of a and b wait in shared memory, three at a
-time; each warp multiplies by `mma.sync`.
+one pixel, and its two gradients are those above. Tiles of a and b are prefetched to shared memory,
+in three stages; each warp multiplies by `mma.sync`.
 
 Factors are rounded as `minibn.precision` says. "fp32" is three products of tf32 numbers, x = big +
-small for each factor ("3xTF32": NVIDIA's CUTLASS; Ootomo & Yokota 2022). What is lost of a product
-is at most 3 · 2⁻²² of it. Infinities become NaN there, as ∞ - ∞ is left over.
+small for each factor ("3xTF32": NVIDIA's CUTLASS; Ootomo & Yokota 2022). The relative error of
+a product is at most 3 · 2⁻²². Infinities become NaN, by ∞ - ∞.
 
-Where z has too few tiles for the machine, K is split: the parts are stored, and added in their
-order by a second kernel. No atomics: a run repeats bit for bit.
+If z has too few tiles for the GPU, K is split: the parts are stored, and added in order by a second
+kernel. No atomics, so results repeat bit for bit.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ MOST = LARGEST - 1024  # numbers in an array: the last tile reaches past its end
 
 @dataclass(frozen=True)
 class Chip:
-    """What plans must know of a GPU: an H100 or H200, unless it is said."""
+    """The properties of a GPU that plans depend on; by default an H100 or H200."""
 
     multiprocessors: int = 132
-    shared_bytes: int = 227 << 10  # bytes of shared memory that a block may have
-    has_tensor_cores: bool = True  # those that the kernels ask for: Ampere's, or later ones
+    shared_bytes: int = 227 << 10  # bytes of shared memory per block
+    has_tensor_cores: bool = True  # of Ampere or later
 
 
 H100 = Chip()
@@ -62,14 +62,14 @@ def chip_of(backend: Any) -> Chip:
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes of z, `rows` × `columns`, and each of its warps."""
+    """The part of z that a block computes, `rows` × `columns`, and that of each of its warps."""
 
     rows: int
     columns: int
     warp_rows: int
     warp_columns: int
-    blocks: int  # on a multiprocessor at once: as registers and shared memory allow
-    reuse: bool  # read images through the first cache: where shared memory leaves much of it
+    blocks: int  # resident per multiprocessor, limited by registers and shared memory
+    reuse: bool  # read images through the L1 cache, if shared memory leaves enough of it
     depth: int = 32  # of K, at a time
     stages: int = 3  # tiles of a and b in shared memory
 
@@ -89,7 +89,7 @@ class Tile:
         }
 
     def shared_bytes(self, role: int) -> int:
-        """Bytes of shared memory: the places of `rows` pixels or taps, and the stages."""
+        """Bytes of shared memory: the positions of `rows` pixels or taps, and the stages."""
 
         def size(rows: int, by_k: bool) -> int:
             return rows * (self.depth + 4) if by_k else self.depth * (rows + 8)
@@ -99,11 +99,11 @@ class Tile:
         return 16 * self.rows + 4 * self.stages * (a + b)
 
     def runs_on(self, chip: Chip) -> bool:
-        """Whether its shared memory is there, in every role."""
+        """Whether the chip has enough shared memory, in every role."""
         return max(map(self.shared_bytes, (FORWARD, INPUT_GRAD, WEIGHT_GRAD))) <= chip.shared_bytes
 
 
-# Larger tiles read less. "fp32" needs more registers for a product, so its warps take less.
+# Larger tiles read less. "fp32" needs more registers per product, so its warp tiles are smaller.
 SMALL = (
     Tile(256, 64, 64, 32, 1, True),
     Tile(128, 64, 64, 32, 2, True),
@@ -111,12 +111,12 @@ SMALL = (
 )
 LARGE = (Tile(256, 128, 64, 64, 1, True), Tile(128, 128, 64, 64, 2, False), *SMALL)
 TILES = {"fp32": (Tile(128, 128, 64, 32, 1, True), *SMALL), "tf32": LARGE, "bf16": LARGE}
-ROUNDS = (1, 2, 3, 4)  # K is split so that each multiprocessor has that many blocks
+ROUNDS = (1, 2, 3, 4)  # K is split to give each multiprocessor that many blocks
 
-# What `plan` takes a multiprocessor to do in a clock. Orders of magnitude from public measurements
-# of the H100 (2/3 of its tensor cores' peak by mma.sync, 5 TB/s from the second cache), not ours.
+# The cost model of `plan`: rates of a multiprocessor per clock. Orders of magnitude from public
+# measurements of the H100 (2/3 of its tensor cores' peak by mma.sync, 5 TB/s from L2), not ours.
 MULTIPLY_RATE = {"fp32": 200, "tf32": 600, "bf16": 1200}  # products of two numbers
-FETCH_RATE, SHARED_RATE = 6, 32  # numbers from the second cache, and from or to shared memory
+FETCH_RATE, SHARED_RATE = 6, 32  # numbers from L2, and from or to shared memory
 FILLING, LAUNCH = 4, 4000  # steps until a block's first product, clocks of one more kernel
 
 
@@ -133,7 +133,7 @@ TUNED_PLANS: dict[Sizes, Plan] = {}  # on an H100 or H200 measured to be better 
 
 @contextmanager
 def use_plans(plans: dict[Sizes, Plan]) -> Iterator[None]:
-    """Inside, these plans are taken: to measure them."""
+    """Context manager: use these plans, to measure them."""
     before = TUNED_PLANS.copy()
     TUNED_PLANS.update(plans)
     try:
@@ -152,7 +152,7 @@ def _forget() -> None:
 
 @functools.lru_cache(maxsize=4096)
 def plan(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> Plan:
-    """The tile and the parts of K that `clocks` gives the least."""
+    """The tile and the number of parts of K that are fastest by `clocks`."""
     found = TUNED_PLANS.get((M, N, K, precision))
     if found is not None and found.tile.runs_on(chip):
         return found
@@ -160,7 +160,7 @@ def plan(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> Plan:
 
 
 def plans(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> list[Plan]:
-    """All that there is to choose from, K split or not."""
+    """All candidate plans, with K split or not."""
     found = []
     for tile in (tile for tile in TILES[precision] if tile.runs_on(chip)):
         steps = -(-K // tile.depth)
@@ -173,7 +173,7 @@ def plans(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> list[Pla
 
 
 def clocks(p: Plan, M: int, N: int, precision: str, chip: Chip = H100) -> float:
-    """About how long the busiest multiprocessor takes: its blocks, by the slowest of three ways."""
+    """Estimated clocks of the busiest multiprocessor, by the slowest of three resources."""
     tile = p.tile
     sides = tile.rows + tile.columns
     step = max(
@@ -214,11 +214,11 @@ Settings = tuple[Any, Any, tuple[int, ...], tuple[int, ...]]  # of a convolution
 
 @dataclass(frozen=True)
 class Launch:
-    """How the kernel is called for one of the three products of a convolution."""
+    """The launch parameters for one of the three products of a convolution."""
 
     plan: Plan
     shape: tuple[int, int]  # M, N
-    rows: tuple[int, int, int]  # numbers that lie together in images, b and z
+    rows: tuple[int, int, int]  # numbers contiguous in images, b and z
     argument: Any  # a PROBLEM
     blocks: tuple[int, int]
     macros: dict[str, int]
@@ -229,7 +229,7 @@ def problem(role: int, settings: Settings, precision: str, chip: Chip = H100) ->
     """The product `role` of the convolution with these settings."""
     (sh, sw), (ph, pw), (N, H, W, C), (Kh, Kw, _, F) = settings
     Ho, Wo = (H + 2 * ph - Kh) // sh + 1, (W + 2 * pw - Kw) // sw + 1
-    if role == INPUT_GRAD:  # windows of c, whose pixels lie a stride apart; the filters turned
+    if role == INPUT_GRAD:  # windows of c, dilated by the stride; filters flipped
         sizes = (N * H * W, C, Kh * Kw * F)
         images, grid = (Ho, Wo, F), (H, W)
         way, gap = (1, 1, ph, pw, -1), (sh, sw)
@@ -284,14 +284,14 @@ def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precisio
 
 
 def vector_width(x: Any, row: int, most: int) -> int:
-    """How many numbers of x a thread may move at once: `most`, or 1 where rows or x are uneven."""
+    """Numbers of x that a thread moves at once: `most`, or 1 if rows or x are not aligned."""
     host = getattr(x, "_host", None)  # of the strict double, which stands in for a GPU in tests
     address = x.data.ptr if host is None else host.ctypes.data
     return most if row % most == 0 and address % (4 * most) == 0 else 1
 
 
 def fits(*arrays: Any) -> bool:
-    """Whether the kernel takes these arrays."""
+    """Whether the kernel supports these arrays."""
     return chip_of(backend_of(*arrays)).has_tensor_cores and all(
         a.dtype == np.float32 and 0 < a.size <= MOST for a in arrays
     )

@@ -23,12 +23,12 @@ HERE = Path(__file__).parent
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}  # C's name of a dtype
 LARGEST = np.iinfo(np.int32).max  # sizes and positions are C's int: larger arrays do not fit
 
-Around = Callable[[str], AbstractContextManager[Any]]  # "program.function" -> what is around it
+Around = Callable[[str], AbstractContextManager[Any]]  # "program.function" -> a context manager
 _around: Setting[Around] = Setting("wrap_launches", nullcontext)
 
 
 def wrap_launches(around: Around) -> AbstractContextManager[Around]:
-    """Inside, each launch is made in `with around("program.function")`: to time it, to count it."""
+    """Context manager: run each launch in `with around("program.function")`, to time it."""
     return _around.override(around)
 
 
@@ -40,7 +40,7 @@ class Program:
 
     @functools.cached_property
     def text(self) -> str:
-        """The source with its `#include "..."` lines filled in: compilers' caches then see them."""
+        """The source with `#include "..."` expanded, so that compilers' caches see changes."""
         return _with_includes(self.name + ".cu", set())
 
     def launch(
@@ -57,7 +57,7 @@ class Program:
         arguments: contiguous arrays of one device, as pointers; int as `int`, float as `double`,
         NumPy scalars as their own type. macros: names and values for the preprocessor.
         """
-        if 0 in np.atleast_1d(blocks):  # host: nothing to do, which CUDA calls an error
+        if 0 in np.atleast_1d(blocks):  # host: an empty launch, an error in CUDA
             return
         device = next(a for a in arguments if hasattr(a, "shape") and a.shape != ())
         run = _runner(library_of(device), self, tuple(sorted(macros.items())))
@@ -85,7 +85,7 @@ def _three(extent: int | tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _argument(a: Any) -> Any:
-    """What is handed over: an array as it is, a number as a NumPy scalar of C's type."""
+    """The kernel argument: an array itself, a number as a NumPy scalar of C's type."""
     if isinstance(a, np.generic):
         return a
     if isinstance(a, int):
@@ -110,13 +110,13 @@ def _on_cupy(program: Program, options: tuple[str, ...]) -> Any:
 
     module = cupy.RawModule(code=program.text, options=("-std=c++17", *options))
 
-    find = functools.cache(module.get_function)  # else CuPy asks the driver at each launch
+    find = functools.cache(module.get_function)  # cached: CuPy asks the driver each time
 
     def run(function: str, blocks: Any, threads: Any, arguments: Any, shared: int) -> None:
         kernel = find(function)
-        if shared > 48 << 10:  # more must be asked for
+        if shared > 48 << 10:  # above the default limit
             kernel.max_dynamic_shared_size_bytes = shared
-        # CuPy hands structs over by value as arrays of one; it knows no scalars of them.
+        # CuPy passes structs by value as arrays of length 1, not as scalars.
         values = [np.array([a]) if isinstance(a, np.void) else a for a in arguments]
         kernel(blocks, threads, tuple(values), shared_mem=shared)
 

@@ -1,11 +1,10 @@
-"""What stands for a captured CUDA graph on the strict double: a list of calls that can be repeated.
+"""A captured CUDA graph on the strict double: a list of calls that can be repeated.
 
-Every computation on strict arrays, kernels included, passes `strict_array.compute`. While a
-`Recording` is on it remembers each call and the arrays that the call filled. `launch()` makes the
-calls again, into the same arrays: whatever stands in the arrays from outside by then is read, what
-was handed over by value stays as it was. As with a stream in capture nothing may wait for the
-device, and nothing may be brought to it; and when the recording ends, nothing has happened yet: the
-arrays named to `on` have their values back.
+Every computation on strict arrays, kernels included, goes through `strict_array.compute`. An active
+`Recording` stores each call and its result arrays. `launch()` repeats the calls, into the same
+arrays: it reads the current contents of arrays from outside, and the recorded values of arguments
+that were passed by value. As in a stream capture, nothing may wait for the device or be copied to
+it. When the recording ends, the arrays passed to `on` get their values back, as if nothing had run.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 from minibn.backend.strict_array import StrictArray, current_recorder, wrap
 from minibn.errors import CaptureError
 
-# What CuPy hands to cuBLAS.
+# Functions that CuPy computes by cuBLAS.
 PRODUCTS = frozenset(("dot", "einsum", "inner", "matmul", "tensordot", "vdot"))
 
 
@@ -30,7 +29,7 @@ class Recording:
 
     @contextmanager
     def on(self, state: Iterable[Any]) -> Iterator[None]:
-        """Inside, what is computed is remembered. state: the arrays that it changes in place."""
+        """Context manager: record computations. state: the arrays that they change in place."""
         if current_recorder.get() is not None:
             raise CaptureError("a step is being captured already: captures do not nest")
         before = [(x, x._host.copy()) for x in state]
@@ -42,13 +41,13 @@ class Recording:
                 x._host[...] = values
 
     def launch(self) -> None:
-        """Do it all (again)."""
+        """Repeat all calls."""
         for call, made in self.calls:
             for x, again in zip(made, _arrays(wrap(call())), strict=True):
                 if x._host.flags.writeable:  # a broadcast view is not, and needs no copy
                     x._host[...] = again._host
 
-    # -- what `strict_array` calls
+    # -- called by `strict_array`
     def on_call(self, call: Callable[[], Any], name: str) -> Any:
         if name in PRODUCTS:
             raise CaptureError(f"{name} goes through cuBLAS, which CuPy refuses in a capture")

@@ -1,8 +1,8 @@
 """Sums over all axes but the last, such as a bias's gradient.
 
-The definition takes a product with ones, which is fast on a CPU. On a GPU it would go through
-cuBLAS, which CuPy refuses while a graph is captured, and whose order of summation is its own
-affair. CuPy's reduction is a kernel like others.
+The definition is a product with ones, which is fast on a CPU. On a GPU it would use cuBLAS, which
+CuPy does not allow during a capture, and whose order of summation is unspecified. CuPy's reduction
+has neither problem.
 """
 
 from __future__ import annotations

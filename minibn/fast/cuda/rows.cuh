@@ -1,8 +1,8 @@
-// How an activation (R, C), its rows being the pixels of all images, is shared out over threads.
+// How an activation (R, C), whose rows are the pixels of all images, is divided among threads.
 //
 // A block has 256 threads and takes `chunk` rows (or windows of four rows). Thread t has V
 // channels, those of group t % G, and of the rows every L-th, from t / G on: L = 256 / G. So the
-// threads of a warp read what lies side by side, and what belongs to a channel is loaded once.
+// loads of a warp are coalesced, and vectors over channels are loaded once.
 #include "common.cuh"
 #define THREADS 256
 
@@ -13,7 +13,7 @@ template <class T, int n> struct Wide { typedef T type; };
 template <> struct Wide<float, 4> { typedef float4 type; };
 template <> struct Wide<double, 4> { typedef double2 type; };
 
-// Of an array that the kernel doesn't write, so that loads may overtake stores.
+// From an array that the kernel does not write, so that loads may be reordered before stores.
 __device__ __forceinline__ Vec load(const real* p) {
   typedef Wide<real, V>::type Part;
   union { Vec whole; Part part[sizeof(Vec) / sizeof(Part)]; } r;
@@ -30,7 +30,7 @@ __device__ __forceinline__ Vec broadcast(real a) {
   return r;
 }
 
-// Whether a replaces b as the largest so far: the first of equals stays, and so does a NaN.
+// Whether a replaces b as the maximum: the first of ties is kept, and so is a NaN.
 __device__ __forceinline__ bool beats(real a, real b) { return !(a <= b) && b == b; }
 
 struct RowLoop {  // for (int t = 0; t < w.count; ++t) { int q = w.first + t * w.step; ... }

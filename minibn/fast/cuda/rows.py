@@ -1,9 +1,9 @@
-"""How an activation (..., C) is shared out over threads, for passes that work channel by channel.
+"""How an activation (..., C) is divided among threads, for passes per channel.
 
-A block of 256 threads takes some rows (pixels) after another, each thread always the same channels:
-four of them where C is a multiple of 4, which one load of 16 bytes brings. What each block adds up
-goes to memory, and a second, small launch adds that, always in the same order: results do not
-depend on the device or on chance, as they would with atomic additions. See rows.cuh.
+A block of 256 threads loops over its rows (pixels), each thread over the same channels: four of
+them if C is a multiple of 4, by one load of 16 bytes. Each block stores its partial sums, and a
+second, small launch adds these in a fixed order. So results are deterministic, which they would not
+be with atomic additions. See rows.cuh.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from minibn.backend import backend_of
 from minibn.fast.cuda.program import LARGEST
 
 THREADS = 256  # of a block; also in rows.cuh
-BLOCKS = 2048  # at most: some for each multiprocessor of a large GPU, however many it holds
-SUMMING = 512  # the same where each block leaves sums, which somebody has to add
+BLOCKS = 2048  # at most: several per multiprocessor of a large GPU
+SUMMING = 512  # the same for passes with partial sums, which have to be added
 MOST = LARGEST - 2 * THREADS  # values: positions are counted one step beyond the end
 
 
 class Grid(NamedTuple):
-    """Blocks (along the rows, along the channels), and how many rows or windows one takes."""
+    """Blocks (along the rows, along the channels), and the number of rows or windows of one."""
 
     blocks: tuple[int, int]
     chunk: int
@@ -38,7 +38,7 @@ class Rows:
         self.tiles = -(-(self.C // self.V) // self.groups)
 
     def grid(self, count: int, summing: bool = False) -> Grid:
-        """The grid for `count` rows (or windows). Summing, a thread takes at least four."""
+        """The grid for `count` rows (or windows); if summing, with at least four per thread."""
         step = THREADS // self.groups * (4 if summing else 1)
         most = max(1, (SUMMING if summing else BLOCKS) // self.tiles)
         chunk = step * -(-count // (step * most))
@@ -51,7 +51,7 @@ def reduction_grid(C: int, partials: int) -> tuple[int, tuple[int, int]]:
 
 
 def align(x: Any) -> Any:
-    """`x` or a copy of it: contiguous, and where 16 bytes can be loaded at once."""
+    """`x`, or a copy of it that is contiguous and aligned to 16 bytes."""
     x = backend_of(x).xp.ascontiguousarray(x)
     address = x._host.ctypes.data if hasattr(x, "_host") else x.data.ptr
     return x.copy() if address % 16 else x

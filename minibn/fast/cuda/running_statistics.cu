@@ -2,7 +2,7 @@
 #include "common.cuh"
 #include "rounded.cuh"
 
-// kept <- keep kept + weight new, for two statistics (size,) each: a thread moves one value of both.
+// kept <- keep kept + weight new, for two statistics (size,): a thread updates one value of both.
 EXPORT average(real* kept_a, const real* new_a, real* kept_b, const real* new_b, double keep,
                double weight, int size) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;

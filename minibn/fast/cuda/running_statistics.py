@@ -1,7 +1,7 @@
-"""The running statistics of a norm, moved in one launch instead of six.
+"""The update of a norm's running statistics in one launch instead of six.
 
-They are short vectors, so a launch costs more than what it does. The rule is that of
-`nn.RunningStatistics.average`, operation by operation: the same bits.
+They are short vectors, so the cost is that of the launches. The operations are those of
+`nn.RunningStatistics.average` in the same order: results are bitwise equal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class FusedRunningStatistics(Kernel):
 
     @classmethod
     def fits(cls, op: Any, *arrays: Any) -> bool:
-        """Whether it is two statistics, each with its new value, all alike."""
+        """Two statistics, each with its new value, of one shape and dtype, contiguous."""
         dtype, shape = arrays[0].dtype, arrays[0].shape
         return (
             len(arrays) == 4

@@ -1,11 +1,10 @@
-"""The two numbers of a training step that change while its launches stay the same.
+"""The two scalars of a training step that change between replays of a captured graph.
 
-A captured graph repeats its launches with the arguments that they had when it was captured. The
-learning rate and the number of the step must not be among these: kernels read them from the
-device's memory.
+A captured graph repeats its launches with the same arguments. The learning rate and the step of
+random draws change, so kernels read them from device memory.
 
-    step of a draw = the one given by value + tick        (tick is 0 outside a graph)
-    learning rate  = the one given by value · rate        (rate is 1 outside a graph)
+    step of a draw = argument + tick        (tick is 0 outside a graph)
+    learning rate  = argument · rate        (rate is 1 outside a graph)
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from minibn.setting import Setting
 class Scalars:
     """tick (1,) uint64 and rate (1,) float64, arrays of `xp`.
 
-    rate_is_read: whether a kernel took the rate: then its launch follows the rate in every replay.
+    rate_is_read: whether a kernel used the rate, so that replays follow it.
     """
 
     def __init__(self, xp: Any) -> None:
@@ -39,7 +38,7 @@ _captured: Setting[Scalars | None] = Setting("scalars", None)
 
 
 def scalars(backend: Any) -> Scalars:
-    """Those that kernels launched here must read."""
+    """The scalars that kernels of the current context read."""
     found = _captured.get()
     if found is None:
         found = _CONSTANT.get(backend.name) or _CONSTANT.setdefault(

@@ -1,13 +1,13 @@
 """One update by SGD of all parameters, in one launch.
 
 A network has some forty parameters, and CuPy launches a kernel for each operation on each of them:
-a hundred launches and more, of which most move a few kilobytes. Here one kernel goes over all of
-them. Which arrays, and how long they are, is told by a table among its arguments, by value (CUDA
-hands over 4 KB: MOST tensors), so that nothing is uploaded; more tensors take more launches.
+a hundred launches and more, most of which move a few kilobytes. Here one kernel updates all of
+them. The addresses and sizes of the arrays are a table that is passed by value (CUDA allows 4 KB:
+MOST tensors), so that no transfer is needed; more tensors take more launches.
 
-The rule is that of `optim.SGD`, operation by operation, each rounded as NumPy rounds it: the
-weights are the same bit for bit. The rate is the table's times `scalars.rate`, which is 1 outside
-a captured graph.
+The operations are those of `optim.SGD` in the same order, each rounded like NumPy's: weights are
+bitwise equal. The learning rate is the table's times `scalars.rate`, which is 1 outside a captured
+graph.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class FusedSGD(Kernel):
 
     @classmethod
     def fits(cls, op: Any, *arrays: Any) -> bool:
-        """Whether all of them are contiguous, of one dtype, and not too large to be numbered."""
+        """Contiguous arrays of one dtype, with fewer elements than C's int allows."""
         dtype = arrays[0].dtype
         return dtype in REALS and all(
             x.dtype == dtype and x.flags.c_contiguous and x.size <= LARGEST - THREADS * ITEMS

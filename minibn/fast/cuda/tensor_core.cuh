@@ -1,11 +1,11 @@
-// What the tensor cores of a GPU offer to a warp, by inline PTX, and twins of it for the emulator.
+// The tensor core operations of a warp, by inline PTX, and the same for the emulator.
 //
 //   round_tf32, round_bf16       factors as the tensor cores take them, to nearest, ties to even
 //   multiply_add_tf32, .._bf16   z (16, 8) += a · b, 8 or 16 deep, by the 32 threads together
-//   copy_async, commit, wait     copies to shared memory that go on while their thread computes, in
-//                                groups; wait<n>() returns when all but the last n groups are there
+//   copy_async, commit, wait     asynchronous copies to shared memory, in groups; wait<n>() returns
+//                                when all but the last n groups are complete
 //
-// Who holds what of a product (PTX ISA, "Matrix fragments for mma.m16n8k8" and "m16n8k16"), for
+// The layout of fragments (PTX ISA, "Matrix fragments for mma.m16n8k8" and "m16n8k16"), for
 // thread 4·g + t of the warp: z[q] is element (g + 8·(q / 2), 2·t + q % 2), and
 //
 //   tf32   a[q] (g + 8·(q % 2), t + 4·(q / 2))           b[q] (t + 4·q, g)
@@ -43,7 +43,7 @@ __device__ inline void multiply_add_bf16(float* z, const uint32_t* a, const uint
 }
 
 // FLOATS (1 or 4) from global to shared memory, both aligned to them; zeros unless `there`.
-// 16 bytes go past the first cache, unless what is read will soon be read AGAIN.
+// Copies of 16 bytes bypass the L1 cache, unless the data will soon be read AGAIN.
 template <int FLOATS, bool AGAIN>
 __device__ inline void copy_async(float* to, const float* from, bool there) {
   uint32_t target = static_cast<uint32_t>(__cvta_generic_to_shared(to));
@@ -127,8 +127,7 @@ inline void multiply_add_bf16(float* z, const uint32_t* a, const uint32_t* b) {
   multiply_add<16>(z, a, b);
 }
 
-// A copy arrives as late as it may: when its thread waits for it. One to or from a place that is
-// not aligned brings NaN.
+// A copy is executed as late as possible: when its thread waits. An unaligned copy writes NaN.
 struct Copy { float* to; const float* from; int floats; bool there; };
 static std::vector<std::vector<Copy>> on_their_way[1024];  // of each thread, its groups
 

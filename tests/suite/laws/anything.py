@@ -90,10 +90,10 @@ def own_nothing(g, owned):
 @contextmanager
 def forgetful(on):
     """`recording` that doesn't restore after an exception."""
-    before = tape._recording.get()
-    tape._recording.set(on)
+    before = tape._grad_enabled.get()
+    tape._grad_enabled.set(on)
     yield
-    tape._recording.set(before)
+    tape._grad_enabled.set(before)
 
 
 add_faults(
