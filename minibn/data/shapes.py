@@ -41,7 +41,7 @@ GROUND = 8.0  # how far the gradient takes a channel away from its middle, at mo
 NOISE = 6.0  # half the width of the uniform noise
 
 
-def shapes(count: int, seed: int, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+def make_shapes(count: int, seed: int, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` images (count, 32, 32, 3) uint8 and their labels (count,) int64.
 
     Each ten in a row have all ten labels, in random order. Splits share no draws.

@@ -15,7 +15,7 @@ from hypothesis import Phase, given, settings
 from support.cuda import ROWS_WITH_KERNELS, on
 
 import minibn
-from experiments.running.step import one_step
+from experiments.training.step import one_step
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn import Tensor, grad, ops
