@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minibn.data
-from minibn.data import load_cifar10 as cifar10_module
+from minibn.data import cifar10 as cifar10_module
 from minibn.data.archive import read_archive
 from minibn.data.cifar10 import ARCHIVE, FOLDER, install, load_cifar10
 from minibn.data.download import fetch, file_lock, progress_line

@@ -103,7 +103,7 @@ def test_the_data_set_has_the_default_sizes_when_none_are_given(monkeypatch):
         asked.append((count, seed, split))
         return make_shapes(10, seed, split)
 
-    monkeypatch.setattr("minibn.data.dataset.shapes", record)
+    monkeypatch.setattr("minibn.data.dataset.make_shapes", record)
     assert load("shapes", seed=3).classes == SHAPES_CLASSES
     assert asked == [(10_000, 3, "train"), (2_000, 3, "test")]
 
