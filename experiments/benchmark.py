@@ -19,6 +19,7 @@ the CUDA kernels compiled for the host: both slowly, so with `--quick`.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import time
@@ -30,19 +31,19 @@ from typing import Any
 
 from experiments.benchmarking import gpu_parts, parts
 from experiments.benchmarking.cases import Disagreement
-from experiments.benchmarking.device import device
+from experiments.benchmarking.device import device_of
 from experiments.benchmarking.gpu import GpuBench
 from experiments.benchmarking.machine import Bystanders, header, shares
 from experiments.benchmarking.memory import ChildFailed
 from experiments.benchmarking.parts import Bench
-from experiments.benchmarking.report import say, table
 from experiments.benchmarking.targets import ROUNDS, Verdict, gpu_verdicts, verdicts
-from experiments.running.command_line import UsageError, at_least, one_of, parse, report, setting
-from experiments.running.streams import write_json
-from experiments.running.training import clock, cores
+from experiments.output import say, say_table
+from experiments.training.command_line import UsageError, at_least, one_of, parse, setting
+from experiments.training.entry_point import program
+from experiments.training.json_files import write_json
+from experiments.training.loop import clock, cores
 from experiments.vgg.settings import VARIANTS
 from minibn import use
-from minibn.errors import BackendUnavailable
 from minibn.fast.cuda.emulator import emulate
 from reference_models.vgg import VGG, vgg
 
@@ -129,13 +130,9 @@ def pytorch_side(backend: str = "numpy") -> Any:
     where one is measured)."""
     if importlib.util.find_spec("torch") is None:
         return None
-    if backend == "numpy":
-        from experiments.benchmarking import pytorch
-
-        return pytorch
-    from experiments.benchmarking import pytorch_gpu
-
-    return pytorch_gpu if backend != "cupy" or pytorch_gpu.Device().name == "cuda" else None
+    name = "pytorch" if backend == "numpy" else "pytorch_gpu"
+    side = importlib.import_module(f"experiments.benchmarking.{name}")  # it needs PyTorch
+    return None if backend == "cupy" and side.Device().name != "cuda" else side
 
 
 @contextmanager
@@ -155,7 +152,7 @@ def _bench(options: Options, save: Callable[[str, Any], None]) -> Iterator[Bench
     with use("strict" if options.backend == "emulated" else options.backend) as backend, rehearsal:
         bench = GpuBench(
             *shared,
-            device=device(backend),
+            device=device_of(backend),
             theirs=pytorch and pytorch.Device(),
             precision=options.precision,
             save=save,
@@ -165,7 +162,7 @@ def _bench(options: Options, save: Callable[[str, Any], None]) -> Iterator[Bench
             yield bench
 
 
-def benchmark(options: Options) -> dict[str, Any]:
+def measure(options: Options) -> dict[str, Any]:
     """Measure the chosen parts, print, and return the record; it is written after every part, on a
     GPU after every case."""
     began = time.perf_counter()
@@ -198,7 +195,8 @@ def benchmark(options: Options) -> dict[str, Any]:
                 if found is not None:
                     save(name, found)
     if "machine" in record and "steps" in record:
-        say("\n## Shares of the machine\n\n" + table(SHARES, shares(record)))
+        say("\n## Shares of the machine\n")
+        say_table(SHARES, shares(record))
         say("\nBy the direct method's counts (`benchmarking.machine.Cost` lists them): Winograd's")
         say("convolution does less, and may exceed 100%. A share is a floor over the time: what")
         say("the arithmetic, or the traffic, alone would take at the measured rates.")
@@ -220,7 +218,8 @@ def _judge(options: Options, record: dict[str, Any]) -> None:
         rows = [
             [v.what, f"{v.found:.2f}", v.at_most, "" if v.aim is None else v.aim, v] for v in found
         ]
-        say("\n## Targets\n\n" + table(["target", "found", "at most", "aim", "verdict"], rows))
+        say("\n## Targets\n")
+        say_table(["target", "found", "at most", "aim", "verdict"], rows)
         if options.rounds < ROUNDS:
             say(f"\n{options.rounds} rounds decide nothing: --rounds {ROUNDS} or more.")
         if any(taken is not None and taken > DISTURBED for taken in record["bystanders"].values()):
@@ -241,34 +240,28 @@ def _write(options: Options, record: dict[str, Any]) -> None:
         ) from None
 
 
-def _told(record: dict[str, Any]) -> int:
-    """Exit code 1 if something failed that should have run; with what it was."""
+def _exit_code(record: dict[str, Any]) -> int:
+    """1 if something failed that should have run, which is printed."""
     mistakes = [f"{m['what']} ({m['who']})" for m in record["left_out"] if m["mistake"]]
     if mistakes:
         say(f"\nFAILED, see left_out in --json: {'; '.join(mistakes)}.")
     return 1 if mistakes else 0
 
 
+@program(
+    PROGRAM,
+    stopped="Stopped; --json has the parts that were done.",
+    remedy="Take a smaller --batch.",
+    errors=(Disagreement, ChildFailed),
+)
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        given = parse(
-            Options,
-            sys.argv[1:] if arguments is None else arguments,
-            program=PROGRAM,
-            description=str(__doc__).partition("\n\n")[0],
-        )
-        gpu = given.get("backend", "numpy") != "numpy"
-        quick = bool(given.get("quick"))
-        options = Options(**{**(GPU if gpu else {}), **(QUICK if quick else {}), **given})
-        check(options)
-        return _told(benchmark(options))
-    except MemoryError:
-        return report(PROGRAM, MemoryError("Memory is exhausted. Take a smaller --batch."))
-    except KeyboardInterrupt:
-        say("\nStopped; --json has the parts that were done.")
-        return 130
-    except (UsageError, Disagreement, ChildFailed, BackendUnavailable, OSError) as error:
-        return report(PROGRAM, error)
+    """Measure, and print what was found. Returns the exit code."""
+    given = parse(Options, arguments, program=PROGRAM, description=__doc__)
+    gpu = given.get("backend", "numpy") != "numpy"
+    quick = bool(given.get("quick"))
+    options = Options(**{**(GPU if gpu else {}), **(QUICK if quick else {}), **given})
+    check(options)
+    return _exit_code(measure(options))
 
 
 if __name__ == "__main__":

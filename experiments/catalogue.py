@@ -35,7 +35,7 @@ EXPERIMENTS = (
         "landscape",
         "Figs. 4, 11a",
         "loss, gradient and effective beta along the gradient and in random directions",
-        "--quick 28 s; one walk costs 5 to 6 steps, each 100 steps",
+        "--quick 28 s; one probe costs 5 to 6 steps, each 100 steps",
     ),
     Entry(
         "lp_norms",
@@ -71,7 +71,7 @@ TOOLS = (
         "the paper's claims, one by one, with a verdict each from finished studies",
         "",
     ),
-    Entry("draw", "", "figures and tables of studies, drawn again from their files", ""),
+    Entry("plot", "", "figures and tables of studies, made again from their files", ""),
     Entry("compare", "", "two studies of the same runs: where their curves part", ""),
     Entry("precision", "", "what tf32 and bf16 cost: errors of products, trainings compared", ""),
     Entry("predict", "", "test accuracy by class of a trained run", ""),

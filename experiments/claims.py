@@ -33,17 +33,17 @@ from experiments.claiming import (
     learning_rates,
     lp_norms,
     noise,
-    table,
     theorem_units,
     theorems,
     training,
 )
+from experiments.claiming import verdict_tables as tables
 from experiments.claiming.claim import Claim, Finding, find
 from experiments.claiming.evidence import Evidence
-from experiments.running.command_line import parse_studies, setting
-from experiments.running.reading import check_out, program
-from experiments.running.streams import write_json
-from experiments.running.study import commit
+from experiments.training.command_line import parse_studies, setting
+from experiments.training.entry_point import check_out, program
+from experiments.training.json_files import write_json
+from experiments.training.study import commit
 from minibn import checkpoint
 
 PROGRAM = "python -m experiments.claims"
@@ -75,8 +75,8 @@ def verdicts(folders: Sequence[Path]) -> tuple[list[Finding], Evidence]:
 
 def write(findings: Sequence[Finding], evidence: Evidence, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(folder / "claims.md", table.document(findings, evidence, SECTIONS))
-    write_json(folder / "claims.json", table.content(findings, evidence, commit()))
+    checkpoint.write_text(folder / "claims.md", tables.document(findings, evidence, SECTIONS))
+    write_json(folder / "claims.json", tables.content(findings, evidence, commit()))
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
     check_out(options.out)
     findings, evidence = verdicts(folders)
-    print(table.scale(evidence), table.table(findings), table.NOTE, sep="\n\n")
-    print(f"\n{table.counts(findings)}\n\n{len(findings)} claims: {table.counted(findings)}.")
+    print(
+        tables.scale(evidence),
+        tables.verdict_table(findings),
+        tables.NOTE,
+        sep="\n\n",
+    )
+    print(
+        f"\n{tables.counts(findings)}\n\n{len(findings)} claims: {tables.count_verdicts(findings)}."
+    )
     if options.out:
         write(findings, evidence, Path(options.out))
         print(f"Written: {Path(options.out) / 'claims.md'}, claims.json")

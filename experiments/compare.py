@@ -26,18 +26,23 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.alike import require_alike
-from experiments.running.command_line import UsageError, parse, setting
-from experiments.running.reading import check_out, program
-from experiments.running.study import Run, Study
-from experiments.views.drawing import COLOURS, pyplot, save, smooth
+from experiments.output import markdown_table
+from experiments.training.command_line import UsageError, parse_folders, setting
+from experiments.training.comparability import require_comparable
+from experiments.training.entry_point import check_out, program
+from experiments.training.study import Run, Study
+from experiments.views.plotting import COLOURS, pyplot, save, smooth
 from experiments.views.vgg_tables import final_train
 from minibn import checkpoint
 from minibn.errors import DataError
 
 PROGRAM = "python -m experiments.compare"
 PARTED = 0.01  # the share of the loss by which two curves have parted visibly
-LEAST = 1e-9  # what a difference of 0 is drawn as
+LEAST = 1e-9  # where a difference of 0 is plotted
+HEAD = (
+    "run", "steps", "differs from step", "by 1 % from step", "largest difference of the loss",
+    "smoothed", "train accuracy", "test accuracy",
+)  # fmt: skip
 # Settings that say where, and which runs: they may differ without a word.
 UNTOLD = ("data_dir", "variants", "lr", "seed", "quick")
 
@@ -66,12 +71,12 @@ class Pair:
         a, b = (smooth(losses, window)[window - 1 :] for losses in self.losses)
         return float(np.abs(a - b).max(initial=0))
 
-    def row(self) -> str:
+    def row(self) -> list[str]:
         a, b = self.losses
         difference = np.abs(a - b)
         steps = len(difference)
         largest = f"{difference.max():.2g} at {difference.argmax()}" if steps else ""
-        cells = [
+        return [
             self.name,
             str(steps),
             _first(difference > 0),
@@ -81,7 +86,6 @@ class Pair:
             f"{_train(self.a)}, {_train(self.b)}",
             f"{_test(self.a)}, {_test(self.b)}",
         ]
-        return f"| {' | '.join(cells)} |"
 
 
 def _first(where: np.ndarray) -> str:
@@ -103,7 +107,7 @@ def _test(run: Run) -> str:
 
 def between(a: Study, b: Study) -> list[Pair]:
     """The runs that both studies have, by name. Raises DataError if there are none."""
-    require_alike([a, b], free=("precision",))
+    require_comparable([a, b], free=("precision",))
     theirs = {run.name: run for run in _trained(b)}
     pairs = [Pair(run.name, run, theirs[run.name]) for run in _trained(a) if run.name in theirs]
     if not pairs:
@@ -135,7 +139,7 @@ def _trained(study: Study) -> list[Run]:
     return [run for run in study.runs() if run.records("metrics")]
 
 
-def told_apart(a: Study, b: Study) -> tuple[str, str]:
+def labels_of(a: Study, b: Study) -> tuple[str, str]:
     """What each of the two is called: the settings that differ, or else their folders."""
     one, other = a.settings, b.settings
     keys = [k for k in one if k not in UNTOLD and one[k] != other.get(k)]
@@ -147,12 +151,8 @@ def told_apart(a: Study, b: Study) -> tuple[str, str]:
 
 def make_table(a: Study, b: Study) -> str:
     """Markdown: a row for each run of both, then one for every two seeds of A; and a verdict."""
-    pairs, names = between(a, b), told_apart(a, b)
-    rows = [
-        "| run | steps | differs from step | by 1 % from step | largest difference of the loss "
-        "| smoothed | train accuracy | test accuracy |",
-        "|---" * 8 + "|",
-    ]
+    pairs, names = between(a, b), labels_of(a, b)
+    rows: list[list[str]] = []
     verdict, seen = [], set()
     for pair in pairs:
         rows.append(pair.row())
@@ -161,8 +161,8 @@ def make_table(a: Study, b: Study) -> str:
         seen |= {other.name for other in seeds}
         verdict.append(f"{pair.name}: {pair.gap():.2g} between the studies, {_among(seeds)}")
     note = f"A: {names[0]}; B: {names[1]}. Accuracies of A, then of B; smoothed over a tenth."
-    told = "Largest difference of the smoothed loss: " + "; ".join(verdict) + "."
-    return "\n".join(rows) + f"\n\n{note}\n\n{told}\n"
+    largest = "Largest difference of the smoothed loss: " + "; ".join(verdict) + "."
+    return f"{markdown_table(HEAD, rows)}\n\n{note}\n\n{largest}\n"
 
 
 def _among(seeds: list[Pair]) -> str:
@@ -171,7 +171,7 @@ def _among(seeds: list[Pair]) -> str:
     return f"{' to '.join(ends)} between two seeds" if ends else "with one seed to compare"
 
 
-def draw(a: Study, b: Study, folder: Path) -> Path:
+def plot(a: Study, b: Study, folder: Path) -> Path:
     """A column a variant and rate. Above the losses of both, below how far they are apart."""
     plt = pyplot()
     columns: dict[tuple[str, float], list[Pair]] = {}
@@ -183,7 +183,7 @@ def draw(a: Study, b: Study, folder: Path) -> Path:
     )
     for (above, below), ((variant, lr), pairs) in zip(grid.T, columns.items(), strict=True):
         above.set(title=f"{variant}, lr {lr:g}", ylabel="loss")
-        _curves(above, pairs[0], told_apart(a, b), COLOURS[variant])
+        _curves(above, pairs[0], labels_of(a, b), COLOURS[variant])
         below.set(xlabel="step", ylabel="|difference of the loss|", yscale="log")
         below.minorticks_off()
         _distances(below, between_seeds(a, pairs[0].a), "0.6", "two seeds of A")
@@ -215,26 +215,19 @@ class Options:
 
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, draw the figure. Returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folders = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
-    options = Options(
-        **parse(
-            Options,
-            words[len(folders) :],
-            program=f"{PROGRAM} A B",
-            description=str(__doc__).partition("\n\n")[0],
-        )
+    """Print the table, plot the figure. Returns the exit code."""
+    folders, options = parse_folders(
+        Options, arguments, program=PROGRAM, description=__doc__, folders="A B"
     )
     if len(folders) != 2:
         raise UsageError(f"which two studies? {PROGRAM} runs/fast runs/reference")
     check_out(options.out)
-    a, b = (Study.open(Path(folder), "vgg_cifar", "STUDY") for folder in folders)
+    a, b = (Study.open(folder, "vgg_cifar", "STUDY") for folder in folders)
     table = make_table(a, b)
     out = Path(options.out) if options.out else a.folder
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(out / "compare.md", table)
-    print(f"{table}\nFigure: {draw(a, b, out / 'figures')}")
+    print(f"{table}\nFigure: {plot(a, b, out / 'figures')}")
 
 
 if __name__ == "__main__":

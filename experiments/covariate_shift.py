@@ -16,28 +16,18 @@ training steps each time. Fig. 3b, of the deep linear network, comes from `deep_
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 from experiments import vgg_cifar
-from experiments.running.command_line import setting
+from experiments.training.command_line import with_defaults
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg import settings as vgg_settings
 
-
-@dataclass(frozen=True)
-class Settings(vgg_settings.Settings):
-    """Those of all VGG trainings, with other defaults."""
-
-    variants: tuple[str, ...] = setting(
-        ("standard", "batchnorm"), f"what to train: {', '.join(vgg_settings.VARIANTS)}"
-    )
-    # The rows of Fig. 3a.
-    lr: tuple[float, ...] = setting((0.1, 0.01), "learning rates; each variant is trained at each")
-    # The paper draws a point each 100 steps.
-    shift_every: int = setting(
-        100, "steps between measurements of covariate shift (and some early); 0: none"
-    )
-
+Settings = with_defaults(
+    vgg_settings.Settings,
+    variants=("standard", "batchnorm"),
+    lr=(0.1, 0.01),  # the rows of Fig. 3a
+    shift_every=100,  # the paper has a point each 100 steps
+)
 
 QUICK = {**vgg_cifar.QUICK, "steps": 300, "shift_every": 20}
 

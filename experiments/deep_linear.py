@@ -5,7 +5,7 @@
     standard, batchnorm, l1, l2, linf     at the rate 1e-6
     standard, batchnorm                   at the rate 1e-7, for covariate shift
 
-Full batch, so that a run is gradient descent on one function, and the walks along its gradient see
+Full batch, so that a run is gradient descent on one function, and the probes along its gradient see
 the loss that is minimised. The paper's claims: BatchNorm and the l_p norms train it faster (l1
 best); BatchNorm does not reduce internal covariate shift; it smooths the loss. The paper's own
 size is what runs by default: about 17 minutes a seed on one core.
@@ -31,15 +31,15 @@ import numpy as np
 
 from experiments import paper
 from experiments.linear.allocator import keep_freed_memory
-from experiments.linear.problem import network, problem, rank_losses, task
+from experiments.linear.problem import make_problem, network, rank_losses, task
 from experiments.linear.settings import QUICK, VARIANTS, Settings, check, plans
-from experiments.running.carry_out import Plan, Work, carry_out
-from experiments.running.probes import CovariateShift, Curvature, Landscape
-from experiments.running.recorders import Distributions, Recorder
-from experiments.running.session import Experiment
-from experiments.running.step import Step, one_step
-from experiments.running.study import Run, Study
-from experiments.running.training import train
+from experiments.training.loop import train
+from experiments.training.probes import CovariateShift, Curvature, Landscape
+from experiments.training.recorders import Distributions, Recorder
+from experiments.training.runner import Plan, Work, run_study
+from experiments.training.session import Experiment
+from experiments.training.step import Step, one_step
+from experiments.training.study import Run, Study
 from experiments.views import deep_linear as deep_linear_figures
 from minibn import nn, optim
 from minibn.backend import get_backend
@@ -91,7 +91,7 @@ def run(s: Settings, folder: Run, plan: Plan) -> dict[str, Any]:
         folder,
         model,
         optim.SGD(model.parameters(), plan.lr),
-        problem(s, plan.seed),
+        make_problem(s, plan.seed),
         steps=s.steps,
         task=task(s),
         recorders=recorders(s, plan.seed),
@@ -101,8 +101,8 @@ def run(s: Settings, folder: Run, plan: Plan) -> dict[str, Any]:
 
 
 def seconds_a_step(s: Settings, plan: Plan) -> float:
-    """Of ten steps of a throw-away copy, and its share of the walks and of covariate shift."""
-    model, data, of = network(s, plan.variant, plan.seed), problem(s, plan.seed), task(s)
+    """Of ten steps of a throw-away copy, and its share of the probes and of covariate shift."""
+    model, data, of = network(s, plan.variant, plan.seed), make_problem(s, plan.seed), task(s)
     optimizer = optim.SGD(model.parameters(), plan.lr)
     with np.errstate(all="ignore"):  # a rate may be too large: training will say so
         one_step(model, optimizer, *data.batch(0), of)
@@ -110,14 +110,14 @@ def seconds_a_step(s: Settings, plan: Plan) -> float:
         for _ in range(10):
             one_step(model, optimizer, *data.batch(0), of)
         get_backend().synchronize()
-    walks = (len(s.probe_sizes) + 1) / s.probe_every if s.probe_every else 0
+    probes = (len(s.probe_sizes) + 1) / s.probe_every if s.probe_every else 0
     shifts = (2 * s.depth / 3) / s.shift_every if s.shift_every else 0
-    return (time.perf_counter() - began) / 10 * (1 + walks + shifts)
+    return (time.perf_counter() - began) / 10 * (1 + probes + shifts)
 
 
 def configuration(s: Settings, plan: Plan) -> dict[str, Any]:
     """What config.json says beside the plan."""
-    data = problem(s, plan.seed)
+    data = make_problem(s, plan.seed)
     return {
         "experiment": KIND,
         "norm": VARIANTS[plan.variant],
@@ -142,9 +142,9 @@ def study_all(s: Settings, study: Study) -> int:
         run=lambda folder, plan: run(s, folder, plan),
         about=f"of {s.depth} layers of {s.width}, {s.samples} samples",
         seconds=lambda left: seconds(s, left),
-        draw=lambda: deep_linear_figures.draw([study]),
+        plot=lambda: deep_linear_figures.plot([study]),
     )
-    return carry_out(s, study, work)
+    return run_study(s, study, work)
 
 
 main = Experiment(KIND, Settings, QUICK, check, study_all, __doc__).main

@@ -25,28 +25,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.gpu.parts import NAMES, parts
+from experiments.gpu.parts import NAMES, all_parts
 from experiments.gpu.sitting import Sitting
-from experiments.running.command_line import (
+from experiments.training.command_line import (
     UsageError,
     at_least,
     flag_name,
     one_of,
     parse,
-    report,
     setting,
 )
-from experiments.running.reading import check_out
-from experiments.running.settings import DATA, PRECISIONS
-from experiments.running.streams import read_json
-from experiments.running.training import cores
+from experiments.training.entry_point import check_out, program
+from experiments.training.json_files import read_json
+from experiments.training.loop import cores
+from experiments.training.settings import DATA, PRECISIONS
 from minibn.backend import get_backend
 from minibn.data import load
-from minibn.errors import BackendUnavailable, DataError
 
 PROGRAM = "python -m experiments.gpu_check"
 BACKENDS = ("cupy", "strict")
-ALIKE = ("backend", "quick", "data", "precision", "seed")  # what a folder is about
+IDENTITY = ("backend", "quick", "data", "precision", "seed")  # what a folder is about
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def same_as_before(options: Options, folder: Path) -> None:
     differ = [
         f"{flag_name(name)} {before.get(name)}, not {value}"
         for name, value in vars(options).items()
-        if name in ALIKE and before.get(name) != value
+        if name in IDENTITY and before.get(name) != value
     ]
     if differ:
         raise UsageError(f"--out {folder} is of {'; '.join(differ)}. Name another --out.")
@@ -98,7 +96,7 @@ def sit(options: Options) -> int:
     """The parts that are to be done, within the time. Returns the exit code."""
     folder = Path(options.out).absolute()
     same_as_before(options, folder)
-    todo = [p for p in parts(options, folder) if not options.only or p.name in options.only]
+    todo = [p for p in all_parts(options, folder) if not options.only or p.name in options.only]
     sitting = Sitting(folder, {"options": vars(options)})
     before = [p for p in todo if sitting.status(p) == "done" and not options.only]
     for part in before:
@@ -118,23 +116,17 @@ def sit(options: Options) -> int:
     return 0 if {sitting.status(part) for part in todo} <= {"done", "goes on"} else 1
 
 
+@program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, and print what was found. Returns the exit code."""
+    options = Options(**parse(Options, arguments, program=PROGRAM, description=__doc__))
     try:
-        given = parse(
-            Options,
-            sys.argv[1:] if arguments is None else arguments,
-            program=PROGRAM,
-            description=str(__doc__).partition("\n\n")[0],
-        )
-        options = Options(**given)
         check(options)
         return sit(options)
-    except (UsageError, DataError, BackendUnavailable) as error:
-        return report(PROGRAM, error)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         remedy = "Free space, or mend that: the same command goes on; or name another --out."
-        return report(PROGRAM, OSError(f"{error.strerror or error}{where}. {remedy}"))
+        raise OSError(f"{error.strerror or error}{where}. {remedy}") from error
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Figures 4 and 11a of the paper: BatchNorm's landscape, by walks along the gradient.
+"""Figures 4 and 11a of the paper: BatchNorm's landscape, by probes along the gradient.
 
 At steps of one training per variant, the loss and its gradient are measured at w - η ∇L(w) for η
 of 1/2, 1, 2 and 4 times the learning rate, on the batch of the step. The paper's claim: with
-BatchNorm the loss varies less along the walk, its gradient changes less, and the "effective" beta,
+BatchNorm the loss varies less along the probe, its gradient changes less, and the "effective" beta,
 ‖Δ gradient‖ / distance, is smaller. (Not at step 0, in its curves as in ours.)
 
 The trainings are those of `vgg_cifar`, with probes on: about an eighth dearer. Fig. 12, of the
@@ -17,31 +17,19 @@ l_p norms, comes from `lp_norms`; Figs. 10, 11b and 13, of the deep linear netwo
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 from experiments import vgg_cifar
-from experiments.running.command_line import setting
+from experiments.training.command_line import with_defaults
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg import settings as vgg_settings
-from minibn.analysis.gradient_probe import DIRECTIONS
 
-
-@dataclass(frozen=True)
-class Settings(vgg_settings.Settings):
-    """Those of all VGG trainings, with other defaults."""
-
-    variants: tuple[str, ...] = setting(
-        ("standard", "batchnorm"), f"what to train: {', '.join(vgg_settings.VARIANTS)}"
-    )
-    # The paper draws a point each 100 steps.
-    probe_every: int = setting(
-        100, "steps between walks along the gradient (and some early); 0: none"
-    )
+Settings = with_defaults(
+    vgg_settings.Settings,
+    variants=("standard", "batchnorm"),
+    probe_every=100,  # the paper has a point each 100 steps
     # Its text claims the same for random directions, without a figure.
-    probe_directions: tuple[str, ...] = setting(
-        ("gradient", "random"), f"directions of the walks: {', '.join(DIRECTIONS)}"
-    )
-
+    probe_directions=("gradient", "random"),
+)
 
 QUICK = {**vgg_cifar.QUICK, "steps": 400, "probe_every": 20}
 

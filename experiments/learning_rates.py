@@ -33,13 +33,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments import vgg_cifar
-from experiments.running.carry_out import Plan, Result, carry_out
-from experiments.running.command_line import at_least, setting
-from experiments.running.recorders import Recorder
-from experiments.running.session import Experiment
-from experiments.running.step import Step
-from experiments.running.streams import written
-from experiments.running.study import Run, Study
+from experiments.training.command_line import at_least, setting
+from experiments.training.json_files import json_numbers
+from experiments.training.recorders import Recorder
+from experiments.training.runner import Plan, Result, run_study
+from experiments.training.session import Experiment
+from experiments.training.step import Step
+from experiments.training.study import Run, Study
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg import settings as vgg_settings
 from experiments.views import learning_rates as learning_rates_figures
@@ -120,7 +120,7 @@ class Moments(Recorder):
             yield
         mean, var = ([float(to_numpy(x)) for x in column] for column in zip(*seen, strict=True))
         step.run.stream("moments").append(
-            {"step": step.number, "mean": written(mean), "var": written(var)}
+            {"step": step.number, "mean": json_numbers(mean), "var": json_numbers(var)}
         )
 
 
@@ -141,21 +141,21 @@ def study_all(s: Settings, study: Study) -> int:
 
     def run(folder: Run, plan: Plan) -> Result:
         result = vgg_runs.run(s, folder, plan, data, [Moments(s.moments_steps)])
-        # Hundreds of networks that nobody asks for: with more --steps a run begins again, the same.
+        # Hundreds of networks are not needed: with more --steps a run begins again, the same.
         folder.checkpoint_path.unlink(missing_ok=True)
         return result
 
-    def draw() -> None:
+    def plot() -> None:
         for variant, before in diverged.items():
             if (end := barrier(before)) < max(s.lr):
                 print(f"{variant}: not run above {end:g}, where every seed diverged", flush=True)
-        learning_rates_figures.draw([study])
+        learning_rates_figures.plot([study])
 
     work = vgg_runs.work_of(
-        s, data, KIND, run=run, draw=draw, wanted=wanted,
+        s, data, KIND, run=run, plot=plot, wanted=wanted,
         plans=ascending(s), keeps_checkpoints=False,
     )  # fmt: skip
-    return carry_out(s, study, work)
+    return run_study(s, study, work)
 
 
 main = Experiment(KIND, Settings, QUICK, check, study_all, __doc__).main

@@ -16,27 +16,17 @@ come from `deep_linear`.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 from experiments import vgg_cifar
-from experiments.running.command_line import setting
+from experiments.training.command_line import with_defaults
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg import settings as vgg_settings
 
-
-@dataclass(frozen=True)
-class Settings(vgg_settings.Settings):
-    """Those of all VGG trainings, with other defaults."""
-
-    variants: tuple[str, ...] = setting(
-        ("standard", "batchnorm", "l1", "l2", "linf"),
-        f"what to train: {', '.join(vgg_settings.VARIANTS)}",
-    )
-    # The paper draws a point each 100 steps.
-    probe_every: int = setting(
-        100, "steps between walks along the gradient (and some early); 0: none"
-    )
-
+Settings = with_defaults(
+    vgg_settings.Settings,
+    variants=("standard", "batchnorm", "l1", "l2", "linf"),
+    probe_every=100,  # the paper has a point each 100 steps
+)
 
 QUICK = {**vgg_cifar.QUICK, "steps": 300, "probe_every": 20}
 

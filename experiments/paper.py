@@ -76,7 +76,7 @@ DEEP_LINEAR_SHIFT_LAYERS = (9, 17)
 LANDSCAPE_STEPS = (0, 100, 500, 1000, 2000, 5000, 10000, 15000)
 
 # variant -> (least, largest) at LANDSCAPE_STEPS: the loss, and the l2 change of the gradient, over
-# the step sizes of the walk. The plotted loss holds a penalty of about 2 at the start (inferred).
+# the step sizes of the probe. The plotted loss holds a penalty of about 2 at the start (inferred).
 LOSS_RANGE = {
     "standard": ((4.27, 4.29), (4.05, 4.12), (3.3, 4.2), (2.7, 8.1),
                  (2.1, 6.4), (1.39, 1.87), (0.98, 1.60), (0.68, 4.15)),
@@ -125,7 +125,7 @@ DEEP_LINEAR_LOSS = {
     ("standard", 1e-7): (6.0e3, 5.5e3, 4.9e3, 4.0e3),
     ("batchnorm", 1e-7): (3.9e3, 2.7e3, 1.4e3, 709),
 }
-# variant -> median width of the loss band in decades (Fig. 10a), largest loss of a walk at
+# variant -> median width of the loss band in decades (Fig. 10a), largest loss of a probe at
 # (100, 500, 1000) steps, median and largest effective beta (Figs. 10c, 13d).
 DEEP_LINEAR_LOSS_BAND = {"standard": 0.87, "batchnorm": 1.46}
 DEEP_LINEAR_WALK_STEPS = (100, 500, 1000)

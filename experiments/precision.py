@@ -23,17 +23,16 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from experiments.running.alike import require_alike
-from experiments.running.command_line import UsageError, at_least, one_of, parse, setting
-from experiments.running.reading import program
-from experiments.running.settings import BACKENDS, PRECISIONS
-from experiments.running.study import Run, Study
-from experiments.views.series import grouped, spread
-from experiments.views.tables import table
+from experiments.output import markdown_table
+from experiments.training.command_line import UsageError, at_least, one_of, parse_folders, setting
+from experiments.training.comparability import require_comparable
+from experiments.training.entry_point import program
+from experiments.training.settings import BACKENDS, PRECISIONS
+from experiments.training.study import Run, Study
+from experiments.views.series import group_runs, spread
 from experiments.views.vgg_tables import LAST, final_train
 from minibn import Tensor, grad, kernels, ops, precision, use
 from minibn.backend import get_backend
@@ -117,18 +116,18 @@ def table_of_products(options: Options) -> str:
         for layer in layers(options.model)
     ]
     note = f"errors of y, x̄, w̄ as shares of their norms; {options.batch_size} images"
-    return table(("product", *PRECISIONS), rows, note)
+    return markdown_table(("product", *PRECISIONS), rows, note)
 
 
 def table_of_trainings(studies: Sequence[Study]) -> str:
     """A row a variant and study."""
-    require_alike(studies, free=("precision",))
+    require_comparable(studies, free=("precision",))
     first, rows = studies[0], []
-    for group in grouped(run for run in first.runs() if run.result):
+    for group in group_runs(run for run in first.runs() if run.result):
         own = [abs(loss(a) - loss(b)) for a, b in itertools.combinations(group.runs, 2)]
         for study in studies:
             pairs = [(run, study.run(run.name)) for run in group.runs]
-            pairs = [(a, b) for a, b in pairs if b.finished(0) is not None]
+            pairs = [(a, b) for a, b in pairs if b.final_result(0) is not None]
             runs = [b for _, b in pairs]
             apart = own if study is first else [abs(loss(a) - loss(b)) for a, b in pairs]
             cells = [
@@ -137,17 +136,17 @@ def table_of_trainings(studies: Sequence[Study]) -> str:
                 spread([test_accuracy(run) for run in runs], ".3f"),
                 ("between seeds: " if study is first else "") + spread(apart, ".2g"),
             ]
-            who = (group.variant, f"{group.lr:g}", called(study, first), str(len(runs)))
+            who = (group.variant, f"{group.lr:g}", label_of(study, first), str(len(runs)))
             rows.append((*who, *cells))
     head = (
         "variant", "lr", "precision", "seeds", "loss", "train accuracy", "test accuracy",
-        f"loss apart from {called(first, first)}'s, same seed",
+        f"loss apart from {label_of(first, first)}'s, same seed",
     )  # fmt: skip
     note = f"loss, train: means over the last {LAST:.0%} of the steps; median (least to largest)"
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
-def called(study: Study, first: Study) -> str:
+def label_of(study: Study, first: Study) -> str:
     """Its precision, and how else it was carried out than the first."""
     others = [
         f"{key} {study.settings.get(key)}"
@@ -174,15 +173,8 @@ def test_accuracy(run: Run) -> float:
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table. Returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folders = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
-    options = Options(
-        **parse(
-            Options,
-            words[len(folders) :],
-            program=PROGRAM,
-            description=str(__doc__).partition("\n\n")[0],
-        )
+    folders, options = parse_folders(
+        Options, arguments, program=PROGRAM, description=__doc__, folders="[A B C]"
     )
     one_of("--backend", options.backend, BACKENDS)
     one_of("--model", options.model, tuple(VGG))
@@ -191,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(folders) == 1:
         raise UsageError(f"which other studies? {PROGRAM} runs/fp32 runs/tf32 runs/bf16")
     if folders:
-        studies = [Study.open(Path(folder), "vgg_cifar", "STUDY") for folder in folders]
+        studies = [Study.open(folder, "vgg_cifar", "STUDY") for folder in folders]
         print(table_of_trainings(studies))
     else:
         print(table_of_products(options))

@@ -17,22 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.command_line import (
+from experiments.output import markdown_table
+from experiments.training.command_line import (
     UsageError,
     at_least,
     one_of,
-    parse,
-    restored,
+    parse_folders,
     setting,
+    settings_from_json,
 )
-from experiments.running.reading import program
-from experiments.running.recorders import predictions
-from experiments.running.settings import BACKENDS
-from experiments.running.study import Run, steps_of
-from experiments.running.training import cores
+from experiments.training.entry_point import program
+from experiments.training.loop import cores
+from experiments.training.recorders import predictions
+from experiments.training.settings import BACKENDS
+from experiments.training.study import Run, steps_of
 from experiments.vgg.runs import load_data, network
 from experiments.vgg.settings import Settings
-from experiments.views.drawing import pyplot, save
+from experiments.views.plotting import pyplot, save
 from minibn import checkpoint, nn, precision, use
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, normalize
@@ -53,7 +54,7 @@ class Options:
     )
 
 
-def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Dataset, int]:
+def load_run(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Dataset, int]:
     """(model with the run's weights, its data, its steps so far), on the current backend.
 
     Raises DataError for a run without a checkpoint, or other data than it was trained on.
@@ -72,7 +73,7 @@ def trained(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Datas
             f"{run.folder} has no checkpoint yet, or was one of learning_rates, which keeps none. "
             "Train it first, or choose another."
         )
-    settings = Settings(**restored(Settings, config["settings"]))
+    settings = Settings(**settings_from_json(Settings, config["settings"]))
     if data_dir:
         settings = dataclasses.replace(settings, data_dir=data_dir)
     manifest, states = checkpoint.load(run.checkpoint_path)
@@ -132,35 +133,33 @@ def picture(counts: np.ndarray, classes: Sequence[str], title: str, folder: Path
 
 def describe(counts: np.ndarray, classes: Sequence[str]) -> str:
     """Accuracy by class, and the class that each is most often taken for."""
-    rows = [f"{'class':<12} {'images':>6} {'accuracy':>8}   most often taken for"]
+    rows: list[tuple[Any, ...]] = []
     for i, name in enumerate(classes):
         wrong = counts[i].copy()
         wrong[i] = 0
         other = f"{classes[wrong.argmax()]} ({wrong.max()})" if wrong.any() else "-"
         accuracy = counts[i, i] / max(counts[i].sum(), 1)
-        rows.append(f"{name:<12} {counts[i].sum():>6} {accuracy:>8.3f}   {other}")
+        rows.append((name, counts[i].sum(), f"{accuracy:.3f}", other))
     total = counts.trace() / max(counts.sum(), 1)
-    return "\n".join([*rows, f"{'all':<12} {counts.sum():>6} {total:>8.3f}"])
+    rows.append(("all", counts.sum(), f"{total:.3f}", ""))
+    return markdown_table(("class", "images", "accuracy", "mostly taken for"), rows, align=True)
 
 
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, draw the picture. Returns the exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folder = words.pop(0) if words and not words[0].startswith("-") else None
-    given: dict[str, Any] = parse(
-        Options, words, program=f"{PROGRAM} RUN", description=str(__doc__).partition("\n\n")[0]
+    """Print the table, plot the picture. Returns the exit code."""
+    folders, options = parse_folders(
+        Options, arguments, program=PROGRAM, description=__doc__, folders="RUN"
     )
-    if folder is None:
+    if len(folders) != 1:
         raise UsageError(f"which run? {PROGRAM} STUDY/runs/batchnorm-lr0.1-seed0")
-    options = Options(**given)
     one_of("--backend", options.backend, BACKENDS)
     at_least("--batch-size", options.batch_size, 1)
     at_least("--reestimate", options.reestimate, 0)
     cores()  # says what is wrong with MINIBN_NUM_THREADS
-    run = Run(Path(folder))
+    run = Run(folders[0])
     with use(options.backend):
-        model, data, steps = trained(run, options.data_dir)
+        model, data, steps = load_run(run, options.data_dir)
         with precision(run.config["settings"]["precision"]):  # as it trained
             if options.reestimate:
                 reestimate(model, data, run.config, options.reestimate)

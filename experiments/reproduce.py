@@ -7,13 +7,12 @@
 Each training belongs to a study in the folder OUT/SCALE, one a rate and seed, so that several can
 run at once (--jobs) and one after another in any number of sittings: what is done is skipped, what
 was stopped or killed goes on where it was. A variant at a rate and a seed is trained once, with
-every measurement on, and serves all figures. These are drawn at the end, from the files.
+every measurement on, and serves all figures. These are plotted at the end, from the files.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import signal
 import subprocess
@@ -24,22 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.running.command_line import (
+from experiments.training.command_line import (
     UsageError,
     at_least,
     flag_name,
+    flag_value,
     one_of,
     parse,
-    report,
     setting,
-    shown,
 )
-from experiments.running.session import WHERE, preset, stored
-from experiments.running.settings import BACKENDS, PRECISIONS
-from experiments.running.streams import read_json, write_json
-from experiments.running.study import Study
-from experiments.running.training import clock, cores
-from minibn.errors import DataError
+from experiments.training.entry_point import program
+from experiments.training.json_files import read_json, write_json
+from experiments.training.loop import clock, cores
+from experiments.training.session import WHERE, preset, study_settings
+from experiments.training.settings import BACKENDS, PRECISIONS
+from experiments.training.study import Study
 
 PROGRAM = "python -m experiments.reproduce"
 
@@ -117,13 +115,13 @@ class Job:
         flags = ["--resume", str(folder)] if (folder / "study.json").exists() else begin
         return [sys.executable, "-m", f"experiments.{self.module}", *flags, *self.data]
 
-    def unlike(self, folder: Path) -> str:
+    def differences(self, folder: Path) -> str:
         """How the study that is there differs from the one that the flags ask for; "" if not."""
         if not (folder / "study.json").exists():
             return ""
         module: Any = importlib.import_module(f"experiments.{self.module}")
         given = parse(module.Settings, self.flags, program=PROGRAM, description="")
-        asked = stored(preset(module.Settings, module.QUICK, given))
+        asked = study_settings(preset(module.Settings, module.QUICK, given))
         study = Study.open(folder, self.module, str(folder)).settings
         differ = [
             f"{flag_name(key)} {study.get(key)}, not {value}"
@@ -159,7 +157,7 @@ def jobs(s: Settings) -> list[Job]:
     return found
 
 
-class Book:
+class DoneJobs:
     """done.json: which jobs are done, with the flags they were done with."""
 
     def __init__(self, folder: Path) -> None:
@@ -178,20 +176,20 @@ class Book:
 def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
     """Run the jobs, `at_once` at a time, each with a log. Returns the names of those that failed.
 
-    On Ctrl-C or SIGTERM the running ones are asked to save and stop: KeyboardInterrupt follows.
+    On Ctrl-C or SIGTERM those that run are asked to save and stop: KeyboardInterrupt follows.
     """
     for job in todo:
-        if differ := job.unlike(folder / job.name):
+        if differ := job.differences(folder / job.name):
             raise UsageError(f"{folder / job.name} was begun with {differ}. Choose another --out.")
     waiting, failed = list(todo), []
-    running: dict[subprocess.Popen, tuple[Job, float]] = {}
+    started: dict[subprocess.Popen, tuple[Job, float]] = {}
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MINIBN_NUM_THREADS": "1"} if at_once > 1 else dict(os.environ)
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
+        while waiting or started:
+            while waiting and len(started) < at_once:
                 job = waiting.pop(0)
                 with (logs / f"{job.name}.log").open("ab") as log:
                     process = subprocess.Popen(
@@ -199,22 +197,22 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
                         stdout=log, stderr=subprocess.STDOUT, env=environment,
                         start_new_session=True,  # Ctrl-C comes to us, and we pass it on once
                     )  # fmt: skip
-                running[process] = (job, time.monotonic())
+                started[process] = (job, time.monotonic())
                 print(f"{job.name}: begun, see {logs / job.name}.log", flush=True)
             time.sleep(0.2)
-            for process in [p for p in running if p.poll() is not None]:
-                job, began = running.pop(process)
+            for process in [p for p in started if p.poll() is not None]:
+                job, began = started.pop(process)
                 took = clock(time.monotonic() - began)
                 if process.returncode == 0:
-                    Book(folder).note(job)
+                    DoneJobs(folder).note(job)
                     print(f"{job.name}: done in {took}", flush=True)
                 else:
                     failed.append(job.name)
                     print(f"{job.name}: FAILED after {took}: {_last(logs, job)}", flush=True)
     except KeyboardInterrupt:
-        for process in running:
+        for process in started:
             process.send_signal(signal.SIGINT)
-        for process in running:
+        for process in started:
             process.wait()
         raise
     finally:
@@ -228,12 +226,12 @@ def _last(logs: Path, job: Job) -> str:
 
 
 def views(folder: Path, done: Sequence[Job]) -> list[Job]:
-    """What is drawn and judged when the trainings are done."""
+    """What is plotted and judged when the trainings are done."""
     studies = tuple(str(folder / job.name) for job in done)
-    return [Job("figures", "draw", studies), Job("claims", "claims", studies)] if studies else []
+    return [Job("figures", "plot", studies), Job("claims", "claims", studies)] if studies else []
 
 
-def spent(folder: Path, done: Sequence[Job]) -> str:
+def time_report(folder: Path, done: Sequence[Job]) -> str:
     """What the studies took, by their clocks in each sitting, up to each run's last checkpoint."""
     seconds = {
         job.name: sum(
@@ -255,37 +253,30 @@ def check(s: Settings) -> None:
     for seed in s.seed:
         at_least("--seed", seed, 0)
     if len(set(s.seed)) < len(s.seed):
-        raise UsageError(f"--seed names something twice: {shown(s.seed)}.")
+        raise UsageError(f"--seed names something twice: {flag_value(s.seed)}.")
     if s.jobs is not None:
         at_least("--jobs", s.jobs, 1)
 
 
+@program(PROGRAM, stopped="Stopped; everything is saved. The same command goes on.")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is not done yet, then draw and judge. Returns the exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    try:
-        s = Settings(**parse(Settings, words, program=PROGRAM,
-                             description=str(__doc__).partition("\n\n")[0]))  # fmt: skip
-        check(s)
-        folder = Path(s.out) / s.scale
-        everything = jobs(s)
-        todo = [job for job in everything if not Book(folder).has(job)]
-        at_once = s.jobs or (1 if s.scale == "paper" else cores())
-        print(f"{folder}: {len(todo)} of {len(everything)} studies to do, {at_once} at once.")
-        failed = work(todo, folder, at_once)
-        done = [job for job in everything if Book(folder).has(job)]
-        if done:
-            print(spent(folder, done), flush=True)
-        for view in views(folder, done):
-            out = ["--out", str(folder / view.name)]
-            command = [sys.executable, "-m", f"experiments.{view.module}", *view.flags, *out]
-            if subprocess.run(command, check=False).returncode:
-                failed.append(view.name)
-    except (UsageError, DataError, OSError, json.JSONDecodeError) as error:
-        return report(PROGRAM, error)
-    except KeyboardInterrupt:
-        print("\nStopped; everything is saved. The same command goes on.", flush=True)
-        return 130
+    """Do what is not done yet, then plot and judge. Returns the exit code."""
+    s = Settings(**parse(Settings, arguments, program=PROGRAM, description=__doc__))
+    check(s)
+    folder = Path(s.out) / s.scale
+    everything = jobs(s)
+    todo = [job for job in everything if not DoneJobs(folder).has(job)]
+    at_once = s.jobs or (1 if s.scale == "paper" else cores())
+    print(f"{folder}: {len(todo)} of {len(everything)} studies to do, {at_once} at once.")
+    failed = work(todo, folder, at_once)
+    done = [job for job in everything if DoneJobs(folder).has(job)]
+    if done:
+        print(time_report(folder, done), flush=True)
+    for view in views(folder, done):
+        out = ["--out", str(folder / view.name)]
+        command = [sys.executable, "-m", f"experiments.{view.module}", *view.flags, *out]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(view.name)
     if failed:
         print(f"Not done: {', '.join(failed)}. The same command tries again.", flush=True)
     return 1 if failed else 0

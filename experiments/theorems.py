@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.carry_out import Plan, Work, carry_out, check_batch_size
-from experiments.running.recorders import Recorder
-from experiments.running.session import Experiment
-from experiments.running.step import CLASSIFY, Task
-from experiments.running.study import Run, Study
-from experiments.running.training import train
 from experiments.theory.records import Heads, Theorems
 from experiments.theory.settings import QUICK, SIDE, Settings, check, plans
+from experiments.training.loop import train
+from experiments.training.recorders import Recorder
+from experiments.training.runner import Plan, Work, check_batch_size, run_study
+from experiments.training.session import Experiment
+from experiments.training.step import CLASSIFY, Task
+from experiments.training.study import Run, Study
 from experiments.views import theorems as theorems_figures
 from minibn import nn, optim
 from minibn.backend import get_backend
@@ -109,9 +109,9 @@ def study_all(s: Settings, study: Study) -> int:
         },
         run=lambda folder, plan: run(s, folder, plan, data),
         about=f"on {data.name}, batch {s.batch_size} (the first, measured most, take longest)",
-        draw=lambda: theorems_figures.draw([study]),
+        plot=lambda: theorems_figures.plot([study]),
     )
-    return carry_out(s, study, work)
+    return run_study(s, study, work)
 
 
 main = Experiment(KIND, Settings, QUICK, check, study_all, __doc__).main

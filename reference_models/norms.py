@@ -13,12 +13,12 @@ take them literally; the other readings of `minibn.ops.lp_normalization` have na
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from minibn import nn
+from minibn.errors import did_you_mean
 from minibn.nn.module import Module
 
 MakeNorm = Callable[[int], Module]
@@ -56,9 +56,7 @@ NORMS: dict[str, MakeNorm | None] = {
 def choose(who: str, what: str, name: str, known: Mapping[str, object]) -> None:
     """Raise ValueError, with the nearest name, unless the name is known."""
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(known)}."
-        raise ValueError(f"{who}: {what} {name!r} is unknown. {hint}")
+        raise ValueError(f"{who}: {what} {name!r} is unknown. {did_you_mean(name, known)}")
 
 
 def maker_of(who: str, norm: Norm, known: Mapping[str, MakeNorm | None]) -> MakeNorm | None:

@@ -4,14 +4,13 @@ clock       the host's clock, and a GPU's
 timing      contenders in turn in one process, their medians and spread
 cases       what is timed: a network, a batch, a layer; and our side of it
 pytorch     PyTorch's side; imported only where it is installed
-comparison  ours beside theirs: cells of a table, the ratio
+comparison  cases timed one after another; ours beside theirs: cells, the ratio
 parts       what is measured on a CPU
 others      one convolution in MyGrad and PyDyNet, where they are installed
 machine     what the machine can do, and what a step costs by count
 memory      the peak memory of a step, each in a process of its own
 startup     how long an import takes
 targets     what was to be reached, and whether it was
-report      tables
 
 And on a GPU:
 

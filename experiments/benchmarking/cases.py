@@ -123,10 +123,10 @@ def contend(case: Case, pytorch: Any, lean: bool = False) -> tuple[dict[str, Any
     if pytorch:
         for layout in pytorch.LAYOUTS:
             steps[f"PyTorch {layout}"] = pytorch.Step(case, layout, case.network())
-    return steps, agreed(case, steps)
+    return steps, check_agreement(case, steps)
 
 
-def agreed(case: Case, steps: dict[str, Any]) -> float:
+def check_agreement(case: Case, steps: dict[str, Any]) -> float:
     """How far the contenders' first losses are apart. Raises Disagreement where that is too far."""
     distance = apart(steps)
     if distance > ROUNDED[case.precision]:

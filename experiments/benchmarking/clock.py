@@ -59,7 +59,7 @@ class Clock:
 
     @contextmanager
     def span(self) -> Iterator[Span]:
-        """The work inside. Its `seconds` may be asked for later, so that nobody waits here."""
+        """The work inside. Its `seconds` may be asked for later, so that nothing waits here."""
         span = Span(self)
         span.start.record()
         yield span

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from experiments.benchmarking.cases import OURS
-from experiments.benchmarking.report import say
 from experiments.benchmarking.timing import Found, Ratio
+from experiments.output import say
 
 RIVAL = "PyTorch"  # what their names begin with
 OWN = (f"{OURS} graph", f"{OURS} eager", OURS)  # of several of ours, the first is compared
@@ -19,7 +19,7 @@ def ours_in(found: Found) -> str:
     return next(name for name in OWN if name in found)
 
 
-def compared(
+def compare(
     found: Found, phase: str = "total", names: Iterable[str] | None = None
 ) -> tuple[list[str], Ratio | None]:
     """(cells for a table, the ratio to PyTorch's best). names: whose cells, all who were timed if
@@ -47,6 +47,36 @@ def record_of(found: Found, ratio: Ratio | None) -> dict[str, Any]:
     }
     ratio_record = dataclasses.asdict(ratio) if ratio else None
     return {"times": times, "ours": ours_in(found), "ratio": ratio_record}
+
+
+def race_all(
+    cases: Iterable[Any],
+    race: Callable[[Any], tuple[Found, dict[str, Any]] | None],
+    *,
+    names: Iterable[str] | None = None,
+    label: Callable[[Any], Any] = str,
+    save: Callable[[list[dict[str, Any]]], None] = lambda results: None,
+) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+    """(records, rows of a table) of the cases, whose contenders `race` times; it gives None for a
+    case that can't be. A line is printed, and the records so far are saved, after each."""
+    results: list[dict[str, Any]] = []
+    rows = []
+    for case in cases:
+        raced = race(case)
+        if raced is None:
+            continue
+        found, how = raced
+        cells, ratio = compare(found, names=names)
+        rows.append([label(case), *cells])
+        progress(label(case), found, ratio)
+        results.append({"case": vars(case), **record_of(found, ratio), **how})
+        save(results)
+    return results, rows
+
+
+def say_losses_apart(results: list[dict[str, Any]]) -> None:
+    first = max(result["losses_apart"]["first"] for result in results)
+    say(f"First losses, without noise, differ by at most {first:.0e} of ours.")
 
 
 def progress(name: Any, found: Found, ratio: Ratio | None) -> None:

@@ -1,7 +1,7 @@
 """Where our steps run beside PyTorch's: a GPU, or the host in its place for a rehearsal.
 
 Both libraries keep freed memory for their own later use, and neither gives way to the other. So
-`tidy` hands back what nobody uses: between two cases on both sides.
+`tidy` frees what is not used, on both sides, between two cases.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Device:
         self.exhausted: tuple[type[Exception], ...] = backend.out_of_memory_errors
 
     def tidy(self) -> None:
-        """Hand back all memory that nobody uses."""
+        """Free all memory that is not used."""
         gc.collect()
 
     def lag(self, seconds: float) -> None:
@@ -119,5 +119,5 @@ class Cuda(Device):
         return {"loaded": peak.start, "peak": peak.most, "step": peak.most - peak.start}
 
 
-def device(backend: Backend) -> Device:
+def device_of(backend: Backend) -> Device:
     return Cuda(backend) if backend.name == "cupy" else Device(backend)

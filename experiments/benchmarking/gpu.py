@@ -1,7 +1,7 @@
 """Training steps on a GPU: who contends, and what a round is.
 
 A round is so many steps in a row that they take a tenth of a second, between two events: as in a
-training, nobody waits for the device from step to step. Contenders take their rounds in turn, after
+training, no step waits for the device. Contenders take their rounds in turn, after
 a warm-up that lasts until two rounds take the same time (autotuning, compilation, captures, caches
 and clock rates are behind them then).
 
@@ -19,12 +19,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from experiments.benchmarking.cases import OURS, Case, Step, agreed
+from experiments.benchmarking.cases import OURS, Case, Step, check_agreement
 from experiments.benchmarking.comparison import OWN, RIVAL
 from experiments.benchmarking.device import Device, NotHere
 from experiments.benchmarking.parts import Bench
-from experiments.benchmarking.report import say
-from experiments.benchmarking.timing import PATIENCE, Contender, Found, clocked, in_turn, settle
+from experiments.benchmarking.timing import (
+    PATIENCE,
+    Contender,
+    Found,
+    in_turn,
+    settle,
+    single_phase,
+)
+from experiments.output import say
 from minibn.autograd.tape import apply
 from minibn.backend import get_backend
 from minibn.errors import CaptureError
@@ -55,10 +62,6 @@ class GpuBench(Bench):
 
     def case(self, model: str, variant: str, batch: int) -> Case:
         return Case(model, variant, batch, self.width, self.precision, MOMENTUM, WEIGHT_DECAY)
-
-    @property
-    def main_case(self) -> Case:
-        return self.case(self.models[0], "batchnorm", self.batches[0])
 
     def contenders(self, ours: Iterable[str], theirs: Iterable[str]) -> list[str]:
         """The names of those ways to train; PyTorch's only where it is."""
@@ -148,7 +151,7 @@ def about(bench: GpuBench, names: Iterable[str]) -> list[str]:
     return [f"{n}: {bench.pytorch.WAYS[way_of(n)]}." for n in names if n.startswith(RIVAL)]
 
 
-def built(bench: GpuBench, case: Case, name: str) -> Any:
+def build_step(bench: GpuBench, case: Case, name: str) -> Any:
     """The contender's step, eager still."""
     if name.startswith(RIVAL):
         return bench.pytorch.Step(case, bench.theirs.name)
@@ -168,10 +171,10 @@ def _race(bench: GpuBench, case: Case, names: Iterable[str]) -> tuple[Found, dic
     steps: dict[str, Any] = {}
     for name in names:
         with bench.unless_it_fails(case, name):
-            steps[name] = built(bench, case, name)
+            steps[name] = build_step(bench, case, name)
     if not any(name in OWN for name in steps):
         return None
-    distance = agreed(case, steps)
+    distance = check_agreement(case, steps)
     warm: dict[str, tuple[float, bool]] = {}
     for name in list(steps):
         with bench.unless_it_fails(case, name):
@@ -185,7 +188,7 @@ def _race(bench: GpuBench, case: Case, names: Iterable[str]) -> tuple[Found, dic
     fastest = min(seconds for seconds, _ in warm.values())
     times = max(1, min(MOST_STEPS, math.ceil(ROUND / fastest)))
     contenders = [
-        Contender(name, clocked("total", step.update, bench.side(name).clock, times))
+        Contender(name, single_phase("total", step.update, bench.side(name).clock, times))
         for name, step in steps.items()
     ]
     found = in_turn(contenders, bench.rounds, pause=0.0)

@@ -4,15 +4,16 @@ record."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from experiments.benchmarking import launches, parts
 from experiments.benchmarking.cases import OURS, Case
-from experiments.benchmarking.comparison import compared, head_of, progress, record_of
-from experiments.benchmarking.gpu import GpuBench, OurStep, about, built, race, way_of
+from experiments.benchmarking.comparison import head_of, race_all, say_losses_apart
+from experiments.benchmarking.gpu import GpuBench, OurStep, about, build_step, race, way_of
 from experiments.benchmarking.machine import least_seconds
-from experiments.benchmarking.report import say, table
+from experiments.output import say, say_table
 from minibn.fast.precision import MANTISSA
 
 PRECISIONS = tuple(MANTISSA)
@@ -41,7 +42,7 @@ def machine(bench: GpuBench) -> dict[str, Any]:
         [name, f"{copies[name] / 1e9:.0f}", *(f"{rate / 1e12:.1f}" for rate in by.values())]
         for name, by in products.items()
     ]
-    say(table(["", "copy, GB/s", *(f"{p}, TFLOP/s" for p in PRECISIONS)], rows))
+    say_table(["", "copy, GB/s", *(f"{p}, TFLOP/s" for p in PRECISIONS)], rows)
     return {
         "by_library": {n: {"copy_bytes_per_second": copies[n], "product_flops": products[n]}
                        for n in sides},
@@ -57,29 +58,24 @@ def _races(
     names: list[str],
     label: Callable[[Case], str] = str,
 ) -> list[dict[str, Any]]:
-    results, lines = [], []
-    for case in cases:
-        raced = race(bench, case, names)
-        if raced is None:
-            continue
-        found, how = raced
-        cells, ratio = compared(found, names=names)
-        lines.append([label(case), *cells])
-        progress(label(case), found, ratio)
-        results.append({"case": vars(case), **record_of(found, ratio), **how})
-        bench.save(part, results)
+    results, lines = race_all(
+        cases,
+        lambda case: race(bench, case, names),
+        names=names,
+        label=label,
+        save=partial(bench.save, part),
+    )
     if not results:
         say("\nNothing could be timed.")
         return results
     few, many = (f(result["steps_a_round"] for result in results) for f in (min, max))
     say(f"\nMedians (quartiles) of {bench.rounds} rounds, each of {few} to {many} steps.\n")
-    say(table(head_of("step", names), lines))
+    say_table(head_of("step", names), lines)
     if bench.pytorch:
         say("\n" + "\n".join(about(bench, names)))
         say(f"ratio: our median ({OURS} graph, where it is) over that of PyTorch's best here;")
         say("paired: the median of the rounds' own ratios.")
-        first = max(result["losses_apart"]["first"] for result in results)
-        say(f"First losses, without noise, differ by at most {first:.0e} of ours.")
+        say_losses_apart(results)
     restless = [
         f"{Case(**result['case'])} ({name})"
         for result in results
@@ -91,17 +87,10 @@ def _races(
     return results
 
 
-def _all_cases(bench: GpuBench) -> Iterator[Case]:
-    for batch in bench.batches:
-        for model in bench.models:
-            for variant in bench.variants:
-                yield bench.case(model, variant, batch)
-
-
 def steps(bench: GpuBench) -> list[dict[str, Any]]:
     """Every network, variant and batch, against PyTorch's eager mode."""
     return _races(
-        bench, "steps", _all_cases(bench), bench.contenders(["eager", "graph"], ["eager"])
+        bench, "steps", bench.all_cases(), bench.contenders(["eager", "graph"], ["eager"])
     )
 
 
@@ -109,7 +98,7 @@ def compiled(bench: GpuBench) -> list[dict[str, Any]]:
     """Against PyTorch's graphs and compiler, which takes long for each case: all networks and
     variants at the first batch, the main one at the others."""
     first, main = bench.batches[0], bench.main_case
-    cases = [case for case in _all_cases(bench) if case.batch == first]
+    cases = [case for case in bench.all_cases() if case.batch == first]
     cases += [dataclasses.replace(main, batch=batch) for batch in bench.batches[1:]]
     names = bench.contenders(["eager", "graph"], ["graph", "compiled"])
     return _races(bench, "compiled", cases, names)
@@ -143,7 +132,7 @@ def kernels(bench: GpuBench) -> dict[str, Any]:
     ]
     say(f"An eager step of {bench.main_case}, whose launches wait in the queue; medians of")
     say(f"{bench.rounds}. Without events around its launches it takes {found.bare_ms:.3f} ms.\n")
-    say(table(["kernel", "launches", "ms", "share"], rows))
+    say_table(["kernel", "launches", "ms", "share"], rows)
     return {
         "case": vars(bench.main_case), "step_ms": found.step_ms, "bare_ms": found.bare_ms,
         "kernels": [{**vars(k), "share": share[k.name]} for k in found.kernels],
@@ -154,7 +143,7 @@ def memory(bench: GpuBench) -> list[dict[str, Any]]:
     """Every network, variant and batch, and the main network with a batch that fills the device."""
     names = bench.contenders(["eager", "lean", "graph"], ["eager"])
     results, lines = [], []
-    for case in [*_all_cases(bench), dataclasses.replace(bench.main_case, batch=bench.large_batch)]:
+    for case in [*bench.all_cases(), dataclasses.replace(bench.main_case, batch=bench.large_batch)]:
         peaks = {}
         for name in names:
             with bench.unless_it_fails(case, name):
@@ -165,14 +154,15 @@ def memory(bench: GpuBench) -> list[dict[str, Any]]:
         results.append({"case": vars(case), "bytes": peaks})
         bench.save("memory", results)
     head = ["peak memory of a step", *(f"{name}, MB" for name in names)]
-    say(f"\nOf arrays, above those of the loaded model and batch.\n\n{table(head, lines)}")
+    say("\nOf arrays, above those of the loaded model and batch.\n")
+    say_table(head, lines)
     say('\nlean: minibn.kernels("lean"), which recomputes what "fast" keeps for the backward pass.')
     return results
 
 
 def _peak(bench: GpuBench, case: Case, name: str) -> dict[str, int]:
     def prepare() -> Callable[[], Any]:
-        step, untold = built(bench, case, name), [way_of(name)]
+        step, untold = build_step(bench, case, name), [way_of(name)]
 
         def work() -> None:
             if untold:  # at the first step: what a capture takes belongs to it

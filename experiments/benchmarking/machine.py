@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.clock import HOST, Clock
-from experiments.running.study import environment
+from experiments.training.study import environment
 from minibn import nn
 from minibn.backend import get_backend
 from minibn.fast.cpu.threads import map_shares

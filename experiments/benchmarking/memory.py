@@ -8,7 +8,9 @@ memory that loading needed for a moment.
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import json
 import os
 import subprocess
@@ -18,6 +20,9 @@ from typing import Any
 
 from experiments.benchmarking.cases import Case, Step
 from minibn.fast.cpu import threads as cpu_threads
+
+with contextlib.suppress(ImportError):  # on Windows, where nothing is measured
+    import resource
 
 ROOT = Path(__file__).parent.parent.parent
 STEPS = 3  # the second starts with the first one's gradients and used memory
@@ -62,8 +67,6 @@ def _status(key: str) -> int | None:
 
 def _highest() -> int:
     """`ru_maxrss` in bytes."""
-    import resource
-
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -83,8 +86,7 @@ def _measure(task: dict[str, Any]) -> dict[str, float]:
     if contender in ("fast", "lean"):
         step = Step(case, contender)
     else:
-        from experiments.benchmarking import pytorch
-
+        pytorch = importlib.import_module("experiments.benchmarking.pytorch")  # it needs PyTorch
         pytorch.set_threads(threads)
         step = pytorch.Step(case, contender, case.network())
     gc.collect()

@@ -17,7 +17,7 @@ import numpy as np
 
 import minibn
 from experiments.benchmarking.cases import AGREEMENT, SEED, Disagreement, cotangent
-from experiments.benchmarking.timing import Contender, clocked
+from experiments.benchmarking.timing import Contender, single_phase
 from minibn import nn, ops
 
 # A library -> a function of (x (N, C, H, W), w (F, C, 3, 3), ḡ) that returns (y, x̄, w̄)
@@ -51,7 +51,7 @@ def _pydynet(library: Any) -> Pass:
 LIBRARIES: dict[str, Callable[[Any], Pass]] = {"mygrad": _mygrad, "pydynet": _pydynet}
 
 
-def installed() -> dict[str, Pass]:
+def find_libraries() -> dict[str, Pass]:
     """The libraries that can be imported."""
     found = {}
     for name, make in LIBRARIES.items():
@@ -73,7 +73,7 @@ class Convolution:
     def contenders(self, pytorch: Any) -> Iterator[Contender]:
         """Ours, PyTorch's layouts (pytorch: its side, or None), and who else is installed.
         Raises Disagreement."""
-        yield Contender("minibn", clocked("total", self._ours))
+        yield Contender("minibn", single_phase("total", self._ours))
         if pytorch:
             channels = self.x.shape[-1]
             for layout in pytorch.LAYOUTS:
@@ -82,12 +82,12 @@ class Convolution:
                 )
                 convolution.initialize(SEED).load_state_dict({"conv.weight": self.w})
                 theirs = pytorch.Stage(convolution, self.x, layout, True)
-                yield Contender(f"PyTorch {layout}", clocked("total", theirs))
+                yield Contender(f"PyTorch {layout}", single_phase("total", theirs))
         first = [np.ascontiguousarray(a.transpose(0, 3, 1, 2)) for a in (self.x, self.g)]
         x, g, w = *first, np.ascontiguousarray(self.w.transpose(3, 2, 0, 1))
-        for name, run in installed().items():
+        for name, run in find_libraries().items():
             self._agree(name, run(x[:1], w, g[:1])[0].transpose(0, 2, 3, 1))
-            yield Contender(name, clocked("total", functools.partial(run, x, w, g)))
+            yield Contender(name, single_phase("total", functools.partial(run, x, w, g)))
 
     def _ours(self) -> None:
         x, w = (minibn.Tensor(array, requires_grad=True) for array in (self.x, self.w))

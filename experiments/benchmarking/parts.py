@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from experiments.benchmarking import machine as machine_
@@ -19,12 +21,19 @@ from experiments.benchmarking.cases import (
     contend,
     contend_in_stages,
 )
-from experiments.benchmarking.comparison import compared, head_of, progress, record_of
+from experiments.benchmarking.comparison import (
+    compare,
+    head_of,
+    progress,
+    race_all,
+    record_of,
+    say_losses_apart,
+)
 from experiments.benchmarking.memory import peak
 from experiments.benchmarking.others import Convolution
-from experiments.benchmarking.report import say, table
 from experiments.benchmarking.startup import start_up
-from experiments.benchmarking.timing import Contender, Found, clocked, in_turn
+from experiments.benchmarking.timing import Contender, Found, in_turn, single_phase
+from experiments.output import say, say_table
 from minibn.autograd.profiling import profile as profile_
 from minibn.fast.cpu import memory as memory_
 from minibn.fast.cpu import threads as threads_
@@ -46,10 +55,18 @@ class Bench:
     product: int = 4096  # the size of the large product
     megabytes: int = 256  # of the large copy
 
+    def case(self, model: str, variant: str, batch: int) -> Case:
+        return Case(model, variant, batch, self.width)
+
     @property
     def main_case(self) -> Case:
         """The network that the parts about one network look at."""
-        return Case(self.models[0], "batchnorm", self.batches[0], self.width)
+        return self.case(self.models[0], "batchnorm", self.batches[0])
+
+    def all_cases(self) -> Iterator[Case]:
+        """Every network and variant at every batch size."""
+        for batch, model, variant in itertools.product(self.batches, self.models, self.variants):
+            yield self.case(model, variant, batch)
 
     def unless_it_fails(self, what: Any, who: str) -> AbstractContextManager[None]:
         """On a CPU nothing goes on behind a failure."""
@@ -68,15 +85,15 @@ class Bench:
                     self.pytorch.set_threads(self.threads)
 
 
-def _time(bench: Bench, case: Case, lean: bool = False) -> tuple[Found, float, float]:
+def _race(bench: Bench, case: Case, lean: bool = False) -> tuple[Found, dict[str, Any]]:
     """(times, how far the losses are apart before the first and after the last step)."""
     steps, before = contend(case, bench.pytorch, lean)
-    contenders = [Contender(name, clocked("total", step)) for name, step in steps.items()]
+    contenders = [Contender(name, single_phase("total", step)) for name, step in steps.items()]
     found = in_turn(contenders, bench.rounds)
     after = apart(steps)
     del contenders, steps
     _tidy()
-    return found, before, after
+    return found, {"losses_apart": {"first": before, "last": after}}
 
 
 def _tidy() -> None:
@@ -98,29 +115,13 @@ def machine(bench: Bench) -> dict[str, Any]:
 
 
 def steps(bench: Bench) -> list[dict[str, Any]]:
-    results, lines, head = [], [], []
-    for batch in bench.batches:
-        for model in bench.models:
-            for variant in bench.variants:
-                case = Case(model, variant, batch, bench.width)
-                found, before, after = _time(bench, case)
-                cells, ratio = compared(found)
-                head = head_of("step", found)
-                lines.append([str(case), *cells])
-                progress(case, found, ratio)
-                results.append(
-                    {
-                        "case": vars(case),
-                        **record_of(found, ratio),
-                        "losses_apart": {"first": before, "last": after},
-                    }
-                )
-    say(f"\nMedians (quartiles) of {bench.rounds} rounds.\n\n{table(head, lines)}")
+    results, lines = race_all(bench.all_cases(), partial(_race, bench))
+    say(f"\nMedians (quartiles) of {bench.rounds} rounds.\n")
+    say_table(head_of("step", results[0]["times"]), lines)
     if bench.pytorch:
         say("\nratio: our median over that of PyTorch's better layout; paired: the median of the")
         say("rounds' own ratios.")
-        first = max(result["losses_apart"]["first"] for result in results)
-        say(f"First losses, without noise, differ by at most {first:.0e} of ours.")
+        say_losses_apart(results)
         quiet = [r for r in results if not r["case"]["variant"].startswith("noisy")]
         if quiet:
             last = max(result["losses_apart"]["last"] for result in quiet)
@@ -135,9 +136,9 @@ def layers(bench: Bench) -> list[dict[str, Any]]:
         found = in_turn(contenders, bench.rounds)
         head = head_of("layer", found)
         for phase in ("forward", "backward"):
-            cells, _ = compared(found, phase)
+            cells, _ = compare(found, phase)
             lines.append([f"{name} {phase}", *cells])
-        _, ratio = compared(found)
+        _, ratio = compare(found)
         results.append({"layer": name, **record_of(found, ratio)})
         progress(name, found, ratio)
         del contenders
@@ -148,7 +149,8 @@ def layers(bench: Bench) -> list[dict[str, Any]]:
     lines.append(
         ["all", *(f"{ms:.0f}" for ms in sums.values()), *[""] * (len(head) - len(sums) - 1)]
     )
-    say(f"\nLayers of {case}, alone.\n\n{table(head, lines)}")
+    say(f"\nLayers of {case}, alone.\n")
+    say_table(head, lines)
     return results
 
 
@@ -172,7 +174,7 @@ def memory(bench: Bench) -> list[dict[str, Any]]:
     for model in bench.models:
         case = dataclasses.replace(bench.main_case, model=model)
         peaks = {name: peak(case, which, bench.threads) for name, which in contenders.items()}
-        found, _, _ = _time(dataclasses.replace(bench, pytorch=None), case, lean=True)
+        found, _ = _race(dataclasses.replace(bench, pytorch=None), case, lean=True)
         times = [str(phases["total"]) for phases in found.values()]
         lines.append([str(case), *(f"{p['step'] / 1e6:.0f}" for p in peaks.values()), *times])
         results.append({"case": vars(case), "bytes": peaks, **record_of(found, None)})
@@ -182,7 +184,8 @@ def memory(bench: Bench) -> list[dict[str, Any]]:
         "fast, ms",
         "lean, ms",
     ]
-    say(f"Above the process with model and batch loaded.\n\n{table(head, lines)}")
+    say("Above the process with model and batch loaded.\n")
+    say_table(head, lines)
     say('\nlean: minibn.kernels("lean"), which recomputes what "fast" keeps for the backward pass.')
     return results
 
@@ -201,20 +204,19 @@ def scaling(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     }
     results: dict[str, list[dict[str, Any]]] = {}
     for axis, cases in runs.items():
-        lines, head = [], []
+        lines, results[axis] = [], []
         for case, n in cases:
-            with bench.on_threads(n):
-                found, _, _ = _time(bench, case)
-            cells, ratio = compared(found)
-            per_image = 1000 * found[OURS]["total"].median / case.batch
             value = n if axis == "threads" else getattr(case, axis)
-            head = [*head_of(axis, found), "minibn, ms/image"]
-            lines.append([value, *cells, f"{per_image:.2f}"])
-            results.setdefault(axis, []).append(
-                {"case": vars(case), "threads": n, **record_of(found, ratio)}
-            )
-            progress(f"{axis} {value}", found, ratio)
-        say(f"\n{main.model} {main.variant} by {axis}.\n\n{table(head, lines)}\n")
+            with bench.on_threads(n):
+                label = f"{axis} {value}".format
+                (result,), (row,) = race_all([case], partial(_race, bench), label=label)
+            per_image = result["times"][OURS]["median_ms"] / case.batch
+            lines.append([value, *row[1:], f"{per_image:.2f}"])
+            results[axis].append({**result, "threads": n})
+        head = [*head_of(axis, results[axis][0]["times"]), "minibn, ms/image"]
+        say(f"\n{main.model} {main.variant} by {axis}.\n")
+        say_table(head, lines)
+        say()
     return results
 
 
@@ -228,7 +230,8 @@ def others(bench: Bench) -> dict[str, Any]:
         for name, phases in found.items()
     ]
     head = ["convolution 3×3, 64->64, 32 px", "ms", "times the fastest"]
-    say(f"Batch {batch}, forward and backward.\n\n{table(head, lines)}")
+    say(f"Batch {batch}, forward and backward.\n")
+    say_table(head, lines)
     missing = [name for name in ("mygrad", "pydynet") if name not in found]
     if missing:
         say(f"\nNot installed: {', '.join(missing)}.")
@@ -237,7 +240,7 @@ def others(bench: Bench) -> dict[str, Any]:
 
 def startup(bench: Bench) -> dict[str, Any]:
     found = start_up(min(bench.rounds, 7))
-    say(table(["start-up", "ms"], [[name, str(times)] for name, times in found.items()]))
+    say_table(["start-up", "ms"], [[name, str(times)] for name, times in found.items()])
     return {name: times.record() for name, times in found.items()}
 
 

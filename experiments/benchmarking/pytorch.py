@@ -76,7 +76,7 @@ def _mirrored(module: ours.Module) -> torch.nn.Module:
     raise TypeError(f"no layer of PyTorch is known for {module}")
 
 
-def mirrored(network: ours.Sequential, layout: str) -> torch.nn.Sequential:
+def mirror(network: ours.Sequential, layout: str) -> torch.nn.Sequential:
     """The same network in PyTorch: same names, same weights. One pixel is left where VGG flattens,
     so that the linear layer's weights need no other order."""
     theirs = torch.nn.Sequential()
@@ -104,7 +104,7 @@ class Step:
         device: str = "cpu",
         **settings: Any,
     ) -> None:
-        self.network = mirrored(network, layout).to(device)
+        self.network = mirror(network, layout).to(device)
         x, labels = case.data()
         self.images = images(x, layout).to(device)
         self.labels = torch.from_numpy(labels).to(device)
@@ -146,7 +146,7 @@ class Stage:
     def __init__(
         self, network: ours.Sequential, x: np.ndarray, layout: str, input_gradient: bool
     ) -> None:
-        self.network = mirrored(network, layout)
+        self.network = mirror(network, layout)
         self.x = images(x, layout).requires_grad_(input_gradient)
         self.layout, self.g = layout, None
 

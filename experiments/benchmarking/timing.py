@@ -34,7 +34,7 @@ class Contender:
     run: Callable[[], Mapping[str, float]]
 
 
-def clocked(
+def single_phase(
     phase: str, work: Callable[[], Any], clock: Clock = HOST, times: int = 1
 ) -> Callable[[], dict[str, float]]:
     """`work` as a contender's run of a single phase; of so many in a row, the mean counts."""

@@ -1,10 +1,10 @@
 """What `experiments.claims` is made of.
 
 evidence    studies -> the runs of a variant at a rate, one a seed
-metrics     runs of one seed -> one number; what is read off one run: there, layers, walks
+metrics     runs of one seed -> one number; what is read off one run: there, layers, probes
 rules       numbers, one a seed -> reproduced, contradicted or undecided
 claim       what a claim is: a sentence of the paper, a metric, a rule fixed before the run
-table       verdicts -> markdown and JSON
+verdict_tables  verdicts -> Markdown and JSON
 
 The claims themselves: training, noise, distributions, covariate_shift, landscape, curvature and
 lp_norms are about VGG; deep_linear and deep_linear_landscape, theorems and theorem_units, and

@@ -74,7 +74,7 @@ class Claim:
         return TEXT if "§" in self.place or "App." in self.place else OTHERS
 
     @property
-    def measured(self) -> str:
+    def measurement(self) -> str:
         """The metric in words: "train accuracy, steps 500-2,000: batchnorm - standard, lr 0.1"."""
         rates = {key.lr for key in self.runs}
         if len(rates) == 1:

@@ -7,7 +7,7 @@ from experiments.claiming.claim import BN, LEAD, MOST, STD, VGG, Claim, at
 from experiments.claiming.distributions import DOUBLE, FACTOR_TWO, SHOWN
 from experiments.claiming.layers import shift
 from experiments.claiming.metrics import difference, quotient
-from experiments.claiming.rules import alike, at_least, more_by, times
+from experiments.claiming.rules import at_least, more_by, times, within_factor
 
 ICS = paper.SHIFT_LAYERS
 START = (0, 1)
@@ -125,7 +125,7 @@ CLAIMS = [
         kind=VGG,
         runs=at(0.1, STD, BN),
         metric=quotient(shift("wasserstein", *MOST, SHOWN)),
-        rule=alike(2),
+        rule=within_factor(2),
         why="the original notion on the batch of the update, at the activation alone: at the "
         "norm's input it is not on record; " + FACTOR_TWO,
         amended="in words: that it is not the fair comparison",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from experiments.claiming.claim import BN, END, LEAD, STD, VGG, Claim, at
 from experiments.claiming.metrics import itself, quotient
+from experiments.claiming.probes import along_gradient, hessian
 from experiments.claiming.rules import close, times
-from experiments.claiming.walks import along_gradient, hessian
 
 SMALLER = [
     Claim(

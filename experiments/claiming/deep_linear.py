@@ -12,7 +12,7 @@ from experiments import paper
 from experiments.claiming.claim import BN, LP_NORMS, STD, Claim, at
 from experiments.claiming.layers import moment, shift
 from experiments.claiming.metrics import Metric, difference, quotient, train_loss
-from experiments.claiming.rules import alike, at_least, at_most, close, times
+from experiments.claiming.rules import at_least, at_most, close, times, within_factor
 
 DLN = "deep_linear"
 LR, SLOW = 1e-6, 1e-7
@@ -157,7 +157,7 @@ TRAINING = [
         kind=DLN,
         runs=at(LR, "l2", BN),
         metric=quotient(FINAL),
-        rule=alike(1.25),
+        rule=within_factor(1.25),
         why="the paper's two curves are one",
         paper=loss("l2") / loss(BN),
     ),

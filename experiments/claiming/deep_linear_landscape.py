@@ -6,15 +6,15 @@ from experiments import paper
 from experiments.claiming.claim import BN, LP_NORMS, STD, Claim, at
 from experiments.claiming.deep_linear import DLN, LR, SECOND_HALF, WHOLE
 from experiments.claiming.metrics import difference, itself, quotient
-from experiments.claiming.rules import close, more_by, times
-from experiments.claiming.walks import (
+from experiments.claiming.probes import (
     beta,
     beta_over_edge,
     decades,
     gradient_change,
     hessian,
-    walk,
+    probe_quantity,
 )
+from experiments.claiming.rules import close, more_by, times
 
 SMOOTHER = [
     Claim(
@@ -23,9 +23,9 @@ SMOOTHER = [
         place="Fig. 10a",
         kind=DLN,
         runs=at(LR, STD, BN),
-        metric=difference(walk(decades, 100, 500)),
+        metric=difference(probe_quantity(decades, 100, 500)),
         rule=more_by(1),
-        why="one order of magnitude; the paper's standard walks end at 1e10 to 1e14",
+        why="one order of magnitude; the paper's standard probes end at 1e10 to 1e14",
     ),
     Claim(
         "dln-loss-band",
@@ -33,7 +33,7 @@ SMOOTHER = [
         place="App. B, Fig. 10a",
         kind=DLN,
         runs=at(LR, STD, BN),
-        metric=difference(walk(decades, *WHOLE)),
+        metric=difference(probe_quantity(decades, *WHOLE)),
         rule=more_by(0.1),
         why="a quarter; the paper's own curve says the opposite",
         paper=paper.DEEP_LINEAR_LOSS_BAND[STD] - paper.DEEP_LINEAR_LOSS_BAND[BN],
@@ -44,7 +44,7 @@ SMOOTHER = [
         place="App. B, Figs. 10b, 11b",
         kind=DLN,
         runs=at(LR, STD, BN),
-        metric=quotient(walk(gradient_change, *WHOLE)),
+        metric=quotient(probe_quantity(gradient_change, *WHOLE)),
         rule=times(2),
         why="twice, as for VGG",
         paper=paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE[STD][-1]
@@ -56,7 +56,7 @@ SMOOTHER = [
         place="App. B, Fig. 10c",
         kind=DLN,
         runs=at(LR, STD, BN),
-        metric=quotient(walk(beta, *WHOLE)),
+        metric=quotient(probe_quantity(beta, *WHOLE)),
         rule=times(1.2),
         why="a fifth, as for VGG",
         paper=paper.DEEP_LINEAR_BETA[STD] / paper.DEEP_LINEAR_BETA[BN],
@@ -68,7 +68,7 @@ SMOOTHER = [
         place="Fig. 10c",
         kind=DLN,
         runs=at(LR, STD, BN),
-        metric=quotient(walk(beta, *WHOLE, over="largest")),
+        metric=quotient(probe_quantity(beta, *WHOLE, over="largest")),
         rule=times(10),
         why="an order of magnitude",
         paper=paper.DEEP_LINEAR_LARGEST_BETA[STD] / paper.DEEP_LINEAR_LARGEST_BETA[BN],
@@ -84,7 +84,7 @@ def lp_smoother(norm: str) -> list[Claim]:
             place="§3.3, Fig. 13b",
             kind=DLN,
             runs=at(LR, STD, norm),
-            metric=difference(walk(decades, *WHOLE)),
+            metric=difference(probe_quantity(decades, *WHOLE)),
             rule=more_by(0.1),
             why="the rule for BatchNorm; the paper's curves are not digitised",
             amended="added: Fig. 13b had no claim",
@@ -95,7 +95,7 @@ def lp_smoother(norm: str) -> list[Claim]:
             place="§3.3, Fig. 13c",
             kind=DLN,
             runs=at(LR, STD, norm),
-            metric=quotient(walk(gradient_change, *WHOLE)),
+            metric=quotient(probe_quantity(gradient_change, *WHOLE)),
             rule=times(2),
             why="the rule for BatchNorm; the paper's curves are not digitised",
             amended="added: Fig. 13c had no claim",
@@ -110,7 +110,7 @@ def beta_at_the_edge(norm: str) -> Claim:
         place="Figs. 10c, 13d, digitised",
         kind=DLN,
         runs=at(LR, norm),
-        metric=itself(walk(beta_over_edge, *SECOND_HALF)),
+        metric=itself(probe_quantity(beta_over_edge, *SECOND_HALF)),
         rule=close(0.25, to=1),
         why="a quarter around 1",
         paper=paper.DEEP_LINEAR_BETA[norm] * LR / 2,

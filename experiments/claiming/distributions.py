@@ -13,7 +13,7 @@ from experiments import paper
 from experiments.claiming.claim import BN, MOST, STD, VGG, Claim, at, geometric
 from experiments.claiming.layers import drift, moment, quantile_change
 from experiments.claiming.metrics import itself, quotient
-from experiments.claiming.rules import Rule, alike, at_most, times
+from experiments.claiming.rules import Rule, at_most, times, within_factor
 
 SHOWN = (2, 9, 13)  # the layers of Fig. 8
 FACTOR_TWO = "a factor of two is little beside the paper's 4 to 130; four is the opposite"
@@ -38,7 +38,7 @@ CLAIMS = [
         kind=VGG,
         runs=at(0.1, STD, BN),
         metric=quotient(quantile_change(*MOST, (3, 11))),
-        rule=alike(2),
+        rule=within_factor(2),
         why="within a factor of two; where BatchNorm pins mean and variance by definition",
         amended="no longer a main claim; its reason said that each histogram is judged on its own "
         "scale, which it is not. The verdict is as it was: contradicted (4.76)",
@@ -50,7 +50,7 @@ CLAIMS = [
         kind=VGG,
         runs=at(0.1, STD, BN),
         metric=quotient(quantile_change(*MOST, (3, 11), "norm_input")),
-        rule=alike(2),
+        rule=within_factor(2),
         why="within a factor of two, where no norm pins mean and variance",
         main=True,
         amended="added, and main in the place of distributions-differ-little: that one measures "
@@ -63,7 +63,7 @@ CLAIMS = [
         kind=VGG,
         runs=at(0.1, STD, BN),
         metric=quotient(quantile_change(*MOST, (3, 11), own_scale=True)),
-        rule=alike(2),
+        rule=within_factor(2),
         why="judged as the eye does, each histogram on its own scale; within a factor of two",
         amended="added: what the reason of distributions-differ-little had promised",
     ),
@@ -74,7 +74,7 @@ CLAIMS = [
         kind=VGG,
         runs=at(0.1, STD, BN),
         metric=quotient(MEAN),
-        rule=alike(2),
+        rule=within_factor(2),
         why=FACTOR_TWO,
         paper=fig8(paper.DRIFT, STD, BN),
     ),
@@ -85,7 +85,7 @@ CLAIMS = [
         kind=VGG,
         runs=at(0.1, STD, BN),
         metric=quotient(VARIANCE),
-        rule=alike(2),
+        rule=within_factor(2),
         why=FACTOR_TWO,
         paper=fig8(paper.VARIANCE_DRIFT, STD, BN),
     ),
@@ -96,7 +96,7 @@ CLAIMS = [
         kind=VGG,
         runs=at(0.1, STD, BN),
         metric=quotient(INPUT),
-        rule=alike(2),
+        rule=within_factor(2),
         why=FACTOR_TWO,
     ),
     Claim(

@@ -10,9 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.running import alike
-from experiments.running.command_line import UsageError
-from experiments.running.study import Run, Study
+from experiments.training import comparability
+from experiments.training.command_line import UsageError
+from experiments.training.study import Run, Study
 from minibn.errors import DataError
 
 
@@ -127,7 +127,7 @@ Found = Trace | Sweep
 
 
 class Evidence:
-    """Studies of any kinds; those of one kind must be `alike`."""
+    """Studies of any kinds; those of one kind must be comparable."""
 
     def __init__(self, folders: Sequence[Path], kinds: Collection[str]) -> None:
         self.studies: dict[str, list[Study]] = {}
@@ -143,7 +143,7 @@ class Evidence:
                 )
             self.studies.setdefault(study.kind, []).append(study)
         for kind, studies in self.studies.items():
-            alike.require_alike(studies)
+            comparability.require_comparable(studies)
             self.traces[kind] = _traces(studies)
 
     def runs(self, kind: str, keys: Sequence[Key]) -> dict[int, list[Found]]:
@@ -174,7 +174,7 @@ class Evidence:
         studies = tuple(self.studies[kind])
         return {seed: Sweep(key.variant, seed, traces, studies) for seed, traces in by_seed.items()}
 
-    def described(self, kind: str) -> dict[str, Any]:
+    def run_descriptions(self, kind: str) -> dict[str, Any]:
         """run -> how it ended, and at which commit it was trained."""
         found = {}
         for seeds in self.traces[kind].values():
@@ -186,7 +186,7 @@ class Evidence:
                 }
         return found
 
-    def compared(self, kind: str) -> dict[str, list[Any]]:
+    def varied_settings(self, kind: str) -> dict[str, list[Any]]:
         """The variants, rates and seeds of the runs, each as it first appears."""
         configs = [t.config for seeds in self.traces[kind].values() for t in seeds.values()]
         return {
@@ -197,7 +197,7 @@ class Evidence:
 
     def settings(self, kind: str) -> dict[str, Any]:
         """What the studies of a kind share; without paths of this machine."""
-        return alike.scale(self.studies[kind][0])
+        return comparability.scale(self.studies[kind][0])
 
 
 def _traces(studies: Sequence[Study]) -> dict[Key, dict[int, Trace]]:

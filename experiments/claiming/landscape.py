@@ -1,4 +1,4 @@
-"""Claims about walks on the landscape of VGG (Figs. 4, 11)."""
+"""Claims about probes on the landscape of VGG (Figs. 4, 11)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from experiments import paper
 from experiments.claiming.claim import BN, END, LEAD, MOST, STD, VGG, Claim, at
 from experiments.claiming.metrics import itself, quotient
-from experiments.claiming.rules import Rule, at_least, close, times
-from experiments.claiming.walks import (
+from experiments.claiming.probes import (
     Record,
     at_equal_distance,
     beta,
@@ -18,8 +17,9 @@ from experiments.claiming.walks import (
     gradient_change,
     gradient_norm,
     loss_band,
-    walk,
+    probe_quantity,
 )
+from experiments.claiming.rules import Rule, at_least, close, times
 
 DOUBLE = "twice: a difference that one sees; the paper's medians are 4 to 14 times apart"
 FIFTH = "a fifth: the paper's are a half apart, and both are bounded by 1 / (smallest step)"
@@ -105,7 +105,7 @@ def smoother(measure: Measure) -> Claim:
         place=f"§3.2, {measure.place}",
         kind=VGG,
         runs=at(0.1, STD, BN),
-        metric=quotient(walk(measure.number, *LEAD)),
+        metric=quotient(probe_quantity(measure.number, *LEAD)),
         rule=measure.rule,
         why=measure.why,
         paper=measure.quotient_of_paper(STD, BN, 500, 1000, 2000),
@@ -123,7 +123,7 @@ def rougher(measure: Measure, step: int) -> Claim:
         place=f"{measure.place}, digitised",
         kind=VGG,
         runs=at(0.1, BN, STD),
-        metric=quotient(walk(measure.number, step, step + 1)),
+        metric=quotient(probe_quantity(measure.number, step, step + 1)),
         rule=measure.rule,
         why="the rule of the claim about later steps, the other way round",
         paper=measure.quotient_of_paper(BN, STD, step),
@@ -140,25 +140,25 @@ DETAILS = [
         place="§3.2",
         kind=VGG,
         runs=at(0.1, STD, BN),
-        metric=quotient(walk(gradient_change, *MOST, over="largest")),
+        metric=quotient(probe_quantity(gradient_change, *MOST, over="largest")),
         rule=at_least(30, opposite=10),
         why="one and a half orders; ten or less is no more than one; of each, the worst single "
-        "walk",
+        "probe",
         paper=paper.LARGEST_CHANGE[STD] / paper.LARGEST_CHANGE[BN],
-        amended="in words: that a peak is one walk",
+        amended="in words: that a peak is one probe",
     ),
     Claim(
         "random-directions-alike",
-        "On random walks as long as the gradient the loss varies less",
+        "On random probes as long as the gradient the loss varies less",
         place="§3.2, no figure",
         kind=VGG,
         runs=at(0.1, STD, BN),
-        metric=quotient(walk(loss_band, *LEAD, direction="random")),
+        metric=quotient(probe_quantity(loss_band, *LEAD, direction="random")),
         rule=times(2),
         why="the rule of the claim about the gradient's direction; but BatchNorm's gradient is "
-        "longer, and so are its walks",
-        amended="no longer a main claim, as it compares walks of different lengths. The verdict is "
-        "as it was: contradicted (0.31)",
+        "longer, and so are its probes",
+        amended="no longer a main claim, as it compares probes of different lengths. The verdict "
+        "is as it was: contradicted (0.31)",
     ),
     Claim(
         "random-directions-at-equal-distance",
@@ -179,7 +179,7 @@ DETAILS = [
         place="§3.2, no figure",
         kind=VGG,
         runs=at(0.1, STD, BN),
-        metric=quotient(walk(loss_band, *LEAD, direction="filter")),
+        metric=quotient(probe_quantity(loss_band, *LEAD, direction="filter")),
         rule=times(2),
         why="the rule of the claim about the gradient's direction; each as long as its weights",
         amended="added: lengths that do not depend on the gradient",
@@ -190,7 +190,7 @@ DETAILS = [
         place="§3.1",
         kind=VGG,
         runs=at(0.1, STD, BN),
-        metric=quotient(walk(gradient_norm, *LEAD)),
+        metric=quotient(probe_quantity(gradient_norm, *LEAD)),
         rule=times(1.25),
         why="a quarter: no number in the paper",
     ),
@@ -200,7 +200,7 @@ DETAILS = [
         place="Yang et al. 2019",
         kind=VGG,
         runs=at(0.1, BN, STD),
-        metric=quotient(walk(gradient_norm, 0, 1)),
+        metric=quotient(probe_quantity(gradient_norm, 0, 1)),
         rule=times(2),
         why="twice: their mean-field theory has it grow with depth",
     ),
@@ -214,7 +214,7 @@ def at_the_floor(variant: str) -> Claim:
         place="Fig. 4c, digitised",
         kind=VGG,
         runs=at(0.1, variant),
-        metric=itself(walk(beta_over_floor, 5_000, END[1])),
+        metric=itself(probe_quantity(beta_over_floor, 5_000, END[1])),
         rule=close(0.25, to=1),
         why="a quarter around 1",
         paper=paper.LATE_BETA[variant] * paper.STEP_SIZES[0],

@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import paper
 from experiments.claiming.evidence import Missing, Trace
-from experiments.claiming.metrics import INF, TINY, Quantity, read_one, span
+from experiments.claiming.metrics import INF, TINY, Quantity, float_value, span
 
 EVERY = 100  # steps between the distributions that `quantile_change` compares
 PLACES = {"activation": "activation", "norm_input": "norm's input"}
@@ -39,8 +39,8 @@ def shift(what: str, start: int, stop: int, layers: Sequence[int]) -> Quantity:
 
     def number(record: dict[str, Any]) -> float:
         # null: a cosine is not defined where a gradient is 0; a length was not finite
-        x = read_one(record[what], null=np.nan if what == "cosine" else INF)
-        return x / max(defined(record["std"]), TINY) if what == "wasserstein" else x
+        x = float_value(record[what], null=np.nan if what == "cosine" else INF)
+        return x / max(nan_if_none(record["std"]), TINY) if what == "wasserstein" else x
 
     def of(run: Trace) -> np.ndarray:
         found = []
@@ -65,8 +65,10 @@ def drift(
             for series in _units(run, layer, place, start, stop):
                 for step, record in series.items():
                     if step + 1 in series:
-                        change = abs(defined(series[step + 1][which]) - defined(record[which]))
-                        scale = defined(record["var"]) ** (0.5 if which == "mean" else 1)
+                        change = abs(
+                            nan_if_none(series[step + 1][which]) - nan_if_none(record[which])
+                        )
+                        scale = nan_if_none(record["var"]) ** (0.5 if which == "mean" else 1)
                         moved.append(change / max(scale, TINY) if relative else change)
             if not moved:
                 raise Missing(f"{run} has no two successive steps of layer {layer} on record")
@@ -126,7 +128,7 @@ def moment(which: str, start: int, stop: int, layers: Sequence[int]) -> Quantity
     """The size of a unit's batch mean, or its standard deviation, at the activation."""
 
     def number(record: dict[str, Any]) -> float:
-        mean, var = defined(record["mean"]), defined(record["var"])
+        mean, var = nan_if_none(record["mean"]), nan_if_none(record["var"])
         return abs(mean) if which == "mean" else var**0.5
 
     def of(run: Trace) -> np.ndarray:
@@ -156,9 +158,9 @@ def _units(
     return list(units.values())
 
 
-def defined(x: float | None) -> float:
+def nan_if_none(x: float | None) -> float:
     """nan for a number that is none: medians pass it over."""
-    return read_one(x, null=np.nan)
+    return float_value(x, null=np.nan)
 
 
 def _median(values: Sequence[float]) -> float:

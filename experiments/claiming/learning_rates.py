@@ -14,8 +14,8 @@ from experiments.claiming.claim import BN, LP_NORMS, STD, Claim, at
 from experiments.claiming.evidence import Missing, Sweep
 from experiments.claiming.metrics import INF, Metric, Quantity, quotient
 from experiments.claiming.rules import Rule, at_least, close, times
-from experiments.running.streams import read
-from experiments.running.study import Study
+from experiments.training.json_files import float_array
+from experiments.training.study import Study
 from experiments.views.learning_rates_outcomes import (
     Outcome,
     best_rate,
@@ -37,7 +37,7 @@ def outcomes(studies: tuple[Study, ...]) -> list[Outcome]:
     return outcomes_of(studies)
 
 
-def ended(sweep: Sweep) -> list[Outcome]:
+def outcomes_of_sweep(sweep: Sweep) -> list[Outcome]:
     """How the seed's runs ended, at every rate of the grid. A rate that was not run, because at a
     lower one all runs of the variant in one study diverged, counts as diverged. Raises Missing if
     another has no end."""
@@ -52,7 +52,7 @@ def ended(sweep: Sweep) -> list[Outcome]:
 
 def largest_rate(words: str, learns: bool) -> Quantity:
     def of(sweep: Sweep) -> float:
-        rate = largest(ended(sweep), learns=learns)[sweep.variant][sweep.seed]
+        rate = largest(outcomes_of_sweep(sweep), learns=learns)[sweep.variant][sweep.seed]
         if not rate:
             raise Missing(f"{sweep}: none of the grid's rates is one")
         return rate
@@ -62,7 +62,7 @@ def largest_rate(words: str, learns: bool) -> Quantity:
 
 LEARNS = largest_rate("largest rate that learns", True)
 STABLE = largest_rate("largest rate without divergence", False)
-ACCURACIES = Quantity("train accuracy over the grid", ended)
+ACCURACIES = Quantity("train accuracy over the grid", outcomes_of_sweep)
 
 
 def accuracy(found: list[Outcome], lr: float) -> float:
@@ -103,14 +103,14 @@ def share_by_rate(bn: list[Outcome], std: list[Outcome]) -> float:
 def explosion(sweep: Sweep) -> float:
     """At the smallest rate that diverged, in the last step at which all was finite: the variance of
     the last layer's output over that of the first. Missing if moments end before that step."""
-    ended(sweep)
+    outcomes_of_sweep(sweep)
     for trace in sweep.traces:
         if trace.diverged is not None:
             records = trace.records("moments")
             if not any(record["step"] == trace.diverged - 1 for record in records):
                 raise Missing(f"{trace}: moments of the step before divergence are not on record")
             for record in reversed(records):
-                var = read(record["var"], null=INF)
+                var = float_array(record["var"], null=INF)
                 if np.isfinite(var).all():
                     return float(var[-1] / var[0])
             raise Missing(f"{trace} has no finite moments on record")
@@ -133,7 +133,7 @@ def larger(
     )
 
 
-def compared(
+def compare(
     id: str, says: str, *, form: str, fold: Callable[..., float], rule: Rule, why: str
 ) -> Claim:
     return Claim(
@@ -176,7 +176,7 @@ CLAIMS = [
         )
         for norm in LP_NORMS
     ),
-    compared(
+    compare(
         "equal-at-small-rates",
         "At an equal small rate BatchNorm makes little difference",
         form="{0} - {1} at the smallest rate at which both learn",
@@ -184,7 +184,7 @@ CLAIMS = [
         rule=close(0.05),
         why="five points, of trained networks",
     ),
-    compared(
+    compare(
         "gain-is-by-rates",
         "Most of BatchNorm's gain comes from larger rates",
         form="share of best {0} - best {1} that {0} gains from {1}'s best rate to its own",

@@ -9,9 +9,9 @@ from experiments.claiming.evidence import Key
 from experiments.claiming.landscape import FIFTH
 from experiments.claiming.layers import quantile_change
 from experiments.claiming.metrics import Quantity, difference, quotient, train_accuracy
+from experiments.claiming.probes import beta, bounds, gradient_change, loss_band, probe_quantity
 from experiments.claiming.rules import at_least, at_most, more_by, times
 from experiments.claiming.training import ONE_SIDED, TWO_POINTS, train
-from experiments.claiming.walks import beta, bounds, gradient_change, loss_band, walk
 
 BEFORE = {"l1": "0.34", "l2": "0.31", "linf": "0.47"}  # {norm}-shifts-more, before it was amended
 
@@ -102,7 +102,7 @@ def landscape(norm: str) -> list[Claim]:
             place="§3.3, Fig. 12b",
             kind=VGG,
             runs=at(0.1, STD, norm),
-            metric=quotient(walk(loss_band, *LEAD)),
+            metric=quotient(probe_quantity(loss_band, *LEAD)),
             rule=times(2),
             why="as for BatchNorm; the paper's is the median over training",
             paper=loss[STD] / loss[norm],
@@ -113,7 +113,7 @@ def landscape(norm: str) -> list[Claim]:
             place="§3.3, Fig. 12c",
             kind=VGG,
             runs=at(0.1, STD, norm),
-            metric=quotient(walk(gradient_change, *LEAD)),
+            metric=quotient(probe_quantity(gradient_change, *LEAD)),
             rule=times(2),
             why="as for BatchNorm; the paper's is of the band's width over training",
             paper=change[STD] / change[norm],
@@ -124,7 +124,7 @@ def landscape(norm: str) -> list[Claim]:
             place="§3.3, Fig. 12b",
             kind=VGG,
             runs=at(0.1, norm, BN),
-            metric=quotient(walk(loss_band, *LEAD)),
+            metric=quotient(probe_quantity(loss_band, *LEAD)),
             rule=at_most(3, opposite=9),
             why="a band narrower than BatchNorm's does not speak against it",
             paper=loss[norm] / loss[BN],
@@ -136,7 +136,7 @@ def landscape(norm: str) -> list[Claim]:
             place="Fig. 12c, digitised",
             kind=VGG,
             runs=at(0.1, norm, STD),
-            metric=quotient(walk(gradient_change, 0, 1)),
+            metric=quotient(probe_quantity(gradient_change, 0, 1)),
             rule=times(2),
             why="as for BatchNorm",
             paper=paper.CHANGE_AT_START[norm] / paper.CHANGE_AT_START[STD],
@@ -153,7 +153,7 @@ def effective_beta(norm: str) -> list[Claim]:
             place="§3.3, Fig. 12d",
             kind=VGG,
             runs=at(0.1, STD, norm),
-            metric=quotient(walk(beta, *LEAD)),
+            metric=quotient(probe_quantity(beta, *LEAD)),
             rule=times(1.2),
             why=f"as for BatchNorm: {FIFTH}; the paper's number is of the peaks over training",
             paper=largest[STD] / largest[norm],
@@ -166,7 +166,7 @@ def effective_beta(norm: str) -> list[Claim]:
             place="§3.3, Fig. 12d",
             kind=VGG,
             runs=at(0.1, norm, BN),
-            metric=quotient(walk(beta, *LEAD)),
+            metric=quotient(probe_quantity(beta, *LEAD)),
             rule=at_most(1.2, opposite=1.44),
             why="at most a fifth more, which would tell it from no norm; less does not speak "
             "against it; the paper's number is of the peaks over training",

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.claiming.evidence import Found, Missing, Trace
-from experiments.running.streams import read
+from experiments.training.json_files import float_array
 from experiments.views.tables import CHANCE
 from minibn.errors import DataError
 
@@ -91,7 +91,7 @@ def train_accuracy(start: int, stop: int) -> Quantity:
         run.require(stop)
         seen = [r["accuracy"] for r in run.records("metrics") if start <= r["step"] < stop]
         lost = stop - max(start, min(stop, run.diverged)) if run.diverged is not None else 0
-        return float(np.mean(read(seen, null=np.nan).tolist() + [CHANCE] * lost))
+        return float(np.mean(float_array(seen, null=np.nan).tolist() + [CHANCE] * lost))
 
     return Quantity(f"train accuracy, {span(start, stop)}", of)
 
@@ -105,7 +105,7 @@ def test_accuracy(updates: int) -> Quantity:
             return CHANCE
         for record in run.records("test"):
             if record["updates"] == updates:
-                return read_one(record["accuracy"], null=np.nan)
+                return float_value(record["accuracy"], null=np.nan)
         raise Missing(f"{run} has no test accuracy after {updates:,} updates")
 
     return Quantity(f"test accuracy after {updates:,} steps", of)
@@ -119,11 +119,11 @@ def train_loss(start: int, stop: int) -> Quantity:
         if run.diverged is not None and run.diverged < stop:
             return np.inf
         seen = [r["loss"] for r in run.records("metrics") if start <= r["step"] < stop]
-        return float(np.median(read(seen, null=np.nan)))
+        return float(np.median(float_array(seen, null=np.nan)))
 
     return Quantity(f"training loss, {span(start, stop)}", of)
 
 
-def read_one(x: float | None, null: float) -> float:
+def float_value(x: float | None, null: float) -> float:
     """`read`, of a single number."""
-    return float(read([x], null)[0])
+    return float(float_array([x], null)[0])

@@ -46,7 +46,7 @@ class Rule:
         return f"{self.low:.3g} to {self.high:.3g}"
 
     @property
-    def refuted(self) -> str:
+    def opposite_text(self) -> str:
         """The numbers for which the opposite holds, in words."""
         ends = []
         if self.below > -INF:
@@ -81,7 +81,7 @@ def close(margin: float, to: float = 0.0) -> Rule:
     return Rule(to - margin, to + margin, to - 2 * margin, to + 2 * margin)
 
 
-def alike(factor: float) -> Rule:
+def within_factor(factor: float) -> Rule:
     """A quotient within a factor; the opposite is outside of its square."""
     return Rule(1 / factor, factor, 1 / factor**2, factor**2)
 

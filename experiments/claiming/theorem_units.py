@@ -19,7 +19,7 @@ from experiments.claiming.evidence import Missing, Trace
 from experiments.claiming.metrics import Metric, Quantity, itself
 from experiments.claiming.rules import Rule, at_least, at_most, times
 from experiments.claiming.theorems import KIND, NETWORK, NEVER, STEPS
-from experiments.running.streams import read
+from experiments.training.json_files import float_array
 
 LINEAR, CONVOLUTIONS = "the linear layer", "the convolutions"
 FEW = 0.05  # of the units, which may have no numbers
@@ -53,7 +53,9 @@ def units(
             seen = [r for r in seen if (r["layer"] == last) == (layers == LINEAR)]
         if not seen:
             raise Missing(f"{run} has no units of {layers} on record")
-        rows = np.array([read([column(r, name) for name in names], null=np.nan) for r in seen])
+        rows = np.array(
+            [float_array([column(r, name) for name in names], null=np.nan) for r in seen]
+        )
         known = ~np.isnan(rows).any(axis=1)
         if (lost := 1 - known.mean()) > FEW:
             raise Missing(f"{run}: {', '.join(names)} is not finite in {lost:.0%} of the units")

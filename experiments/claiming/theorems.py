@@ -16,7 +16,7 @@ from experiments.claiming.claim import Claim, at
 from experiments.claiming.evidence import Trace
 from experiments.claiming.metrics import INF, Quantity, itself
 from experiments.claiming.rules import at_most
-from experiments.running.streams import read
+from experiments.training.json_files import float_array
 
 KIND = "theorems"
 STEPS = 2_000
@@ -33,12 +33,14 @@ def records(run: Trace, theorem: str) -> list[dict[str, Any]]:
 
 def residual(theorem: str) -> Quantity:
     def of(run: Trace) -> float:
-        return float(read([r["residual"][theorem] for r in records(run, theorem)], null=INF).max())
+        return float(
+            float_array([r["residual"][theorem] for r in records(run, theorem)], null=INF).max()
+        )
 
     return Quantity(f"largest residual of {theorem}, random losses and units in training", of)
 
 
-def violated(theorem: str) -> Quantity:
+def violation_share(theorem: str) -> Quantity:
     """Of the random losses at eps = 0, which is the paper's."""
 
     def of(run: Trace) -> float:
@@ -73,7 +75,7 @@ def always(
         place=place,
         kind=KIND,
         runs=NETWORK,
-        metric=itself(violated(theorem)),
+        metric=itself(violation_share(theorem)),
         rule=at_most(0, opposite=0.01),
         why=NEVER,
         main=main,

@@ -17,8 +17,8 @@ import numpy as np
 
 import minibn
 from experiments.benchmarking.device import Device
-from experiments.benchmarking.report import say, table
-from experiments.running.step import one_step
+from experiments.output import say_table
+from experiments.training.step import one_step
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn.autograd.dispatch import find_kernel
@@ -47,7 +47,7 @@ class Call:
 
 
 @contextmanager
-def noted(calls: dict[tuple[str, str], Call]) -> Iterator[None]:
+def record_calls(calls: dict[tuple[str, str], Call]) -> Iterator[None]:
     """Inside, every call of an op that has kernels is noted, one of each kind and shape."""
 
     class Noter(Observer):
@@ -77,7 +77,9 @@ def candidates(device: Device, call: Call) -> Iterator[tuple[str, Any]]:
         yield "definition", call.op
 
 
-def timed(device: Device, call: Call, way: Any, repeats: int = REPEATS) -> dict[str, float] | str:
+def time_call(
+    device: Device, call: Call, way: Any, repeats: int = REPEATS
+) -> dict[str, float] | str:
     """Milliseconds of forward and of vjp; or why not."""
     way.needs_input_grad = call.op.needs_input_grad = (True,) * len(call.inputs)
     way.keep = True
@@ -100,13 +102,13 @@ def calls_of(settings: Settings, batch: int) -> list[Call]:
     calls: dict[tuple[str, str], Call] = {}
     for variant in ("batchnorm", "noisy-batchnorm", "standard"):
         model = network(settings, variant, seed=0)
-        with noted(calls):
+        with record_calls(calls):
             images = np.zeros((batch, 32, 32, 3), np.uint8)
             one_step(model, sgd(settings, model, 0.1), images, np.arange(batch) % 10)
     return list(calls.values())
 
 
-def choices(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, Any]]:
+def compare_kernels(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, Any]]:
     """The record, as it grows. Prints a table at the end."""
     record: dict[str, Any] = {"batch": batch, "calls": []}
     rows = []
@@ -114,7 +116,7 @@ def choices(device: Device, settings: Settings, batch: int) -> Iterator[dict[str
         name, shapes = type(call.op).__name__, call.shapes
         for digits in MANTISSA if isinstance(call.op, ROUNDED) else ("fp32",):
             with precision(digits), minibn.no_grad():
-                ways = {way: timed(device, call, run) for way, run in candidates(device, call)}
+                ways = {way: time_call(device, call, run) for way, run in candidates(device, call)}
             device.tidy()
             record["calls"].append({"op": name, "shapes": shapes, "precision": digits, "ms": ways})
             yield record
@@ -124,6 +126,6 @@ def choices(device: Device, settings: Settings, batch: int) -> Iterator[dict[str
                 took = f"{ms[chosen]:.3f}" if chosen in ms else "failed"
                 rows.append([name, shapes, digits, chosen, took, best, f"{ms[best]:.3f}"])
     head = ["op", "shapes", "", "chosen", "ms", "fastest", "ms"]
-    say(table(head, rows))
+    say_table(head, rows)
     record["better"] = [row for row in rows if row[3] != row[5]]
     yield record

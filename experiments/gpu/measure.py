@@ -14,21 +14,22 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.benchmarking.device import device
-from experiments.benchmarking.report import say
-from experiments.gpu.choices import choices
-from experiments.gpu.tiles import tiles
-from experiments.running.step import one_step
-from experiments.running.streams import write_json
-from experiments.running.study import environment
-from experiments.running.training import cores
+from experiments.benchmarking.device import device_of
+from experiments.gpu.choices import compare_kernels
+from experiments.gpu.tiles import compare_plans
+from experiments.output import say
+from experiments.training.json_files import write_json
+from experiments.training.loop import cores
+from experiments.training.step import one_step
+from experiments.training.study import environment
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn import kernels, use
@@ -62,7 +63,7 @@ class Sizes:
         return Batches(data.train_images, data.train_labels, size, seed=0)
 
 
-def environment_(s: Sizes, path: Path) -> bool:
+def device_environment(s: Sizes, path: Path) -> bool:
     """What the results may depend on."""
     found: dict[str, Any] = environment(get_backend(s.backend), cores())
     found["variables"] = {
@@ -90,13 +91,13 @@ def losses(s: Sizes, variant: str, backend: str, batches: Batches) -> list[float
 
 def measurements(backend: str, batches: Batches) -> list[float]:
     """What `minibn.analysis` says of an update of a narrow VGG-11 with noisy BatchNorm, in float64,
-    where nothing is left to rounding: a walk, covariate shift, drift, curvature."""
+    where nothing is left to rounding: a probe, covariate shift, drift, curvature."""
     settings = Settings(model="vgg11", width=0.125)
     with use(backend) as where:
         model = network(settings, "noisy-batchnorm", seed=0, dtype=np.float64)
         images, labels = batches.batch(0)
         batch = normalize(where.asarray(images), np.float64), labels
-        walk = probe(model, batch, [0.05, 0.1])
+        along = probe(model, batch, [0.05, 0.1])
         before = snapshot(model)
         loss = softmax_cross_entropy(model(batch[0]), labels)
         loss.backward()
@@ -106,7 +107,7 @@ def measurements(backend: str, batches: Batches) -> list[float]:
         moved = distribution_shift(model, batch, before, after, ["relu3"])[0]
         H = Hessian(model, batch)
         return [
-            walk.loss, *walk.losses, *walk.gradient_change, *(shift.l2 for shift in shifts),
+            along.loss, *along.losses, *along.gradient_change, *(shift.l2 for shift in shifts),
             moved.mean_drift, moved.wasserstein, H.along_gradient(), *H.eigenvalues(1).values,
         ]  # fmt: skip
 
@@ -138,7 +139,7 @@ def agreement(s: Sizes, path: Path) -> bool:
 
 def steps_at(s: Sizes, batch: int, backend: Any) -> dict[str, Any]:
     """Seconds of a step, and the bytes of arrays at its peak; or that memory is exhausted."""
-    here, settings = device(backend), Settings(model=s.model, width=s.width)
+    here, settings = device_of(backend), Settings(model=s.model, width=s.width)
     x = np.random.default_rng(0).integers(0, 256, (batch, 32, 32, 3), np.uint8)
     labels = np.arange(batch) % 10
     model = network(settings, "batchnorm", seed=0)
@@ -164,40 +165,31 @@ def large(s: Sizes, path: Path) -> bool:
             with kernels(mode):
                 found[mode] = took = steps_at(s, s.large_batch, backend)
             write_json(path, found)
-            say(f"kernels {mode}: {told(took)}")
+            say(f"kernels {mode}: {describe_step(took)}")
             gc.collect()
     return "seconds_a_step" in found["lean"]
 
 
-def told(took: dict[str, Any]) -> str:
+def describe_step(took: dict[str, Any]) -> str:
     if "exhausted" in took:
         return f"memory is exhausted: {took['exhausted']}"
     return f"{took['seconds_a_step']:.3f} s a step, at most {took['peak'] / 1e9:.1f} GB in arrays"
 
 
-def choices_(s: Sizes, path: Path) -> bool:
-    """Every kernel that could run in a step, timed beside the one that is chosen."""
+def timings(s: Sizes, path: Path, compare: Any) -> bool:
+    """The ways to compute each call of a step, timed beside the one that is chosen."""
     with use(s.backend) as backend:
-        found = choices(device(backend), Settings(model=s.model, width=s.width), s.batch)
-        for record in found:
+        settings = Settings(model=s.model, width=s.width)
+        for record in compare(device_of(backend), settings, s.batch):
             write_json(path, record)
     return True
 
 
-def tiles_(s: Sizes, path: Path) -> bool:
-    """Every tile that a product of a step may take, timed beside the one that is chosen."""
-    write_json(path, {"products": []})  # without CUDA kernels there are none
-    with use(s.backend) as backend:
-        for record in tiles(device(backend), Settings(model=s.model, width=s.width), s.batch):
-            write_json(path, record)
-    return True
-
-
-PARTS = {
-    "environment": environment_,
+PARTS: dict[str, Callable[[Sizes, Path], bool]] = {
+    "environment": device_environment,
     "agreement": agreement,
-    "choices": choices_,
-    "tiles": tiles_,
+    "choices": partial(timings, compare=compare_kernels),
+    "tiles": partial(timings, compare=compare_plans),
     "large": large,
 }
 

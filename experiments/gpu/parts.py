@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from experiments.gpu.measure import told
+from experiments.gpu.measure import describe_step
 from experiments.gpu.sitting import ROOT, Part
-from experiments.running.streams import read_json
-from experiments.running.study import Study
+from experiments.training.json_files import read_json
+from experiments.training.study import Study
 from experiments.vgg.settings import VARIANTS
 
 # What a rehearsal, or --quick, measures: that it runs.
@@ -30,7 +30,7 @@ NAMES = (
 )
 
 
-def parts(options: Any, folder: Path) -> list[Part]:
+def all_parts(options: Any, folder: Path) -> list[Part]:
     """In their order: first what everything else rests on; what fills any time last."""
     python, quick = [sys.executable, "-m"], options.quick
     backend = ["--backend", options.backend]
@@ -187,7 +187,7 @@ def _paper(folder: Path) -> str:
 
 def _large(folder: Path) -> str:
     found = read_json(folder / "large.json")
-    modes = "; ".join(f"{mode}: {told(found[mode])}" for mode in ("fast", "lean"))
+    modes = "; ".join(f"{mode}: {describe_step(found[mode])}" for mode in ("fast", "lean"))
     return f"{found['model']}, batch {found['batch']:,}: {modes}"
 
 

@@ -4,7 +4,7 @@ What a part found lies in files as soon as it is known, and how it ended in gpu_
 after it: a sitting that is cut off loses no more than the part that ran. The same command in the
 same folder goes on with the parts that are not done. A part that fails, hangs or crashes the
 device's context takes none of the others with it. Should a part outlive its sitting, which `kill
--9` brings about, it still holds the folder's lock: nobody measures beside it unawares.
+-9` brings about, it still holds the folder's lock: no other measurement starts beside it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from experiments.benchmarking.report import table
-from experiments.running.lock import alone
-from experiments.running.streams import read_json, write_json
-from experiments.running.training import clock
+from experiments.output import markdown_table
+from experiments.training.json_files import read_json, write_json
+from experiments.training.loop import clock
+from experiments.training.study_lock import lock_study
 from minibn.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -91,7 +91,7 @@ class Sitting:
     def run(self, parts: Sequence[Part], minutes: float) -> None:
         """Run the parts within so many minutes. Raises KeyboardInterrupt, with all outcomes
         written, and UsageError if another sitting, or a part that outlived one, has the folder."""
-        with alone(self.folder, "is being filled") as self._lock:
+        with lock_study(self.folder, "is being filled") as self._lock:
             self._run(parts, minutes)
 
     def _run(self, parts: Sequence[Part], minutes: float) -> None:
@@ -142,7 +142,7 @@ class Sitting:
 
     def summary(self) -> str:
         rows = [[o.name, o.status, clock(o.seconds), o.line] for o in self.outcomes.values()]
-        return table(["part", "", "time", "what it found"], rows)
+        return markdown_table(["part", "", "time", "what it found"], rows, align=True)
 
     def pack(self) -> Path:
         """One archive of the small files, the smallest first, as many as fit."""

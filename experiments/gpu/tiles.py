@@ -15,8 +15,8 @@ from unittest.mock import patch
 
 import minibn
 from experiments.benchmarking.device import Device
-from experiments.benchmarking.report import say, table
-from experiments.gpu.choices import Call, calls_of, candidates, timed
+from experiments.gpu.choices import Call, calls_of, candidates, time_call
+from experiments.output import say, say_table
 from experiments.vgg.settings import Settings
 from minibn.fast.cuda import products
 from minibn.fast.cuda.products import Plan, Sizes
@@ -36,13 +36,14 @@ def sizes_of(device: Device, call: Call, way: Any) -> list[Sizes]:
 
     products.problem.cache_clear()
     with patch.object(products, "plan", spy):
-        timed(device, call, way, repeats=1)
+        time_call(device, call, way, repeats=1)
     return list(dict.fromkeys(asked))
 
 
-def tiles(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, Any]]:
+def compare_plans(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, Any]]:
     """The record, as it grows. Prints a table at the end."""
     record: dict[str, Any] = {"batch": batch, "products": []}
+    yield record  # without CUDA kernels there are no products
     rows, lines, seen = [], [], set()
     calls = [c for c in calls_of(settings, batch) if isinstance(c.op, (Conv2d, MatMul))]
     for call in calls:
@@ -59,7 +60,7 @@ def tiles(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, 
                     chosen, ms = products.plan(*sizes), {}
                     for plan in products.plans(*sizes):
                         with products.use_plans({sizes[:4]: plan}):
-                            took = timed(device, call, way)
+                            took = time_call(device, call, way)
                         if isinstance(took, dict):
                             ms[plan] = sum(took.values())
                     if chosen not in ms:
@@ -76,4 +77,5 @@ def tiles(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, 
             yield record
     if rows:
         head = ["M", "N", "K", "", "call, ms: chosen", "with the best"]
-        say(table(head, rows) + "\n\nFor products.TUNED_PLANS:\n" + "\n".join(lines))
+        say_table(head, rows)
+        say("\nFor products.TUNED_PLANS:\n" + "\n".join(lines))

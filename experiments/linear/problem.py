@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from experiments.linear.settings import INITS, VARIANTS, Settings
-from experiments.running.step import Task
+from experiments.training.step import Task
 from minibn import nn
 from minibn.backend import get_backend
 from minibn.random import generator
 from reference_models.deep_linear import deep_linear
 
-# Losses of the walks pass 1e15, and a network at the edge of stability amplifies rounding: in
+# Losses of the probes pass 1e15, and a network at the edge of stability amplifies rounding: in
 # float32 a run would soon be about its rounding. A step is mostly calls, so it costs little more.
 DTYPE = np.float64
 
@@ -35,7 +35,7 @@ class Problem:
         return hashlib.sha256(self.x.tobytes() + self.targets.tobytes()).hexdigest()
 
 
-def problem(s: Settings, seed: int) -> Problem:
+def make_problem(s: Settings, seed: int) -> Problem:
     """x and A, normally distributed, as they belong to the seed."""
     rng = generator(seed, "deep_linear")
     x = rng.standard_normal((s.samples, s.width)).astype(DTYPE)

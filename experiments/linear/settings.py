@@ -20,12 +20,16 @@ What does not fit: losses start at 1.3e4 (standard) and 1.9e4 (batchnorm), in th
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from experiments.running.carry_out import Plan
-from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
-from experiments.running.settings import SharedSettings, check_exact, check_shared
+from experiments.training.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.training.runner import Plan
+from experiments.training.settings import (
+    SharedSettings,
+    check_exact,
+    check_measurements,
+    check_shared,
+)
 from minibn.nn.init import glorot_normal, glorot_uniform
 
 # The name of a variant -> its norm. Noise has no place in a network that isolates what isn't noise.
@@ -89,11 +93,11 @@ class Settings(SharedSettings):
     )
     lr: tuple[float, ...] = setting((1e-6, 1e-7), "learning rates")
     probe_every: int = setting(
-        50, "steps between walks along the gradient (Figs. 10, 11b, 13); 0: none"
+        50, "steps between probes along the gradient (Figs. 10, 11b, 13); 0: none"
     )
     # "[1/100, 30] × step size"; the points between are read off Fig. 11b.
     probe_sizes: tuple[float, ...] = setting(
-        (0.01, 0.1, 1.0, 10.0, 30.0), "the walk's step sizes, as multiples of the rate"
+        (0.01, 0.1, 1.0, 10.0, 30.0), "the probe's step sizes, as multiples of the rate"
     )
     # One point a 50 steps in the paper's figure, too.
     shift_every: int = setting(
@@ -122,8 +126,7 @@ def check(s: Settings) -> None:
     for name in ("variants", "variants_elsewhere"):
         for variant in getattr(s, name):
             one_of(flag_name(name), variant, tuple(VARIANTS))
-    for name in ("probe_every", "shift_every", "curvature_every", "record_every"):
-        at_least(flag_name(name), getattr(s, name), 0)
+    check_measurements(s)
     at_least("--depth", s.depth, 1)
     if s.width < 2:
         raise UsageError(
@@ -140,14 +143,6 @@ def check(s: Settings) -> None:
         at_least(flag_name(name), getattr(s, name), 0, above=True)
         if getattr(s, name) > MOST:
             raise UsageError(f"{flag_name(name)} {getattr(s, name)} must be at most {MOST:g}.")
-    for name in ("lr", "probe_sizes"):
-        for number in getattr(s, name):
-            at_least(flag_name(name), number, 0, above=True)
-    if s.probe_every and math.isinf(max(s.lr) * max(s.probe_sizes)):
-        raise UsageError(
-            f"--lr {max(s.lr)} times --probe-sizes {max(s.probe_sizes)} must be a finite number. "
-            "Take a smaller one of either."
-        )
     if s.depth * s.width**2 + s.samples * s.width > LARGEST:
         raise UsageError(
             f"--depth {s.depth} --width {s.width} --samples {s.samples} is more than a machine "

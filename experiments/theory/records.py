@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.recorders import Recorder
-from experiments.running.step import Step
-from experiments.running.streams import written_number
+from experiments.training.json_files import json_number
+from experiments.training.recorders import Recorder
+from experiments.training.step import Step
 from minibn import ops, to_numpy
 from minibn.analysis import theorems
 from minibn.analysis.units import Sides, Units, dot, units_at, weight_gradients
@@ -37,7 +37,7 @@ HEADS = ("tanh", "product", "convex")
 
 
 def number(x: Any) -> float | None:
-    return written_number(x, digits=4)
+    return json_number(x, digits=4)
 
 
 def identities(u: Units, curvature: theorems.Curvature) -> list[Sides]:
@@ -54,7 +54,7 @@ def identities(u: Units, curvature: theorems.Curvature) -> list[Sides]:
     ]
 
 
-def printed(u: Units, curvature: theorems.Curvature, largest: float) -> list[Sides]:
+def printed_forms(u: Units, curvature: theorems.Curvature, largest: float) -> list[Sides]:
     """What v3 prints and what later versions do, all with ≤."""
     return [
         theorems.theorem_4_1_printed(u),
@@ -65,10 +65,10 @@ def printed(u: Units, curvature: theorems.Curvature, largest: float) -> list[Sid
     ]
 
 
-def compared(exact: Sequence[Sides], ordered: Sequence[Sides]) -> list[dict[str, Any]]:
+def comparisons(exact: Sequence[Sides], ordered: Sequence[Sides]) -> list[dict[str, Any]]:
     """{"residual": ..., "exceeded": ...} of each unit, each by theorem."""
     residual = {s.theorem: to_numpy(s.residual) for s in (*exact, *ordered)}
-    exceeded = {s.theorem: to_numpy(s.exceeded) for s in ordered}
+    exceeded = {s.theorem: to_numpy(s.is_exceeded) for s in ordered}
     return [
         {
             "residual": {name: number(values[j]) for name, values in residual.items()},
@@ -116,7 +116,7 @@ def head(kind: str, m: int, rng: np.random.Generator) -> Callable[[Tensor], Tens
     return loss
 
 
-def drawn(kind: str, m: int, eps: float, rng: np.random.Generator) -> Units:
+def random_units(kind: str, m: int, eps: float, rng: np.random.Generator) -> Units:
     """One unit with a random loss, pre-activations, gamma and beta."""
     y = rng.standard_normal((m, 1)) * rng.uniform(0.3, 3) + rng.standard_normal()
     gamma, beta = rng.uniform(0.3, 2, 1), rng.standard_normal(1)
@@ -144,7 +144,7 @@ class Heads(Recorder):
 
     def _record(self, m: int, eps: float, kind: str, draw: int) -> dict[str, Any]:
         rng = generator(self.seed, "theorems", m, eps, kind, draw)
-        u, largest = drawn(kind, m, eps, rng), self.largest
+        u, largest = random_units(kind, m, eps, rng), self.largest
         curvature = theorems.theorem_4_2(u)
         # By autograd in weight space, at the worst inputs.
         gradient, bent = theorems.through_inputs(u, theorems.worst_inputs(u, largest, draw))
@@ -154,17 +154,17 @@ class Heads(Recorder):
             theorems.theorem_c_1(u, curvature, largest, bent),
         ]
         ordered = [
-            *printed(u, curvature, largest),
+            *printed_forms(u, curvature, largest),
             theorems.theorem_c_1_maxima(u, curvature, largest),
         ]
-        (found,), (signs,) = compared(exact, ordered), by_unit(conditions(u, curvature))
+        (found,), (signs,) = comparisons(exact, ordered), by_unit(conditions(u, curvature))
         return {"m": m, "eps": eps, "head": kind, "draw": draw, **signs, **found}
 
 
 # -- a network in training
 
 
-def measured_at(step: int, every: int) -> bool:
+def is_due(step: int, every: int) -> bool:
     """At 0, 1, 2, 4, ... and from `every` on at its multiples."""
     return step % every == 0 or (step < every and step & (step - 1) == 0)
 
@@ -184,7 +184,7 @@ class Theorems(Recorder):
         self.norms, self.start, self.every, self.largest = norms, start, every, largest
 
     def during(self, step: Step) -> AbstractContextManager:
-        if measured_at(step.number, self.every):
+        if is_due(step.number, self.every):
             for k, norm in enumerate(self.norms):
                 for j, record in enumerate(self._records(step, norm, self.start[k])):
                     where = {"step": step.number, "layer": k + 1, "unit": j}
@@ -199,9 +199,9 @@ class Theorems(Recorder):
             parts = dict(model.children())
             before = parts[list(parts)[list(parts).index(norm) - 1]]
             now = dict(before.named_parameters())["weight"].data.reshape(start.shape)
-            found = compared(
+            found = comparisons(
                 [*identities(u, curvature), theorems.lemma_4_5(start, now)],
-                printed(u, curvature, largest),
+                printed_forms(u, curvature, largest),
             )
             removed = theorems.shares(u)
             columns = {

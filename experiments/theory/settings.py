@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.running.carry_out import Plan
-from experiments.running.command_line import UsageError, at_least, flag_name, setting, shown
-from experiments.running.settings import (
+from experiments.training.command_line import UsageError, at_least, flag_name, flag_value, setting
+from experiments.training.runner import Plan
+from experiments.training.settings import (
     DATA,
     ImageSettings,
     check_exact,
@@ -69,15 +69,15 @@ def check(s: Settings) -> None:
         if getattr(s, name) > most:
             raise UsageError(f"{flag_name(name)} {getattr(s, name)} must be at most {most:g}.")
     if len(s.channels) != 2:
-        raise UsageError(f"--channels {shown(s.channels)}: there are two convolutions.")
+        raise UsageError(f"--channels {flag_value(s.channels)}: there are two convolutions.")
     for name, least in (("channels", 1), ("m", 3), ("eps", 0)):
         for number in getattr(s, name):
             at_least(flag_name(name), number, least)
     numbers = max(s.batch_size * SIDE**2 * max(s.channels), max(s.m) ** 2, s.hidden * s.channels[1])
     if numbers > 10**10:
         raise UsageError(
-            f"--batch-size {s.batch_size} --channels {shown(s.channels)} --hidden "
-            f"{s.hidden} --m {shown(s.m)} is more than a machine holds. Take less."
+            f"--batch-size {s.batch_size} --channels {flag_value(s.channels)} --hidden "
+            f"{s.hidden} --m {flag_value(s.m)} is more than a machine holds. Take less."
         )
 
 

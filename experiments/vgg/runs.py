@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.carry_out import Plan, Work, carry_out, check_batch_size
-from experiments.running.probes import CovariateShift, Curvature, Landscape
-from experiments.running.recorders import Distributions, Recorder, TestAccuracy
-from experiments.running.session import Experiment
-from experiments.running.step import one_step
-from experiments.running.study import Run, Study
-from experiments.running.training import train
+from experiments.training.loop import train
+from experiments.training.probes import CovariateShift, Curvature, Landscape
+from experiments.training.recorders import Distributions, Recorder, TestAccuracy
+from experiments.training.runner import Plan, Work, check_batch_size, run_study
+from experiments.training.session import Experiment
+from experiments.training.step import one_step
+from experiments.training.study import Run, Study
 from experiments.vgg.settings import VARIANTS, Settings, check, plans
 from experiments.views import vgg as vgg_figures
 from minibn import nn, optim
@@ -125,7 +125,7 @@ def work_of(s: Settings, data: Dataset, kind: str = KIND, **more: Any) -> Work:
 
 def study_all(s: Settings, study: Study) -> int:
     data = load_data(s)
-    return carry_out(s, study, work_of(s, data, draw=lambda: vgg_figures.draw([study])))
+    return run_study(s, study, work_of(s, data, plot=lambda: vgg_figures.plot([study])))
 
 
 def experiment(

@@ -6,12 +6,16 @@ defaults and other figures; `learning_rates` trains with these settings, too.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from experiments.running.carry_out import Plan
-from experiments.running.command_line import UsageError, at_least, flag_name, one_of, setting
-from experiments.running.settings import ImageSettings, check_images, check_shared
+from experiments.training.command_line import UsageError, at_least, flag_name, one_of, setting
+from experiments.training.runner import Plan
+from experiments.training.settings import (
+    ImageSettings,
+    check_images,
+    check_measurements,
+    check_shared,
+)
 from minibn.analysis.gradient_probe import DIRECTIONS
 from reference_models.vgg import VGG, vgg
 
@@ -73,16 +77,16 @@ class Settings(ImageSettings):
         100, "steps between records of the activations' distributions; 0: none"
     )
     probe_every: int = setting(
-        0, "steps between walks along the gradient (Figs. 4, 11, 12); 0: none. A walk costs one "
+        0, "steps between probes along the gradient (Figs. 4, 11, 12); 0: none. A probe costs one "
         "training step more than it has sizes",
     )  # fmt: skip
     # "[1/2, 4] × step size"; the points between are read off Fig. 11.
     probe_sizes: tuple[float, ...] = setting(
-        (0.5, 1.0, 2.0, 4.0), "the walk's step sizes, as multiples of the rate"
+        (0.5, 1.0, 2.0, 4.0), "the probe's step sizes, as multiples of the rate"
     )
     # "the loss behaves in a similar way when we examine other (random) directions too"
     probe_directions: tuple[str, ...] = setting(
-        ("gradient",), f"directions of the walks: {', '.join(DIRECTIONS)}"
+        ("gradient",), f"directions of the probes: {', '.join(DIRECTIONS)}"
     )
     shift_every: int = setting(
         0, "steps between measurements of internal covariate shift (Fig. 3), for every layer; 0: "
@@ -103,22 +107,12 @@ def check(s: Settings) -> None:
         one_of("--variants", variant, tuple(VARIANTS))
     for direction in s.probe_directions:
         one_of("--probe-directions", direction, DIRECTIONS)
-    for size in s.probe_sizes:
-        at_least("--probe-sizes", size, 0, above=True)
-    for name in ("record_every", "probe_every", "shift_every", "curvature_every"):
-        at_least(flag_name(name), getattr(s, name), 0)
+    check_measurements(s)
     for name in ("batch_size", "eval_every"):
         at_least(flag_name(name), getattr(s, name), 1)
     if s.test_size is not None:
         at_least("--test-size", s.test_size, 1)
     at_least("--width", s.width, 0, above=True)
-    for lr in s.lr:
-        at_least("--lr", lr, 0, above=True)
-    if s.probe_every and math.isinf(max(s.lr) * max(s.probe_sizes)):
-        raise UsageError(
-            f"--lr {max(s.lr)} times --probe-sizes {max(s.probe_sizes)} must be a finite number. "
-            "Take a smaller one of either."
-        )
     at_least("--weight-decay", s.weight_decay, 0)
     if not 0 <= s.momentum < 1:
         raise UsageError(f"--momentum {s.momentum} must lie in [0, 1).")

@@ -1,11 +1,11 @@
-"""Figures and tables, drawn from the files of studies by `python -m experiments.draw`.
+"""Figures and tables, made from the files of studies by `python -m experiments.plot`.
 
-vgg, deep_linear, theorems, learning_rates    one kind of study each: `draw(studies, out)`
+vgg, deep_linear, theorems, learning_rates    one kind of study each: `plot(studies, out)`
 accuracy, distributions, shift, landscape, gradient_change, curvature    figures of VGG studies
-deep_linear_walks                             figures of walks along the gradient, deep linear
+deep_linear_probes                            figures of probes along the gradient, deep linear
 ..._tables                                    numbers beside the paper's, and small summaries
 learning_rates_outcomes, ..._gains            how runs over a grid of rates ended, and who gains
 tables                                        what these share
 series                                        runs -> curves over seeds
-drawing                                       colours, style, files
+plotting                                      colours, style, files
 """

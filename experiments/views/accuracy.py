@@ -6,7 +6,7 @@ accuracy-noise.png    with and without noise, at the main rate (Fig. 2 left)
 accuracy-lp.png       the l_p norms (Figs. 5a, 12a)
 accuracy-others.png   norms that the paper does not try
 
-The later ones are parts of the first, drawn where it holds more than they do. Dotted with dots: the
+The later ones are parts of the first, where it holds more than they do. Dotted with dots: the
 paper's digitised curve, where a figure is not too full for it.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import paper
-from experiments.running.study import Run
-from experiments.views.drawing import (
+from experiments.training.study import Run
+from experiments.views.plotting import (
     DASHES,
     PAPER,
     WIDEST,
@@ -31,16 +31,16 @@ from experiments.views.drawing import (
 )
 from experiments.views.series import (
     Group,
-    draw_curve,
-    grouped,
+    group_runs,
     line_width,
     main_rate,
     middle_of,
     over_seeds,
+    plot_curve,
 )
 
 BESIDE = ("standard", "batchnorm")
-FAMILIES = {
+NORM_FAMILIES = {
     "noise": ("noisy-batchnorm", "noisy-standard"),
     "lp": ("l1", "l2", "linf"),
     "others": (
@@ -52,38 +52,38 @@ FAMILIES = {
 MOST = 6  # curves of ours among which the paper's are still legible
 
 
-def draw(runs: Sequence[Run], folder: Path, window: int) -> list[Path]:
+def plot(runs: Sequence[Run], folder: Path, window: int) -> list[Path]:
     """All views of this module that the records allow. Returns the paths of the PNGs."""
-    every = [group for group in grouped(runs) if group.records("metrics")]
+    every = [group for group in group_runs(runs) if group.records("metrics")]
     if not every:
         return []
     views = {"accuracy": every}
     both = [group for group in every if group.variant in BESIDE]
     if len({group.lr for group in both}) > 1:
         views["accuracy-rates"] = both
-    for name, groups in families(every).items():
+    for name, groups in groups_by_norm_family(every).items():
         views[f"accuracy-{name}"] = groups
     views = {n: g for n, g in views.items() if n == "accuracy" or len(g) < len(every)}
-    return [accuracy(groups, folder, window, name) for name, groups in views.items()]
+    return [plot_accuracy(groups, folder, window, name) for name, groups in views.items()]
 
 
-def families(every: Sequence[Group]) -> dict[str, list[Group]]:
+def groups_by_norm_family(every: Sequence[Group]) -> dict[str, list[Group]]:
     """Family -> its variants, and those that it is compared with, at the main rate; only families
     of which a variant was trained."""
     rate = main_rate(every)
     found = {}
-    for name, variants in FAMILIES.items():
+    for name, variants in NORM_FAMILIES.items():
         groups = [g for g in every if g.lr == rate and g.variant in BESIDE + variants]
         if any(group.variant in variants for group in groups):
             found[name] = groups
     return found
 
 
-def accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> Path:
+def plot_accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> Path:
     """Training and test accuracy: a colour a variant, a dash a rate, x where a run diverged."""
     plt = pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(WIDEST, 4.5), sharex=True, sharey=True)
-    handles = _draw(axes, groups, window)
+    handles = _plot(axes, groups, window)
     rates = {group.lr for group in groups}
     at = f" at lr {min(rates):g}" if len(rates) == 1 else ""
     title = f"Accuracy{at} ({middle_of(groups)}; training: mean of the last {window} steps)"
@@ -91,7 +91,7 @@ def accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> P
     return save(figure, folder, name)
 
 
-def _draw(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any]:
+def _plot(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any]:
     """Training accuracy into the first axes, test accuracy into the second; returns the legend's
     handles. The main rate is solid."""
     left, right = pair
@@ -104,7 +104,7 @@ def _draw(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any
         curves = _curves(group, window)
         for axes, curve in zip(pair, curves, strict=True):
             if len(curve.steps):
-                draw_curve(axes, curve, group.colour, linewidth=width, **style)
+                plot_curve(axes, curve, group.colour, linewidth=width, **style)
         last = 0
         for run in group.runs:
             metrics = run.records("metrics")
@@ -126,7 +126,7 @@ def _draw(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any
 
 
 def _curves(group: Group, window: int) -> list[Any]:
-    """Training and test accuracy over the seeds; some of the smoothed points draw the same line."""
+    """Training and test accuracy over the seeds; some of the smoothed points make the same line."""
     some = slice(None, None, max(1, window // 8))
     train = [
         ([r["step"] for r in s][some], smooth([r["accuracy"] for r in s], window)[some])

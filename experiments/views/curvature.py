@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.streams import read
-from experiments.running.study import Run
-from experiments.views.drawing import (
+from experiments.training.json_files import float_array
+from experiments.training.study import Run
+from experiments.views.plotting import (
     WIDEST,
     entries,
     entry,
@@ -31,21 +31,21 @@ from experiments.views.drawing import (
 from experiments.views.series import (
     Curve,
     Group,
-    draw_curve,
-    grouped,
+    group_runs,
     line_width,
     middle_of,
     over_seeds,
+    plot_curve,
 )
 
 TITLES = ("along the gradient, g'Hg / g'g", "largest eigenvalue of H", "trace of H (estimated)")
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     """A file for each rate at which curvature was recorded. Returns the paths of the PNGs."""
     plt = pyplot()
     paths = []
-    found = [group for group in grouped(runs) if group.records("curvature")]
+    found = [group for group in group_runs(runs) if group.records("curvature")]
     for lr in sorted({group.lr for group in found}):
         groups = [group for group in found if group.lr == lr]
         linear = max(1.0, 10.0 ** round(np.log10(2 / lr) - 3))
@@ -54,7 +54,7 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
         for group in groups:
             width = line_width(group.variant, variants)
             for axes, of in zip(row, (_along, _largest, _trace), strict=True):
-                draw_curve(axes, _curve(group, of), group.colour, marker=".", linewidth=width)
+                plot_curve(axes, _curve(group, of), group.colour, marker=".", linewidth=width)
             if len(group.records("curvature")) == 1:
                 trace, error = _curve(group, _trace), _curve(group, _error)
                 row[2].errorbar(
@@ -79,7 +79,9 @@ def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
 def _curve(group: Group, of: Any) -> Curve:
     """A number of each record over the seeds; what is undefined is left out."""
     seeds = group.records("curvature")
-    return over_seeds([([r["step"] for r in s], read([of(r) for r in s], np.nan)) for s in seeds])
+    return over_seeds(
+        [([r["step"] for r in s], float_array([of(r) for r in s], np.nan)) for s in seeds]
+    )
 
 
 def _along(record: dict[str, Any]) -> float | None:
@@ -95,5 +97,5 @@ def _trace(record: dict[str, Any]) -> float | None:
 
 
 def _error(record: dict[str, Any]) -> float | None:
-    """Only where there is a trace: the two are drawn together."""
+    """Only where there is a trace: the two are plotted together."""
     return None if record["trace"] is None else (record["trace_error"] or 0.0)

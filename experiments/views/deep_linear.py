@@ -7,7 +7,7 @@ loss.png                training loss, a panel a rate (Figs. 3b left, 5b)
 shift.png               internal covariate shift of layers 9 and 17, a row a rate (Fig. 3b)
 shift-layers.png        its median over training, for every layer
 distributions.png       activations of layers 1, 11 and 24 over training (Fig. 9)
-landscape-lr*.png, gradient-change-lr*.png    see `deep_linear_walks` (Figs. 10, 11b, 13)
+landscape-lr*.png, gradient-change-lr*.png    see `deep_linear_probes` (Figs. 10, 11b, 13)
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.alike import require_alike
-from experiments.running.study import Run, Study
-from experiments.views import curvature, deep_linear_walks
+from experiments.training.comparability import require_comparable
+from experiments.training.study import Run, Study
+from experiments.views import curvature, deep_linear_probes
 from experiments.views.deep_linear_tables import (
     in_one_line,
     make_tables,
     shift_layers,
     summary,
 )
-from experiments.views.drawing import (
+from experiments.views.plotting import (
     DOTTED,
     PAPER,
     WIDEST,
@@ -46,11 +46,11 @@ from experiments.views.series import (
     Curve,
     Group,
     ReadOnce,
-    draw_curve,
-    grouped,
+    group_runs,
     line_width,
     middle_of,
     over_seeds,
+    plot_curve,
     without_copies,
 )
 from experiments.views.shift import MEASURES, by_layer, of_layer
@@ -62,7 +62,7 @@ THIN = 10  # a line of the loss has a point each so many steps
 PAIR = ("standard", "batchnorm")  # of Fig. 3b
 
 
-def draw(studies: Sequence[Study], out: Path | None = None) -> None:
+def plot(studies: Sequence[Study], out: Path | None = None) -> None:
     """Draw everything, write table.md and summary.json, and print tables and paths.
 
     Raises DataError if there are no results, or if the studies are not of one network.
@@ -70,10 +70,10 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     out = out or studies[0].folder
     every = without_copies(run for study in studies for run in study.runs())
     runs: list[Run] = [ReadOnce(run.folder) for run in every]
-    groups = grouped(run for run in runs if run.records("metrics"))
+    groups = group_runs(run for run in runs if run.records("metrics"))
     if not groups:
         raise DataError(f"{studies[0].folder} has no run with results yet.")
-    require_alike(studies, free=("steps",))  # curves may be of different lengths
+    require_comparable(studies, free=("steps",))  # curves may be of different lengths
     tables, line = make_tables(groups), in_one_line(groups)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(out / "table.md", "\n\n".join([*tables, line]) + "\n")
@@ -84,8 +84,8 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
         *shift_figure(groups, depth, folder),
         *layers_figure(groups, folder),
         *distribution_figure(groups, folder),
-        *deep_linear_walks.draw(groups, folder),
-        *curvature.draw(runs, folder),
+        *deep_linear_probes.plot(groups, folder),
+        *curvature.plot(runs, folder),
     ]
     print(f"\n{tables[0]}\n\n{line}\n")
     print("\n".join(["Figures:", *map(str, paths)]))
@@ -115,7 +115,7 @@ def _losses(axes: Any, groups: Sequence[Group]) -> list[np.ndarray]:
     for group in groups:
         curve = loss_curve(group)
         width = line_width(group.variant, [g.variant for g in groups])
-        draw_curve(axes, curve, group.colour, linewidth=width)
+        plot_curve(axes, curve, group.colour, linewidth=width)
         theirs = papers_loss(group, curve.steps[-1])
         axes.plot(*theirs, color=group.colour, **PAPER, zorder=3)
         seen += [curve.low, curve.median, np.array(theirs[1])]
@@ -196,7 +196,7 @@ def _shift(axes: Any, groups: Sequence[Group], measure: str, layer: int, k: int)
         if measure == "l2":  # zeros, as in layer 1, are below a logarithmic axis
             seeds = [(steps, np.where(values > 0, values, np.nan)) for steps, values in seeds]
         curve = over_seeds(seeds)
-        draw_curve(axes, curve, group.colour, linewidth=0.9)
+        plot_curve(axes, curve, group.colour, linewidth=0.9)
         seen += [curve.low, curve.high]
         theirs = paper.DEEP_LINEAR_SHIFT.get((group.variant, group.lr, k), (None, None))
         level = theirs[("l2", "cosine").index(measure)]
@@ -228,7 +228,7 @@ def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
             curves = [by_layer(group, measure) for group in of_rate]
             for group, curve in zip(of_rate, curves, strict=True):
                 width = line_width(group.variant, [g.variant for g in of_rate])
-                draw_curve(axes, curve, group.colour, marker=".", linewidth=width)
+                plot_curve(axes, curve, group.colour, marker=".", linewidth=width)
             if measure == "cosine":
                 axes.set_ylim(-1.08, 1.08)
             else:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.study import Run
+from experiments.output import markdown_table
+from experiments.training.study import Run
 from experiments.views.landscape import LOSS
 from experiments.views.probe_tables import ends, median_of
 from experiments.views.series import Group, over_training, spread
@@ -25,7 +26,6 @@ from experiments.views.tables import (
     count_of_seeds,
     seconds,
     short,
-    table,
 )
 
 WINDOW = 50
@@ -86,7 +86,7 @@ def loss_table(groups: Sequence[Group]) -> str:
         "training loss; behind a semicolon the paper's; rank: of the best linear maps, the one "
         "whose loss is nearest to the last"
     )
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def _papers_losses(group: Group) -> Sequence[float | None]:
@@ -94,8 +94,8 @@ def _papers_losses(group: Group) -> Sequence[float | None]:
     return paper.DEEP_LINEAR_LOSS.get((group.variant, group.lr), nothing)
 
 
-def over_walks(group: Group, of: Callable[[dict[str, Any]], float], start: int = 0) -> list[float]:
-    """The median over training, from step `start`, of a number of each walk, for each seed."""
+def over_probes(group: Group, of: Callable[[dict[str, Any]], float], start: int = 0) -> list[float]:
+    """The median over training, from step `start`, of a number of each probe, for each seed."""
     found = []
     for records in group.records("landscape", direction="gradient"):
         later = [r for r in records if r["step"] >= start]
@@ -104,7 +104,7 @@ def over_walks(group: Group, of: Callable[[dict[str, Any]], float], start: int =
 
 
 def decades(record: dict[str, Any]) -> float:
-    """The width of a walk's band of losses: log10 of largest / least."""
+    """The width of a probe's band of losses: log10 of largest / least."""
     low, high = ends(record, LOSS)
     return float(np.log10(high / low)) if low > 0 and np.isfinite(high) else float("inf")
 
@@ -116,17 +116,17 @@ def beta(record: dict[str, Any]) -> float:
 def landscape_table(groups: Sequence[Group]) -> str:
     rows = []
     for group in groups:
-        walks = group.records("landscape", direction="gradient")
-        if not walks:
+        probes = group.records("landscape", direction="gradient")
+        if not probes:
             continue
         beside = group.lr == paper.DEEP_LINEAR_RATE
         cells = [
-            spread(over_walks(group, decades)),
+            spread(over_probes(group, decades)),
             _of(paper.DEEP_LINEAR_LOSS_BAND, group, beside),
-            spread([beta(s[0]) for s in walks]),
-            spread(over_walks(group, beta)),
+            spread([beta(s[0]) for s in probes]),
+            spread(over_probes(group, beta)),
             _of(paper.DEEP_LINEAR_BETA, group, beside),
-            spread([max(map(beta, s)) for s in walks]),
+            spread([max(map(beta, s)) for s in probes]),
             _of(paper.DEEP_LINEAR_LARGEST_BETA, group, beside),
             f"{2 / group.lr:.3g}",
         ]
@@ -135,8 +135,8 @@ def landscape_table(groups: Sequence[Group]) -> str:
         "variant", "lr", "loss band", "paper's", "beta at step 0", "median beta", "paper's",
         "largest beta", "paper's", "2/lr",
     )  # fmt: skip
-    note = "walks along the gradient; loss band: log10 of largest / least, median over training"
-    return table(head, rows, note)
+    note = "probes along the gradient; loss band: log10 of largest / least, median over training"
+    return markdown_table(head, rows, note)
 
 
 def shift_layers(depth: int) -> dict[int, int]:
@@ -162,7 +162,7 @@ def shift_table(groups: Sequence[Group]) -> str:
             rows.append(_row(group, cells))
     head = ("variant", "lr", "layer", "l2", "paper's", "relative l2", "cosine", "paper's")
     note = "Definition 2.1: medians over training; cosine: the mean of its second half"
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def _of(theirs: dict[str, float], group: Group, beside: bool) -> str:
@@ -185,9 +185,9 @@ def in_one_line(groups: Sequence[Group]) -> str:
     }
     for k in paper.DEEP_LINEAR_SHIFT_LAYERS:
         measures[f"l2 of the covariate shift, layer {k}, median"] = partial(_shift_as_deep, k=k)
-    measures["effective beta, median"] = partial(over_walks, of=beta)
+    measures["effective beta, median"] = partial(over_probes, of=beta)
     measures["effective beta, largest"] = partial(_largest, of=beta)
-    measures["band of losses along a walk, median decades"] = partial(over_walks, of=decades)
+    measures["band of losses along a probe, median decades"] = partial(over_probes, of=decades)
     parts = []
     for what, of in measures.items():
         found = [(group.variant, of(group)) for group in of_rate]
@@ -206,12 +206,12 @@ def _shift_as_deep(group: Group, k: int) -> list[float]:
 
 
 def _largest(group: Group, of: Callable[[dict[str, Any]], float]) -> list[float]:
-    """The largest of a number of each walk, for each seed."""
+    """The largest of a number of each probe, for each seed."""
     return [max(map(of, s)) for s in group.records("landscape", direction="gradient")]
 
 
 def summary(settings: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
-    """What the curves were drawn from, in a small file (without paths of this machine)."""
+    """What the curves were plotted from, in a small file (without paths of this machine)."""
     runs = [run for group in groups for run in group.runs]
     own = ("variants", "variants_elsewhere", "lr", "seed")
     shared = {k: v for k, v in settings.items() if k not in own}
@@ -221,7 +221,7 @@ def summary(settings: dict[str, Any], groups: Sequence[Group]) -> dict[str, Any]
 def _of_run(run: Run) -> dict[str, Any]:
     config, metrics = run.config, run.records("metrics")
     sparse = [m for m in metrics if m["step"] % WINDOW == 0 or m is metrics[-1]]
-    walks = [r for r in run.records("landscape") if r["direction"] == "gradient"]
+    probes = [r for r in run.records("landscape") if r["direction"] == "gradient"]
     shifts: dict[int, list[dict[str, Any]]] = {}
     for record in run.records("shift"):
         shifts.setdefault(record["layer"], []).append(record)
@@ -233,9 +233,9 @@ def _of_run(run: Run) -> dict[str, Any]:
         "rank_losses": config["rank_losses"],
         "step": [m["step"] for m in sparse],
         "loss": [short(m["loss"]) for m in sparse],
-        "walk_step": [r["step"] for r in walks],
-        "walk_loss": [[short(v) for v in ends(r, LOSS)] for r in walks],
-        "beta": [short(beta(r)) for r in walks],
+        "walk_step": [r["step"] for r in probes],
+        "walk_loss": [[short(v) for v in ends(r, LOSS)] for r in probes],
+        "beta": [short(beta(r)) for r in probes],
         "shift_l2": {layer: short(median_of(of, "l2")) for layer, of in shifts.items()},
         "seconds": seconds(run),
         "environment": config["environment"],

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.settings import in_precision
-from experiments.running.study import Run
-from experiments.views.accuracy import families
-from experiments.views.drawing import (
+from experiments.training.settings import in_precision
+from experiments.training.study import Run
+from experiments.views.accuracy import groups_by_norm_family
+from experiments.views.plotting import (
     PAPER,
     WIDEST,
     colour,
@@ -32,7 +32,7 @@ from experiments.views.drawing import (
     save,
     smooth,
 )
-from experiments.views.series import Group, grouped, main_rate
+from experiments.views.series import Group, group_runs, main_rate
 from experiments.views.vgg_tables import first_seeds, first_units, successive
 
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1, 2 and 8
@@ -41,11 +41,11 @@ RIDGES = 9  # histograms of a panel
 PAPERS = {"mean": paper.DRIFT, "var": paper.VARIANCE_DRIFT}
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     """All views of this module that the records allow. Returns the paths of the PNGs."""
     layers = paper.shown_layers(runs[0].config["settings"]["model"])
     paths = [*distribution_figure(runs, layers, folder), *drift_figure(runs, layers, folder)]
-    for family, groups in families(grouped(runs)).items():
+    for family, groups in groups_by_norm_family(group_runs(runs)).items():
         if family != "noise":  # the first figure shows it
             paths += histograms(groups, folder, f"histograms-{family}")
     return paths
@@ -81,7 +81,7 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
     figure.suptitle(
-        f"What enters the ReLU of one unit, lr {main_rate(grouped(runs)):g}, one seed"
+        f"What enters the ReLU of one unit, lr {main_rate(group_runs(runs)):g}, one seed"
         f"{in_precision(runs[0].config['settings'])}\n"
         "median and 50, 90, 98 % of its values over the batch; mind the scales",
         fontsize=10,
@@ -132,7 +132,7 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
     if theirs:
         text = "the paper's median at the activation"
         handles.append(entry(text, **PAPER))
-    lr = main_rate(grouped(runs))
+    lr = main_rate(group_runs(runs))
     title = f"How mean and variance of one unit over the batch change, lr {lr:g}, one seed"
     title += in_precision(runs[0].config["settings"])
     legend_below(figure, handles, title, columns=4)
@@ -142,7 +142,7 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
 def _papers_median(axes: Any, runs: Sequence[Run], median: float | None, variant: str) -> bool:
     """Draw the paper's median change over the steps of ours; whether there is one."""
     settings = runs[0].config["settings"]
-    comparable = settings["data"] == "cifar10" and main_rate(grouped(runs)) == paper.RATE
+    comparable = settings["data"] == "cifar10" and main_rate(group_runs(runs)) == paper.RATE
     if median is None or not comparable or not axes.lines:
         return False
     last = max(line.get_xdata()[-1] for line in axes.lines)

@@ -1,6 +1,6 @@
 """How far the gradient changes with the step size, from landscape.jsonl of trainings.
 
-gradient-change-lr0.1.png    the l2 change of the gradient against the step size of a walk along it:
+gradient-change-lr0.1.png    l2 change of the gradient against the step size of a probe along it:
                              a line a step of training, from blue to red; a panel a variant
                              (Fig. 11a; of the deep linear network, Fig. 11b)
 
@@ -18,29 +18,29 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.settings import in_precision
-from experiments.running.streams import read
-from experiments.running.study import Run
-from experiments.views.drawing import PAPER as DOTS
-from experiments.views.drawing import WIDEST, log_limits, plain_numbers, pyplot, save
-from experiments.views.landscape import CHANGE, beside_the_paper, walked
+from experiments.training.json_files import float_array
+from experiments.training.settings import in_precision
+from experiments.training.study import Run
+from experiments.views.landscape import CHANGE, beside_the_paper, probe_groups
+from experiments.views.plotting import PAPER as DOTS
+from experiments.views.plotting import WIDEST, log_limits, plain_numbers, pyplot, save
 from experiments.views.series import Group
 
 ACROSS = 4  # panels
 LINES = 50  # of a panel, as in the paper
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """A file for each rate at which walks of VGG went along the gradient. Returns their paths."""
+def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
+    """A file for each rate at which probes of VGG went along the gradient. Returns their paths."""
     theirs = {v: (paper.STEP_SIZES, y) for v, y in paper.CHANGE_BY_STEP_SIZE.items()}
     return [
-        gradient_change(groups, theirs if beside_the_paper(lr, direction) else {}, folder)
-        for (lr, direction), groups in walked(runs).items()
+        plot_gradient_change(groups, theirs if beside_the_paper(lr, direction) else {}, folder)
+        for (lr, direction), groups in probe_groups(runs).items()
         if direction == "gradient"
     ]
 
 
-def gradient_change(
+def plot_gradient_change(
     groups: Sequence[Group],
     theirs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     folder: Path,
@@ -69,12 +69,12 @@ def gradient_change(
         axes.set_xlabel("step size")
     for axes in grid[:, 0]:
         axes.set_ylabel("change of the gradient (l2)")
-    seen = [read(r[CHANGE], np.inf) for records in chosen for r in records]
+    seen = [float_array(r[CHANGE], np.inf) for records in chosen for r in records]
     shown = [np.array(theirs[g.variant][1]) for g in groups if g.variant in theirs]
     panels[0].set_ylim(log_limits(seen, shown))
     plain_numbers(panels[0])
     told = "; black dots: the paper's median over training" if shown else ""
-    title = f"How far the gradient changes along the walk, lr {lr:g}\n"
+    title = f"How far the gradient changes along the probe, lr {lr:g}\n"
     title += "one seed" + in_precision(groups[0].runs[0].config["settings"])
     figure.suptitle(f"{title}; dashed: step 0{told}", fontsize=10)
     figure.tight_layout(rect=(0, 0, 1 - 0.95 / width, 1))
@@ -88,7 +88,7 @@ def _lines(axes: Any, records: list[dict[str, Any]], shades: Any) -> None:
     places = np.unique(np.linspace(0, len(records) - 1, LINES).round().astype(int))
     for r in (records[i] for i in reversed(places)):
         style = {"linestyle": "--", "linewidth": 1.8} if r["step"] == 0 else {"linewidth": 0.8}
-        change = read(r[CHANGE], np.nan)
+        change = float_array(r[CHANGE], np.nan)
         axes.plot(r["step_sizes"], change, color=shades.to_rgba(r["step"]), **style)
     axes.set(xscale="log", yscale="log")
     sizes = records[0]["step_sizes"]

@@ -3,10 +3,10 @@
 landscape-lr0.1.png            loss, gradient change and effective beta of two variants (Fig. 4)
 landscape-variants-lr0.1.png   the same for every variant, a column each (Figs. 12b to 12d)
 
-A file a rate and direction of the walks; none without records. A record is a walk from one point of
+A file a rate and direction; none without records. A record is a probe from one point of
 one training: "least to largest" is over its step sizes. Steps are on an axis that is linear up to 1
 and logarithmic from there, since the first steps differ most. What leaves a panel is larger than
-all but 1 % of what is drawn there, or not finite. Dotted with dots: the paper's digitised curve.
+all but 1 % of what is plotted there, or not finite. Dotted with dots: the paper's digitised curve.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.settings import in_precision
-from experiments.running.streams import read
-from experiments.running.study import Run
-from experiments.views.drawing import (
+from experiments.training.json_files import float_array
+from experiments.training.settings import in_precision
+from experiments.training.study import Run
+from experiments.views.plotting import (
     PAPER,
     WIDEST,
     early_steps,
@@ -35,20 +35,20 @@ from experiments.views.drawing import (
 from experiments.views.series import (
     Curve,
     Group,
-    draw_curve,
-    grouped,
+    group_runs,
     over_seeds,
+    plot_curve,
     seeds_of,
     stands_for,
 )
 
 LOSS, CHANGE = "losses", "gradient_change"
 PAPERS: dict[str, dict[str, Any]] = {LOSS: paper.LOSS_RANGE, CHANGE: paper.CHANGE_RANGE}
-TITLES = ("loss along the walk", "change of the gradient along the walk", "effective beta")
+TITLES = ("loss along the probe", "change of the gradient along the probe", "effective beta")
 LABELS = ("loss (nats)", "‖∇L(w - ηd) - ∇L(w)‖ (l2)", "largest ‖change‖ / ‖ηd‖")
 OF_ROWS = (
-    "loss along\nthe walk (nats)",
-    "gradient's change\nalong the walk (l2)",
+    "loss along\nthe probe (nats)",
+    "gradient's change\nalong the probe (l2)",
     "effective\nbeta",
 )
 WAYS = {
@@ -59,15 +59,15 @@ WAYS = {
 Band = tuple[Curve, Curve]  # the least over the step sizes, and the largest
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     """All views of this module that the records allow. Returns the paths of the PNGs."""
-    return [*landscape(runs, folder), *landscape_of_all(runs, folder)]
+    return [*plot_landscape(runs, folder), *plot_all_landscapes(runs, folder)]
 
 
-def walked(runs: Sequence[Run]) -> dict[tuple[float, str], list[Group]]:
-    """(rate, direction) -> the groups whose walks went that way."""
+def probe_groups(runs: Sequence[Run]) -> dict[tuple[float, str], list[Group]]:
+    """(rate, direction) -> the groups whose probes went that way."""
     found: dict[tuple[float, str], list[Group]] = {}
-    for group in grouped(runs):
+    for group in group_runs(runs):
         directions = {r["direction"] for records in group.records("landscape") for r in records}
         for direction in sorted(directions):
             found.setdefault((group.lr, direction), []).append(group)
@@ -78,19 +78,19 @@ def band(group: Group, key: str, direction: str = "gradient") -> Band:
     """The least and the largest value over the step sizes, as curves over the seeds."""
     seeds = group.records("landscape", direction=direction)
     steps = [[r["step"] for r in s] for s in seeds]
-    walks = [[read(r[key], np.inf) for r in s] for s in seeds]
-    low = over_seeds([(at, [v.min() for v in s]) for at, s in zip(steps, walks, strict=True)])
-    high = over_seeds([(at, [v.max() for v in s]) for at, s in zip(steps, walks, strict=True)])
+    probes = [[float_array(r[key], np.inf) for r in s] for s in seeds]
+    low = over_seeds([(at, [v.min() for v in s]) for at, s in zip(steps, probes, strict=True)])
+    high = over_seeds([(at, [v.max() for v in s]) for at, s in zip(steps, probes, strict=True)])
     return low, high
 
 
 def effective_beta(group: Group, direction: str = "gradient") -> Curve:
-    """The largest beta of each walk, over the seeds."""
+    """The largest beta of each probe, over the seeds."""
     return band(group, "beta", direction)[1]
 
 
 def share(group: Group, flag: str, direction: str = "gradient") -> float:
-    """The share of training with this flag ("saturated", "at_ceiling"): each walk counts for the
+    """The share of training with this flag ("saturated", "at_ceiling"): each probe counts for the
     steps up to the next one. The mean over the seeds."""
     seeds = group.records("landscape", direction=direction)
     shares = [
@@ -104,11 +104,11 @@ def file_name(view: str, lr: float, direction: str = "gradient") -> str:
     return view + ("" if direction == "gradient" else f"-{direction}") + f"-lr{lr:g}"
 
 
-def landscape(runs: Sequence[Run], folder: Path) -> list[Path]:
+def plot_landscape(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Fig. 4: standard beside batchnorm (of other studies: the first three variants)."""
     plt = pyplot()
     paths = []
-    for (lr, direction), groups in walked(runs).items():
+    for (lr, direction), groups in probe_groups(runs).items():
         pair = [g for g in groups if g.variant in ("standard", "batchnorm")]
         pair = pair if len(pair) == 2 else groups[:3]
         figure, row = plt.subplots(1, 3, figsize=(WIDEST, 4.0))
@@ -126,11 +126,11 @@ def landscape(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-def landscape_of_all(runs: Sequence[Run], folder: Path) -> list[Path]:
+def plot_all_landscapes(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Fig. 12: a column a variant, on common scales. Nothing where Fig. 4 shows them all."""
     plt = pyplot()
     paths = []
-    for (lr, direction), groups in walked(runs).items():
+    for (lr, direction), groups in probe_groups(runs).items():
         if len(groups) < 3:
             continue
         size = (max(WIDEST, 1.4 * len(groups)), 5.8)
@@ -171,7 +171,7 @@ def _references(groups: Sequence[Group], lr: float, direction: str) -> list[Any]
 
 
 def beside_the_paper(lr: float, direction: str) -> bool:
-    """Whether the paper shows walks of this kind."""
+    """Whether the paper shows probes of this kind."""
     return lr == paper.RATE and direction == "gradient"
 
 
@@ -204,7 +204,7 @@ def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direct
     levels = list(_levels(groups, lr, direction).values())
     limits = log_limits((curve.median for curve in betas), [*theirs, np.array(levels)])
     for column, group, curve in zip(columns, groups, betas, strict=True):
-        draw_curve(column[2], curve.below(10 * limits[1]), group.colour)
+        plot_curve(column[2], curve.below(10 * limits[1]), group.colour)
         column[2].set(yscale="log", ylim=limits)
         plain_numbers(column[2])
         for level in levels:
@@ -234,6 +234,6 @@ def _papers_band(axes: Any, group: Group, key: str) -> None:
 
 
 def _papers(axes: Any, group: Group, values: Sequence[float]) -> None:
-    """Step 0 stands alone: a line from there to step 100 would tell of steps that nobody read."""
+    """Step 0 stands alone: a line to step 100 would show values that were not measured."""
     steps, values = [0, np.nan, *paper.LANDSCAPE_STEPS[1:]], [values[0], np.nan, *values[1:]]
     axes.plot(steps, values, color=group.colour, **PAPER, zorder=3)

@@ -15,19 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.alike import require_alike
-from experiments.running.settings import in_precision
-from experiments.running.streams import write_json
-from experiments.running.study import Run, Study
-from experiments.views.drawing import (
-    WIDEST,
-    colour,
-    entries,
-    entry,
-    legend_below,
-    pyplot,
-    save,
-)
+from experiments.training.comparability import require_comparable
+from experiments.training.json_files import write_json
+from experiments.training.settings import in_precision
+from experiments.training.study import Run, Study
 from experiments.views.learning_rates_gains import gains_table
 from experiments.views.learning_rates_outcomes import (
     AT_CHANCE,
@@ -46,7 +37,16 @@ from experiments.views.learning_rates_tables import (
     stable_table,
     summary,
 )
-from experiments.views.series import Curve, draw_curve, line_width, over_seeds, without_copies
+from experiments.views.plotting import (
+    WIDEST,
+    colour,
+    entries,
+    entry,
+    legend_below,
+    pyplot,
+    save,
+)
+from experiments.views.series import Curve, line_width, over_seeds, plot_curve, without_copies
 from experiments.views.tables import CHANCE
 from minibn import checkpoint
 from minibn.errors import DataError
@@ -59,13 +59,13 @@ MARKS: dict[str, dict[str, Any]] = {
 SHOWN = 4  # steps before divergence
 
 
-def draw(studies: Sequence[Study], out: Path | None = None) -> None:
+def plot(studies: Sequence[Study], out: Path | None = None) -> None:
     """Draw everything, write table.md and summary.json, and print tables and paths.
 
     Raises DataError if no run has ended, or if the studies are not of one network and data set.
     """
     out = out or studies[0].folder
-    require_alike(studies)
+    require_comparable(studies)
     settings = studies[0].settings
     runs = without_copies(run for study in studies for run in study.runs())
     found = outcomes_of(studies)
@@ -95,7 +95,7 @@ def rates_figure(
         (middle, "test", "test accuracy at the end"),
     ):
         for variant in variants:
-            draw_curve(
+            plot_curve(
                 axes, by_rate(found, variant, measure), colour(variant), marker=".",
                 linewidth=line_width(variant, variants),
             )  # fmt: skip
@@ -140,7 +140,7 @@ def bars(axes: Any, found: Sequence[Outcome], variants: Sequence[str]) -> None:
         seeds = sorted({o.seed for o in found if o.variant == variant})
         for lr in rates_of(found, variant):
             for seed, o in at(found, variant, lr).items():
-                if not o.ran:
+                if not o.has_run:
                     continue
                 place = row + 0.75 * ((seeds.index(seed) + 0.5) / len(seeds) - 0.5)
                 axes.plot(
@@ -198,7 +198,7 @@ def diverged_and_other(
     """(run, [another at its rate and seed], the step at which it diverged)."""
     named = {(r.config["variant"], r.config["lr"], r.config["seed"]): r for r in runs}
     bad = sorted(
-        (o for o in found if o.status == DIVERGED and o.ran),
+        (o for o in found if o.status == DIVERGED and o.has_run),
         key=lambda o: (o.variant != "standard", o.lr, o.seed),
     )
     for o in bad:

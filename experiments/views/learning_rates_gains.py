@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.output import markdown_table
 from experiments.views.learning_rates_outcomes import (
     Outcome,
     at,
@@ -13,7 +14,6 @@ from experiments.views.learning_rates_outcomes import (
     smallest_common_rate,
 )
 from experiments.views.series import spread
-from experiments.views.tables import table
 
 
 def gains(found: Sequence[Outcome], variant: str, base: str = "standard") -> dict[str, Any] | None:
@@ -73,4 +73,4 @@ def gains_table(found: Sequence[Outcome]) -> str:
         "more by the variant's own best rate",
     )
     note = "training accuracy; the last two columns add up to best against best; none: no such rate"
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)

@@ -30,8 +30,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.running.study import Run, Study
-from experiments.views.drawing import in_order
+from experiments.training.study import Run, Study
+from experiments.views.plotting import in_order
 from experiments.views.series import without_copies
 from experiments.views.tables import CHANCE, CLASSES
 
@@ -56,7 +56,7 @@ class Outcome:
     step: int | None = None
 
     @property
-    def ran(self) -> bool:
+    def has_run(self) -> bool:
         return self.status != DIVERGED or self.step is not None
 
 
@@ -77,16 +77,16 @@ def outcome(run: Run) -> Outcome | None:
 
 def outcomes(runs: Iterable[Run]) -> list[Outcome]:
     """Of the runs that ended, by variant in the order of figures, rate and seed."""
-    return sorted_as_drawn(o for o in map(outcome, runs) if o)
+    return sort_for_plots(o for o in map(outcome, runs) if o)
 
 
-def sorted_as_drawn(found: Iterable[Outcome]) -> list[Outcome]:
+def sort_for_plots(found: Iterable[Outcome]) -> list[Outcome]:
     found = list(found)
     order = in_order(o.variant for o in found)
     return sorted(found, key=lambda o: (order.index(o.variant), o.lr, o.seed))
 
 
-def left_out(found: Sequence[Outcome], grid: Iterable[float]) -> list[Outcome]:
+def skipped_outcomes(found: Sequence[Outcome], grid: Iterable[float]) -> list[Outcome]:
     """What one study with these outcomes did not run of the grid, since every seed of it diverged
     at a lower rate. Each counts as diverged."""
     missing = []
@@ -107,10 +107,10 @@ def outcomes_of(studies: Sequence[Study]) -> list[Outcome]:
     """`outcomes` of all runs of the studies, each once, and what a study left out of the rates of
     all of them, unless another ran it."""
     grid = sorted({lr for study in studies for lr in study.settings["lr"]})
-    missing = [o for study in studies for o in left_out(outcomes(study.runs()), grid)]
+    missing = [o for study in studies for o in skipped_outcomes(outcomes(study.runs()), grid)]
     ended = outcomes(without_copies(run for study in studies for run in study.runs()))
     found = {(o.variant, o.lr, o.seed): o for o in [*missing, *ended]}
-    return sorted_as_drawn(found.values())
+    return sort_for_plots(found.values())
 
 
 def largest_stable(runs: Iterable[Run], *, learns: bool = True) -> dict[str, dict[int, float]]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.study import Run
+from experiments.output import markdown_table
+from experiments.training.study import Run
 from experiments.views.learning_rates_gains import gains
 from experiments.views.learning_rates_outcomes import (
     AT_CHANCE,
@@ -22,7 +23,7 @@ from experiments.views.learning_rates_outcomes import (
     middle_rate,
 )
 from experiments.views.series import spread
-from experiments.views.tables import CLASSES, seconds, short, table
+from experiments.views.tables import CLASSES, seconds, short
 
 
 def stable_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
@@ -49,7 +50,7 @@ def stable_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
         "median over seeds, least to largest where they differ; ≥: the largest rate of the grid; "
         "none: no rate of the grid"
     )
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def rates_text(rates: Iterable[float], top: float) -> str:
@@ -73,13 +74,13 @@ def grid_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
         "brackets how many did not learn; not run: left out, for a lower rate diverged at every "
         "seed of the study; counts as diverged"
     )
-    return table(("variant", *(f"{lr:g}" for lr in grid)), rows, note)
+    return markdown_table(("variant", *(f"{lr:g}" for lr in grid)), rows, note)
 
 
 def _cell(there: Sequence[Outcome]) -> str:
     if not there:
         return ""
-    statuses = [o.status if o.ran else "not run" for o in there]
+    statuses = [o.status if o.has_run else "not run" for o in there]
     count = [(s, statuses.count(s)) for s in (AT_CHANCE, DIVERGED, "not run")]
     failed = ", ".join(f"{n} {s}" for s, n in count if n)
     if all(o.status == DIVERGED for o in there):
@@ -110,7 +111,7 @@ def summary(
         "largest_that_learns": largest(found),
         "best_rate": {v: best_rate(found, v) for v in variants},
         "gains_over_standard": {v: gains(found, v) for v in variants if v != "standard"},
-        "runs": [asdict(o) for o in found if o.ran],
+        "runs": [asdict(o) for o in found if o.has_run],
         "seconds": round(sum(map(seconds, runs)), 1),
         "environment": runs[0].config["environment"],
         "data_fingerprint": sorted({run.config["data_fingerprint"] for run in runs}),

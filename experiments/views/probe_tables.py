@@ -13,17 +13,25 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.streams import read
-from experiments.running.study import Run
-from experiments.views.landscape import CHANGE, LOSS, beside_the_paper, share, walked
+from experiments.output import markdown_table
+from experiments.training.json_files import float_array
+from experiments.training.study import Run
+from experiments.views.landscape import CHANGE, LOSS, beside_the_paper, probe_groups, share
 from experiments.views.series import Group, over_training, spread
-from experiments.views.shift import MEASURES, late_cosine, measured, medians, of_layer, shown
-from experiments.views.tables import as_deep, short, table
+from experiments.views.shift import (
+    MEASURES,
+    groups_by_rate,
+    late_cosine,
+    layers_to_show,
+    medians,
+    of_layer,
+)
+from experiments.views.tables import as_deep, short
 
 
 def ends(record: dict[str, Any], key: str) -> tuple[float, float]:
-    """The least and the largest value of a walk."""
-    values = read(record[key], np.inf)
+    """The least and the largest value of a probe."""
+    values = float_array(record[key], np.inf)
     return float(values.min()), float(values.max())
 
 
@@ -35,7 +43,7 @@ def width(record: dict[str, Any], key: str) -> float:
 def landscape_table(runs: Sequence[Run]) -> str:
     """A row a variant, rate and direction: widths, beta, step 0, each beside the paper's."""
     rows = []
-    for (lr, direction), groups in walked(runs).items():
+    for (lr, direction), groups in probe_groups(runs).items():
         beside = beside_the_paper(lr, direction)
         for group in groups:
             seeds = group.records("landscape", direction=direction)
@@ -68,17 +76,17 @@ def landscape_table(runs: Sequence[Run]) -> str:
         "beta, step 0", "saturated", "at ceiling",
     )  # fmt: skip
     note = (
-        "widths: largest minus least over the step sizes of a walk, median over training; change: "
-        "l2 change of the gradient; beta: the largest of a walk; saturated, at ceiling: shares of "
+        "widths: largest minus least over the step sizes of a probe, median over training; change: "
+        "l2 change of the gradient; beta: the largest of a probe; saturated, at ceiling: shares of "
         "training; the paper's are over 15,000 steps"
     )
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def steps_table(runs: Sequence[Run]) -> str:
-    """Standard and batchnorm beside the paper at its steps: the walks of the same step."""
+    """Standard and batchnorm beside the paper at its steps: the probes of the same step."""
     rows = []
-    for group in walked(runs).get((paper.RATE, "gradient"), []):
+    for group in probe_groups(runs).get((paper.RATE, "gradient"), []):
         if group.variant not in paper.EFFECTIVE_BETA:
             continue
         seeds = group.records("landscape", direction="gradient")
@@ -99,18 +107,18 @@ def steps_table(runs: Sequence[Run]) -> str:
         "paper's", "effective beta", "paper's",
     )  # fmt: skip
     note = (
-        "least to largest over the walk, effective beta: the largest; medians over the seeds; the "
+        "least to largest over the probe, effective beta: the largest; medians over the seeds; the "
         "paper's loss holds a weight penalty of about 2"
     )
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def shift_table(runs: Sequence[Run]) -> str:
     """Definition 2.1 of two layers, and the original notion, beside the paper's."""
     rows = [
         _shift_row(group, lr, layer, k)
-        for lr, groups in measured(runs).items()
-        for layer, k in shown(runs).items()
+        for lr, groups in groups_by_rate(runs).items()
+        for layer, k in layers_to_show(runs).items()
         for group in groups
     ]
     head = (
@@ -121,7 +129,7 @@ def shift_table(runs: Sequence[Run]) -> str:
         "medians over training; cosine: mean over the second half; drifts and Wasserstein: of "
         "what enters the ReLU, from before the update to after it, mean over the units"
     )
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def _shift_row(group: Group, lr: float, layer: int, k: int) -> list[str]:
@@ -139,12 +147,12 @@ def _shift_row(group: Group, lr: float, layer: int, k: int) -> list[str]:
 
 
 def summary(run: Run, points: int) -> dict[str, Any]:
-    """What the views of one run were drawn from: so many of its walks, and medians by layer."""
+    """What the views of one run were made from: so many of its probes, and medians by layer."""
     content: dict[str, Any] = {}
-    walks = [r for r in run.records("landscape") if r["direction"] == "gradient"]
-    if walks:
-        places = np.unique(np.linspace(0, len(walks) - 1, points).round().astype(int))
-        chosen = [walks[i] for i in places]
+    probes = [r for r in run.records("landscape") if r["direction"] == "gradient"]
+    if probes:
+        places = np.unique(np.linspace(0, len(probes) - 1, points).round().astype(int))
+        chosen = [probes[i] for i in places]
         content["landscape"] = {
             "step": [r["step"] for r in chosen],
             "loss": [[short(v, 3) for v in ends(r, LOSS)] for r in chosen],
@@ -164,5 +172,5 @@ def summary(run: Run, points: int) -> dict[str, Any]:
 
 def median_of(records: Sequence[dict[str, Any]], measure: str) -> float:
     """The median over training of a measure of one layer's shift records."""
-    values = read([r.get(measure) for r in records], np.nan)
+    values = float_array([r.get(measure) for r in records], np.nan)
     return over_training([r["step"] for r in records], values)

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import paper
-from experiments.running.settings import in_precision
-from experiments.running.study import Run
-from experiments.views.drawing import colour, in_order
+from experiments.training.settings import in_precision
+from experiments.training.study import Run
+from experiments.views.plotting import colour, in_order
 
 
 class ReadOnce(Run):
-    """A run whose files are read once: for drawing, while nobody trains. What holds most lines, and
-    is drawn once, is not kept."""
+    """A run whose files are read once: for plots, when no training runs. What holds most lines, and
+    is plotted once, is not kept."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -46,7 +46,7 @@ class Curve(NamedTuple):
     high: np.ndarray
 
     def below(self, top: float) -> Curve:
-        """The curve with `top` for everything above it: a line to infinity can't be drawn."""
+        """The curve with `top` for everything above it: a line to infinity can't be plotted."""
         return Curve(self.steps, *(np.minimum(values, top) for values in self[1:]))
 
 
@@ -71,7 +71,7 @@ class Group:
         return [records for records in found if records]
 
 
-def grouped(runs: Iterable[Run]) -> list[Group]:
+def group_runs(runs: Iterable[Run]) -> list[Group]:
     """By rate, then variant in the order of COLOURS, then seed."""
     found: dict[tuple[float, str], dict[int, Run]] = {}
     for run in runs:
@@ -140,11 +140,11 @@ def second_half(steps: Sequence[int], values: np.ndarray) -> float:
 
 
 def line_width(variant: str, beside: Iterable[str]) -> float:
-    """In points. BatchNorm's line is broad beside l2's, which is drawn later and may hide it."""
+    """In points. BatchNorm's line is broad beside l2's, which is plotted later and may hide it."""
     return 3.2 if variant == "batchnorm" and "l2" in beside else 1.3
 
 
-def draw_curve(axes: Any, curve: Curve, shade: str, **style: Any) -> None:
+def plot_curve(axes: Any, curve: Curve, shade: str, **style: Any) -> None:
     """The median over seeds as a line, and a band from the least to the largest."""
     axes.plot(curve.steps, curve.median, color=shade, **{"linewidth": 1.3, **style})
     if (curve.high > curve.low).any():

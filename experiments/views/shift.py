@@ -5,7 +5,7 @@ shift-layers-lr0.1.png   every layer of every variant: Definition 2.1, and the o
                          mean, variance and distribution of what enters the layer's ReLU move)
 
 No file where nothing was recorded. Ideal, no shift at all, is l2 = 0, which a logarithmic axis
-can't show (the lower the better), and a cosine of 1, which is drawn. Dotted in a variant's colour:
+can't show (the lower the better), and a cosine of 1, as a line. Dotted in a variant's colour:
 the paper's median of l2 over training, and its mean cosine over the second half of training.
 """
 
@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.streams import read
-from experiments.running.study import Run
-from experiments.views.drawing import (
+from experiments.training.json_files import float_array
+from experiments.training.study import Run
+from experiments.views.plotting import (
     DOTTED,
     WIDEST,
     depth_title,
@@ -37,12 +37,12 @@ from experiments.views.drawing import (
 from experiments.views.series import (
     Curve,
     Group,
-    draw_curve,
-    grouped,
+    group_runs,
     line_width,
     middle_of,
     over_seeds,
     over_training,
+    plot_curve,
     second_half,
 )
 from reference_models.vgg import VGG
@@ -58,21 +58,21 @@ MEASURES = {
 PAPERS = "the paper's: median of l2, mean of the cosine's second half"
 
 
-def draw(runs: Sequence[Run], folder: Path) -> list[Path]:
+def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     """All views of this module that the records allow. Returns the paths of the PNGs."""
     return [*over_steps(runs, folder), *over_layers(runs, folder)]
 
 
-def measured(runs: Sequence[Run]) -> dict[float, list[Group]]:
+def groups_by_rate(runs: Sequence[Run]) -> dict[float, list[Group]]:
     """rate -> the groups of which covariate shift was recorded; the highest rate first."""
     found: dict[float, list[Group]] = {}
-    for group in reversed(grouped(runs)):
+    for group in reversed(group_runs(runs)):
         if group.records("shift"):
             found.setdefault(group.lr, []).insert(0, group)
     return found
 
 
-def shown(runs: Sequence[Run]) -> dict[int, int]:
+def layers_to_show(runs: Sequence[Run]) -> dict[int, int]:
     """Layer of these runs' network -> the paper's layer that lies as deep."""
     convolutions = sum(entry != "M" for entry in VGG[runs[0].config["settings"]["model"]])
     return {paper.same_depth(k, paper.CONVOLUTIONS, convolutions): k for k in paper.SHIFT_LAYERS}
@@ -82,7 +82,7 @@ def of_layer(group: Group, layer: int, measure: str) -> list[tuple[list[int], np
     """(steps, values) of one layer, for each seed that has any. Undefined values are nan."""
     found = []
     for records in group.records("shift", layer=layer):
-        values = read([r.get(measure) for r in records], np.nan)
+        values = float_array([r.get(measure) for r in records], np.nan)
         found.append(([r["step"] for r in records], values))
     return found
 
@@ -112,11 +112,11 @@ def accuracy(group: Group, window: int) -> Curve:
 
 def over_steps(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Fig. 3a: standard beside batchnorm (of other studies: the first three variants)."""
-    found = measured(runs)
+    found = groups_by_rate(runs)
     if not found:
         return []
     plt = pyplot()
-    layers = shown(runs)
+    layers = layers_to_show(runs)
     figure, grid = plt.subplots(
         len(found), 1 + 2 * len(layers), figsize=(WIDEST, 1.0 + 2.3 * len(found)), squeeze=False
     )
@@ -124,11 +124,11 @@ def over_steps(runs: Sequence[Run], folder: Path) -> list[Path]:
     for row, (lr, groups) in zip(grid, pairs.items(), strict=True):
         last = max(s[-1]["step"] for group in groups for s in group.records("shift"))
         for group in groups:
-            draw_curve(row[0], accuracy(group, max(1, last // 50)), group.colour)
+            plot_curve(row[0], accuracy(group, max(1, last // 50)), group.colour)
         row[0].set(title="training accuracy", ylim=(0, 1), ylabel=f"lr {lr:g}")
         for axes, (layer, k) in zip(row[1:], [*layers.items()] * 2, strict=True):
             measure = "l2" if axes in row[1 : 1 + len(layers)] else "cosine"
-            _draw_layer(axes, groups, layer, k, measure)
+            _plot_layer(axes, groups, layer, k, measure)
             axes.set_title(f"{depth_title(layer, k)}\n{MEASURES[measure]}".replace(" (as", "\n(as"))
         for axes in row:
             early_steps(axes, last)
@@ -143,11 +143,11 @@ def _pair(groups: Sequence[Group]) -> list[Group]:
     return pair if len(pair) == 2 else list(groups[:3])
 
 
-def _draw_layer(axes: Any, groups: Sequence[Group], layer: int, k: int, measure: str) -> None:
+def _plot_layer(axes: Any, groups: Sequence[Group], layer: int, k: int, measure: str) -> None:
     curves = [over_seeds(of_layer(group, layer, measure)) for group in groups]
     papers = []
     for group, curve in zip(groups, curves, strict=True):
-        draw_curve(axes, curve, group.colour)
+        plot_curve(axes, curve, group.colour)
         theirs = paper.SHIFT.get((group.variant, group.lr, k), (None, None))[measure == "cosine"]
         if theirs is not None:
             axes.axhline(theirs, color=group.colour, **DOTTED)
@@ -187,14 +187,14 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
     """A file a rate: the median over training of each measure, for every layer."""
     plt = pyplot()
     paths = []
-    for lr, groups in measured(runs).items():
+    for lr, groups in groups_by_rate(runs).items():
         variants = [group.variant for group in groups]
         figure, grid = plt.subplots(2, 3, figsize=(WIDEST, 6.2), sharex=True)
         for axes, (measure, label) in zip(grid.flat, MEASURES.items(), strict=True):
             curves = [by_layer(group, measure) for group in groups]
             for group, curve in zip(groups, curves, strict=True):
                 width = line_width(group.variant, variants)
-                draw_curve(axes, curve, group.colour, marker=".", linewidth=width)
+                plot_curve(axes, curve, group.colour, marker=".", linewidth=width)
             axes.set_title(label)
             if measure == "cosine":
                 _ideal_cosine(axes)
@@ -203,7 +203,7 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
                 ends += [_papers_l2(groups)] if measure == "l2" else []
                 axes.set(yscale="log", ylim=log_limits([], ends))
                 plain_numbers(axes)
-        _papers_layers(grid, groups, shown(runs))
+        _papers_layers(grid, groups, layers_to_show(runs))
         count = max(r["layer"] for group in groups for s in group.records("shift") for r in s)
         ticks = range(1, count + 1, 2)
         for axes in grid.flat:
@@ -221,7 +221,7 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
         title = (
             f"Covariate shift of every layer from a step to the next, lr {lr:g} "
             f"({middle_of(groups)})\nzeros, as of layer 1 by definition or of a dead network, are "
-            "not drawn; behind a BatchNorm mean and variance are beta and gamma²"
+            "not plotted; behind a BatchNorm mean and variance are beta and gamma²"
         )
         legend_below(figure, handles, title, columns=5)
         paths.append(save(figure, folder, f"shift-layers-lr{lr:g}"))

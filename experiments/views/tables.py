@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.running.study import Run
+from experiments.training.study import Run
 from minibn import checkpoint
 
 CLASSES = 10  # of both data sets of the VGG trainings
@@ -19,15 +18,6 @@ JUDGED = (
     "One seed decides nothing; see experiments.claims.",
     "What that says of the paper: experiments.claims.",
 )
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> str:
-    """Markdown, with a note in brackets below; nothing without rows."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
-    if len(lines) == 1:
-        return ""
-    lines.insert(1, "|" + "---|" * len(head))
-    return "\n".join(lines) + (f"\n\n({note})" if note else "")
 
 
 def as_deep(layer: int, of_paper: int) -> str:

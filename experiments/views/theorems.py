@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.alike import require_alike
-from experiments.running.streams import write_json
-from experiments.running.study import Study
-from experiments.views.drawing import WIDEST, early_steps, plain_numbers, pyplot, save
+from experiments.training.comparability import require_comparable
+from experiments.training.json_files import write_json
+from experiments.training.study import Study
+from experiments.views.plotting import WIDEST, early_steps, plain_numbers, pyplot, save
 from experiments.views.theorems_tables import (
     TARGET,
     Found,
     conditions,
-    found_in,
+    find_records,
     identities,
     orders,
     residuals,
@@ -49,13 +49,13 @@ LINES = {
 }  # fmt: skip
 
 
-def draw(studies: Sequence[Study], out: Path | None = None) -> None:
+def plot(studies: Sequence[Study], out: Path | None = None) -> None:
     """Draw the figure, write table.md and summary.json, and print the tables and paths.
 
-    Raises DataError if there is nothing to draw, or if the studies are not of one scale.
+    Raises DataError if there is nothing to plot, or if the studies are not of one scale.
     """
-    found, out = found_in(studies), out or studies[0].folder
-    require_alike(studies, free=("steps",))  # curves may be of different lengths
+    found, out = find_records(studies), out or studies[0].folder
+    require_comparable(studies, free=("steps",))  # curves may be of different lengths
     out.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join((identities(found), orders(found), conditions(found), shares(found)))
     checkpoint.write_text(out / "table.md", text + "\n")

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.streams import read
-from experiments.running.study import Study
-from experiments.views.tables import short, table
+from experiments.output import markdown_table
+from experiments.training.json_files import float_array
+from experiments.training.study import Study
+from experiments.views.tables import short
 from minibn.errors import DataError
 
 # What is an identity: name -> (what it says, how it differs from the paper's form)
@@ -69,7 +70,7 @@ class Found:
         return [r for r in self.all_units if (r["layer"], r["step"]) == (layer, step)]
 
 
-def found_in(studies: Sequence[Study]) -> Found:
+def find_records(studies: Sequence[Study]) -> Found:
     """Raises DataError if nothing was measured yet."""
     runs = {r.config["seed"]: r for study in studies for r in study.runs()}
     found = Found(
@@ -88,10 +89,12 @@ def values(records: Records, key: str) -> np.ndarray:
 
 def residuals(records: Records, theorem: str) -> np.ndarray:
     """The relative residuals; infinite where one is no number. Empty if it was not looked at."""
-    return read([r["residual"][theorem] for r in records if theorem in r["residual"]], np.inf)
+    return float_array(
+        [r["residual"][theorem] for r in records if theorem in r["residual"]], np.inf
+    )
 
 
-def violated(records: Records, form: str) -> np.ndarray:
+def violations(records: Records, form: str) -> np.ndarray:
     """Booleans; empty if it was not looked at."""
     return np.array([r["exceeded"][form] for r in records if form in r["exceeded"]], bool)
 
@@ -125,7 +128,7 @@ def identities(f: Found) -> str:
     return (
         f"Identities: the largest relative residual of {len(heads):,} random losses and of "
         f"{len(units):,} measurements of the network's units ({len(f.units)} seeds). The target "
-        f"is {TARGET:.0e}.\n\n" + table(head, rows)
+        f"is {TARGET:.0e}.\n\n" + markdown_table(head, rows)
     )
 
 
@@ -135,7 +138,7 @@ def orders(f: Found) -> str:
     rows = [
         (
             what,
-            *(percent(violated(records, name)) for records in (plain, with_eps, f.all_units)),
+            *(percent(violations(records, name)) for records in (plain, with_eps, f.all_units)),
             *(largest(residuals(records, name)) for records in (plain, with_eps, f.all_units)),
         )
         for name, what in ORDERED.items()
@@ -147,7 +150,8 @@ def orders(f: Found) -> str:
     return (
         "As printed: how often left ≤ right is violated, by more than rounding, and by how much "
         f"the sides differ. Random losses at eps = 0 ({len(plain):,}) and at eps > 0 "
-        f"({len(with_eps):,}); units of the network ({len(f.all_units):,}).\n\n" + table(head, rows)
+        f"({len(with_eps):,}); units of the network ({len(f.all_units):,}).\n\n"
+        + markdown_table(head, rows)
     )
 
 
@@ -161,7 +165,7 @@ def conditions(f: Found) -> str:
     rows = []
     for name, records in groups.items():
         signs = (values(records, k) > 0 for k in ("cosine", "vanilla", "along", "curvature"))
-        holds = (~violated(records, form) for form in ("4.2b", "C.1 printed"))
+        holds = (~violations(records, form) for form in ("4.2b", "C.1 printed"))
         rows.append((name, f"{len(records):,}", *map(percent, signs), *map(percent, holds)))
     head = (
         "", "n", "⟨∇_y L, y_hat⟩ > 0", "H along ∇_y L > 0", "along ∇_y L̂ > 0", "d²L̂/dy² > 0",
@@ -169,7 +173,7 @@ def conditions(f: Found) -> str:
     )  # fmt: skip
     return (
         "The conditions that the paper calls mild, and what rests on them: shares of the cases.\n\n"
-        + table(head, rows)
+        + markdown_table(head, rows)
     )
 
 
@@ -188,7 +192,7 @@ def shares(f: Found) -> str:
     return (
         "Theorem 4.1's shares: median (quartiles) over units and seeds. What is removed is a share "
         "of ‖∇_y L‖²; a gradient of random direction would lose 1/m to each.\n\n"
-        + table(head, rows)
+        + markdown_table(head, rows)
     )
 
 
@@ -213,7 +217,7 @@ def _judged(records: Records) -> dict[str, Any]:
     return {
         "n": len(records),
         "residual": _digits({name: residuals(records, name) for name in EXACT}, np.max),
-        "violated": _digits({form: violated(records, form) for form in ORDERED}, np.mean),
+        "violated": _digits({form: violations(records, form) for form in ORDERED}, np.mean),
     }
 
 

@@ -5,13 +5,13 @@ Several studies must be of one network on one data set.
 accuracy           training and test accuracy (Figs. 1a, 1b, 2 left, 5a)
 distributions      of single units over training (Figs. 1c, 2 right, 6), and how they move (Fig. 8)
 shift              internal covariate shift, of the paper's two layers and of all (Fig. 3a)
-landscape          walks along the gradient (Figs. 4, 12)
+landscape          probes along the gradient (Figs. 4, 12)
 gradient_change    how far it changes with the step size (Fig. 11a)
 curvature          along the gradient, and of the Hessian, beside 2/lr
 
 are figures, each kind in a module of that name, which names its files. What
-no run has recorded is not drawn. table.md holds the numbers beside the paper's; summary.json, a
-small file, what the curves were drawn from.
+no run has recorded is not plotted. table.md holds the numbers beside the paper's; summary.json, a
+small file, what the curves were plotted from.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import paper
-from experiments.running.alike import require_alike
-from experiments.running.study import Run, Study
+from experiments.training.comparability import require_comparable
+from experiments.training.study import Run, Study
 from experiments.views import accuracy as accuracy_figures
 from experiments.views import curvature as curvature_figures
 from experiments.views import distributions as distribution_figures
@@ -29,7 +29,7 @@ from experiments.views import gradient_change as gradient_change_figures
 from experiments.views import landscape as landscape_figures
 from experiments.views import probe_tables
 from experiments.views import shift as shift_figures
-from experiments.views.series import ReadOnce, grouped, without_copies
+from experiments.views.series import ReadOnce, group_runs, without_copies
 from experiments.views.tables import write_summary
 from experiments.views.vgg_tables import (
     against_the_paper,
@@ -42,7 +42,7 @@ from minibn import checkpoint
 from minibn.errors import DataError
 
 
-def draw(studies: Sequence[Study], out: Path | None = None) -> None:
+def plot(studies: Sequence[Study], out: Path | None = None) -> None:
     """Draw everything, write table.md and summary.json, and print tables and paths.
 
     Raises DataError if there are no results, or if the studies are not of one network and data set.
@@ -54,8 +54,8 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     if not runs:
         raise DataError(f"{studies[0].folder} has no run with results yet.")
     settings = studies[0].settings
-    require_alike(studies)
-    runs = [run for group in grouped(runs) for run in group.runs]
+    require_comparable(studies)
+    runs = [run for group in group_runs(runs) for run in group.runs]
     window = max(1, settings["steps"] // 50)
     layers = paper.shown_layers(settings["model"])
     table, line = make_table(runs), in_one_line(runs)
@@ -74,12 +74,12 @@ def draw(studies: Sequence[Study], out: Path | None = None) -> None:
     write_summary(out / "summary.json", summary(settings, runs, window))
     folder = out / "figures"
     paths = [
-        *accuracy_figures.draw(runs, folder, window),
-        *distribution_figures.draw(runs, folder),
-        *shift_figures.draw(runs, folder),
-        *landscape_figures.draw(runs, folder),
-        *gradient_change_figures.draw(runs, folder),
-        *curvature_figures.draw(runs, folder),
+        *accuracy_figures.plot(runs, folder, window),
+        *distribution_figures.plot(runs, folder),
+        *shift_figures.plot(runs, folder),
+        *landscape_figures.plot(runs, folder),
+        *gradient_change_figures.plot(runs, folder),
+        *curvature_figures.plot(runs, folder),
     ]
     print(f"\n{table}\n\n{line}\n")
     print("\n".join(["Figures:", *map(str, paths)]))

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from experiments import paper
-from experiments.running.settings import in_precision
-from experiments.running.study import Run
+from experiments.output import markdown_table
+from experiments.training.settings import in_precision
+from experiments.training.study import Run
 from experiments.views import probe_tables
-from experiments.views.drawing import smooth
-from experiments.views.series import grouped, main_rate, spread
+from experiments.views.plotting import smooth
+from experiments.views.series import group_runs, main_rate, spread
 from experiments.views.tables import (
     CHANCE,
     JUDGED,
     as_deep,
     count_of_seeds,
     seconds,
-    table,
 )
 
 LAST = 0.1  # the share of the steps over which a final training accuracy is averaged
@@ -52,14 +52,14 @@ def make_table(runs: list[Run]) -> str:
     note = f"train: mean over the last {LAST:.0%} of the steps; test: at the end, in eval mode"
     if runs:
         note += in_precision(runs[0].config["settings"])
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def in_one_line(runs: Sequence[Run]) -> str:
     """The final training accuracy of each variant, rate by rate: the mean over its seeds. Runs that
     have not ended are left out: a shorter one would lose. What the numbers say of the paper is
     judged by the rules of `experiments.claims`."""
-    groups = grouped(run for run in runs if run.result)
+    groups = group_runs(run for run in runs if run.result)
     if not groups:
         return "No run has ended."
     main = main_rate(groups)
@@ -86,7 +86,7 @@ def against_the_paper(runs: list[Run]) -> str:
     if runs[0].config["settings"]["data"] != "cifar10":
         return ""
     rows = []
-    for group in grouped(runs):
+    for group in group_runs(runs):
         key = (group.variant, group.lr)
         metrics, tests = group.records("metrics"), group.records("test")
         for i, step in enumerate(paper.STEPS):
@@ -104,7 +104,7 @@ def against_the_paper(runs: list[Run]) -> str:
             rows.append((key[0], f"{key[1]:g}", f"{step}", *cells))
     head = ("variant", "lr", "step", "train", "paper's", "test", "paper's")
     note = "per cent; train: mean of the batches within 25 steps; the paper's net is full width"
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def _cell(row: tuple | None, i: int) -> str:
@@ -113,7 +113,7 @@ def _cell(row: tuple | None, i: int) -> str:
 
 def first_seeds(runs: Sequence[Run]) -> list[Run]:
     """The first seed of each variant at the main rate, in the order of COLOURS."""
-    groups = grouped(runs)
+    groups = group_runs(runs)
     rate = main_rate(groups)
     return [group.runs[0] for group in groups if group.lr == rate]
 
@@ -154,13 +154,13 @@ def drift_table(runs: list[Run], layers: dict[int, int]) -> str:
     head = ("variant", "layer", "at the activation", "at the norm's input", "paper's")
     note = (
         "median of |change of a unit's batch mean to the next step|, one unit a layer, one seed, "
-        f"lr {main_rate(grouped(runs)):g}"
+        f"lr {main_rate(group_runs(runs)):g}"
     )
-    return table(head, rows, note)
+    return markdown_table(head, rows, note)
 
 
 def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str, Any]:
-    """What the curves were drawn from, thinned out (without paths of this machine)."""
+    """What the curves were plotted from, thinned out (without paths of this machine)."""
     content: dict[str, Any] = {}
     environments: list[dict[str, Any]] = []
     stride = window * max(1, round(50 * len(runs) / POINTS))

@@ -1,6 +1,6 @@
 """Measurements on any model, at one moment of its training; none of them leaves a trace.
 
-probe                 a walk along the gradient: loss, gradient change, effective beta
+probe                 a probe along the gradient: loss, gradient change, effective beta
 covariate_shift       Definition 2.1 of Santurkar et al. 2018, for every layer
 distribution_shift    moments' drift and Wasserstein distance: the original notion
 Hessian               along the gradient, its largest eigenvalues, its trace

@@ -1,4 +1,4 @@
-"""A walk along the gradient: how the loss and its gradient change (Santurkar et al. 2018, §3.2).
+"""A probe along the gradient: how the loss and its gradient change (Santurkar et al. 2018, §3.2).
 
 From the weights w, with d the gradient of a batch's loss there, the loss and the gradient are
 measured at w - η d for several step sizes η, on the same batch and in training mode:
@@ -46,9 +46,9 @@ DIRECTIONS = ("gradient", "random", "filter")
 
 @dataclass(frozen=True, eq=False)  # of arrays, which have no one truth
 class Probe:
-    """What a walk saw. The vectors have an entry a step size; all are float64 on the host.
+    """What a probe saw. The vectors have an entry a step size; all are float64 on the host.
 
-    loss, gradient_norm: where the walk starts. losses; gradient_change ‖∇L(w - η d) - ∇L(w)‖;
+    loss, gradient_norm: where the probe starts. losses; gradient_change ‖∇L(w - η d) - ∇L(w)‖;
     cosine of the two gradients; distance ‖η d‖; beta = gradient_change / distance. Undefined
     quotients (η = 0) are nan, overflows inf.
     """
@@ -63,13 +63,13 @@ class Probe:
 
     @property
     def beta(self) -> np.ndarray:
-        with np.errstate(all="ignore"):  # host: a record of a walk
+        with np.errstate(all="ignore"):  # host: a record of a probe
             return self.gradient_change / self.distance
 
     @property
     def effective_beta(self) -> float:
-        """The largest beta of the walk; nan if there is none."""
-        beta = self.beta[~np.isnan(self.beta)]  # host: a record of a walk
+        """The largest beta of the probe; nan if there is none."""
+        beta = self.beta[~np.isnan(self.beta)]  # host: a record of a probe
         return float(beta.max()) if beta.size else float("nan")
 
     @property
@@ -88,14 +88,14 @@ class Probe:
     def at_floor(self) -> bool:
         """Whether beta is largest at the shortest step: a shorter one may show a larger beta."""
         etas = self.step_sizes
-        shortest = int(np.argmin(np.where(etas > 0, etas, np.inf)))  # host: a record of a walk
+        shortest = int(np.argmin(np.where(etas > 0, etas, np.inf)))  # host: a record of a probe
         several = (self.step_sizes > 0).sum() > 1
         return bool(several and self.effective_beta == self.beta[shortest])
 
     @property
     def at_ceiling(self) -> bool:
         """Whether beta is largest at the longest step: a longer one may show a larger beta."""
-        longest = int(np.argmax(self.step_sizes))  # host: a record of a walk
+        longest = int(np.argmax(self.step_sizes))  # host: a record of a probe
         several = (self.step_sizes > 0).sum() > 1
         return bool(several and self.effective_beta == self.beta[longest])
 
@@ -112,13 +112,13 @@ def probe(
     frozen_noise: bool = True,
     seed: int = 0,
 ) -> Probe:
-    """Walk from the model's weights against `direction`, and measure on the way.
+    """Probe from the model's weights against `direction`, and measure on the way.
 
     batch: (x, targets) on the model's backend. loss(model(x), targets) -> scalar.
     direction: "gradient"; "random", normal and as long as the gradient; "filter", normal with each
     filter (last axis) as long as the model's own, and 0 for vectors such as biases and gammas (Li
-    et al. 2018). probe_batch: measure on this one; the gradient that is walked along is still the
-    batch's. weight_decay λ adds λ/2 ‖w‖² over weights of two axes or more, as `decay_groups`
+    et al. 2018). probe_batch: measure on this one; the direction is still the gradient of
+    `batch`. weight_decay λ adds λ/2 ‖w‖² over weights of two axes or more, as `decay_groups`
     does. frozen_noise: every evaluation draws the noise of the present step; else each its own,
     and the noise is measured too. Parameters that require no gradient stay where they are.
 
@@ -175,7 +175,7 @@ def probe(
 
 def _checked(step_sizes: Sequence[float]) -> np.ndarray:
     try:
-        etas = np.array([eta + 0.0 for eta in step_sizes], np.float64)  # host: settings of a walk
+        etas = np.array([eta + 0.0 for eta in step_sizes], np.float64)  # host: settings of a probe
     except (TypeError, ValueError):
         etas = np.array([np.nan])  # host: no numbers
     if not etas.size or not (np.isfinite(etas) & (etas >= 0)).all():  # host: settings

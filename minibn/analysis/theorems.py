@@ -99,13 +99,13 @@ class Shares:
     correlation: Array
 
     @property
-    def kept(self) -> Array:
+    def remainder(self) -> Array:
         return 1 - self.mean - self.correlation
 
     @property
     def reduction(self) -> Array:
         """‖∇_y L̂‖² / ‖∇_y L‖²: below 1 where the norm makes the loss flatter."""
-        return self.scaling * self.kept
+        return self.scaling * self.remainder
 
 
 def shares(u: Units) -> Shares:

@@ -85,7 +85,7 @@ class Sides:
         return quotient(length(self.left - self.right), self.size)
 
     @property
-    def exceeded(self) -> Array:
+    def is_exceeded(self) -> Array:
         """Where left ≤ right is violated, by more than rounding: booleans (C,)."""
         return self.left - self.right > ROUNDING * self.size
 

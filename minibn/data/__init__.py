@@ -1,14 +1,13 @@
 """Data sets in memory, and the batches made of them (host arrays: NumPy only).
 
 `load("cifar10")` reads or downloads CIFAR-10, `load("shapes")` draws a set that needs no files;
-`Batches` makes mini-batches, `normalize` scales them for a network, on any backend, and `OnDevice`
-does both on a GPU.
+`Batches` makes mini-batches, `normalize` scales them for a network, on any backend. Batches that
+are made on a GPU are `minibn.fast.cuda.device_batches`.
 """
 
 from minibn.data.augment import pad_crop_flip
 from minibn.data.batches import Batches, in_order, normalize
-from minibn.data.cifar10 import CIFAR10_CLASSES
-from minibn.data.dataset import Dataset, load
+from minibn.data.dataset import CIFAR10_CLASSES, Dataset, load
 from minibn.data.shapes import SHAPES_CLASSES
 
 __all__ = [

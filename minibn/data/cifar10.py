@@ -5,9 +5,6 @@ rows (1024 red, 1024 green, 1024 blue values); images come out channels-last. A 
 of the user's own is checked for its structure only, so that smaller archives of the same layout
 do; what is downloaded must be the original, byte for byte.
 
-What only a file or a download needs is imported where it is used: HTTP with TLS, tar and pickle
-take a tenth of the time in which an experiment starts, and drawn shapes need none of them.
-
 Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
 
@@ -18,31 +15,19 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from minibn.data.archive import MAX_MEMBER, read_archive
+from minibn.data.dataset import CIFAR10_CLASSES
+from minibn.data.download import Progress, fetch, file_lock
+from minibn.data.unpickle import load_dict
 from minibn.errors import DataError
-
-if TYPE_CHECKING:
-    from minibn.data.download import Progress
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 SIZE = 170_498_071
 SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
-
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -56,7 +41,7 @@ REMEDY = (
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def cifar10(
+def load_cifar10(
     data_dir: str | os.PathLike | None = None,
     *,
     download: bool = True,
@@ -120,11 +105,9 @@ def install(
 
     The folder appears whole, by one rename. A second process waits for the first and finds it.
     """
-    from minibn.data.download import fetch, locked
-
     folder, archive = cache / FOLDER, cache / ARCHIVE
     cache.mkdir(parents=True, exist_ok=True)
-    with locked(cache / f"{ARCHIVE}.lock"):
+    with file_lock(cache / f"{ARCHIVE}.lock"):
         if folder.exists():
             return folder
         if not archive.exists():  # it has this name only once its checksum was right
@@ -182,8 +165,6 @@ def _find(data_dir: Path) -> tuple[Iterator[tuple[str, bytes]], Path]:
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
-    from minibn.data.archive import MAX_MEMBER
-
     for name in FILES:
         path = folder / name
         if not path.is_file():
@@ -194,16 +175,12 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
-    from minibn.data.archive import read_archive
-
     for name, data in read_archive(path, {f"{FOLDER}/{name}" for name in FILES}):
         yield name.rpartition("/")[2], data
 
 
 def decode(files: Iterable[tuple[str, bytes]], source: Path) -> Arrays:
     """The four arrays in CIFAR-10's seven files, given as (name, content) in any order."""
-    from minibn.data.unpickle import load_dict
-
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     found = set()
     for name, data in files:

@@ -2,7 +2,7 @@
 
 Bytes arrive in `TARGET.part`, which outlives a cut connection or a killed process; the next try
 asks for the rest (RFC 9110, Range). The target appears, by one rename, only when its size and
-its SHA-256 are the expected ones. `locked` keeps a second process from writing the same file.
+its SHA-256 are the expected ones. `file_lock` keeps a second process from writing the same file.
 """
 
 import contextlib
@@ -176,7 +176,7 @@ def progress_line(label: str) -> Progress:
 
 
 @contextlib.contextmanager
-def locked(path: Path, poll: float = 0.2) -> Iterator[None]:
+def file_lock(path: Path, poll: float = 0.2) -> Iterator[None]:
     """Hold the lock on `path` among processes; the system drops it if its holder dies.
 
     The empty file stays behind: to delete it would let two processes hold two locks.

@@ -41,14 +41,14 @@ GROUND = 8.0  # how far the gradient takes a channel away from its middle, at mo
 NOISE = 6.0  # half the width of the uniform noise
 
 
-def shapes(count: int, seed: int, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+def make_shapes(count: int, seed: int, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
     """Draw `count` images (count, 32, 32, 3) uint8 and their labels (count,) int64.
 
     Each ten in a row have all ten labels, in random order. Splits share no draws.
-    Law: shapes(n, seed)[i][:m] == shapes(m, seed)[i] for m <= n.
+    Law: make_shapes(n, seed)[i][:m] == make_shapes(m, seed)[i] for m <= n.
     Raises DataError unless count >= 1.
 
-    >>> images, labels = shapes(20, seed=0)
+    >>> images, labels = make_shapes(20, seed=0)
     >>> images.shape, sorted(labels[:10].tolist())
     ((20, 32, 32, 3), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """

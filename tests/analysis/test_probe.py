@@ -1,4 +1,4 @@
-"""The probe: exact where the answer is known, and elsewhere the same as a walk by hand."""
+"""The probe: exact where the answer is known, and elsewhere the same as a probe by hand."""
 
 import copy
 
@@ -70,7 +70,7 @@ def test_beta_of_a_quadratic_is_how_much_it_stretches_the_direction(seed, etas):
 
 @given(st.integers(0, 10**6), st.sampled_from(["random", "filter"]))
 def test_any_direction_meets_the_quadratics_own_stretch(seed, direction):
-    """A weight of two axes, so that "filter" moves it; the walk is seen from within the loss."""
+    """A weight of two axes, so that "filter" moves it; the probe is seen from within the loss."""
     rng = np.random.default_rng(seed)
     model = Weights(4, 1).initialize(seed, dtype=np.float64)
     A, c, at = rng.standard_normal((4, 4)), rng.standard_normal((4, 1)), []
@@ -146,7 +146,7 @@ def test_a_seed_names_a_direction_whatever_else_the_network_contains(direction):
     assert cosine == pytest.approx(1, abs=1e-12)
 
 
-# -- the walk by hand
+# -- the probe by hand
 
 
 def by_hand(model, batch, eta, d, counters=None):
@@ -170,7 +170,7 @@ def length(a):
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_network_with_batchnorm_and_noise_walks_as_by_hand(mode, frozen):
+def test_a_network_with_batchnorm_and_noise_probes_as_by_hand(mode, frozen):
     etas, (x, labels) = [0.1, 0.0, 0.4], images(8)
     with kernels(mode):
         model = lived(noisy_net(), x)
@@ -187,7 +187,7 @@ def test_a_network_with_batchnorm_and_noise_walks_as_by_hand(mode, frozen):
 
 
 @pytest.mark.parametrize("noise", [True, False])
-def test_a_vgg_walks_as_by_hand(noise):
+def test_a_vgg_probes_as_by_hand(noise):
     rng = np.random.default_rng(0)
     x, labels = rng.standard_normal((6, 32, 32, 3)), rng.integers(0, 10, 6)
     model = vgg("vgg11", width=1 / 32, norm="batch", noise=noise).initialize(0, dtype=np.float64)
@@ -221,7 +221,7 @@ def test_fresh_noise_changes_the_gradient_even_where_nothing_moves():
     assert seen.gradient_change.min() > 0.01 and np.ptp(seen.losses) > 0.001
 
 
-def test_the_walk_is_in_training_mode_also_when_the_model_is_not():
+def test_the_probe_is_in_training_mode_also_when_the_model_is_not():
     x, labels = images()
     model = lived(noisy_net(), x)
     expected = probe(copy.deepcopy(model).train(), (x, labels), [0.1]).losses

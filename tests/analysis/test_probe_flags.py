@@ -1,4 +1,4 @@
-"""What a probe's numbers say: the largest beta, and whether a walk was too coarse or too short."""
+"""What a probe's numbers say: the largest beta, and whether it was too coarse or too short."""
 
 import math
 
@@ -17,7 +17,7 @@ def ramp(w, _):
     return (ops.relu(w + 1) ** 2 - ops.relu(w - 1) ** 2).sum() * 0.5
 
 
-def walk(loss, at, etas):
+def probe_at(loss, at, etas):
     model = Weights(1).initialize(0, dtype=np.float64)
     model.w.assign(np.array([float(at)]))
     return probe(model, (None, None), etas, loss=loss)
@@ -25,7 +25,7 @@ def walk(loss, at, etas):
 
 @pytest.mark.parametrize("etas", [[2, 4, 8], [8, 2, 4], [1, 1.25, 8]])
 def test_a_gradient_that_has_changed_all_it_can_before_the_first_step_is_saturated(etas):
-    seen = walk(ramp, 1, etas)  # from the end of the ramp: the slope is 0 after a step of 1
+    seen = probe_at(ramp, 1, etas)  # from the end of the ramp: the slope is 0 after a step of 1
     np.testing.assert_array_equal(seen.gradient_change, 2)
     assert seen.saturated and not seen.at_ceiling
     assert seen.effective_beta == 1 / min(etas)  # one over the step, whatever the network
@@ -33,7 +33,7 @@ def test_a_gradient_that_has_changed_all_it_can_before_the_first_step_is_saturat
 
 @pytest.mark.parametrize("etas", [[0.25, 0.5, 0.75], [0.5, 1, 2], [0, 0.5, 1, 2]])
 def test_a_gradient_that_changes_in_proportion_is_not_saturated(etas):
-    seen = walk(ramp, 1, etas)
+    seen = probe_at(ramp, 1, etas)
     assert seen.effective_beta == 1 and not seen.saturated
 
 
@@ -44,11 +44,11 @@ def test_a_beta_that_is_largest_at_the_shortest_step_is_at_the_floor_saturated_o
     stopped = record([0, 1, 2], [0, 3, 4])
     assert stopped.at_floor and stopped.saturated
     assert not record([1, 2, 4], [1, 3, 5]).at_floor
-    assert not record([1], [3]).at_floor, "a single step is no walk"
+    assert not record([1], [3]).at_floor, "a single step is no probe"
 
 
 def test_a_beta_that_is_largest_at_the_longest_step_is_at_the_ceiling():
-    seen = walk(lambda w, _: (w**4).sum() * 0.25, 1, [4, 1, 2])  # slopes 1, then (1 - eta)³
+    seen = probe_at(lambda w, _: (w**4).sum() * 0.25, 1, [4, 1, 2])  # slopes 1, then (1 - eta)³
     np.testing.assert_allclose(seen.gradient_change, [28, 1, 2], rtol=1e-12)
     np.testing.assert_allclose(seen.beta, [7, 1, 1], rtol=1e-12)
     assert seen.effective_beta == seen.beta[0]
@@ -56,7 +56,7 @@ def test_a_beta_that_is_largest_at_the_longest_step_is_at_the_ceiling():
 
 
 def test_a_beta_that_is_largest_in_between_has_no_flag():
-    seen = walk(ramp, 0.5, [0.5, 1, 2])  # steps of .75, 1.5 and 3 of a ramp that ends after 1.5
+    seen = probe_at(ramp, 0.5, [0.5, 1, 2])  # steps of .75, 1.5 and 3 of a ramp that ends after 1.5
     np.testing.assert_allclose(seen.beta, [1, 1, 0.5])
     late = Probe(1.0, 1.0, *(np.array(v) for v in ([1, 2, 4], [0] * 3, [1, 3, 5.0], [1] * 3)),
                  np.array([1, 2, 4.0]))  # fmt: skip
@@ -74,10 +74,10 @@ def flags(seen):
 
 changes = st.one_of(st.floats(0, 1e6), st.sampled_from([math.nan, math.inf, 0.0]))
 rows = st.tuples(st.floats(1e-3, 1e3), changes)
-walks = st.lists(rows, min_size=1, max_size=5, unique_by=lambda row: row[0])
+probes = st.lists(rows, min_size=1, max_size=5, unique_by=lambda row: row[0])
 
 
-@given(walks, st.randoms(use_true_random=False))
+@given(probes, st.randoms(use_true_random=False))
 def test_effective_beta_is_the_largest_ratio_and_the_order_of_the_steps_does_not_matter(rows, rng):
     seen = record(*zip(*rows, strict=True))
     ratios = [change / (2 * eta) for eta, change in rows if not math.isnan(change)]
@@ -91,7 +91,7 @@ def test_effective_beta_is_the_largest_ratio_and_the_order_of_the_steps_does_not
     assert other.effective_beta == seen.effective_beta or not ratios
 
 
-@given(walks)
+@given(probes)
 def test_a_step_of_size_zero_says_nothing_about_beta(rows):
     seen = record(*zip(*rows, strict=True))
     more = record(*zip(*rows, (0.0, 0.0), strict=True))

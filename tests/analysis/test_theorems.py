@@ -150,7 +150,7 @@ def test_the_printed_4_1_is_violated_wherever_there_is_a_correlation(
     seed: int, m: int, eps: float
 ) -> None:
     u = drawn(seed, m, eps, C=3)
-    assert (theorem_4_1_printed(u).exceeded | (shares(u).correlation < 1e-6)).all()
+    assert (theorem_4_1_printed(u).is_exceeded | (shares(u).correlation < 1e-6)).all()
 
 
 def test_the_printed_4_1_even_has_negative_right_sides() -> None:
@@ -167,7 +167,7 @@ def test_without_eps_4_1_is_an_identity_at_eps_0_and_an_upper_bound_elsewhere(
 ) -> None:
     assert worst(theorem_4_1_without_eps(drawn(seed, m, eps=0))) < EXACT
     off = theorem_4_1_without_eps(drawn(seed, m, eps=0.1))
-    assert off.residual[0] > 0 and not off.exceeded.any()
+    assert off.residual[0] > 0 and not off.is_exceeded.any()
 
 
 @given(seeds, batches)
@@ -204,7 +204,7 @@ def test_the_parts_of_4_2_for_a_quadratic_are_those_of_its_matrix() -> None:
 
 def share(violated: Callable[[Units], Sides], *, kind: str = "tanh", size: float = 1) -> float:
     """In which share of 60 draws ≤ is violated."""
-    return np.mean([violated(drawn(s, kind=kind, size=size)).exceeded[0] for s in range(60)])
+    return np.mean([violated(drawn(s, kind=kind, size=size)).is_exceeded[0] for s in range(60)])
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -289,7 +289,7 @@ def test_units_without_a_gradient_have_no_residual_and_no_warning() -> None:
     u = Units(lambda z: (z[:, 1:] ** 3).sum(), y, np.array([1.0, 0.0, 2.0]), np.zeros(3))
     for sides in exact_forms(u):
         assert worst(sides) < EXACT, sides.theorem
-    assert shares(u).kept.tolist()[0] == 1
+    assert shares(u).remainder.tolist()[0] == 1
 
 
 # -- on a network
@@ -325,7 +325,7 @@ def test_every_unit_of_a_network_obeys(norm: str, backend: Backend) -> None:
         assert u.m == {"norm1": 6 * 64, "norm2": 6 * 4, "norm3": 6}[norm]
         for sides in exact_forms(u):
             assert worst(sides) < EXACT, sides.theorem
-        assert to_numpy(theorem_4_1_printed(u).exceeded).all()
+        assert to_numpy(theorem_4_1_printed(u).is_exceeded).all()
 
 
 @pytest.mark.parametrize("norm", ["norm1", "norm2", "norm3"])
@@ -397,7 +397,7 @@ def test_bad_units_raise_at_once() -> None:
 def test_a_residual_is_relative_to_the_largest_term_and_zero_where_all_are() -> None:
     sides = Sides("", np.array([1.0, 0.0]), (np.array([100.0, 0.0]), np.array([-98.0, 0.0])))
     assert sides.residual.tolist() == [0.01, 0.0]
-    assert sides.exceeded.tolist() == [False, False]
-    assert Sides("", sides.right, (sides.left,)).exceeded.tolist() == [True, False]
+    assert sides.is_exceeded.tolist() == [False, False]
+    assert Sides("", sides.right, (sides.left,)).is_exceeded.tolist() == [True, False]
     assert Sides("", sides.left, sides.terms, np.array([2.0, 2.0])).residual.tolist() == [0.5, 0]
     assert units.length(np.array([[3.0], [4.0]])).tolist() == [5.0]

@@ -66,7 +66,7 @@ def test_a_seed_draws_a_data_set_of_its_own():
 def test_an_unknown_name_shows_the_near_miss():
     with pytest.raises(DataError, match=r"'shape' is unknown\. Did you mean 'shapes'\?"):
         load("shape")
-    with pytest.raises(DataError, match=r"'imagenet' is unknown\. There are: cifar10, shapes"):
+    with pytest.raises(DataError, match=r"'imagenet' is unknown\. There are cifar10, shapes"):
         load("imagenet")
 
 

@@ -13,8 +13,8 @@ import pytest
 import minibn.data
 from minibn.data import cifar10 as cifar10_module
 from minibn.data.archive import read_archive
-from minibn.data.cifar10 import ARCHIVE, FOLDER, cifar10, install
-from minibn.data.download import fetch, locked, progress_line
+from minibn.data.cifar10 import ARCHIVE, FOLDER, install, load_cifar10
+from minibn.data.download import fetch, file_lock, progress_line
 from minibn.errors import DataError
 
 
@@ -31,16 +31,16 @@ def _left(cache: Path) -> set[str]:
 
 
 def test_a_download_fills_the_cache_and_the_next_load_needs_no_network(server, cache):
-    first = cifar10(**server.pinned(), **QUICK)
+    first = load_cifar10(**server.pinned(), **QUICK)
     assert len(first[0]) == 10 and _left(cache) == {FOLDER}
-    second = cifar10(url="http://127.0.0.1:9/", **QUICK)
+    second = load_cifar10(url="http://127.0.0.1:9/", **QUICK)
     np.testing.assert_array_equal(first[0], second[0])
     assert server.asked == [None]
 
 
 def test_without_download_an_empty_cache_is_an_error(server, cache):
     with pytest.raises(DataError, match=r"not in the cache .*--data-dir"):
-        cifar10(download=False, **server.pinned(), **QUICK)
+        load_cifar10(download=False, **server.pinned(), **QUICK)
     assert server.asked == []
 
 
@@ -115,10 +115,10 @@ def test_a_bad_checksum_deletes_the_download_and_the_next_try_starts_clean(serve
     good, pinned = server.content, server.pinned()
     server.content = good[:-1] + bytes([good[-1] ^ 1])
     with pytest.raises(DataError, match=r"bad checksum: .*--data shapes"):
-        cifar10(**pinned, **QUICK)
+        load_cifar10(**pinned, **QUICK)
     assert _left(cache) == set() and server.asked == [None]
     server.content = good
-    assert len(cifar10(**pinned, **QUICK)[0]) == 10
+    assert len(load_cifar10(**pinned, **QUICK)[0]) == 10
 
 
 def test_a_file_of_another_size_is_refused_before_it_is_fetched(server, tmp_path):
@@ -142,9 +142,9 @@ def test_a_busy_server_is_asked_again_and_a_missing_file_is_not(server, tmp_path
 def test_a_download_that_never_finishes_keeps_its_part_and_says_so(server, cache):
     server.cuts = [100, 100, 100]
     with pytest.raises(DataError, match=r"after 3 tries \(connection closed at 300 .*300 bytes"):
-        cifar10(**server.pinned(), **QUICK, tries=3)
+        load_cifar10(**server.pinned(), **QUICK, tries=3)
     assert _left(cache) == {f"{ARCHIVE}.part"}
-    assert len(cifar10(**server.pinned(), **QUICK)[0]) == 10
+    assert len(load_cifar10(**server.pinned(), **QUICK)[0]) == 10
 
 
 def test_no_network_is_one_line_with_the_remedies(cache, monkeypatch):
@@ -152,7 +152,7 @@ def test_no_network_is_one_line_with_the_remedies(cache, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]  # nobody listens there once it is closed
     with pytest.raises(DataError) as caught:
-        cifar10(url=f"http://127.0.0.1:{port}/", size=1, sha256="", tries=2, **QUICK)
+        load_cifar10(url=f"http://127.0.0.1:{port}/", size=1, sha256="", tries=2, **QUICK)
     message = str(caught.value)
     assert "no connection" in message and "refused" in message and "\n" not in message
     assert all(remedy in message for remedy in ("--data-dir DIR", "--data shapes", "--quick"))
@@ -184,7 +184,7 @@ def test_a_disk_that_fills_while_unpacking_leaves_no_half_folder(server, cache, 
 
     monkeypatch.setattr(Path, "write_bytes", fill)
     with pytest.raises(DataError, match=r"No space left on device.*--data-dir"):
-        cifar10(**server.pinned(), **QUICK)
+        load_cifar10(**server.pinned(), **QUICK)
     assert _left(cache) == {ARCHIVE}  # verified already: the next try unpacks it
     monkeypatch.undo()
     install(cache, url="http://127.0.0.1:9/", **QUICK)
@@ -195,7 +195,7 @@ def test_an_archive_that_lacks_a_batch_is_not_installed(contents, pickled, tar_o
     del contents["data_batch_2"]
     server.content = tar_of(pickled(contents))
     with pytest.raises(DataError, match="data_batch_2 missing"):
-        cifar10(**server.pinned(), **QUICK)
+        load_cifar10(**server.pinned(), **QUICK)
     assert FOLDER not in _left(cache)
 
 
@@ -203,7 +203,7 @@ def test_a_cache_that_cannot_be_made_is_an_error_of_the_data(server, tmp_path, m
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MINIBN_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(DataError, match="--data-dir"):
-        cifar10(**server.pinned(), **QUICK)
+        load_cifar10(**server.pinned(), **QUICK)
 
 
 def test_two_processes_at_once_download_once_and_both_find_the_folder(server, cache):
@@ -229,11 +229,11 @@ def test_the_lock_is_held_by_one_at_a_time_and_given_back(tmp_path):
     order = []
 
     def second():
-        with locked(tmp_path / "lock", poll=0.01):
+        with file_lock(tmp_path / "lock", poll=0.01):
             order.append("second")
 
     thread = threading.Thread(target=second)
-    with locked(tmp_path / "lock"):
+    with file_lock(tmp_path / "lock"):
         thread.start()
         thread.join(0.1)
         order.append("first")

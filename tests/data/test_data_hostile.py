@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minibn.data import archive as archive_module
-from minibn.data.cifar10 import cifar10
+from minibn.data.cifar10 import load_cifar10
 from minibn.data.unpickle import load_dict
 from minibn.errors import DataError
 
@@ -43,7 +43,7 @@ def test_an_archive_with_a_dangerous_member_is_refused_whole(
     folder.mkdir(parents=True)
     (folder / "cifar-10.tar.gz").write_bytes(tar_of(pickled(contents), extra=(extra,)))
     with pytest.raises(DataError, match=rf"hostile archive: .*{message}"):
-        cifar10(folder)
+        load_cifar10(folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "b", "cifar-10.tar.gz"]
 
 
@@ -62,35 +62,35 @@ def test_a_bomb_in_a_member_that_nobody_asked_for_is_stopped(
     bomb = _member("readme.html", data=bytes(2 << 20))
     (tmp_path / "cifar-10.tar.gz").write_bytes(tar_of(pickled(contents), extra=(bomb,)))
     with pytest.raises(DataError, match=r"unpacks to more than 1,048,576 bytes"):
-        cifar10(tmp_path)
+        load_cifar10(tmp_path)
 
 
 def test_a_member_that_claims_too_much_is_not_read(tar_of, tmp_path, monkeypatch):
     monkeypatch.setattr(archive_module, "MAX_MEMBER", 1 << 16)
     (tmp_path / "cifar-10.tar.gz").write_bytes(tar_of({"test_batch": bytes(1 << 17)}))
     with pytest.raises(DataError, match=r"test_batch' unpacks to 131,072 bytes"):
-        cifar10(tmp_path)
+        load_cifar10(tmp_path)
 
 
 def test_an_archive_of_very_many_members_is_refused(tar_of, tmp_path):
     extra = tuple(_member(f"{i}") for i in range(200))
     (tmp_path / "cifar-10.tar.gz").write_bytes(tar_of({}, extra=extra))
     with pytest.raises(DataError, match="over 100 members"):
-        cifar10(tmp_path)
+        load_cifar10(tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.95])
 def test_a_truncated_archive_is_refused(archive, tmp_path, kept):
     (tmp_path / "cifar-10.tar.gz").write_bytes(archive[: int(len(archive) * kept)])
     with pytest.raises(DataError, match="truncated or damaged archive"):
-        cifar10(tmp_path)
+        load_cifar10(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", bytes(5000)])
 def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "cifar-10.tar.gz").write_bytes(content)
     with pytest.raises(DataError):
-        cifar10(tmp_path)
+        load_cifar10(tmp_path)
 
 
 class _Runs:
@@ -113,7 +113,7 @@ def test_code_in_a_pickle_does_not_run(contents, pickled, folder_of, tmp_path, p
     flag.rmdir()
     files["data_batch_1"] = harm
     with pytest.raises(DataError, match=r"data_batch_1: hostile pickle: it asks for \w+\.mkdir"):
-        cifar10(folder_of(files))
+        load_cifar10(folder_of(files))
     assert not flag.exists()
 
 
@@ -244,7 +244,7 @@ def test_random_damage_to_an_archive_never_raises_anything_but_a_data_error(arch
         damaged[rng.integers(len(archive) - 8)] ^= 1 << rng.integers(8)
         (tmp_path / "cifar-10.tar.gz").write_bytes(damaged)
         try:
-            cifar10(tmp_path)
+            load_cifar10(tmp_path)
         except DataError as error:
             assert "\n" not in str(error)
 

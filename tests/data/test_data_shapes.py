@@ -4,29 +4,29 @@ import numpy as np
 import pytest
 
 from minibn.data import SHAPES_CLASSES, load
-from minibn.data.shapes import BLOCK, DISTANCES, RADIUS, REACH, shapes
+from minibn.data.shapes import BLOCK, DISTANCES, RADIUS, REACH, make_shapes
 from minibn.errors import DataError
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return shapes(3000, seed=0), shapes(1000, seed=0, split="test")
+    return make_shapes(3000, seed=0), make_shapes(1000, seed=0, split="test")
 
 
 def test_the_same_seed_draws_the_same_bytes():
-    for a, b in zip(shapes(30, seed=5), shapes(30, seed=5), strict=True):
+    for a, b in zip(make_shapes(30, seed=5), make_shapes(30, seed=5), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_seeds_and_splits_share_no_images():
-    one, other, test = shapes(30, 1), shapes(30, 2), shapes(30, 1, "test")
+    one, other, test = make_shapes(30, 1), make_shapes(30, 2), make_shapes(30, 1, "test")
     for a, b in [(one, other), (one, test)]:
         assert not (a[0] == b[0]).all(axis=(1, 2, 3)).any()
 
 
 @pytest.mark.parametrize("count", [1, 7, BLOCK - 1, BLOCK, BLOCK + 3])
 def test_a_longer_draw_begins_with_the_shorter_one(drawn, count):
-    images, labels = shapes(count, seed=0)
+    images, labels = make_shapes(count, seed=0)
     assert images.shape == (count, 32, 32, 3) and images.dtype == np.uint8
     assert labels.shape == (count,) and labels.dtype == np.int64
     np.testing.assert_array_equal(images, drawn[0][0][:count])
@@ -101,13 +101,13 @@ def test_the_data_set_has_the_default_sizes_when_none_are_given(monkeypatch):
 
     def record(count, seed, split):
         asked.append((count, seed, split))
-        return shapes(10, seed, split)
+        return make_shapes(10, seed, split)
 
-    monkeypatch.setattr("minibn.data.dataset.shapes", record)
+    monkeypatch.setattr("minibn.data.dataset.make_shapes", record)
     assert load("shapes", seed=3).classes == SHAPES_CLASSES
     assert asked == [(10_000, 3, "train"), (2_000, 3, "test")]
 
 
 def test_a_count_below_one_is_refused():
     with pytest.raises(DataError, match="count is 0"):
-        shapes(0, seed=0)
+        make_shapes(0, seed=0)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.on_device import StepOnDevice
+from experiments.training.device_steps import DeviceStep
 from minibn import nn, optim, to_numpy
 from minibn.data import Batches, pad_crop_flip
 from minibn.fast.cuda.captured_step import WARM_UP
@@ -44,7 +44,7 @@ class Training:
     def __init__(self, graph, model=None, optimizer=None, **settings):
         self.model = network() if model is None else model
         self.optimizer = optimizer_of(self.model, **settings) if optimizer is None else optimizer
-        self.step = StepOnDevice(self.model, self.optimizer, batches_of(), graph)
+        self.step = DeviceStep(self.model, self.optimizer, batches_of(), graph)
         self.number, self.seen = 0, []
 
     def run(self, steps):

@@ -11,7 +11,7 @@ from experiments.claiming import metrics, rules
 from experiments.claiming.claim import Claim, Finding, at, find
 from experiments.claiming.evidence import Evidence, Key, Trace
 from experiments.claiming.metrics import Metric, difference
-from experiments.running.study import Run, Study
+from experiments.training.study import Run, Study
 
 KINDS = ("vgg_cifar", "deep_linear", "theorems", "learning_rates")
 STEPS = 10

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from experiments import vgg_cifar
-from experiments.running import training
-from experiments.running.streams import Stream
-from experiments.running.study import Run
+from experiments.training import loop
+from experiments.training.json_files import Stream
+from experiments.training.study import Run
 from experiments.vgg import runs as vgg_runs
 from experiments.views import vgg as vgg_figures
 
@@ -99,13 +99,13 @@ def arrange(moment: str) -> None:
     elif place == "sync":
         patch(os, "fsync", when, nth, what, lambda handle: True)
     elif place == "step":
-        patch(training, "one_step", when, nth, what, lambda *args: True)
+        patch(loop, "one_step", when, nth, what, lambda *args: True)
     elif place == "run":
         patch(Run, "begin", when, nth, what, lambda *args: True)
     elif place == "data":
         patch(vgg_runs, "load_data", when, nth, what, lambda *args: True)
-    elif place == "drawing":
-        patch(vgg_figures, "draw", when, nth, what, lambda *args: True)
+    elif place == "plotting":
+        patch(vgg_figures, "plot", when, nth, what, lambda *args: True)
     elif place.startswith("flush of "):
         file = place.removeprefix("flush of ")
         patch(Stream, "flush", when, nth, what, lambda stream: stream.path.name == file)
@@ -117,7 +117,7 @@ def arrange(moment: str) -> None:
 
 
 if __name__ == "__main__":
-    vgg_figures.draw = lambda study: print("drawn")
+    vgg_figures.plot = lambda study: print("plotted")
     if sys.argv[1].startswith("files of "):  # a disk that is full: no file grows beyond so much
         most = int(sys.argv[1].removeprefix("files of "))
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from experiments import vgg_cifar
-from experiments.running.command_line import parse
-from experiments.running.session import preset
-from experiments.running.study import Run, Study
+from experiments.training.command_line import parse
+from experiments.training.session import preset
+from experiments.training.study import Run, Study
 from experiments.vgg.settings import Settings
 from experiments.views import vgg as vgg_figures
 from minibn import checkpoint
@@ -42,11 +42,11 @@ def settings(*arguments: str) -> Settings:
     return preset(Settings, vgg_cifar.QUICK, given)
 
 
-def run_here(experiment: Any, figures: Any, *arguments: object, draw: bool = False) -> int:
+def run_here(experiment: Any, figures: Any, *arguments: object, plot: bool = False) -> int:
     """`python -m experiments.NAME` in this process, without its figures: they take seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        if not draw:
-            patch.setattr(figures, "draw", lambda studies: None)
+        if not plot:
+            patch.setattr(figures, "plot", lambda studies: None)
         return experiment.main([str(a) for a in arguments])
 
 

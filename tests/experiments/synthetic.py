@@ -1,6 +1,6 @@
 """Studies that nobody trained: files that look like a training's, with numbers like the paper's.
 
-Figures and tables are drawn from files; so their tests need files, not trainings.
+Figures and tables are plotted from files; so their tests need files, not trainings.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.running.streams import write_json
-from experiments.running.study import Study
-from experiments.views.drawing import pyplot
+from experiments.training.json_files import write_json
+from experiments.training.study import Study
+from experiments.views.plotting import pyplot
 
 ENVIRONMENT = {"python": "3", "numpy": "2", "commit": "none", "threads": 1, "backend": "numpy"}
 SETTINGS = {
@@ -123,7 +123,7 @@ def landscape(variant: str, lr: float, steps: int, every: int, rng: Any) -> list
             "cosine": (1 / (1 + sizes * beta)).tolist(), "beta": beta.tolist(),
             "saturated": bool(beta.argmax() == 0 and slope < 0.5), "at_ceiling": False,
         }  # fmt: skip
-        if variant == "noisy-standard" and s and s == every:  # the walk's end was not finite
+        if variant == "noisy-standard" and s and s == every:  # the probe's end was not finite
             for key in ("losses", "gradient_change", "cosine", "beta"):
                 record[key][-1] = None
         found.append(record)

@@ -14,10 +14,10 @@ import pytest
 from studies import ONE, STEPS, TWO, assert_same_study, main, runs
 
 from experiments import gpu_check, predict
-from experiments.running import study as study_module
-from experiments.running.command_line import UsageError
-from experiments.running.lock import alone
-from experiments.running.study import Run, Study
+from experiments.training import study as study_module
+from experiments.training.command_line import UsageError
+from experiments.training.study import Run, Study
+from experiments.training.study_lock import lock_study
 from minibn.backend import available, get_backend
 from minibn.ops.conv import Conv2d
 
@@ -55,19 +55,19 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 # what is given -> what the line must say: the culprit and the remedy
 REFUSED = {
-    "--modl vgg11": "'--modl'. Did you mean --model?",
+    "--modl vgg11": "'--modl'. Did you mean '--model'?",
     "--learnrate 0.1": "unknown argument '--learnrate'",
-    "--step 3": "Did you mean --steps?",  # an abbreviation is not accepted
-    "spurious": "unknown argument 'spurious'. --help",
+    "--step 3": "Did you mean '--steps'?",  # an abbreviation is not accepted
+    "spurious": "unknown argument 'spurious'. There are --help, --quick",
     "--quick=yes": "--quick",
     "--model vgg12": "'vgg12' is unknown. Did you mean 'vgg1",
-    "--model resnet": "There are: vgg11, vgg13, vgg16, vgg19",
+    "--model resnet": "There are vgg11, vgg13, vgg16, vgg19",
     "--variants batchnrom": "Did you mean 'batchnorm'?",
-    "--variants standard,batchnorm": "There are: standard, batchnorm, noisy-batchnorm",
+    "--variants standard,batchnorm": "Did you mean '",
     "--data shape": "Did you mean 'shapes'?",
     "--backend cuppy": "Did you mean 'cupy'?",
     "--kernels fats": "Did you mean 'fast'?",
-    "--kernels always": "There are: fast, lean, reference",
+    "--kernels always": "There are fast, lean, reference",
     "--width 0.01": "< 1 channels in layer 1. Use at least 0.0156",
     "--width 0": "--width 0.0 must be above 0",
     "--width -1": "--width -1.0 must be above 0",
@@ -124,7 +124,7 @@ def test_a_real_command_line_has_no_traceback(here: Path) -> None:
     found = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == (
-        "python -m experiments.vgg_cifar: unknown argument '--modl'. Did you mean --model?\n"
+        "python -m experiments.vgg_cifar: unknown argument '--modl'. Did you mean '--model'?\n"
     )
     assert os.listdir(here) == []
 
@@ -361,7 +361,7 @@ def test_a_study_that_lacks_settings_is_not_filled_with_todays_defaults(
 def test_a_study_that_another_process_trains_is_refused_and_left_alone(
     here: Path, stopped: Run, whole_of_two: Path, refused: Callable[..., str]
 ) -> None:
-    with alone(here / "study"):
+    with lock_study(here / "study"):
         before = snapshot(here)
         line = refused("--resume", "study")
         assert snapshot(here) == before
@@ -373,10 +373,10 @@ def test_a_study_that_another_process_trains_is_refused_and_left_alone(
 def test_a_new_study_that_another_process_took_is_not_removed(here: Path) -> None:
     study = Study.create(here / "study", "vgg_cifar", {})
     with (
-        alone(study.folder),
+        lock_study(study.folder),
         pytest.raises(UsageError, match="is being trained"),
-        study.or_nothing(),
-        alone(study.folder),
+        study.remove_on_failure(),
+        lock_study(study.folder),
     ):
         pass
     assert study.exists
@@ -389,7 +389,7 @@ def test_where_files_cannot_be_locked_a_study_goes_on_without(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with alone(here / "study"):
+    with lock_study(here / "study"):
         assert main("--resume", "study") == 0
     assert not (here / "study" / ".lock").exists()
     monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows

@@ -18,8 +18,8 @@ from experiments import benchmark
 from experiments.benchmarking import machine, memory, others, targets, timing
 from experiments.benchmarking.cases import Case, Disagreement, Step, contend, stages
 from experiments.benchmarking.timing import Contender, Ratio, Times, in_turn
-from experiments.running.command_line import UsageError
-from experiments.running.training import cores
+from experiments.training.command_line import UsageError
+from experiments.training.loop import cores
 from minibn.backend import to_numpy
 
 SMALL = Case("vgg11", batch=4, width=0.0625)
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     path = tmp_path_factory.mktemp("benchmark") / "found.json"
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
         patch.setattr(benchmark, "pytorch_side", lambda backend: None)
-        patch.setattr(others, "installed", dict)
+        patch.setattr(others, "find_libraries", dict)
         patch.setattr(timing, "PAUSE", 0.0)
         assert main("--quick", "--threads", 1, "--json", path) == 0
     return json.loads(path.read_text()), out.getvalue()
@@ -302,7 +302,7 @@ def test_memory_start_up_and_the_time_per_image_are_judged() -> None:
         (["--threads", "0"], r"--threads 0 must be at least 1"),
         (["--width", "0.001"], r"width=0\.001 leaves 64·0\.001 < 1 channels"),
         (["--json", "no/such/folder/found.json"], r"--json .* a folder that exists"),
-        (["--round", "3"], r"unknown argument '--round'\. Did you mean --rounds\?"),
+        (["--round", "3"], r"unknown argument '--round'\. Did you mean '--rounds'\?"),
     ],
 )
 def test_an_option_that_can_not_work_ends_in_one_line(arguments, message, capsys) -> None:

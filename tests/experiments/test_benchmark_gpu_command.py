@@ -95,7 +95,7 @@ def test_without_a_gpu_the_command_says_what_is_missing(monkeypatch, capsys) -> 
 def test_the_defaults_on_a_gpu_are_the_issues(monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(
-        benchmark, "benchmark", lambda options: seen.append(options) or {"left_out": []}
+        benchmark, "measure", lambda options: seen.append(options) or {"left_out": []}
     )
     assert main("--backend", "cupy") == 0
     (options,) = seen

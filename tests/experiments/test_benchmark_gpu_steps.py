@@ -9,7 +9,7 @@ import pytest
 from gpu_benches import SMALL, bench, emulator
 
 from experiments import benchmark
-from experiments.benchmarking.comparison import compared
+from experiments.benchmarking.comparison import compare
 from experiments.benchmarking.device import NotHere
 from experiments.benchmarking.gpu import OurStep, race
 from minibn import use
@@ -41,7 +41,7 @@ def test_pytorch_is_timed_beside_ours_in_every_way_that_is_here(strict) -> None:
     (left_out,) = here.left_out
     assert left_out["who"] == "PyTorch graph" and not left_out["mistake"]
     assert left_out["reason"] == "NotHere: CUDA graphs need a GPU"
-    cells, ratio = compared(raced[0], names=names)
+    cells, ratio = compare(raced[0], names=names)
     assert ratio is not None and cells[2] == "-"
 
 

@@ -9,9 +9,9 @@ from captured_trainings import BEFORE, Training, batches_of, both, network, opti
 from support.cuda import on_cuda
 from support.waiting import nothing_waits
 
-from experiments.running.command_line import UsageError
-from experiments.running.on_device import graphs, on_device
-from experiments.running.step import CLASSIFY, Task, one_step
+from experiments.training.command_line import UsageError
+from experiments.training.device_steps import device_step, graphs
+from experiments.training.step import CLASSIFY, Task, one_step
 from minibn import kernels, nn, to_numpy
 from minibn.fast.cuda.graph import Graph
 
@@ -93,24 +93,24 @@ def test_graph_on_makes_a_refusal_an_error(backend):
 def test_only_steps_on_batches_of_images_are_made_on_the_device(backend):
     model = network()
     optimizer, batches = optimizer_of(model), batches_of()
-    there = on_device(model, optimizer, batches, CLASSIFY)
+    there = device_step(model, optimizer, batches, CLASSIFY)
     assert there and there.graph == "auto"
     other = Task(CLASSIFY.prepare, CLASSIFY.loss)
     shaken = batches_of(lambda images, rng: images)
     with graphs("off"):
-        there = on_device(model, optimizer, batches, CLASSIFY)
+        there = device_step(model, optimizer, batches, CLASSIFY)
         assert there and there.graph == "off"
-        assert on_device(model, optimizer, batches, other) is None
-        assert on_device(model, optimizer, shaken, CLASSIFY) is None
+        assert device_step(model, optimizer, batches, other) is None
+        assert device_step(model, optimizer, shaken, CLASSIFY) is None
         with kernels("reference"):
-            assert on_device(model, optimizer, batches, CLASSIFY) is None
+            assert device_step(model, optimizer, batches, CLASSIFY) is None
     with graphs("on"), pytest.raises(UsageError, match="--graph on: only"):
-        on_device(model, optimizer, batches, other)
+        device_step(model, optimizer, batches, other)
 
 
 def test_on_numpy_nothing_is_captured():
     model = network()
-    assert on_device(model, optimizer_of(model), batches_of(), CLASSIFY) is None
+    assert device_step(model, optimizer_of(model), batches_of(), CLASSIFY) is None
 
 
 @on_cuda

@@ -7,7 +7,7 @@ import pytest
 from captured_trainings import BEFORE, Training, batches_of, both, network
 from support.cuda import on_cuda
 
-from experiments.running.step import CLASSIFY
+from experiments.training.step import CLASSIFY
 from minibn import detect_anomaly, kernels, nn, precision, profile
 from minibn.fast.cuda.cudnn import is_preferred, prefer
 from minibn.fast.cuda.graph import Graph

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from claim_studies import found, named, study, trained
 
-from experiments.running.study import Study
+from experiments.training.study import Study
 
 RATES = (0.1, 0.2, 0.4)
 
@@ -30,7 +30,7 @@ def test_the_largest_rate_is_compared_by_seed(tmp_path: Path) -> None:
     larger = found(named("bn-larger-rates"), made)
     assert larger.values == pytest.approx({0: 4, 1: 2})
     assert larger.verdict.word == "reproduced"
-    assert "standard" in larger.claim.measured and "lr 0" not in larger.claim.measured
+    assert "standard" in larger.claim.measurement and "lr 0" not in larger.claim.measurement
     assert found(named("bn-stable-at-larger-rates"), made).values == pytest.approx({0: 4, 1: 2})
     assert found(named("l1-larger-rates"), made).verdict.reason == "within the margin"
     small = found(named("equal-at-small-rates"), made)

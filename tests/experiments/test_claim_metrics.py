@@ -18,11 +18,11 @@ from claim_studies import (
     trained,
 )
 
-from experiments.claiming import metrics, rules, walks
+from experiments.claiming import metrics, probes, rules
 from experiments.claiming.claim import LEAD, at
 from experiments.claiming.evidence import Missing, Trace
 from experiments.claiming.metrics import Quantity, difference, quotient
-from experiments.running.study import Study
+from experiments.training.study import Study
 
 
 def test_a_diverged_run_counts_as_chance_from_there_on(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_diverged_run_counts_as_chance_from_there_on(tmp_path: Path) -> None:
     assert metrics.test_accuracy(10).of(run) == pytest.approx(0.1)
     assert metrics.train_loss(0, 10).of(run) == math.inf
     with pytest.raises(Missing, match="diverged at step 4"):
-        walks.walk(walks.loss_band, 0, 10).of(run)
+        probes.probe_quantity(probes.loss_band, 0, 10).of(run)
 
 
 def test_a_standard_network_that_diverges_fails(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_train_accuracy_is_the_mean_over_its_steps_alone(tmp_path: Path) -> None
         metrics.test_accuracy(5).of(run)
 
 
-def step_of_walk(step: int, losses: list[float | None], **more: Any) -> dict[str, Any]:
+def probe_record(step: int, losses: list[float | None], **more: Any) -> dict[str, Any]:
     return {
         "step": step, "lr": 0.1, "direction": "gradient", "gradient_norm": 3.0,
         "losses": losses, "gradient_change": losses, "beta": losses,
@@ -88,30 +88,30 @@ def step_of_walk(step: int, losses: list[float | None], **more: Any) -> dict[str
     }  # fmt: skip
 
 
-def test_walks_are_read_along_the_gradient_within_their_steps(tmp_path: Path) -> None:
+def test_probes_are_read_along_the_gradient_within_their_steps(tmp_path: Path) -> None:
     seen = [
-        step_of_walk(0, [1.0, 9.0]),
-        step_of_walk(4, [1.0, 100.0]),
-        step_of_walk(4, [0.0, 1e9], direction="random"),
-        step_of_walk(6, [1.0, 4.0]),
-        step_of_walk(8, [1.0, 2.0]),
+        probe_record(0, [1.0, 9.0]),
+        probe_record(4, [1.0, 100.0]),
+        probe_record(4, [0.0, 1e9], direction="random"),
+        probe_record(6, [1.0, 4.0]),
+        probe_record(8, [1.0, 2.0]),
     ]
     run = trace(tmp_path / "s", landscape=seen)
-    assert walks.walk(walks.loss_band, 4, 10).of(run) == 3.0
-    assert walks.walk(walks.gradient_change, 4, 10, over="largest").of(run) == 100.0
-    assert walks.walk(walks.decades, 4, 5).of(run) == pytest.approx(2)
-    assert walks.walk(walks.beta_over_floor, 8, 9).of(run) == pytest.approx(0.1)
-    assert walks.walk(walks.beta_over_edge, 8, 9).of(run) == pytest.approx(0.1)
-    assert walks.walk(walks.gradient_norm, 0, 10).of(run) == 3.0
-    assert walks.walk(walks.loss_band, 0, 10, direction="random").of(run) == 1e9
+    assert probes.probe_quantity(probes.loss_band, 4, 10).of(run) == 3.0
+    assert probes.probe_quantity(probes.gradient_change, 4, 10, over="largest").of(run) == 100.0
+    assert probes.probe_quantity(probes.decades, 4, 5).of(run) == pytest.approx(2)
+    assert probes.probe_quantity(probes.beta_over_floor, 8, 9).of(run) == pytest.approx(0.1)
+    assert probes.probe_quantity(probes.beta_over_edge, 8, 9).of(run) == pytest.approx(0.1)
+    assert probes.probe_quantity(probes.gradient_norm, 0, 10).of(run) == 3.0
+    assert probes.probe_quantity(probes.loss_band, 0, 10, direction="random").of(run) == 1e9
     with pytest.raises(Missing, match=r"no records of landscape, gradient at steps 1 to 3"):
-        walks.walk(walks.loss_band, 1, 3).of(run)
+        probes.probe_quantity(probes.loss_band, 1, 3).of(run)
 
 
-def test_a_walk_that_left_the_finite_is_wider_than_any(tmp_path: Path) -> None:
-    run = trace(tmp_path / "s", landscape=[step_of_walk(0, [1.0, None])])
-    assert walks.walk(walks.loss_band, 0, 1).of(run) == math.inf
-    assert walks.walk(walks.beta, 0, 1).of(run) == math.inf
+def test_a_probe_that_left_the_finite_is_wider_than_any(tmp_path: Path) -> None:
+    run = trace(tmp_path / "s", landscape=[probe_record(0, [1.0, None])])
+    assert probes.probe_quantity(probes.loss_band, 0, 1).of(run) == math.inf
+    assert probes.probe_quantity(probes.beta, 0, 1).of(run) == math.inf
 
 
 def test_a_hessian_that_was_not_finite_is_sharper_than_any(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_a_hessian_that_was_not_finite_is_sharper_than_any(tmp_path: Path) -> No
         {"step": 5, "eigenvalues": [], "along_gradient": None},
     ]
     run = trace(tmp_path / "s", curvature=seen)
-    assert walks.hessian(0, 5).of(run) == 30
-    assert walks.hessian(0, 5, over_edge=True).of(run) == pytest.approx(1.5)
-    assert walks.along_gradient(0, 5).of(run) == 5
-    assert walks.hessian(5, 6).of(run) == walks.along_gradient(5, 6).of(run) == math.inf
+    assert probes.hessian(0, 5).of(run) == 30
+    assert probes.hessian(0, 5, over_edge=True).of(run) == pytest.approx(1.5)
+    assert probes.along_gradient(0, 5).of(run) == 5
+    assert probes.hessian(5, 6).of(run) == probes.along_gradient(5, 6).of(run) == math.inf
 
 
 def test_curvature_along_the_gradient_is_compared_by_its_size(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_curvature_along_the_gradient_is_compared_by_its_size(tmp_path: Path) ->
         seen = [{"step": 500 + 500 * i, "along_gradient": x} for i, x in enumerate(curvatures)]
         run = Trace(trained(made, variant, steps=2000, curvature=seen))
         read.append(
-            [walks.along_gradient(*LEAD, signed=signed).of(run) for signed in (True, False)]
+            [probes.along_gradient(*LEAD, signed=signed).of(run) for signed in (True, False)]
         )
     assert read == [[6, 6], [-2, 2]]
     finding = found(named("bn-curves-less-along-the-gradient"), made)
@@ -141,11 +141,11 @@ def test_curvature_along_the_gradient_is_compared_by_its_size(tmp_path: Path) ->
 
 
 def landscapes(folder: Path, kind: str, lr: float, steps: int, **losses: list[float]) -> Study:
-    """A walk a variant, in the middle of a run, at two seeds."""
+    """A probe a variant, in the middle of a run, at two seeds."""
     made = study(folder, kind, steps=steps, depth=25)
     for variant, of in losses.items():
         for seed in (0, 1):
-            seen = [step_of_walk(600, [*of], saturated=True, at_ceiling=False)]
+            seen = [probe_record(600, [*of], saturated=True, at_ceiling=False)]
             trained(made, variant, seed, lr=lr, steps=steps, landscape=seen)
     return made
 
@@ -158,7 +158,7 @@ def test_beta_of_an_lp_norm_is_compared_with_no_norm_and_with_batchnorm(tmp_path
     smaller, similar = (found(named(id), made) for id in ("l1-beta", "l1-beta-as-bn"))
     assert (smaller.mean, smaller.verdict.word) == (pytest.approx(2), "reproduced")
     assert (similar.mean, similar.verdict.word) == (pytest.approx(1.5), "contradicted")
-    assert similar.remark.startswith("l1 saturated in 100% of its walks")
+    assert similar.remark.startswith("l1 saturated in 100% of its probes")
     assert found(named("linf-beta-as-bn"), made).verdict.word == "reproduced"
     assert found(named("l2-beta"), made).verdict.reason.startswith("no run of l2")
 
@@ -176,10 +176,10 @@ def test_the_deep_linear_landscape_of_an_lp_norm_is_compared_with_no_norm(tmp_pa
     assert words == ["contradicted", "contradicted"]
 
 
-def test_random_walks_are_compared_up_to_the_same_distance(tmp_path: Path) -> None:
+def test_random_probes_are_compared_up_to_the_same_distance(tmp_path: Path) -> None:
     def along(slope: float, length: float) -> dict[str, Any]:
         losses: list[float | None] = [1 + slope * length * eta for eta in (0.05, 0.4)]
-        return step_of_walk(600, losses, direction="random", loss=1.0, gradient_norm=length)
+        return probe_record(600, losses, direction="random", loss=1.0, gradient_norm=length)
 
     made = study(tmp_path / "s", steps=2000)
     for seed in (0, 1):
@@ -194,9 +194,9 @@ def test_random_walks_are_compared_up_to_the_same_distance(tmp_path: Path) -> No
 
 def test_a_band_within_a_distance_has_straight_lines_and_may_be_infinite() -> None:
     curve = (np.array([0.0, 1.0, 3.0]), np.array([5.0, 4.0, 8.0]))
-    assert [walks.band_within(curve, r) for r in (0.5, 1.5, 3)] == pytest.approx([0.5, 1, 4])
+    assert [probes.band_within(curve, r) for r in (0.5, 1.5, 3)] == pytest.approx([0.5, 1, 4])
     lost = (curve[0], np.array([5.0, math.inf, 4.0]))
-    assert walks.band_within(lost, 1.0) == math.inf
+    assert probes.band_within(lost, 1.0) == math.inf
 
 
 def test_a_verdict_on_beta_says_how_often_it_is_a_bound(tmp_path: Path) -> None:
@@ -204,13 +204,13 @@ def test_a_verdict_on_beta_says_how_often_it_is_a_bound(tmp_path: Path) -> None:
     for seed in (0, 1):
         for variant, beta in (("standard", 8.0), ("batchnorm", 2.0)):
             flags = {"saturated": variant == "batchnorm", "at_ceiling": seed == 1}
-            seen = [step_of_walk(600, [beta, 1.0], **flags)]
+            seen = [probe_record(600, [beta, 1.0], **flags)]
             trained(made, variant, seed, steps=2000, landscape=seen)
     finding = found(named("bn-beta"), made)
     assert (finding.mean, str(finding.verdict)) == (4, "reproduced")
     assert finding.remark == (
-        "standard saturated in 0% of its walks, at the ceiling in 50%; "
-        "batchnorm saturated in 100% of its walks, at the ceiling in 50%"
+        "standard saturated in 0% of its probes, at the ceiling in 50%; "
+        "batchnorm saturated in 100% of its probes, at the ceiling in 50%"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from claim_studies import found, named, study, trained
 
-from experiments.running.study import Study
+from experiments.training.study import Study
 
 INEQUALITIES = ("4.2b", "4.1 printed", "4.2a printed")
 

@@ -19,7 +19,7 @@ from claim_studies import (
 )
 
 from experiments import claims
-from experiments.claiming import layers, rules, table
+from experiments.claiming import layers, rules, verdict_tables
 from experiments.claiming.claim import FIGURES, OTHERS, TEXT, Claim, at, find
 from experiments.claiming.evidence import Evidence, Key
 from experiments.claiming.metrics import difference, itself
@@ -85,7 +85,7 @@ def test_a_mean_is_geometric_for_quotients_only() -> None:
         (rules.times(2), [2, math.inf], [0.5, 0], [1, 1.9, 0.51]),
         (rules.at_most(0.15, opposite=0.3), [0.15, 0], [0.3, 1], [0.2]),
         (rules.close(0.1, to=1), [0.95, 1.05], [0.79, 1.21], [0.85, 1.15]),
-        (rules.alike(2), [0.5, 1, 2], [0.25, 4], [0.3, 3]),
+        (rules.within_factor(2), [0.5, 1, 2], [0.25, 4], [0.3, 3]),
     ],
 )
 def test_a_rule_its_opposite_and_the_margin_between(
@@ -190,10 +190,10 @@ def test_every_claim_has_a_source_a_metric_a_rule_and_its_reason(what: Claim) ->
     assert len(what.says) <= 70
     assert what.kind in KINDS and what.runs
     rule = what.rule
-    assert rule.refuted and rule.low <= rule.high
+    assert rule.opposite_text and rule.low <= rule.high
     for x in (rule.low, rule.high, rule.below, rule.above):
         assert not (rule.holds(x) and rule.opposite(x))
-    assert "{" not in what.measured and all(key.variant in what.measured for key in what.runs)
+    assert "{" not in what.measurement and all(key.variant in what.measurement for key in what.runs)
 
 
 def test_ids_are_unique_and_every_claim_stands_in_one_section() -> None:
@@ -235,9 +235,9 @@ def test_what_was_amended_is_marked_in_the_table_and_told_with_the_rules(tmp_pat
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
     changed = claim(BETTER.metric, BETTER.rule, *BETTER.runs, amended="the margin was 7")
     before, after = (found(what, made) for what in (BETTER, changed))
-    assert "†" in table.row(after) and "†" not in table.row(before)
-    assert table.amendments([before, after]) == "- id: the margin was 7."
-    assert "†: amended after part of the evidence was seen" in table.NOTE
+    assert "†" in verdict_tables.row(after)[0] and "†" not in verdict_tables.row(before)[0]
+    assert verdict_tables.amendments([before, after]) == "- id: the margin was 7."
+    assert "†: amended after part of the evidence was seen" in verdict_tables.NOTE
 
 
 def test_the_page_shows_main_claims_first_and_once_and_remarks_below_their_table(
@@ -247,7 +247,7 @@ def test_the_page_shows_main_claims_first_and_once_and_remarks_below_their_table
     evidence = Evidence([made.folder], KINDS)
     first, other = (named(id) for id in ("bn-beta", "bn-gradient-smaller"))
     findings = [find(other, evidence), replace(find(first, evidence), remark="a bound")]
-    page = table.document(findings, evidence, {"The landscape": [other, first]})
+    page = verdict_tables.document(findings, evidence, {"The landscape": [other, first]})
     titles = [line for line in page.splitlines() if line.startswith("#")]
     assert titles == [
         "# Claims and verdicts",
@@ -268,7 +268,7 @@ def test_the_page_shows_main_claims_first_and_once_and_remarks_below_their_table
 def test_what_was_trained_is_told_by_the_runs(tmp_path: Path) -> None:
     made = study(tmp_path / "s", lr=[0.1, 0.5], seed=[0, 1])
     trained(made, "l1", 1, lr=0.5)
-    told = table.scale(Evidence([made.folder], KINDS))
+    told = verdict_tables.scale(Evidence([made.folder], KINDS))
     assert told.startswith("- **vgg_cifar**, 1 run: variants l1; rates 0.5; seeds 1.")
     assert "width 0.5" in told and "record_every" not in told
 
@@ -283,6 +283,6 @@ def test_a_claim_about_vgg_is_not_judged_on_other_data(tmp_path: Path) -> None:
 def test_one_number_that_two_claims_share_is_counted_as_one_measurement(tmp_path: Path) -> None:
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
     ids = ("mean-as-stable", "bn-mean-drifts-less", "theorem-4.1", "theorem-4.2a")
-    said = table.counts([found(named(id), made) for id in ids])
+    said = verdict_tables.counts([found(named(id), made) for id in ids])
     assert "| all | 4 | 0 | 0 | 4 |" in said and "| the paper's sentences | 3 |" in said
     assert "rest on 3 measurements" in said

@@ -50,7 +50,7 @@ def test_the_command_prints_the_table_and_writes_it_without_paths(
         (["nowhere"], "there is no study"),
         (["s", "wide"], "like with like"),
         (["s", "other"], "is a study of cooking. There are claims about deep_linear, "),
-        (["s", "--outt", "x"], "Did you mean --out?"),
+        (["s", "--outt", "x"], "Did you mean '--out'?"),
     ],
 )
 def test_what_cannot_be_judged_ends_in_one_line(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from studies import main, settings
 
-from experiments.running.command_line import UsageError, parse, restored, setting
+from experiments.training.command_line import UsageError, parse, setting, settings_from_json
 from experiments.vgg.settings import Settings, plans
 from experiments.vgg_cifar import QUICK
 from minibn.errors import DataError
@@ -100,7 +100,7 @@ def test_an_unknown_flag_shows_the_near_miss_of_any_settings() -> None:
         hidden: int = setting(3, "which can't be set from outside", flag=False)
 
     assert parse(Mine, ["--depth=4"], program="p", description="") == {"depth": 4}
-    with pytest.raises(UsageError, match="Did you mean --depth"):
+    with pytest.raises(UsageError, match="Did you mean '--depth'"):
         parse(Mine, ["--dept=4"], program="p", description="")
     with pytest.raises(UsageError, match="'--hidden'"):
         parse(Mine, ["--hidden", "4"], program="p", description="")
@@ -121,7 +121,7 @@ def test_percent_signs_in_a_help_text_are_printed(capsys: pytest.CaptureFixture)
 def test_settings_that_were_stored_come_back() -> None:
     s = settings("--quick", "--lr", "0.1", "1", "--data-dir", "x", "--threads", "2")
     kept = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(s).items()}
-    assert Settings(**restored(Settings, kept)) == s
+    assert Settings(**settings_from_json(Settings, kept)) == s
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_settings_that_were_stored_come_back() -> None:
 )  # fmt: skip
 def test_stored_settings_of_the_wrong_kind_are_refused(content: Any) -> None:
     with pytest.raises(DataError):
-        restored(Settings, content)
+        settings_from_json(Settings, content)
 
 
 def test_the_help_shows_a_default_of_zero(capsys):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import compare
-from experiments.running.study import Study
+from experiments.training.study import Study
 
 SETTINGS = {
     "model": "vgg11", "width": 0.5, "head": "linear", "data": "shapes", "batch_size": 16,
@@ -81,9 +81,9 @@ def test_only_the_steps_that_both_have_are_compared(tmp_path: Path) -> None:
 def test_studies_are_called_by_the_settings_that_differ(tmp_path: Path) -> None:
     plain = made(tmp_path / "plain", {0: FALLING})
     fast = made(tmp_path / "fast", {0: FALLING}, kernels="fast")
-    assert compare.told_apart(fast, plain) == ("kernels fast", "kernels reference")
+    assert compare.labels_of(fast, plain) == ("kernels fast", "kernels reference")
     twin = made(tmp_path / "twin", {0: FALLING}, kernels="fast", data_dir="elsewhere")
-    assert compare.told_apart(fast, twin) == (str(fast.folder), str(twin.folder))
+    assert compare.labels_of(fast, twin) == (str(fast.folder), str(twin.folder))
 
 
 def test_the_command_prints_the_table_and_draws_the_figure(
@@ -111,7 +111,7 @@ def test_the_command_prints_the_table_and_draws_the_figure(
         (["a", "seeds"], "no run in common"),
         (["a", "data"], "saw other data"),
         (["a", "nowhere"], "there is no study"),
-        (["a", "a", "--outt", "x"], "Did you mean --out?"),
+        (["a", "a", "--outt", "x"], "Did you mean '--out'?"),
     ],
 )
 def test_what_cannot_be_compared_ends_in_one_line(

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from studies import run_here, runs
 
-from experiments import deep_linear, draw
+from experiments import deep_linear, plot
 from experiments.linear import allocator, problem
 from experiments.linear.settings import QUICK, Settings, check, plans
-from experiments.running.command_line import parse
-from experiments.running.session import preset
-from experiments.running.study import Run, Study
+from experiments.training.command_line import parse
+from experiments.training.session import preset
+from experiments.training.study import Run, Study
 from experiments.views import deep_linear as deep_linear_figures
-from experiments.views import deep_linear_walks
+from experiments.views import deep_linear_probes
 from experiments.views.deep_linear_tables import in_one_line, loss_at, make_tables
-from experiments.views.series import grouped
+from experiments.views.series import group_runs
 
 SMALL = [
     *("--depth", "4", "--width", "3", "--samples", "20", "--lr", "1e-3", "1e-4"),
@@ -42,7 +42,7 @@ main = partial(run_here, deep_linear, deep_linear_figures)
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that nothing disturbed, with its figures."""
     folder = tmp_path_factory.mktemp("deep_linear") / "study"
-    assert main(*SMALL, "--steps", STEPS, "--out", folder, draw=True) == 0
+    assert main(*SMALL, "--steps", STEPS, "--out", folder, plot=True) == 0
     return folder
 
 
@@ -62,18 +62,18 @@ def test_the_default_runs_are_the_papers_seven() -> None:
 
 def test_targets_are_a_linear_map_of_the_samples_with_the_wanted_spread() -> None:
     s = settings("--samples", 5000, "--width", 8, "--target-std", 3)
-    data = problem.problem(s, 0)
+    data = problem.make_problem(s, 0)
     A = np.linalg.lstsq(data.x, data.targets, rcond=None)[0]
     np.testing.assert_allclose(data.x @ A, data.targets, atol=1e-10)
     assert data.x.dtype == data.targets.dtype == np.float64
     assert data.x.std() == pytest.approx(1, rel=0.02)
-    spread = [problem.problem(s, seed).targets.std() for seed in range(20)]
+    spread = [problem.make_problem(s, seed).targets.std() for seed in range(20)]
     assert np.mean(spread) == pytest.approx(3, rel=0.05)
 
 
 def test_the_problem_belongs_to_the_seed_and_is_one_batch_at_every_step() -> None:
     s = settings(*SMALL)
-    one, again, other = (problem.problem(s, seed) for seed in (0, 0, 1))
+    one, again, other = (problem.make_problem(s, seed) for seed in (0, 0, 1))
     assert one.fingerprint == again.fingerprint != other.fingerprint
     for step in (0, 7):
         assert one.batch(step)[0] is one.x and one.batch(step)[1] is one.targets
@@ -82,7 +82,7 @@ def test_the_problem_belongs_to_the_seed_and_is_one_batch_at_every_step() -> Non
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_the_loss_is_the_sum_of_squared_errors_times_its_scale(scale: float) -> None:
     s = settings(*SMALL, "--loss-scale", scale)
-    data, of = problem.problem(s, 0), problem.task(s)
+    data, of = problem.make_problem(s, 0), problem.task(s)
     model = problem.network(s, "standard", 0)
     x, targets = of.prepare(data.x, data.targets)
     product = np.linalg.multi_dot([p.numpy() for p in model.parameters()])
@@ -93,7 +93,7 @@ def test_the_loss_is_the_sum_of_squared_errors_times_its_scale(scale: float) -> 
 
 def test_no_map_of_a_rank_has_less_than_its_loss_and_one_has_just_that() -> None:
     s = settings(*SMALL, "--loss-scale", 2)
-    data = problem.problem(s, 0)
+    data = problem.make_problem(s, 0)
     levels = problem.rank_losses(s, data)
     assert levels[0] == pytest.approx(2 * (data.targets**2).sum()) and len(levels) == 4
     u, sizes, v = np.linalg.svd(data.targets, full_matrices=False)
@@ -111,17 +111,17 @@ def test_no_map_of_a_rank_has_less_than_its_loss_and_one_has_just_that() -> None
 # -- what a run leaves
 
 
-def test_the_walks_step_of_the_rate_itself_is_the_next_steps_loss(whole: Path) -> None:
+def test_the_probes_step_of_the_rate_itself_is_the_next_steps_loss(whole: Path) -> None:
     for run in runs(whole):
         losses = [r["loss"] for r in run.records("metrics")]
         assert len(losses) == STEPS and "accuracy" not in run.records("metrics")[0]
-        walks = run.records("landscape")
-        assert [r["step"] for r in walks] == [0, 1, 2, 3, 6]
-        for walk in walks:
+        probes = run.records("landscape")
+        assert [r["step"] for r in probes] == [0, 1, 2, 3, 6]
+        for probe in probes:
             lr = run.config["lr"]
-            np.testing.assert_allclose(walk["step_sizes"], np.array(Settings().probe_sizes) * lr)
-            assert walk["loss"] == pytest.approx(losses[walk["step"]], rel=1e-6)
-            assert walk["losses"][2] == pytest.approx(losses[walk["step"] + 1], rel=1e-6)
+            np.testing.assert_allclose(probe["step_sizes"], np.array(Settings().probe_sizes) * lr)
+            assert probe["loss"] == pytest.approx(losses[probe["step"]], rel=1e-6)
+            assert probe["losses"][2] == pytest.approx(losses[probe["step"] + 1], rel=1e-6)
 
 
 def test_covariate_shift_is_of_every_layer_and_none_in_the_first(whole: Path) -> None:
@@ -135,7 +135,7 @@ def test_covariate_shift_is_of_every_layer_and_none_in_the_first(whole: Path) ->
 
 def test_activations_are_what_a_layer_hands_to_the_next(whole: Path) -> None:
     s = settings(*SMALL)
-    data = problem.problem(s, 0)
+    data = problem.make_problem(s, 0)
     state = problem.network(s, "standard", 0).state_dict()
     run = Run(whole / "runs" / "standard-lr0.001-seed0")
     records = [r for r in run.records("distributions") if r["step"] == 0]
@@ -185,19 +185,19 @@ def test_several_studies_are_drawn_together_and_only_if_alike(
 ) -> None:
     for name in ("shift_figure", "layers_figure", "distribution_figure"):  # they take seconds
         monkeypatch.setattr(deep_linear_figures, name, lambda *arguments: [])
-    monkeypatch.setattr(deep_linear_walks, "draw", lambda *arguments: [])
+    monkeypatch.setattr(deep_linear_probes, "plot", lambda *arguments: [])
     other, third = tmp_path / "other", tmp_path / "third"
     few = ["--steps", 4, "--variants", "standard", "--variants-elsewhere", "standard"]
     assert main(*SMALL, *few, "--seed", 1, "--out", other) == 0
     assert main(*SMALL, *few, "--target-std", 2, "--out", third) == 0
     both = [str(whole), str(other), "--out", str(tmp_path / "drawn")]
-    assert draw.main(both) == 0
+    assert plot.main(both) == 0
     assert "| standard | 0.001 | 2 |" in (tmp_path / "drawn" / "table.md").read_text()
     capsys.readouterr()
-    assert draw.main([str(whole), str(third)]) == 2
+    assert plot.main([str(whole), str(third)]) == 2
     assert "target_std 2.0" in capsys.readouterr().err
-    assert draw.main([]) == 2
-    assert draw.main([str(tmp_path / "none")]) == 2
+    assert plot.main([]) == 2
+    assert plot.main([str(tmp_path / "none")]) == 2
 
 
 # -- killed, raised, diverged
@@ -241,7 +241,7 @@ def test_a_run_that_overflows_is_diverged_and_its_figures_are_drawn(
 ) -> None:
     folder = tmp_path / "study"
     arguments = [*SMALL, "--steps", 30, "--lr", "0.1", "--variants", "standard"]
-    assert main(*arguments, "--out", folder, draw=True) == 0
+    assert main(*arguments, "--out", folder, plot=True) == 0
     run = Run(folder / "runs" / "standard-lr0.1-seed0")
     assert run.result is not None and run.result["status"] == "diverged"
     assert "standard-lr0.1-seed0: diverged at step" in capsys.readouterr().out
@@ -283,7 +283,7 @@ def test_a_run_that_overflows_is_diverged_and_its_figures_are_drawn(
         (["--probe-every", "-1"], "--probe-every -1 must be at least 0"),
         (["--width", "100000"], "Take a smaller network"),
         (["--steps", "0"], "--steps 0 must be at least 1"),
-        (["--stesp", "5"], "Did you mean --steps?"),
+        (["--stesp", "5"], "Did you mean '--steps'?"),
         (["--backend", "torch"], "--backend 'torch' is unknown"),
     ],
 )
@@ -297,7 +297,7 @@ def test_what_cannot_work_is_one_line_and_leaves_nothing(
     assert not folder.exists()
 
 
-def test_a_rate_that_no_walk_could_multiply_is_accepted_where_there_are_no_walks() -> None:
+def test_a_rate_that_no_probe_could_multiply_is_accepted_where_there_are_no_probes() -> None:
     check(settings("--lr", "1e308", "--probe-every", 0))
 
 
@@ -313,7 +313,7 @@ def test_other_data_does_not_go_on_in_an_old_study(
     assert "the data" in capsys.readouterr().err
 
 
-# -- drawing what is extreme
+# -- plotting what is extreme
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -323,7 +323,7 @@ def test_a_network_too_shallow_for_both_of_the_papers_layers_is_drawn(
     small = ("--depth", depth, "--width", 2, "--samples", 5, "--steps", 2, "--lr", 1e-3)
     folder = tmp_path / "study"
     arguments = (*small, "--variants", "standard", "batchnorm", "--shift-every", 1)
-    assert main(*arguments, "--out", folder, draw=True) == 0
+    assert main(*arguments, "--out", folder, plot=True) == 0
     assert (folder / "figures" / "shift.png").exists()
     said = capsys.readouterr().out
     assert "layer 17, median" in said and "layer 9, median" not in said
@@ -334,7 +334,7 @@ def test_runs_that_passed_all_bounds_before_they_diverged_are_drawn(tmp_path: Pa
     every = [word for what in ("probe", "shift", "curvature") for word in (f"--{what}-every", 1)]
     folder = tmp_path / "study"
     arguments = (*wild, *every, "--variants", "standard", "batchnorm", "l1", "linf")
-    assert main(*arguments, "--out", folder, draw=True) == 0
+    assert main(*arguments, "--out", folder, plot=True) == 0
     (run,) = (run for run in runs(folder) if run.config["variant"] == "standard")
     assert run.result and run.result["status"] == "diverged"
     assert max(x or 0 for r in run.records("landscape") for x in r["losses"]) > 1e200
@@ -374,7 +374,7 @@ def test_a_loss_at_a_step_is_the_median_of_the_steps_up_to_it(tmp_path: Path) ->
 def test_the_numbers_in_one_line_are_of_each_variant_and_decide_nothing(tmp_path: Path) -> None:
     result = {"status": "done", "steps": 100}
     made = {"standard": 3.0, "batchnorm": 2.0, "l1": 4.0}
-    groups = grouped(run_with(tmp_path, v, [loss] * 100, result) for v, loss in made.items())
+    groups = group_runs(run_with(tmp_path, v, [loss] * 100, result) for v, loss in made.items())
     assert in_one_line(groups) == (
         "At lr 1e-06, 1 seed: loss at step 100: standard 3, batchnorm 2, l1 4. "
         "One seed decides nothing; see experiments.claims."
@@ -385,7 +385,7 @@ def test_the_papers_losses_stand_beside_ours_at_its_steps(tmp_path: Path) -> Non
     run = run_with(tmp_path, "batchnorm", [5.0] * 2001, {"status": "done", "steps": 2001})
     assert (
         "| batchnorm | 1e-06 | 1 | 5 | 5; 1.4e+03 | 5; 1.2e+03 | 5 |"
-        in make_tables(grouped([run]))[0]
+        in make_tables(group_runs([run]))[0]
     )
 
 
@@ -393,9 +393,9 @@ def test_keeping_freed_memory_changes_no_number_and_is_refused_quietly_elsewhere
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     s = Settings(depth=3, samples=20)
-    before = problem.problem(s, 0)
+    before = problem.make_problem(s, 0)
     kept = allocator.keep_freed_memory()
-    assert kept in (True, False) and problem.problem(s, 0).fingerprint == before.fingerprint
+    assert kept in (True, False) and problem.make_problem(s, 0).fingerprint == before.fingerprint
 
     def missing(name: str) -> None:
         raise OSError(name)

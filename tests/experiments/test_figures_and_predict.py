@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from studies import TWO, main, runs
 
-from experiments import compare, draw, paper, predict
-from experiments.running.streams import write_json
-from experiments.running.study import Run, Study
-from experiments.views import drawing as figures
+from experiments import compare, paper, plot, predict
+from experiments.training.json_files import write_json
+from experiments.training.study import Run, Study
+from experiments.views import plotting as figures
 from experiments.views import tables, vgg_tables
 from experiments.views import vgg as vgg_figures
 from minibn import checkpoint, use
@@ -29,11 +29,11 @@ def study(whole_of_two, tmp_path):
 def drawn(whole_of_two, whole, tmp_path_factory):
     """Two studies drawn together: the folder."""
     out = tmp_path_factory.mktemp("drawn")
-    vgg_figures.draw([Study(whole_of_two), Study(whole)], out)
+    vgg_figures.plot([Study(whole_of_two), Study(whole)], out)
     return out
 
 
-def test_drawing_leaves_figures_table_and_summary(drawn, whole_of_two):
+def test_plotting_leaves_figures_table_and_summary(drawn, whole_of_two):
     for name in ("accuracy", "distributions", "drift"):
         for ending in ("png", "svg"):
             assert (drawn / "figures" / f"{name}.{ending}").stat().st_size > 1000
@@ -48,11 +48,11 @@ def test_the_summary_names_no_path_of_the_machine_that_trained(drawn, whole_of_t
     assert str(whole_of_two) not in text
 
 
-def test_drawing_from_the_command_line_names_the_figures_and_gives_the_same_bytes(
+def test_plotting_from_the_command_line_names_the_figures_and_gives_the_same_bytes(
     drawn, whole_of_two, whole, tmp_path, capsys
 ):
     studies = [str(whole_of_two), str(whole)]
-    assert draw.main([*studies, "--out", str(tmp_path / "again")]) == 0
+    assert plot.main([*studies, "--out", str(tmp_path / "again")]) == 0
     said = capsys.readouterr().out
     assert "means over the seeds; at lr 0.05, 1 seed: standard " in said
     for name in ("accuracy", "distributions", "drift"):
@@ -67,30 +67,30 @@ def test_studies_of_different_networks_are_not_drawn_together(study, tmp_path):
     content["settings"]["width"] = 1.0
     write_json(other / "study.json", content)
     with pytest.raises(DataError, match=r"width 1\.0.*like with like"):
-        vgg_figures.draw([study, Study(other)])
+        vgg_figures.plot([study, Study(other)])
 
 
 def test_a_study_without_results_is_named(tmp_path, capsys):
-    assert draw.main([str(tmp_path)]) == 2
-    assert draw.main([]) == 2
+    assert plot.main([str(tmp_path)]) == 2
+    assert plot.main([]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "no study" in lines[0] and "which study?" in lines[1]
 
 
-def test_drawing_into_a_file_is_refused_before_anything_is_read(study, tmp_path, capsys):
+def test_plotting_into_a_file_is_refused_before_anything_is_read(study, tmp_path, capsys):
     (tmp_path / "file").touch()
-    for program in (draw.main, lambda words: compare.main([words[0], *words])):
+    for program in (plot.main, lambda words: compare.main([words[0], *words])):
         assert program([str(study.folder), "--out", str(tmp_path / "file")]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert f"--out {tmp_path / 'file'} is a file, not a folder. Choose another." in line
 
 
-@pytest.mark.parametrize("program", [draw, compare, predict])
+@pytest.mark.parametrize("program", [plot, compare, predict])
 def test_ctrl_c_in_a_program_that_reads_studies_is_one_line(program, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    reader = "parse_studies" if program is draw else "parse"
+    reader = "parse_studies" if program is plot else "parse_folders"
     monkeypatch.setattr(program, reader, interrupted)
     assert program.main(["study"]) == 130
     said, error = capsys.readouterr()
@@ -100,7 +100,7 @@ def test_ctrl_c_in_a_program_that_reads_studies_is_one_line(program, monkeypatch
 def test_a_run_that_diverged_stands_in_the_table_with_its_step(tmp_path, capsys):
     arguments = [*TWO, "--steps", "4", "--out", tmp_path / "wild"]
     arguments[arguments.index("--lr") + 1] = "1e12"
-    assert main(*arguments, draw=True) == 0
+    assert main(*arguments, plot=True) == 0
     assert "diverged at step" in (tmp_path / "wild" / "table.md").read_text()
     assert "diverged at step" in capsys.readouterr().out
 
@@ -173,8 +173,8 @@ def test_predict_agrees_with_the_accuracy_that_training_measured(study, capsys):
         assert predict.main([str(run.folder)]) == 0
         said = capsys.readouterr().out
         measured = run.records("test")[-1]["accuracy"]
-        last = next(line for line in said.splitlines() if line.startswith("all"))
-        assert float(last.split()[-1]) == pytest.approx(measured, abs=5e-4)
+        last = next(line for line in said.splitlines() if line.startswith("| all"))
+        assert float(last.split("|")[3]) == pytest.approx(measured, abs=5e-4)
         assert (run.folder / "confusion.png").stat().st_size > 1000
 
 
@@ -186,7 +186,7 @@ def test_predict_can_re_estimate_the_running_statistics_without_noise(study, cap
     assert "20 test images" in capsys.readouterr().out
     assert run.checkpoint_path.read_bytes() == before
     with use("numpy"):
-        model, data, _ = predict.trained(run)
+        model, data, _ = predict.load_run(run)
         predict.reestimate(model, data, run.config, 2)
         size, stream = run.config["settings"]["batch_size"], run.config["seed"]
         batches = Batches(data.train_images, data.train_labels, size, stream)
@@ -206,7 +206,7 @@ def test_confusion_counts_true_classes_in_rows():
         ([], "which run"),
         (["nowhere"], "no config.json"),
         (["RUN", "--backend", "cupyy"], "Did you mean 'cupy'"),
-        (["RUN", "--bach-size", "3"], "Did you mean --batch-size"),
+        (["RUN", "--bach-size", "3"], "Did you mean '--batch-size'"),
         (["RUN", "--batch-size", "0"], "at least 1"),
     ],
 )

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from experiments import gpu_check
-from experiments.benchmarking.device import device
+from experiments.benchmarking.device import device_of
 from experiments.gpu import sitting
 from experiments.gpu import tiles as tiles_module
 from experiments.gpu.choices import Call
 from experiments.gpu.measure import Sizes, agreement, apart
-from experiments.gpu.parts import NAMES, parts
+from experiments.gpu.parts import NAMES, all_parts
 from experiments.gpu.sitting import Part, Sitting
-from experiments.running.command_line import UsageError
+from experiments.training.command_line import UsageError
 from experiments.vgg.settings import Settings
 from minibn import use
 from minibn.backend import available
@@ -96,7 +96,7 @@ def test_every_plan_of_every_product_is_timed_and_the_best_is_told(monkeypatch, 
     monkeypatch.setattr(program, "_runner", lambda *_: lambda *_: None)  # launches do nothing
     rng = np.random.default_rng(0)
 
-    def timed(device, call, way, repeats=10):
+    def timed(device_of, call, way, repeats=10):
         out = way.forward(*call.inputs)
         way.needs_input_grad = (True, True)
         way.vjp(out, out, *call.inputs)
@@ -106,8 +106,8 @@ def test_every_plan_of_every_product_is_timed_and_the_best_is_told(monkeypatch, 
         x, w = (backend.xp.ones(s, np.float32) for s in ((8, 16, 16, 64), (3, 3, 64, 64)))
         call = Call(Conv2d((1, 1), (1, 1), x.shape, w.shape), (x, w))
         monkeypatch.setattr(tiles_module, "calls_of", lambda settings, batch: [call])
-        monkeypatch.setattr(tiles_module, "timed", timed)
-        record = list(tiles_module.tiles(device(backend), Settings(), 8))[-1]
+        monkeypatch.setattr(tiles_module, "time_call", timed)
+        record = list(tiles_module.compare_plans(device_of(backend), Settings(), 8))[-1]
     found = {tuple(each["sizes"]) for each in record["products"]}
     sides = {(2048, 64, 576), (576, 64, 2048)}  # its gradient by x is as large as itself
     assert found == {(*side, p) for side in sides for p in MANTISSA}
@@ -255,7 +255,7 @@ def test_a_damaged_record_is_told_and_left(outcome, tmp_path, capsys):
     "arguments, told",
     [
         (["--only", "test"], "Did you mean 'tests'"),
-        (["--backend", "numpy"], "There are: cupy, strict"),
+        (["--backend", "numpy"], "Did you mean 'cupy'"),
         (["--minutes", "0"], "--minutes 0"),
         (["--data", "cifar10", "--data-dir", "nowhere"], "nowhere"),
         (["--precision", "fp64"], "--precision"),
@@ -279,10 +279,10 @@ def test_on_a_gpu_tests_that_are_all_skipped_prove_nothing(tmp_path):
     (tmp_path / "tests.xml").write_text(
         '<testsuites><testsuite name="pytest" errors="0" failures="0" skipped="3" tests="3">'
     )
-    (tests,) = (p for p in parts(gpu_check.Options(), tmp_path) if p.name == "tests")
+    (tests,) = (p for p in all_parts(gpu_check.Options(), tmp_path) if p.name == "tests")
     with pytest.raises(ValueError, match="no test ran"):
         tests.line()
 
 
 def test_the_names_that_help_lists_are_those_of_the_parts():
-    assert tuple(part.name for part in parts(gpu_check.Options(), Path("out"))) == NAMES
+    assert tuple(part.name for part in all_parts(gpu_check.Options(), Path("out"))) == NAMES

@@ -89,7 +89,7 @@ def test_a_run_killed_again_and_again_continues_bit_for_bit(whole: Path, folder:
     assert leftovers(folder) == []
 
 
-@pytest.mark.parametrize("moment", ["before 2nd run", "after 2nd run", "before drawing"])
+@pytest.mark.parametrize("moment", ["before 2nd run", "after 2nd run", "before plotting"])
 def test_a_study_killed_between_its_runs_continues(
     moment: str, whole_of_two: Path, folder: Path
 ) -> None:

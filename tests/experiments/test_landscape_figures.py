@@ -8,15 +8,15 @@ import synthetic
 from studies import settings
 
 from experiments import paper
-from experiments.running.command_line import UsageError
-from experiments.running.study import Study
+from experiments.training.command_line import UsageError
+from experiments.training.study import Study
 from experiments.vgg.settings import check
 from experiments.views import curvature as curvature_figures
 from experiments.views import gradient_change as gradient_change_figures
 from experiments.views import landscape as landscape_figures
 from experiments.views import probe_tables
-from experiments.views.drawing import COLOURS
-from experiments.views.series import grouped
+from experiments.views.plotting import COLOURS
+from experiments.views.series import group_runs
 
 MODULES = (landscape_figures, gradient_change_figures, curvature_figures)
 PLAN = [(v, 0.1, s) for v in ("standard", "batchnorm", "l1", "noisy-standard") for s in (0, 1)]
@@ -34,7 +34,7 @@ def drawn(study):
     """Every figure of the study, by name, instead of files."""
     with synthetic.kept(*MODULES) as figures:
         for module in MODULES:
-            module.draw(study.runs(), study.folder)
+            module.plot(study.runs(), study.folder)
         yield figures
 
 
@@ -45,8 +45,8 @@ def kept():
         yield figures
 
 
-def with_walks(folder, variant, walks, lr=0.1):
-    """A study of one run with these records in landscape.jsonl; unnamed keys are those of a walk
+def with_probes(folder, variant, probes, lr=0.1):
+    """A study of one run with these records in landscape.jsonl; unnamed keys are those of a probe
     that finds nothing."""
     study = synthetic.study(folder, [(variant, lr, 0)], streams=())
     sizes = [0.5 * lr, 4 * lr]
@@ -55,7 +55,7 @@ def with_walks(folder, variant, walks, lr=0.1):
         "losses": [1.0, 1.0], "gradient_change": [1.0, 1.0], "cosine": [1.0, 1.0],
         "beta": [1.0, 1.0], "saturated": False, "at_ceiling": False,
     }  # fmt: skip
-    lines = "".join(json.dumps({**still, **walk}) + "\n" for walk in walks)
+    lines = "".join(json.dumps({**still, **probe}) + "\n" for probe in probes)
     (study.runs()[0].folder / "landscape.jsonl").write_text(lines)
     return study
 
@@ -68,10 +68,10 @@ def cells(text):
 
 
 def test_a_file_a_rate_and_direction_is_drawn(tmp_path):
-    walks = [{"step": 0}, {"step": 0, "direction": "random"}, {"step": 50}]
-    runs = with_walks(tmp_path / "study", "batchnorm", walks).runs()
-    paths = landscape_figures.draw(runs, tmp_path / "figures")
-    paths += gradient_change_figures.draw(runs, tmp_path / "figures")
+    probes = [{"step": 0}, {"step": 0, "direction": "random"}, {"step": 50}]
+    runs = with_probes(tmp_path / "study", "batchnorm", probes).runs()
+    paths = landscape_figures.plot(runs, tmp_path / "figures")
+    paths += gradient_change_figures.plot(runs, tmp_path / "figures")
     names = ["landscape-lr0.1", "landscape-random-lr0.1", "gradient-change-lr0.1"]
     assert [path.stem for path in paths] == names
     assert all(path.stat().st_size > 1000 for path in paths)
@@ -82,29 +82,29 @@ def test_nothing_is_drawn_and_tabled_without_records(tmp_path):
     study = synthetic.study(tmp_path / "study", [("standard", 0.1, 0)], streams=("metrics",))
     runs = study.runs()
     for module in MODULES:
-        assert module.draw(runs, tmp_path / "figures") == []
+        assert module.plot(runs, tmp_path / "figures") == []
     assert not (tmp_path / "figures").exists()
     assert probe_tables.landscape_table(runs) == probe_tables.steps_table(runs) == ""
     assert probe_tables.summary(runs[0], 9) == {}
 
 
 def test_a_band_goes_from_the_least_to_the_largest_over_the_step_sizes(tmp_path):
-    walks = [{"step": 0, "losses": [3.0, 2.0]}, {"step": 9, "losses": [1.0, None]}]
-    group = grouped(with_walks(tmp_path / "study", "standard", walks).runs())[0]
+    probes = [{"step": 0, "losses": [3.0, 2.0]}, {"step": 9, "losses": [1.0, None]}]
+    group = group_runs(with_probes(tmp_path / "study", "standard", probes).runs())[0]
     low, high = landscape_figures.band(group, "losses")
     assert low.median.tolist() == [2, 1]
     assert high.median.tolist() == [3, np.inf]
 
 
-def test_effective_beta_is_the_largest_of_a_walk(tmp_path):
-    walks = [{"step": 0, "beta": [3.0, 2.0]}, {"step": 9, "beta": [3.0, 8.0]}]
-    group = grouped(with_walks(tmp_path / "study", "standard", walks).runs())[0]
+def test_effective_beta_is_the_largest_of_a_probe(tmp_path):
+    probes = [{"step": 0, "beta": [3.0, 2.0]}, {"step": 9, "beta": [3.0, 8.0]}]
+    group = group_runs(with_probes(tmp_path / "study", "standard", probes).runs())[0]
     assert landscape_figures.effective_beta(group).median.tolist() == [3, 8]
 
 
-def test_walks_in_another_direction_stay_out_of_the_gradients_figure(tmp_path):
-    walks = [{"step": 0}, {"step": 0, "direction": "random", "losses": [7.0, 9.0]}]
-    group = grouped(with_walks(tmp_path / "study", "standard", walks).runs())[0]
+def test_probes_in_another_direction_stay_out_of_the_gradients_figure(tmp_path):
+    probes = [{"step": 0}, {"step": 0, "direction": "random", "losses": [7.0, 9.0]}]
+    group = group_runs(with_probes(tmp_path / "study", "standard", probes).runs())[0]
     assert landscape_figures.band(group, "losses")[1].median.tolist() == [1]
     assert landscape_figures.band(group, "losses", "random")[1].median.tolist() == [9]
 
@@ -148,11 +148,11 @@ def levels(axes):
 
 
 def test_the_floor_of_beta_and_the_edge_of_stability_are_marked(tmp_path, kept):
-    walks = [{"step": 0, "step_sizes": [0.01, 0.4]}, {"step": 1, "step_sizes": [0.01, 0.4]}]
-    landscape_figures.draw(with_walks(tmp_path / "a", "standard", walks).runs(), tmp_path)
+    probes = [{"step": 0, "step_sizes": [0.01, 0.4]}, {"step": 1, "step_sizes": [0.01, 0.4]}]
+    landscape_figures.plot(with_probes(tmp_path / "a", "standard", probes).runs(), tmp_path)
     assert levels(kept["landscape-lr0.1"].axes[2]) == pytest.approx([20, 100])
-    walks = [{"step": 0}, {"step": 1}]
-    landscape_figures.draw(with_walks(tmp_path / "b", "standard", walks).runs(), tmp_path)
+    probes = [{"step": 0}, {"step": 1}]
+    landscape_figures.plot(with_probes(tmp_path / "b", "standard", probes).runs(), tmp_path)
     assert levels(kept["landscape-lr0.1"].axes[2]) == pytest.approx(
         [
             20,
@@ -162,10 +162,10 @@ def test_the_floor_of_beta_and_the_edge_of_stability_are_marked(tmp_path, kept):
     assert "1/(smallest step) = 2/lr = 20" in texts
 
 
-def test_a_walk_that_was_not_finite_leaves_the_panel_at_its_top(tmp_path, kept):
-    walks = [{"step": s, "losses": [1.0, 2.0]} for s in range(9)]
-    walks[4]["losses"] = [1.0, None]
-    landscape_figures.draw(with_walks(tmp_path / "a", "standard", walks, lr=0.2).runs(), tmp_path)
+def test_a_probe_that_was_not_finite_leaves_the_panel_at_its_top(tmp_path, kept):
+    probes = [{"step": s, "losses": [1.0, 2.0]} for s in range(9)]
+    probes[4]["losses"] = [1.0, None]
+    landscape_figures.plot(with_probes(tmp_path / "a", "standard", probes, lr=0.2).runs(), tmp_path)
     axes = kept["landscape-lr0.2"].axes[0]
     upper = axes.lines[1].get_ydata()
     assert upper[4] > axes.get_ylim()[1] > upper[3]
@@ -173,15 +173,15 @@ def test_a_walk_that_was_not_finite_leaves_the_panel_at_its_top(tmp_path, kept):
 
 
 def test_the_legend_says_how_often_beta_was_saturated(tmp_path, kept):
-    walks = [{"step": s, "saturated": s == 0} for s in (0, 5, 10, 15)]
-    landscape_figures.draw(with_walks(tmp_path / "a", "standard", walks).runs(), tmp_path)
+    probes = [{"step": s, "saturated": s == 0} for s in (0, 5, 10, 15)]
+    landscape_figures.plot(with_probes(tmp_path / "a", "standard", probes).runs(), tmp_path)
     texts = [text.get_text() for text in kept["landscape-lr0.1"].legends[0].get_texts()]
     assert "standard (beta saturated in 25% of training)" in texts
 
 
-def test_a_flag_counts_for_the_steps_up_to_the_next_walk(tmp_path):
-    walks = [{"step": s, "saturated": s < 5} for s in (0, 1, 2, 10, 20)]
-    group = grouped(with_walks(tmp_path / "a", "standard", walks).runs())[0]
+def test_a_flag_counts_for_the_steps_up_to_the_next_probe(tmp_path):
+    probes = [{"step": s, "saturated": s < 5} for s in (0, 1, 2, 10, 20)]
+    group = group_runs(with_probes(tmp_path / "a", "standard", probes).runs())[0]
     assert landscape_figures.share(group, "saturated") == pytest.approx(10 / 30)
 
 
@@ -215,7 +215,7 @@ def test_the_largest_eigenvalue_is_drawn_and_an_undefined_curvature_left_out(tmp
     ]  # fmt: skip
     lines = "".join(json.dumps(r) + "\n" for r in records)
     (study.runs()[0].folder / "curvature.jsonl").write_text(lines)
-    curvature_figures.draw(study.runs(), tmp_path)
+    curvature_figures.plot(study.runs(), tmp_path)
     along, largest, trace = kept["curvature-lr0.1"].axes
     assert along.lines[0].get_ydata().tolist() == [-2]
     assert largest.lines[0].get_ydata().tolist() == [7, 5]
@@ -226,7 +226,7 @@ def test_the_error_of_the_trace_is_drawn_of_a_single_seed_alone(tmp_path, kept):
     for name, seeds in (("one", [0]), ("two", [0, 1])):
         plan = [("l1", 0.1, seed) for seed in seeds]
         study = synthetic.study(tmp_path / name, plan, streams=("curvature",))
-        curvature_figures.draw(study.runs(), tmp_path)
+        curvature_figures.plot(study.runs(), tmp_path)
         trace = kept["curvature-lr0.1"].axes[2]
         assert len(trace.containers) == (seeds == [0]), name
 
@@ -243,14 +243,14 @@ def test_no_legend_is_cut_off(drawn):
 
 
 def test_the_table_holds_medians_over_training_beside_the_papers(tmp_path):
-    walks = [
+    probes = [
         {"step": 0, "losses": [1.0, 9.0], "gradient_change": [120.0, 140.0], "beta": [24.0, 9.0]},
         {"step": 1, "losses": [1.0, 9.0], "gradient_change": [120.0, 140.0], "beta": [24.0, 9.0]},
         {"step": 100, "losses": [1.0, 1.2], "gradient_change": [5.0, 14.0], "beta": [20.0, 3.0]},
         {"step": 200, "losses": [1.0, 1.2], "gradient_change": [5.0, 14.0], "beta": [20.0, 3.0]},
     ]
-    walks[3]["saturated"] = True
-    runs = with_walks(tmp_path / "study", "batchnorm", walks).runs()
+    probes[3]["saturated"] = True
+    runs = with_probes(tmp_path / "study", "batchnorm", probes).runs()
     row = cells(probe_tables.landscape_table(runs))["batchnorm", "0.1"]
     assert (row["loss: width"], row["loss: width+"]) == ("0.2", "0.2")
     assert (row["change: width"], row["change: width+"]) == ("9", "9.4")
@@ -261,23 +261,23 @@ def test_the_table_holds_medians_over_training_beside_the_papers(tmp_path):
 
 
 def test_equal_steps_stand_beside_the_papers(tmp_path):
-    walks = [{"step": 100, "losses": [1.0, 2.0], "beta": [7.0, 3.0]}, {"step": 150}]
-    runs = with_walks(tmp_path / "study", "batchnorm", walks).runs()
+    probes = [{"step": 100, "losses": [1.0, 2.0], "beta": [7.0, 3.0]}, {"step": 150}]
+    runs = with_probes(tmp_path / "study", "batchnorm", probes).runs()
     row = cells(probe_tables.steps_table(runs))["batchnorm", "100"]
     assert (row["loss"], row["loss+"]) == ("1 to 2", "2.95 to 4.57")
     assert (row["effective beta"], row["effective beta+"]) == ("7", "20")
     assert "| 150 |" not in probe_tables.steps_table(runs)
 
 
-def test_a_summary_keeps_the_first_and_the_last_walk_and_no_more_than_asked_for(study):
+def test_a_summary_keeps_the_first_and_the_last_probe_and_no_more_than_asked_for(study):
     run = Study(study.folder).runs()[0]
-    walks = probe_tables.summary(run, 4)["landscape"]
-    assert len(walks["step"]) == 4
-    assert (walks["step"][0], walks["step"][-1]) == (0, 150)
-    json.loads(json.dumps(walks, allow_nan=False))
+    probes = probe_tables.summary(run, 4)["landscape"]
+    assert len(probes["step"]) == 4
+    assert (probes["step"][0], probes["step"][-1]) == (0, 150)
+    json.loads(json.dumps(probes, allow_nan=False))
 
 
-def test_walks_of_vgg_must_be_finite():
+def test_probes_of_vgg_must_be_finite():
     for words in (("--lr", "0.1", "1e308"), ("--lr", "1e200", "--probe-sizes", "1e200")):
         check(settings(*words, "--probe-every", "0"))
         with pytest.raises(UsageError, match=r"^--lr 1e\+\d+ times --probe-sizes .* finite number"):

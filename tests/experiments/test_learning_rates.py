@@ -16,9 +16,9 @@ from studies import leftovers, run_here, runs
 
 from experiments import learning_rates
 from experiments.learning_rates import Moments, Settings, ascending
-from experiments.running.session import preset
-from experiments.running.step import Step
-from experiments.running.study import Run
+from experiments.training.session import preset
+from experiments.training.step import Step
+from experiments.training.study import Run
 from experiments.vgg import runs as vgg_runs
 from experiments.views import learning_rates as learning_rates_figures
 from minibn import optim
@@ -33,7 +33,7 @@ TINY = [
 GRID = [*TINY, "--variants", "standard", "batchnorm", "--lr", "0.1", "0.05", "--steps", "5"]
 
 
-main = partial(run_here, learning_rates, learning_rates_figures, draw=True)
+main = partial(run_here, learning_rates, learning_rates_figures, plot=True)
 main_without_figures = partial(run_here, learning_rates, learning_rates_figures)
 
 
@@ -161,16 +161,16 @@ KILL = """
 import os, signal, sys
 from experiments import learning_rates
 from experiments.views import learning_rates as learning_rates_figures
-from experiments.running import training
-real, left = training.one_step, int(sys.argv[1])
+from experiments.training import loop
+real, left = loop.one_step, int(sys.argv[1])
 def one_step(*arguments):
     global left
     left -= 1
     if left == 0:
         os.kill(os.getpid(), getattr(signal, sys.argv[2]))
     return real(*arguments)
-training.one_step = one_step
-learning_rates_figures.draw = lambda studies: None
+loop.one_step = one_step
+learning_rates_figures.plot = lambda studies: None
 sys.exit(learning_rates.main(sys.argv[3:]))
 """
 
@@ -220,7 +220,7 @@ REFUSED = {
     "--record-every 3": "unknown argument '--record-every'",
     "--lr 0.1 -0.2": "--lr -0.2 must be above 0",
     "--lr 0.1 0.10": "--lr names something twice",
-    "--variants l3": "'l3' is unknown. There are: standard",
+    "--variants l3": "'l3' is unknown. There are standard",
     "--steps 0": "--steps 0 must be at least 1",
     "--batch-size 41": "--batch-size 41 is more than the 40 training images. Use a smaller",
 }

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import draw as draw_again
 from experiments import learning_rates
-from experiments.running.streams import write_json
-from experiments.running.study import Run, Study
-from experiments.views.learning_rates import diverged_and_other, divergence_figure, draw
+from experiments import plot as draw_again
+from experiments.training.json_files import write_json
+from experiments.training.study import Run, Study
+from experiments.views.learning_rates import diverged_and_other, divergence_figure, plot
 from experiments.views.learning_rates_gains import gains, gains_table
 from experiments.views.learning_rates_outcomes import (
     Outcome,
@@ -241,7 +241,7 @@ def seed_by_seed(tmp_path: Path) -> list[Study]:
 
 def test_a_rate_left_out_because_a_lower_one_diverged_counts_as_diverged(tmp_path: Path) -> None:
     found = outcomes_of(seed_by_seed(tmp_path))
-    (missing,) = [o for o in found if not o.ran]
+    (missing,) = [o for o in found if not o.has_run]
     assert (missing.lr, missing.seed, missing.train) == (0.4, 0, 0.1)
     row = grid_table(found, (0.1, 0.2, 0.4)).splitlines()[2]
     assert row == "| batchnorm | 0.400 | 0.300 (1 diverged) | 0.367 (1 not run) |"
@@ -254,7 +254,7 @@ def test_what_one_study_left_out_and_another_ran_counts_as_it_ended(tmp_path: Pa
     other = a_study(tmp_path / "other")
     written(other.folder, ("batchnorm", 0.4, 0), accuracy=0.6)
     found = outcomes_of([*studies, other])
-    assert all(o.ran for o in found) and len(found) == 9
+    assert all(o.has_run for o in found) and len(found) == 9
 
 
 def test_a_rate_that_is_still_to_be_run_is_not_counted(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_studies_of_different_lengths_are_not_drawn_together(tmp_path: Path) -> 
     one, two = a_study(tmp_path / "one"), a_study(tmp_path / "two", steps=STEPS + 1)
     written(one.folder, ("standard", 0.1, 0))
     with pytest.raises(DataError, match="like with like"):
-        draw([one, two])
+        plot([one, two])
 
 
 def with_moments(run: Run, steps: Iterable[int]) -> Run:

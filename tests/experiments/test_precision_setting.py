@@ -11,9 +11,9 @@ from claim_studies import study, trained
 from studies import ONE, SMALL, STEPS, assert_same_study, main, runs
 
 from experiments import compare, deep_linear, predict, theorems
-from experiments.running import training
-from experiments.running.alike import require_alike
-from experiments.running.study import Study
+from experiments.training import loop
+from experiments.training.comparability import require_comparable
+from experiments.training.study import Study
 from experiments.views.vgg_tables import make_table
 from minibn.errors import DataError
 from minibn.fast.precision import current
@@ -36,13 +36,13 @@ def refused(capsys: pytest.CaptureFixture) -> Callable[..., str]:
 def test_a_step_runs_in_the_precision_of_its_settings_which_the_study_keeps(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, real = [], training.one_step
+    seen, real = [], loop.one_step
 
     def one_step(*arguments: Any) -> Any:
         seen.append(current())
         return real(*arguments)
 
-    monkeypatch.setattr(training, "one_step", one_step)
+    monkeypatch.setattr(loop, "one_step", one_step)
     folder = tmp_path / "study"
     assert main(*ONE, "--steps", 1, "--precision", precision, "--out", folder) == 0
     assert main("--resume", folder, "--steps", 3) == 0
@@ -120,14 +120,14 @@ def test_runs_of_different_precision_never_stand_in_one_table(tmp_path: Path) ->
         another = study(tmp_path / other, precision=other)
         for studies in ([usual, another], [another, usual]):
             with pytest.raises(DataError, match=f"has precision .*{other}.*like with like"):
-                require_alike(studies)
+                require_comparable(studies)
 
 
 def test_two_precisions_are_compared_where_that_is_the_question(tmp_path: Path) -> None:
     one, other = study(tmp_path / "1"), study(tmp_path / "2", precision="bf16")
     for each in (one, other):
         trained(each, "l1")
-    assert compare.told_apart(one, other) == ("precision fp32", "precision bf16")
+    assert compare.labels_of(one, other) == ("precision fp32", "precision bf16")
     assert "A: precision fp32; B: precision bf16." in compare.make_table(one, other)
 
 

@@ -8,7 +8,7 @@ from claim_studies import study, trained
 
 from experiments import precision
 from experiments.precision import Layer, Options, errors, layers, main, table_of_trainings
-from experiments.running.study import Study
+from experiments.training.study import Study
 from minibn.errors import DataError
 
 SMALL = Layer(4, 16, 8)

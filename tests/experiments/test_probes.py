@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from studies import ONE, SMALL, STEPS, TWO, assert_same_study, killed, main, runs, settings
 
 from experiments.paper import shown_layers
-from experiments.running.probes import FIRST_STEPS, CovariateShift, Landscape, due
-from experiments.running.recorders import Distributions
-from experiments.running.step import Step, Task, one_step
-from experiments.running.streams import read, written, written_number
-from experiments.running.study import Run
+from experiments.training.json_files import float_array, json_number, json_numbers
+from experiments.training.probes import FIRST_STEPS, CovariateShift, Landscape, is_due
+from experiments.training.recorders import Distributions
+from experiments.training.step import Step, Task, one_step
+from experiments.training.study import Run
 from experiments.vgg.runs import load_data, network, sgd
 from minibn import grad, nn, ops, optim, to_numpy
 from minibn.analysis import distribution_shift, layers_of, probe, snapshot
@@ -47,38 +47,42 @@ def data() -> Dataset:
 @given(st.integers(0, 10_000), st.integers(1, 1000))
 def test_a_measurement_falls_on_each_multiple_and_on_some_of_the_first_steps(step, every):
     early = step in FIRST_STEPS and step < every
-    assert due(step, every) == (step in range(0, step + 1, every) or early)
-    assert due(0, every) and not due(step, 0)
+    assert is_due(step, every) == (step in range(0, step + 1, every) or early)
+    assert is_due(0, every) and not is_due(step, 0)
 
 
 def test_the_first_steps_of_a_training_are_seen_at_growing_intervals():
-    assert [t for t in range(301) if due(t, 100)] == [0, 1, 2, 5, 10, 20, 50, 100, 200, 300]
-    assert [t for t in range(20) if due(t, 6)] == [0, 1, 2, 5, 6, 12, 18]
-    assert [t for t in range(4) if due(t, 1)] == [0, 1, 2, 3]
+    assert [t for t in range(301) if is_due(t, 100)] == [0, 1, 2, 5, 10, 20, 50, 100, 200, 300]
+    assert [t for t in range(20) if is_due(t, 6)] == [0, 1, 2, 5, 6, 12, 18]
+    assert [t for t in range(4) if is_due(t, 1)] == [0, 1, 2, 3]
 
 
 @given(st.floats())
 def test_a_number_has_seven_digits_and_null_stands_for_what_is_not_finite(x):
     if math.isfinite(x):
-        assert written_number(x) == pytest.approx(x, rel=1e-6)
-        assert written_number(written_number(x)) == written_number(x)
+        assert json_number(x) == pytest.approx(x, rel=1e-6)
+        assert json_number(json_number(x)) == json_number(x)
     else:
-        assert written_number(x) is None
-    assert written(np.array([x, 1.0])) == [written_number(x), 1.0]
+        assert json_number(x) is None
+    assert json_numbers(np.array([x, 1.0])) == [json_number(x), 1.0]
 
 
 def test_whoever_reads_numbers_says_what_null_stands_for():
-    assert read(written([1.5, math.inf, math.nan]), math.inf).tolist() == [1.5, math.inf, math.inf]
-    assert np.isnan(read([None, math.nan, 2.0], math.nan)).tolist() == [True, True, False]
+    assert float_array(json_numbers([1.5, math.inf, math.nan]), math.inf).tolist() == [
+        1.5,
+        math.inf,
+        math.inf,
+    ]
+    assert np.isnan(float_array([None, math.nan, 2.0], math.nan)).tolist() == [True, True, False]
 
 
-def test_a_trained_run_has_its_walks_and_shifts_on_schedule(whole: Path) -> None:
+def test_a_trained_run_has_its_probes_and_shifts_on_schedule(whole: Path) -> None:
     (run,) = runs(whole)
-    walks, shifts = run.records("landscape"), run.records("shift")
-    assert [(r["step"], r["direction"]) for r in walks] == [
+    probes, shifts = run.records("landscape"), run.records("shift")
+    assert [(r["step"], r["direction"]) for r in probes] == [
         (t, d) for t in (0, 1, 2, 4) for d in ("gradient", "random")
     ]
-    for r in walks:
+    for r in probes:
         assert list(r) == ["step", "lr", "direction", "loss", "gradient_norm", *LISTS,
                            "saturated", "at_floor", "at_ceiling"]  # fmt: skip
         assert r["step_sizes"] == [0.025, 0.05, 0.1, 0.2] and r["lr"] == 0.05
@@ -116,7 +120,7 @@ def batch_of(images: np.ndarray, labels: np.ndarray) -> tuple:
     return Step(None, None, None, 0, images, labels).batch  # type: ignore[arg-type]  # unused
 
 
-def test_a_walks_line_is_a_probe_of_the_steps_batch_before_its_update(
+def test_a_probes_line_is_a_probe_of_the_steps_batch_before_its_update(
     whole: Path, data: Dataset
 ) -> None:
     (run,) = runs(whole)
@@ -128,11 +132,11 @@ def test_a_walks_line_is_a_probe_of_the_steps_batch_before_its_update(
             decay = {"weight_decay": SETTINGS.weight_decay}
             seen = probe(model, batch_of(*batch), r["step_sizes"], **decay)
             assert (r["loss"], r["gradient_norm"]) == (
-                written_number(seen.loss),
-                written_number(seen.gradient_norm),
+                json_number(seen.loss),
+                json_number(seen.gradient_norm),
             )
             for key in LISTS:
-                assert r[key] == written(getattr(seen, key)), key
+                assert r[key] == json_numbers(getattr(seen, key)), key
             assert (r["saturated"], r["at_ceiling"]) == (seen.saturated, seen.at_ceiling)
             weights = [p.data for p in model.parameters() if p.ndim > 1]
             penalty = SETTINGS.weight_decay / 2 * sum(float((w**2).sum()) for w in weights)
@@ -185,7 +189,7 @@ def test_the_drift_is_of_what_enters_the_layers_own_relu(whole: Path, data: Data
         units = distribution_shift(model, batch_of(*images), snapshot(model), updated, places)
         lines = [r for r in run.records("shift") if r["step"] == t]
         for unit, r in zip(units, lines, strict=False):
-            assert [r[key] for key in UNIT] == written(getattr(unit, key) for key in UNIT)
+            assert [r[key] for key in UNIT] == json_numbers(getattr(unit, key) for key in UNIT)
 
 
 def linear_step(run: Run, number: int = 0) -> Step:
@@ -208,8 +212,8 @@ def recorded(recorder, step: Step, name: str) -> list[dict]:
 def test_any_task_can_be_probed_in_its_own_loss_and_dtype(tmp_path: Path) -> None:
     step = linear_step(Run(tmp_path))
     seen = probe(step.model, step.batch, [1e-5, 3e-2], loss=step.task.loss)
-    (walk,) = recorded(Landscape(1, (0.01, 30)), step, "landscape")
-    assert walk["losses"] == written(seen.losses) and walk["beta"] == written(seen.beta)
+    (line,) = recorded(Landscape(1, (0.01, 30)), step, "landscape")
+    assert line["losses"] == json_numbers(seen.losses) and line["beta"] == json_numbers(seen.beta)
     first, second = recorded(CovariateShift(1, ["", "b"]), linear_step(Run(tmp_path)), "shift")
     assert "std" not in first and second["std"] > 0 and second["l2"] > 0 == first["l2"]
 
@@ -221,8 +225,8 @@ def test_random_directions_differ_between_steps_and_seeds(tmp_path: Path) -> Non
             run = Run(tmp_path / f"{seed}-{t}")
             run.folder.mkdir()
             recorder = Landscape(1, (30,), directions=["random"], seed=seed)
-            (walk,) = recorded(recorder, linear_step(run, t), "landscape")
-            seen.add(walk["losses"][0])
+            (line,) = recorded(recorder, linear_step(run, t), "landscape")
+            seen.add(line["losses"][0])
     assert len(seen) == 4
 
 
@@ -288,9 +292,9 @@ def test_a_run_that_diverges_has_no_line_from_then_on_and_null_for_what_is_not_f
     last = run.result["step"] - 1
     for name in ("metrics", "landscape", "shift"):
         assert max(r["step"] for r in run.records(name)) == last, name
-    walks = run.records("landscape")
-    assert all(r["loss"] is not None for r in walks), "where a step starts, all was finite"
-    assert any(None in r["losses"] for r in walks)
+    probes = run.records("landscape")
+    assert all(r["loss"] is not None for r in probes), "where a step starts, all was finite"
+    assert any(None in r["losses"] for r in probes)
     assert "NaN" not in (run.folder / "shift.jsonl").read_text()
     assert any(r["l2"] is None or r["wasserstein"] is None for r in run.records("shift")
                if r["layer"] in range(2, LAYERS))  # fmt: skip

@@ -7,9 +7,9 @@ import pytest
 from studies import SMALL, runs, settings
 
 from experiments.paper import shown_layers
-from experiments.running.recorders import BINS, QUANTILES, Distributions, TestAccuracy, predictions
-from experiments.running.step import Step
-from experiments.running.study import Run
+from experiments.training.recorders import BINS, QUANTILES, Distributions, TestAccuracy, predictions
+from experiments.training.step import Step
+from experiments.training.study import Run
 from experiments.vgg.runs import load_data, network, sgd
 from experiments.vgg.settings import FOUR, VARIANTS
 from minibn import kernels, nn, no_grad

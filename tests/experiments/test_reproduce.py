@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from experiments import reproduce, vgg_cifar
-from experiments.reproduce import SEEDS, Book, Job, Settings, jobs, main
-from experiments.running.command_line import parse
-from experiments.running.session import preset, stored
-from experiments.running.study import Run
+from experiments.reproduce import SEEDS, DoneJobs, Job, Settings, jobs, main
+from experiments.training.command_line import parse
+from experiments.training.session import preset, study_settings
+from experiments.training.study import Run
 from experiments.vgg import settings as vgg_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,7 +48,7 @@ def test_data_that_was_moved_is_found_again_and_nothing_is_trained_twice(tmp_pat
     here, there = (jobs(Settings(scale="cpu", data_dir=name)) for name in ("here", "there"))
     (tmp_path / "study.json").write_text("{}")
     assert here[0].command(tmp_path)[-4:] == ["--resume", str(tmp_path), "--data-dir", "here"]
-    book = Book(tmp_path)
+    book = DoneJobs(tmp_path)
     book.note(here[0])
     assert book.has(there[0])
 
@@ -125,7 +125,7 @@ def test_a_job_that_fails_is_named_with_its_last_line_and_tried_again_while_othe
     assert "bad: FAILED" in out and "no room" in out
     assert "Not done: bad. The same command tries again." in out
     assert Path("good.txt").exists()
-    assert list(Book(Path("runs/reproduce/quick")).done()) == ["good"]
+    assert list(DoneJobs(Path("runs/reproduce/quick")).done()) == ["good"]
     assert main([]) == 1
     assert Path("times.txt").read_text() == "xx"
 
@@ -186,12 +186,12 @@ def test_a_study_that_was_begun_with_other_settings_is_refused(
         for steps in ("300", "400")
     )
     given = parse(vgg_settings.Settings, begun.flags, program="test", description="")
-    settings = stored(preset(vgg_settings.Settings, vgg_cifar.QUICK, given))
+    settings = study_settings(preset(vgg_settings.Settings, vgg_cifar.QUICK, given))
     folder = tmp_path / "out" / "quick" / "one"
     folder.mkdir(parents=True)
     content = {"experiment": "vgg_cifar", "settings": settings}
     (folder / "study.json").write_text(json.dumps(content))
-    assert begun.unlike(folder) == ""
+    assert begun.differences(folder) == ""
     monkeypatch.setattr(reproduce, "jobs", lambda s: [asked])
     assert main(["--out", str(tmp_path / "out")]) == 2
     assert "was begun with --steps 300, not 400. Choose another --out." in capsys.readouterr().err
@@ -204,7 +204,7 @@ def test_a_study_that_was_begun_with_other_settings_is_refused(
         (["--jobs", "0"], "--jobs"),
         (["--seed", "-1"], "--seed"),
         (["--backend", "torch"], "--backend"),
-        (["--sacle", "cpu"], "Did you mean --scale"),
+        (["--sacle", "cpu"], "Did you mean '--scale'"),
     ],
 )
 def test_bad_input_is_one_line_with_its_remedy(

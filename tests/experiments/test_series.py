@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from experiments.running.study import Run
+from experiments.training.study import Run
 from experiments.views import series
 
 INF = np.inf
@@ -24,7 +24,7 @@ def test_a_seed_that_stopped_early_counts_as_far_as_it_went():
     assert curve.median.tolist() == [2, 1, 1]
 
 
-def test_a_walk_that_was_not_finite_is_infinite_and_not_left_out():
+def test_a_probe_that_was_not_finite_is_infinite_and_not_left_out():
     curve = series.over_seeds([([0], [INF]), ([0], [1.0]), ([0], [2.0])])
     assert (curve.median[0], curve.high[0]) == (2, INF)
     assert curve.below(100.0).high[0] == 100
@@ -51,7 +51,7 @@ def test_the_median_over_training_passes_over_what_is_undefined():
 def test_runs_are_grouped_by_rate_and_variant_in_the_order_of_colours(tmp_path):
     plan = [("l1", 0.1, 1), ("l1", 0.1, 0), ("standard", 0.5, 0), ("standard", 0.1, 0)]
     study = synthetic.study(tmp_path / "study", plan, streams=())
-    groups = series.grouped(study.runs())
+    groups = series.group_runs(study.runs())
     assert [(g.variant, g.lr) for g in groups] == [
         ("standard", 0.1), ("l1", 0.1), ("standard", 0.5)
     ]  # fmt: skip

@@ -7,11 +7,11 @@ import pytest
 import synthetic
 
 from experiments import paper
-from experiments.running.streams import write_json
+from experiments.training.json_files import write_json
 from experiments.views import probe_tables, series
 from experiments.views import shift as shift_figures
-from experiments.views.drawing import COLOURS
-from experiments.views.series import grouped
+from experiments.views.plotting import COLOURS
+from experiments.views.series import group_runs
 
 PLAN = [(v, lr, s) for v in ("standard", "batchnorm") for lr in (0.1, 0.01) for s in (0, 1)]
 
@@ -26,7 +26,7 @@ def study(tmp_path_factory):
 def drawn(study):
     """Every figure of the study, by name, instead of files."""
     with synthetic.kept(shift_figures) as figures:
-        shift_figures.draw(study.runs(), study.folder)
+        shift_figures.plot(study.runs(), study.folder)
         yield figures
 
 
@@ -40,14 +40,14 @@ def rewritten(study, change):
 
 def test_the_figures_are_drawn_one_for_two_layers_and_one_a_rate_for_all(tmp_path):
     study = synthetic.study(tmp_path / "study", [("batchnorm", 0.01, 0)], steps=4)
-    paths = shift_figures.draw(study.runs(), tmp_path / "figures")
+    paths = shift_figures.plot(study.runs(), tmp_path / "figures")
     assert [path.stem for path in paths] == ["shift", "shift-layers-lr0.01"]
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
 def test_nothing_is_drawn_and_tabled_without_records(tmp_path):
     study = synthetic.study(tmp_path / "study", [("standard", 0.1, 0)], streams=("metrics",))
-    assert shift_figures.draw(study.runs(), tmp_path / "figures") == []
+    assert shift_figures.plot(study.runs(), tmp_path / "figures") == []
     assert not (tmp_path / "figures").exists()
     assert probe_tables.shift_table(study.runs()) == ""
 
@@ -71,7 +71,7 @@ def test_a_row_a_rate_shows_accuracy_l2_and_cosine_of_the_papers_two_layers(stud
 
 
 def test_the_curves_are_the_layers_own_medians_over_the_seeds(study, drawn):
-    group = next(g for g in grouped(study.runs()) if (g.variant, g.lr) == ("standard", 0.1))
+    group = next(g for g in group_runs(study.runs()) if (g.variant, g.lr) == ("standard", 0.1))
     seeds = [[r["l2"] for r in s if r["layer"] == 10] for s in group.records("shift")]
     drawn = drawn["shift"].axes[2].lines[0].get_ydata()
     np.testing.assert_allclose(drawn, np.median(seeds, axis=0))
@@ -96,7 +96,7 @@ def test_a_shallower_network_shows_layers_of_the_same_relative_depth(tmp_path):
     run = study.runs()[0]
     config = {**run.config, "settings": {**run.config["settings"], "model": "vgg11"}}
     write_json(run.folder / "config.json", config)
-    assert shift_figures.shown([run]) == {3: 5, 6: 10}
+    assert shift_figures.layers_to_show([run]) == {3: 5, 6: 10}
     with synthetic.kept(shift_figures) as figures:
         shift_figures.over_steps([run], tmp_path)
     title = figures["shift"].axes[1].get_title()
@@ -123,7 +123,7 @@ def test_every_figure_says_which_of_the_papers_numbers_it_shows(drawn):
 def test_an_undefined_cosine_is_passed_over(tmp_path):
     study = synthetic.study(tmp_path / "study", [("standard", 0.1, 0)], streams=("shift",))
     run = rewritten(study, lambda r: {"cosine": None if r["step"] < 100 else 0.25})
-    group = grouped([run])[0]
+    group = group_runs([run])[0]
     assert shift_figures.medians(group, 5, "cosine") == [0.25]
     steps, values = shift_figures.of_layer(group, 5, "cosine")[0]
     assert series.second_half(steps, values) == 0.25

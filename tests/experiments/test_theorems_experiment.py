@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from studies import run_here
 
-from experiments import draw, theorems
-from experiments.running.session import preset
-from experiments.running.study import Run, Study
+from experiments import plot, theorems
 from experiments.theorems import NORMS, TASK, network
-from experiments.theory.records import HEADS, measured_at
+from experiments.theory.records import HEADS, is_due
 from experiments.theory.settings import QUICK, Settings, check
+from experiments.training.session import preset
+from experiments.training.study import Run, Study
 from experiments.views import theorems as theorems_figures
 from experiments.views.theorems_tables import EXACT, ORDERED, TARGET
 from minibn import checkpoint
@@ -42,7 +42,7 @@ import killed
 killed.arrange(sys.argv.pop(1))
 from experiments import theorems
 from experiments.views import theorems as theorems_figures
-theorems_figures.draw = lambda studies: None
+theorems_figures.plot = lambda studies: None
 sys.exit(theorems.main(sys.argv[1:]))
 """
 
@@ -91,8 +91,8 @@ def test_every_unit_is_measured_on_schedule(whole: Path) -> None:
 
 
 def test_the_schedule_is_dense_at_first() -> None:
-    assert [t for t in range(25) if measured_at(t, 10)] == [0, 1, 2, 4, 8, 10, 20]
-    assert [t for t in range(4) if measured_at(t, 1)] == [0, 1, 2, 3]
+    assert [t for t in range(25) if is_due(t, 10)] == [0, 1, 2, 4, 8, 10, 20]
+    assert [t for t in range(4) if is_due(t, 1)] == [0, 1, 2, 3]
 
 
 def test_all_kinds_of_random_losses_are_drawn(whole: Path) -> None:
@@ -230,7 +230,7 @@ def test_the_tables_and_the_figure_are_drawn_from_files(
 ) -> None:
     assert main(*TINY, "--steps", 3, "--seed", 1, "--out", tmp_path / "other") == 0
     out = tmp_path / "drawn"
-    assert draw.main([str(whole), str(tmp_path / "other"), "--out", str(out)]) == 0
+    assert plot.main([str(whole), str(tmp_path / "other"), "--out", str(out)]) == 0
     text = (out / "table.md").read_text()
     assert text in capsys.readouterr().out
     assert (out / "figures" / "theorems.png").stat().st_size > 10_000
@@ -250,7 +250,7 @@ def test_the_tables_and_the_figure_are_drawn_from_files(
 
 def test_a_study_draws_its_own_figure_and_a_diverging_one_what_there_is(tmp_path: Path) -> None:
     few = ("--steps", 4, "--lr", "1e300", "--draws", 1)
-    assert main(*TINY, *few, "--out", tmp_path / "study", draw=True) == 0
+    assert main(*TINY, *few, "--out", tmp_path / "study", plot=True) == 0
     assert only_run(tmp_path / "study").result["status"] == "diverged"
     assert (tmp_path / "study" / "figures" / "theorems.png").exists()
 
@@ -263,26 +263,26 @@ def test_studies_of_different_networks_are_not_drawn_together(
     content["settings"]["channels"] = [3, 4]
     (other / "study.json").write_text(json.dumps(content))
     out = tmp_path / "drawn"
-    assert draw.main([str(whole), str(other), "--out", str(out)]) == 2
+    assert plot.main([str(whole), str(other), "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "has channels [3, 4]" in line and "like with like" in line
     assert not out.exists()
 
 
-def test_drawing_nothing_is_one_line(
+def test_plotting_nothing_is_one_line(
     tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for words, line in {
         (): "which study?",
         (str(tmp_path),): "there is no study",
-        (str(whole), "--oot", "x"): "Did you mean --out?",
+        (str(whole), "--oot", "x"): "Did you mean '--out'?",
     }.items():
-        assert draw.main(words) == 2
+        assert plot.main(words) == 2
         (found,) = capsys.readouterr().err.splitlines()
         assert line in found
     shutil.copytree(whole, tmp_path / "study")
     (only_run(tmp_path / "study").folder / "theorems.jsonl").unlink()
-    assert draw.main([str(tmp_path / "study")]) == 2
+    assert plot.main([str(tmp_path / "study")]) == 2
     assert "no run with measurements yet" in capsys.readouterr().err
 
 
@@ -296,10 +296,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 REFUSED = {
-    "--drawz 3": "Did you mean --draws?",
-    "--backend cuda": "There are: numpy, cupy, strict",
+    "--drawz 3": "Did you mean '--draws'?",
+    "--backend cuda": "There are numpy, cupy, strict",
     "--data shape": "Did you mean 'shapes'?",
-    "--kernels slow": "There are: fast, lean, reference",
+    "--kernels slow": "There are fast, lean, reference",
     "--steps 0": "--steps 0 must be at least 1",
     "--draws 0": "--draws 0 must be at least 1",
     "--draws 9223372036854775807": "--draws 9223372036854775807 must be at most 1e+06",

@@ -12,11 +12,11 @@ from studies import ONE, assert_same_study, main
 from support.cuda import on_cuda
 
 from experiments import deep_linear
-from experiments.running.on_device import graphs
-from experiments.running.recorders import Recorder
-from experiments.running.step import Step
-from experiments.running.study import Run, Study
-from experiments.running.training import train
+from experiments.training.device_steps import graphs
+from experiments.training.loop import train
+from experiments.training.recorders import Recorder
+from experiments.training.step import Step
+from experiments.training.study import Run, Study
 from minibn import nn, optim
 from minibn.autograd.tensor import value
 from minibn.data import Batches, pad_crop_flip

@@ -24,12 +24,12 @@ from studies import (
 )
 from support.backends import DEVICES, chosen
 
-from experiments.running import training
-from experiments.running.carry_out import Plan
-from experiments.running.session import unchanged
-from experiments.running.streams import write_json
-from experiments.running.study import Run, Study, environment
-from experiments.running.training import Progress, clock, one_step, train
+from experiments.training import loop
+from experiments.training.json_files import write_json
+from experiments.training.loop import Progress, clock, one_step, train
+from experiments.training.runner import Plan
+from experiments.training.session import require_unchanged
+from experiments.training.study import Run, Study, environment
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg.runs import load_data, network, sgd
 from experiments.vgg.settings import FOUR, plans
@@ -48,7 +48,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
     """Four steps of all four variants, and what each step was given."""
     folder = tmp_path_factory.mktemp("all") / "study"
     given: list[dict[str, Any]] = []
-    real = training.one_step
+    real = loop.one_step
 
     def seen(model: Any, optimizer: Any, images: Any, labels: Any, task: Any) -> Any:
         digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
@@ -57,7 +57,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[s
         return real(model, optimizer, images, labels, task)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "one_step", seen)
+        patch.setattr(loop, "one_step", seen)
         assert main(*ALL, "--steps", 4, "--out", folder) == 0
     return folder, given
 
@@ -128,7 +128,7 @@ def test_the_same_command_makes_the_same_bytes(whole: Path, tmp_path: Path) -> N
 def test_another_process_makes_the_same_bytes(whole: Path, tmp_path: Path) -> None:
     found = killed("never", *ONE, "--steps", STEPS, "--out", tmp_path / "again")
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.endswith("drawn\n")
+    assert found.stdout.endswith("plotted\n")
     assert_same_study(tmp_path / "again", whole)
 
 
@@ -191,7 +191,7 @@ def test_a_step_runs_with_the_threads_and_kernels_of_its_settings(
     kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threadpool_info = pytest.importorskip("threadpoolctl").threadpool_info
-    seen, real = [], training.one_step
+    seen, real = [], loop.one_step
 
     def one_step(*arguments: Any) -> Any:
         blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
@@ -199,7 +199,7 @@ def test_a_step_runs_with_the_threads_and_kernels_of_its_settings(
         return real(*arguments)
 
     before = mode(), threads.count(), threadpool_info()
-    monkeypatch.setattr(training, "one_step", one_step)
+    monkeypatch.setattr(loop, "one_step", one_step)
     arguments = [*ONE, "--steps", 1, "--kernels", kernels, "--threads", 3]
     assert main(*arguments, "--out", tmp_path / "study") == 0
     assert set(seen) == {(kernels, 3, 3)}
@@ -213,7 +213,7 @@ def test_a_step_runs_with_the_threads_and_kernels_of_its_settings(
 
 
 def test_the_commit_is_unknown_outside_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.running import study
+    from experiments.training import study
 
     def fail(*arguments: Any, **settings: Any) -> None:
         raise subprocess.CalledProcessError(128, "git")
@@ -246,7 +246,7 @@ def test_a_diverging_run_is_recorded_and_the_others_go_on(
 ) -> None:
     folder = tmp_path / "study"
     arguments = [*SMALL, "--variants", "standard", "--lr", "1e9", "0.05", "--steps", 4]
-    assert main(*arguments, "--out", folder, draw=True) == 0
+    assert main(*arguments, "--out", folder, plot=True) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
     wild, tame = runs(folder)[::-1]
@@ -290,18 +290,18 @@ def test_a_run_without_a_terminal_speaks_in_plain_lines(tmp_path: Path) -> None:
             "0 s left",
             line,
         )
-    assert lines[3:] == ["drawn"]
+    assert lines[3:] == ["plotted"]
 
 
 def test_progress_tells_the_rate_and_the_time_left(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
     with Progress("mine", start=100, steps=1000) as progress:
         for _ in range(100):
             now[0] += 1.0
-            progress.seen(2.0, 0.5)
+            progress.show(2.0, 0.5)
             progress.step()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "mine: step 131/1000, loss 2.000, acc 0.50, 1.0 steps/s, 14 min left"
@@ -315,7 +315,7 @@ def test_a_terminal_gets_a_progress_line(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with Progress("mine", start=3, steps=8) as progress:
         for _ in range(5):
-            progress.seen(1.25, 0.5)
+            progress.show(1.25, 0.5)
             progress.step()
     written = capsys.readouterr()
     assert written.out == ""
@@ -420,5 +420,5 @@ def test_convolutions_by_cudnn_are_in_the_config_and_told_on_resume(capsys) -> N
         before = {**config, "environment": environment(gpu, 1)}
     with prefer(False):
         now = {**config, "environment": environment(gpu, 1)}
-    unchanged(cast(Any, SimpleNamespace(name="a run", config=before)), now, force=False)
+    require_unchanged(cast(Any, SimpleNamespace(name="a run", config=before)), now, force=False)
     assert "a run: cudnn was chosen, is None" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from experiments.linear.settings import VARIANTS as LINEAR
 from experiments.vgg.settings import VARIANTS
 from experiments.views import accuracy as accuracy_figures
 from experiments.views import distributions as distribution_figures
-from experiments.views import drawing as figures
+from experiments.views import plotting as figures
 from experiments.views import series, tables, vgg_tables
 from experiments.views import theorems as theorems_figures
 
@@ -33,8 +33,8 @@ def many(tmp_path_factory):
 def views(many):
     """Every figure of many runs, by name."""
     with synthetic.kept(accuracy_figures, distribution_figures) as kept:
-        accuracy_figures.draw(many, NOWHERE, 4)
-        distribution_figures.draw(many, NOWHERE)
+        accuracy_figures.plot(many, NOWHERE, 4)
+        distribution_figures.plot(many, NOWHERE)
         yield kept
 
 
@@ -89,7 +89,7 @@ def test_a_study_of_one_family_is_one_figure(tmp_path):
     plan = [(v, 0.1, 0) for v in distribution_figures.FOUR]
     study = synthetic.study(tmp_path / "study", plan, steps=120, streams=("metrics",))
     with synthetic.kept(accuracy_figures) as kept:
-        accuracy_figures.draw(study.runs(), tmp_path, 4)
+        accuracy_figures.plot(study.runs(), tmp_path, 4)
     assert list(kept) == ["accuracy"]
     assert len(papers(kept["accuracy"].axes[0])) == 3
 
@@ -99,7 +99,7 @@ def test_histograms_are_of_the_papers_layer_and_in_the_order_of_training(many, v
     axes = views["histograms-lp"].axes[0]
     shown = [int(text.get_text()) for text in axes.get_yticklabels()]
     assert shown == [0, 50, 100, 150]
-    group = next(g for g in series.grouped(many) if (g.variant, g.lr) == ("standard", 0.1))
+    group = next(g for g in series.group_runs(many) if (g.variant, g.lr) == ("standard", 0.1))
     record = vgg_tables.first_units(group.runs[0])[11, "activation"][0]
     edges = axes.lines[0].get_xdata()
     assert (edges[0], edges[-1]) == tuple(record["range"])
@@ -144,8 +144,8 @@ def test_a_legend_over_a_panel_would_be_found():
 def test_runs_without_the_records_of_a_view_leave_it_undrawn(tmp_path):
     study = synthetic.study(tmp_path / "study", [("l1", 0.1, 0)], streams=())
     found = study.runs()
-    assert accuracy_figures.draw(found, tmp_path / "figures", 4) == []
-    assert distribution_figures.draw(found, tmp_path / "figures") == []
+    assert accuracy_figures.plot(found, tmp_path / "figures", 4) == []
+    assert distribution_figures.plot(found, tmp_path / "figures") == []
     assert not (tmp_path / "figures").exists()
 
 
@@ -155,7 +155,7 @@ def test_where_a_run_diverged_stands_a_cross(tmp_path):
         tmp_path / "study", [("standard", 0.1, 0)], steps=20, streams=("metrics",), result=end
     )
     with synthetic.kept(accuracy_figures) as kept:
-        accuracy_figures.draw(study.runs(), tmp_path, 4)
+        accuracy_figures.plot(study.runs(), tmp_path, 4)
     crosses = [line for line in kept["accuracy"].axes[0].lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in crosses] == [19]
 
@@ -188,7 +188,7 @@ def test_every_variant_has_a_colour_of_its_own_and_stands_in_a_figure_of_its_fam
     assert set(figures.COLOURS) == set(VARIANTS)
     assert set(LINEAR) <= set(figures.COLOURS), "the deep linear network's"
     assert len(set(figures.COLOURS.values())) == len(VARIANTS)
-    families = [v for family in accuracy_figures.FAMILIES.values() for v in family]
+    families = [v for family in accuracy_figures.NORM_FAMILIES.values() for v in family]
     assert sorted([*families, *accuracy_figures.BESIDE]) == sorted(VARIANTS)
 
 

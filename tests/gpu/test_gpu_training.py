@@ -20,9 +20,9 @@ import pytest
 from support.cuda import on, orders
 from support.waiting import nothing_waits
 
-from experiments.running.step import CLASSIFY, one_step
-from experiments.running.study import Run
-from experiments.running.training import train
+from experiments.training.loop import train
+from experiments.training.step import CLASSIFY, one_step
+from experiments.training.study import Run
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn import kernels, nn, to_numpy, use
@@ -42,7 +42,7 @@ each_dtype = pytest.mark.parametrize("dtype", FREE)
 
 @pytest.fixture(scope="module")
 def images():
-    return shapes.shapes(64, seed=0)
+    return shapes.make_shapes(64, seed=0)
 
 
 def tiny(variant, dtype):

@@ -56,13 +56,13 @@ def test_importing_minibn_loads_only_what_every_use_needs() -> None:
 
 def test_the_help_of_the_experiment_loads_nothing_that_only_its_work_needs() -> None:
     loaded = loaded_by(HELP)
-    assert "experiments.running.session" in loaded
+    assert "experiments.training.session" in loaded
     assert loaded & NEVER == set()
 
 
 def test_a_run_without_a_terminal_or_a_download_loads_neither_bar_nor_http() -> None:
     loaded = loaded_by(
-        "from experiments.running.training import Progress\n"
+        "from experiments.training.loop import Progress\n"
         "from minibn.data import load\n"
         "load('shapes', train_size=10, test_size=10)\n"
         "with Progress('', 0, 1): pass"

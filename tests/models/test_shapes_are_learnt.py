@@ -5,14 +5,14 @@ import pytest
 
 from minibn import nn, no_grad, ops, optim
 from minibn.data import Batches, normalize
-from minibn.data.shapes import shapes
+from minibn.data.shapes import make_shapes
 from minibn.fast.cpu.threads import one_blas_thread
 from reference_models import vgg
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return shapes(3000, seed=0), shapes(500, seed=0, split="test")
+    return make_shapes(3000, seed=0), make_shapes(500, seed=0, split="test")
 
 
 def accuracy_after_training(model, drawn, steps, lr):

@@ -16,7 +16,7 @@ from suite.laws.kernels import fast_points
 from support.cuda import ROWS_WITH_KERNELS, on
 
 import minibn
-from experiments.running.step import one_step
+from experiments.training.step import one_step
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn import Tensor, grad, ops

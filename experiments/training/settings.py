@@ -5,17 +5,18 @@ An experiment's own settings inherit these, and name again what has another defa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.running.command_line import (
+from experiments.training.command_line import (
     UsageError,
     at_least,
     flag_name,
+    flag_value,
     one_of,
     setting,
-    shown,
 )
 from minibn.backend import get_backend
 from minibn.fast.precision import MANTISSA
@@ -107,9 +108,9 @@ def check_shared(s: SharedSettings, plans: Sequence[Any], may_repeat: Sequence[s
         at_least("--seed", seed, 0)
     for name, values in vars(s).items():
         if isinstance(values, tuple) and name not in may_repeat and len(set(values)) < len(values):
-            raise UsageError(f"{flag_name(name)} names something twice: {shown(values)}.")
+            raise UsageError(f"{flag_name(name)} names something twice: {flag_value(values)}.")
     if len({plan.name for plan in plans}) < len(plans):
-        rates = shown(vars(s)["lr"])
+        rates = flag_value(vars(s)["lr"])
         raise UsageError(f"--lr {rates}: rates of a study must differ in six digits.")
 
 
@@ -129,6 +130,21 @@ def check_images(s: ImageSettings) -> None:
     one_of("--data", s.data, DATA)
     if s.train_size is not None:
         at_least("--train-size", s.train_size, 1)
+
+
+def check_measurements(s: Any) -> None:
+    """Raise UsageError for intervals, step sizes or rates that can't work. s: settings with the
+    intervals of all recorders."""
+    for name in ("record_every", "probe_every", "shift_every", "curvature_every"):
+        at_least(flag_name(name), getattr(s, name), 0)
+    for name in ("lr", "probe_sizes"):
+        for number in getattr(s, name):
+            at_least(flag_name(name), number, 0, above=True)
+    if s.probe_every and math.isinf(max(s.lr) * max(s.probe_sizes)):
+        raise UsageError(
+            f"--lr {max(s.lr)} times --probe-sizes {max(s.probe_sizes)} must be a finite number. "
+            "Take a smaller one of either."
+        )
 
 
 def in_precision(settings: Mapping[str, Any]) -> str:

@@ -14,15 +14,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from experiments.running.command_line import UsageError
+from experiments.training.command_line import UsageError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
-def alone(study: Path, busy: str = "is being trained") -> Iterator[TextIO | None]:
+def lock_study(study: Path, busy: str = "is being trained") -> Iterator[TextIO | None]:
     """Inside, no other process is; the lock is given, None where there are none. Raises UsageError
     if one is there already, which says what the folder `is being`."""
     path = study / ".lock"
-    file = locked(path, busy)
+    file = open_lock(path, busy)
     try:
         yield file
     finally:
@@ -31,13 +36,13 @@ def alone(study: Path, busy: str = "is being trained") -> Iterator[TextIO | None
                 path.unlink()  # while it is ours
 
 
-def locked(path: Path, busy: str = "is being trained") -> TextIO | None:
+def open_lock(path: Path, busy: str = "is being trained") -> TextIO | None:
     """The file, locked; None where there are no locks. Raises UsageError if another holds it."""
+    if fcntl is None:
+        return None
     try:
-        import fcntl  # not on Windows
-
         file = path.open("a+", encoding="utf-8")
-    except (ImportError, OSError):
+    except OSError:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,17 +11,14 @@ All three give the same numbers, bit for bit.
 
 from __future__ import annotations
 
-import contextvars
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from experiments.running.command_line import UsageError
-from experiments.running.step import CLASSIFY, Task, update
+from experiments.training.command_line import UsageError
+from experiments.training.step import CLASSIFY, Task, update
 from minibn import nn, ops
 from minibn.autograd.dispatch import mode
 from minibn.autograd.tape import apply
@@ -32,21 +29,13 @@ from minibn.fast.cuda.device_batches import DeviceBatches
 from minibn.fast.selection import runs_cuda_kernels
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.optim import Optimizer
+from minibn.setting import Setting
 
-_graphs: contextvars.ContextVar[str] = contextvars.ContextVar("graphs", default="auto")
-
-
-@contextmanager
-def graphs(mode: str) -> Iterator[None]:
-    """Inside, steps are captured so: "auto", "on" or "off"."""
-    before = _graphs.set(mode)
-    try:
-        yield
-    finally:
-        _graphs.reset(before)
+_graphs = Setting("graphs", "auto")
+graphs = _graphs.within
 
 
-class StepOnDevice:
+class DeviceStep:
     """`one_step` with batches made on the device, captured where that is possible and wanted.
 
     Called with the number of the step it returns what `one_step` does, the same bits. graph: "auto"
@@ -82,8 +71,8 @@ def _refused(graph: str, why: str) -> None:
     print(f"Steps are made one launch after another, without a CUDA graph: {why}", flush=True)
 
 
-def on_device(model: nn.Module, optimizer: Optimizer, feed: Any, task: Task) -> StepOnDevice | None:
-    """A `StepOnDevice` where the backend, the feed and the task allow it, else None.
+def device_step(model: nn.Module, optimizer: Optimizer, feed: Any, task: Task) -> DeviceStep | None:
+    """A `DeviceStep` where the backend, the feed and the task allow it, else None.
 
     Raises UsageError if `graphs` says "on" and they do not.
     """
@@ -94,7 +83,7 @@ def on_device(model: nn.Module, optimizer: Optimizer, feed: Any, task: Task) -> 
         and (feed.images.ndim, feed.images.dtype) == (4, np.uint8)
     )
     if by_kernels and task is CLASSIFY and images:
-        return StepOnDevice(model, optimizer, feed, _graphs.get())
+        return DeviceStep(model, optimizer, feed, _graphs.get())
     if _graphs.get() == "on":
         raise UsageError(
             "--graph on: only what trains on batches of images by kernels on a GPU is captured. "

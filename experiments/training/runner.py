@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.running import session
-from experiments.running.command_line import UsageError
-from experiments.running.settings import in_precision
-from experiments.running.study import Run, Study, environment
-from experiments.running.training import clock, cores
+from experiments.training import session
+from experiments.training.command_line import UsageError
+from experiments.training.loop import clock, cores
+from experiments.training.settings import in_precision
+from experiments.training.study import Run, Study, environment
 from minibn.backend import get_backend
 from minibn.data import Dataset
 
@@ -38,11 +38,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Work:
-    """What `carry_out` asks an experiment.
+    """What `run_study` asks an experiment.
 
     configuration(plan): what config.json says beside the plan. run(folder, plan): train from the
     last checkpoint, in a folder that has begun. about: what the announcement says of the runs.
-    draw(): the figures. seconds(left): an estimate for {plan: steps that are left}, or None where
+    plot(): the figures. seconds(left): an estimate for {plan: steps that are left}, or None where
     it would be idle. wanted(plan, results): whether to run it at all, given the results so far.
     keeps_checkpoints: whether a run that ended has one.
     """
@@ -51,25 +51,25 @@ class Work:
     configuration: Callable[[Plan], dict[str, Any]]
     run: Callable[[Run, Plan], Result]
     about: str
-    draw: Callable[[], object]
+    plot: Callable[[], object]
     seconds: Callable[[Mapping[Plan, int]], float] | None = None
     wanted: Callable[[Plan, Mapping[Plan, Result]], bool] = lambda plan, results: True
     keeps_checkpoints: bool = True
 
 
-def carry_out(s: Any, study: Study, work: Work) -> int:
-    """Do what is not done yet, and draw. Returns the exit code.
+def run_study(s: Any, study: Study, work: Work) -> int:
+    """Do what is not done yet, and plot. Returns the exit code.
 
     Raises UsageError, before anything is written, if a run that has begun would not go on bit for
     bit (and --force is not given).
     """
     folders = {plan: study.run(plan.name) for plan in work.plans}
-    results = {p: r for p, f in folders.items() if (r := f.finished(s.steps)) is not None}
+    results = {p: r for p, f in folders.items() if (r := f.final_result(s.steps)) is not None}
     for plan, folder in folders.items():
-        if folder.begun and plan not in results:
-            session.unchanged(folder, configuration(s, plan, work), s.force)
-    study.change(**session.stored(s))
-    left = {plan: s.steps - done(f) for plan, f in folders.items() if plan not in results}
+        if folder.has_begun and plan not in results:
+            session.require_unchanged(folder, configuration(s, plan, work), s.force)
+    study.change(**session.study_settings(s))
+    left = {plan: s.steps - steps_done(f) for plan, f in folders.items() if plan not in results}
     print(
         f"{study.folder}: {len(left)} of {len(folders)} runs to do, {sum(left.values()):,} steps "
         f"{work.about}, {s.backend}, threads {s.threads}, kernels {s.kernels}"
@@ -95,11 +95,11 @@ def carry_out(s: Any, study: Study, work: Work) -> int:
             results[plan] = work.run(folder, plan)
             if results[plan]["status"] == "diverged":
                 print(f"{plan.name}: diverged at step {results[plan]['step']}", flush=True)
-    work.draw()
+    work.plot()
     return 0
 
 
-def done(folder: Run) -> int:
+def steps_done(folder: Run) -> int:
     """The steps from which a run would go on; without its checkpoint it begins again."""
     return len(folder.records("metrics")) if folder.checkpoint_path.exists() else 0
 
@@ -109,7 +109,7 @@ def configuration(s: Any, plan: Plan, work: Work) -> dict[str, Any]:
     return {
         **dataclasses.asdict(plan),
         **work.configuration(plan),
-        "settings": session.stored(s),
+        "settings": session.study_settings(s),
         "environment": environment(get_backend(), s.threads or cores()),
     }
 

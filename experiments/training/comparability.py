@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from experiments.running.study import Run, Study
+from experiments.training.study import Run, Study
 from minibn.errors import DataError
 
 COMPARED = ("variants", "variants_elsewhere", "lr", "seed")
@@ -32,7 +32,7 @@ def scale(study: Study, free: Collection[str] = ()) -> dict[str, Any]:
     return {k: v for k, v in study.settings.items() if k not in FREE and k not in free}
 
 
-def require_alike(studies: Sequence[Study], free: Collection[str] = ()) -> None:
+def require_comparable(studies: Sequence[Study], free: Collection[str] = ()) -> None:
     """Raise DataError unless the studies, all of one kind, have one scale, and saw the same data:
     all VGG runs the same, elsewhere those of one seed, for the data may be drawn with it."""
     first, *others = studies

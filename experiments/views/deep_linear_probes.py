@@ -4,7 +4,7 @@ landscape-lr1e-06.png         loss, change of the gradient and effective beta al
                               column a variant (Figs. 10, 13)
 gradient-change-lr1e-06.png   the gradient's change against the step size, a line a step (Fig. 11b)
 
-"Least to largest" is over the step sizes of a walk from one point of one training. Dotted: what
+"Least to largest" is over the step sizes of a probe from one point of one training. Dotted: what
 was read off the paper's figures.
 """
 
@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from experiments import paper
-from experiments.views.drawing import (
+from experiments.views.gradient_change import plot_gradient_change
+from experiments.views.landscape import CHANGE, LOSS, band, effective_beta, shade
+from experiments.views.plotting import (
     DOTTED,
     PAPER,
     WIDEST,
@@ -27,27 +29,25 @@ from experiments.views.drawing import (
     pyplot,
     save,
 )
-from experiments.views.gradient_change import gradient_change
-from experiments.views.landscape import CHANGE, LOSS, band, effective_beta, shade
-from experiments.views.series import Group, draw_curve, middle_of
+from experiments.views.series import Group, middle_of, plot_curve
 
 ROWS = {
-    LOSS: "loss along the walk\n(summed over samples)",
-    CHANGE: "change of the gradient\nalong the walk (l2)",
+    LOSS: "loss along the probe\n(summed over samples)",
+    CHANGE: "change of the gradient\nalong the probe (l2)",
     "beta": "effective beta\n(loss / weight²)",
 }
 LEVEL = {"color": "0.35", "linestyle": "--", "linewidth": 1}
 
 
-def draw(groups: Sequence[Group], folder: Path) -> list[Path]:
+def plot(groups: Sequence[Group], folder: Path) -> list[Path]:
     """All views of this module that the records allow. Returns the paths of the PNGs."""
-    walked: dict[float, list[Group]] = {}
+    probed: dict[float, list[Group]] = {}
     for group in groups:
         if group.records("landscape"):
-            walked.setdefault(group.lr, []).append(group)
+            probed.setdefault(group.lr, []).append(group)
     return [
         path
-        for lr, found in walked.items()
+        for lr, found in probed.items()
         for path in (landscape(found, lr, folder), _gradient_change(found, lr, folder))
     ]
 
@@ -55,7 +55,7 @@ def draw(groups: Sequence[Group], folder: Path) -> list[Path]:
 def _gradient_change(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     sizes = paper.DEEP_LINEAR_STEP_SIZES
     theirs = {v: (sizes, y) for v, y in paper.DEEP_LINEAR_CHANGE_BY_STEP_SIZE.items()}
-    return gradient_change(groups, theirs if lr == paper.DEEP_LINEAR_RATE else {}, folder)
+    return plot_gradient_change(groups, theirs if lr == paper.DEEP_LINEAR_RATE else {}, folder)
 
 
 def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
@@ -80,7 +80,7 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     betas = [effective_beta(group) for group in groups]
     limits = log_limits([values for curve in betas for values in curve[1:]], [np.array([2 / lr])])
     for axes, group, curve in zip(grid[2], groups, betas, strict=True):
-        draw_curve(axes, curve.below(10 * limits[1]), group.colour)
+        plot_curve(axes, curve.below(10 * limits[1]), group.colour)
         axes.axhline(2 / lr, **LEVEL)
         if lr == paper.DEEP_LINEAR_RATE and group.variant in paper.DEEP_LINEAR_BETA:
             median = paper.DEEP_LINEAR_BETA[group.variant]
@@ -109,7 +109,7 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
 
 
 def _largest_losses(group: Group) -> tuple[Sequence[float], np.ndarray]:
-    """(steps, the largest losses of the paper's walks there), if it shows this group."""
+    """(steps, the largest losses of the paper's probes there), if it shows this group."""
     shown = group.lr == paper.DEEP_LINEAR_RATE and group.variant in paper.DEEP_LINEAR_LARGEST_LOSS
     if not shown:
         return (), np.array([])

@@ -10,22 +10,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from experiments.running.recorders import Recorder
-from experiments.running.step import Step
-from experiments.running.streams import written, written_number
+from experiments.training.json_files import json_number, json_numbers
+from experiments.training.recorders import Recorder
+from experiments.training.step import Step
 from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 from minibn.random import derive
 
 FIRST_STEPS = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all others
 
 
-def due(step: int, every: int) -> bool:
+def is_due(step: int, every: int) -> bool:
     """Whether a measurement falls on this step: each `every` (0: never), and some before."""
     return every > 0 and (step % every == 0 or (step in FIRST_STEPS and step < every))
 
 
 class Landscape(Recorder):
-    """landscape.jsonl: a walk from the weights of a step (Figs. 4, 10 to 13).
+    """landscape.jsonl: a probe from the weights of a step (Figs. 4, 10 to 13).
 
     The step sizes are `multiples` of the learning rate. Costs, in training steps, one more than
     there are multiples, for each direction.
@@ -47,12 +47,12 @@ class Landscape(Recorder):
 
     @contextmanager
     def during(self, step: Step) -> Iterator[None]:
-        if due(step.number, self.every):
+        if is_due(step.number, self.every):
             for direction in self.directions:
-                self._walk(step, direction)
+                self._probe(step, direction)
         yield
 
-    def _walk(self, step: Step, direction: str) -> None:
+    def _probe(self, step: Step, direction: str) -> None:
         lr = step.optimizer.lr
         seen = probe(
             step.model,
@@ -68,13 +68,13 @@ class Landscape(Recorder):
                 "step": step.number,
                 "lr": lr,
                 "direction": direction,
-                "loss": written_number(seen.loss),
-                "gradient_norm": written_number(seen.gradient_norm),
-                "step_sizes": written(seen.step_sizes),
-                "losses": written(seen.losses),
-                "gradient_change": written(seen.gradient_change),
-                "cosine": written(seen.cosine),
-                "beta": written(seen.beta),
+                "loss": json_number(seen.loss),
+                "gradient_norm": json_number(seen.gradient_norm),
+                "step_sizes": json_numbers(seen.step_sizes),
+                "losses": json_numbers(seen.losses),
+                "gradient_change": json_numbers(seen.gradient_change),
+                "cosine": json_numbers(seen.cosine),
+                "beta": json_numbers(seen.beta),
                 "saturated": seen.saturated,
                 "at_floor": seen.at_floor,
                 "at_ceiling": seen.at_ceiling,
@@ -96,7 +96,7 @@ class CovariateShift(Recorder):
 
     @contextmanager
     def during(self, step: Step) -> Iterator[None]:
-        if not due(step.number, self.every):
+        if not is_due(step.number, self.every):
             yield
             return
         before = snapshot(step.model)
@@ -121,16 +121,16 @@ class CovariateShift(Recorder):
             record = {
                 "step": step.number,
                 "layer": shift.layer,
-                "l2": written_number(shift.l2),
-                "relative": written_number(shift.relative),
-                "cosine": written_number(shift.cosine),
-                "gradient_norm": written_number(shift.gradient_norm),
+                "l2": json_number(shift.l2),
+                "relative": json_number(shift.relative),
+                "cosine": json_number(shift.cosine),
+                "gradient_norm": json_number(shift.gradient_norm),
             }
             place = self.places[shift.layer - 1] if shift.layer <= len(self.places) else ""
             if place:
                 unit = moved[place]
                 for key in ("mean_drift", "var_drift", "wasserstein", "std"):
-                    record[key] = written_number(getattr(unit, key))
+                    record[key] = json_number(getattr(unit, key))
             step.run.stream("shift").append(record)
 
 
@@ -163,12 +163,12 @@ class Curvature(Recorder):
             largest = H.eigenvalues(2, iterations=self.iterations)
             trace = H.trace(self.samples)
             record |= {
-                "along_gradient": written_number(H.along_gradient()),
-                "eigenvalues": written(largest.values),
-                "residuals": written(largest.residuals),
+                "along_gradient": json_number(H.along_gradient()),
+                "eigenvalues": json_numbers(largest.values),
+                "residuals": json_numbers(largest.residuals),
                 "converged": largest.converged,
-                "trace": written_number(trace.value),
-                "trace_error": written_number(trace.error),
+                "trace": json_number(trace.value),
+                "trace_error": json_number(trace.error),
             }
         except FloatingPointError:  # it diverges: the record says that there was nothing to see
             record |= {"along_gradient": None, "eigenvalues": [], "residuals": []}

@@ -9,8 +9,9 @@ from typing import Any
 from experiments.claiming.claim import FIGURES, OTHERS, SEEN, TEXT, Claim, Finding
 from experiments.claiming.evidence import Evidence
 from experiments.claiming.rules import CONTRADICTED, REPRODUCED, UNDECIDED
+from experiments.output import markdown_table
 
-HEAD = "| claim | where | holds if | paper | ours | seeds | verdict |\n" + "|---" * 7 + "|\n"
+HEAD = ("claim", "where", "holds if", "paper", "ours", "seeds", "verdict")
 VERDICTS = """\
 - **reproduced**: the rule holds at every seed, and for their mean
 - **contradicted**: its opposite does (between the two lies a margin)
@@ -51,7 +52,7 @@ def ours(finding: Finding) -> str:
     return f"{numeral(finding.mean)} ({numeral(min(values))} to {numeral(max(values))})"
 
 
-def row(finding: Finding) -> str:
+def row(finding: Finding) -> list[str]:
     claim, verdict = finding.claim, finding.verdict
     word = verdict.word if verdict.word == UNDECIDED else f"**{verdict.word}**"
     cells = [
@@ -63,17 +64,17 @@ def row(finding: Finding) -> str:
         str(len(finding.values) or ""),
         f"{word}: {verdict.reason}" if verdict.reason else word,
     ]
-    return f"| {' | '.join(cell.replace('|', '∣') for cell in cells)} |"
+    return [cell.replace("|", "∣") for cell in cells]
 
 
-def table(findings: Sequence[Finding]) -> str:
+def verdict_table(findings: Sequence[Finding]) -> str:
     """Markdown: a row a claim; below, what must be known of the verdicts."""
-    rows = HEAD + "\n".join(map(row, findings))
     remarks = [f"- {f.claim.says}: {f.remark}." for f in findings if f.remark]
-    return "\n\n".join(filter(None, [rows, "\n".join(remarks)]))
+    parts = [markdown_table(HEAD, map(row, findings)), "\n".join(remarks)]
+    return "\n\n".join(filter(None, parts))
 
 
-def counted(findings: Sequence[Finding]) -> str:
+def count_verdicts(findings: Sequence[Finding]) -> str:
     """ "3 reproduced, 1 contradicted, 2 undecided"."""
     words = [finding.verdict.word for finding in findings]
     kinds = (REPRODUCED, CONTRADICTED, UNDECIDED)
@@ -87,25 +88,25 @@ def counts(findings: Sequence[Finding]) -> str:
         "the main ones": [f for f in findings if f.claim.main],
         **{who: [f for f in findings if f.claim.source == who] for who in (TEXT, FIGURES, OTHERS)},
     }
-    lines = ["| claims | number | reproduced | contradicted | undecided |", "|---" * 5 + "|"]
+    kinds = (REPRODUCED, CONTRADICTED, UNDECIDED)
+    rows = []
     for who, of in groups.items():
         words = [finding.verdict.word for finding in of]
-        numbers = [len(of), *map(words.count, (REPRODUCED, CONTRADICTED, UNDECIDED))]
-        lines.append(f"| {who} | {' | '.join(map(str, numbers))} |")
-    measurements = len({f.claim.measured for f in findings})
-    lines.append(
-        f"\nThey rest on {measurements} measurements: some are judged twice, as the paper's text "
-        "and its figures say opposite things."
+        rows.append([who, len(of), *map(words.count, kinds)])
+    measurements = len({f.claim.measurement for f in findings})
+    return (
+        markdown_table(("claims", "number", *kinds), rows)
+        + f"\n\nThey rest on {measurements} measurements: some are judged twice, as the paper's "
+        "text and its figures say opposite things."
     )
-    return "\n".join(lines)
 
 
 def rules(findings: Sequence[Finding]) -> str:
     """Markdown: of every claim what is measured, for which numbers it holds and for which its
     opposite does, and why."""
     return "\n".join(
-        f"- `{c.id}`: {c.says}.  \n  {c.measured}. Holds if {c.rule}, its opposite if "
-        f"{c.rule.refuted}: {c.why}."
+        f"- `{c.id}`: {c.says}.  \n  {c.measurement}. Holds if {c.rule}, its opposite if "
+        f"{c.rule.opposite_text}: {c.why}."
         for c in (finding.claim for finding in findings)
     )
 
@@ -123,7 +124,7 @@ def scale(evidence: Evidence) -> str:
         count = sum(len(seeds) for seeds in evidence.traces[kind].values())
         compared = [
             f"{name} {', '.join(f'{x:g}' if isinstance(x, float) else str(x) for x in values)}"
-            for name, values in evidence.compared(kind).items()
+            for name, values in evidence.varied_settings(kind).items()
         ]
         shared = ", ".join(
             f"{name} {value}"
@@ -145,7 +146,7 @@ def document(
         counts(findings),
         VERDICTS,
         "## The main claims",
-        table(main),
+        verdict_table(main),
         COLUMNS,
         BLIND,
         "## What was trained",
@@ -155,7 +156,7 @@ def document(
         ids = {claim.id for claim in claims if not claim.main}
         rest = [finding for finding in findings if finding.claim.id in ids]
         if rest:
-            parts += [f"## {title}: the other claims", table(rest)]
+            parts += [f"## {title}: the other claims", verdict_table(rest)]
     parts += ["## How each is measured, and why"]
     by_id = {finding.claim.id: finding for finding in findings}
     for title, claims in sections.items():
@@ -175,7 +176,7 @@ def content(findings: Sequence[Finding], evidence: Evidence, commit: str) -> dic
     studies = {
         kind: {
             "settings": evidence.settings(kind),
-            "runs": evidence.described(kind),
+            "runs": evidence.run_descriptions(kind),
         }
         for kind in evidence.studies
     }
@@ -188,9 +189,9 @@ def _entry(finding: Finding) -> dict[str, Any]:
         "id": claim.id,
         "claim": claim.says,
         "place": claim.place,
-        "measured": claim.measured,
+        "measured": claim.measurement,
         "holds_if": str(claim.rule),
-        "opposite_if": claim.rule.refuted,
+        "opposite_if": claim.rule.opposite_text,
         "why": claim.why,
         "source": claim.source,
         "amended": claim.amended,

@@ -1,8 +1,8 @@
-"""Figures and tables of finished or unfinished studies, drawn again from their files.
+"""Figures and tables of finished or unfinished studies, made again from their files.
 
-    python -m experiments.draw STUDY [STUDY ...] [--out DIR]
+    python -m experiments.plot STUDY [STUDY ...] [--out DIR]
 
-Studies of one kind (VGG trainings, the deep linear network, theorems, learning rates) are drawn
+Studies of one kind (VGG trainings, the deep linear network, theorems, learning rates) are plotted
 together: several seeds give medians with bands. Into the first study of a kind, unless --out names
 a folder, which holds one for each kind if there are several.
 """
@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.running.command_line import parse_studies, setting
-from experiments.running.reading import check_out, program
-from experiments.running.study import Study
+from experiments.training.command_line import parse_studies, setting
+from experiments.training.entry_point import check_out, program
+from experiments.training.study import Study
 from experiments.views import deep_linear, learning_rates, theorems, vgg
 
-PROGRAM = "python -m experiments.draw"
+PROGRAM = "python -m experiments.plot"
 VIEWS = {
-    "vgg_cifar": vgg.draw,
-    "deep_linear": deep_linear.draw,
-    "theorems": theorems.draw,
-    "learning_rates": learning_rates.draw,
+    "vgg_cifar": vgg.plot,
+    "deep_linear": deep_linear.plot,
+    "theorems": theorems.plot,
+    "learning_rates": learning_rates.plot,
 }
 
 
@@ -35,7 +35,7 @@ class Options:
 
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Draw, kind by kind. Returns the exit code."""
+    """Plot, kind by kind. Returns the exit code."""
     folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
     check_out(options.out)
     out = None if options.out is None else Path(options.out)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from experiments.running.study import Run
+from experiments.training.study import Run
 from minibn import nn, ops
 from minibn.autograd.tensor import value
 from minibn.backend import get_backend
@@ -70,7 +70,7 @@ class Step:
     def of(
         cls, feed: Feed, run: Run, model: Any, optimizer: Optimizer, number: int, task: Task
     ) -> Step:
-        """One whose batch is fetched from `feed` when somebody looks at it."""
+        """One whose batch is fetched from `feed` when it is first read."""
         step = cls(run, model, optimizer, number, None, None, task)
         step._given = lambda: feed.batch(number)
         return step

@@ -7,26 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.running.command_line import (
+from experiments.training.command_line import (
     UsageError,
     flag_name,
+    flag_value,
     one_of,
     parse,
     report,
-    restored,
-    shown,
+    settings_from_json,
 )
-from experiments.running.lock import alone
-from experiments.running.on_device import graphs
-from experiments.running.settings import BACKENDS
-from experiments.running.study import Run, Study, default_folder
-from experiments.running.training import Interrupted, cores
+from experiments.training.device_steps import graphs
+from experiments.training.loop import Interrupted, cores
+from experiments.training.settings import BACKENDS
+from experiments.training.study import Run, Study, default_folder
+from experiments.training.study_lock import lock_study
 from minibn import kernels, precision, use
 from minibn.backend import get_backend
 from minibn.errors import BackendUnavailable, DataError
@@ -65,12 +64,12 @@ class Experiment:
         return f"python -m experiments.{self.name}"
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
-        """Run the study, or go on with it; draw its figures, print its tables.
+        """Run the study, or go on with it; plot its figures, print its tables.
 
         Every failure ends in one line. Returns the exit code.
         """
         try:
-            s, study = self._asked(sys.argv[1:] if arguments is None else arguments)
+            s, study = self._asked(arguments)
         except (UsageError, DataError, BackendUnavailable, OSError) as error:
             return report(self.program, error)
         go_on = f" Continue: {self.program} --resume {study.folder}"
@@ -97,10 +96,9 @@ class Experiment:
             what = f"{error.strerror or error}{where}. {remedy}{go_on if study.exists else ''}"
             return report(self.program, OSError(what))
 
-    def _asked(self, words: Sequence[str]) -> tuple[Any, Study]:
+    def _asked(self, words: Sequence[str] | None) -> tuple[Any, Study]:
         """(settings, study) of a command line."""
-        description = str(self.description).partition("\n\n")[0]
-        given = parse(self.settings, words, program=self.program, description=description)
+        given = parse(self.settings, words, program=self.program, description=self.description)
         if "backend" in given:  # first of all: nothing is written if it can't run
             one_of("--backend", given["backend"], BACKENDS)
             get_backend(given["backend"])
@@ -109,8 +107,8 @@ class Experiment:
     def _work(self, s: Any, study: Study) -> int:
         """The work, on its backend. Raises MemoryError, too, when that has no memory left."""
         with (
-            study.or_nothing(),
-            alone(study.folder),
+            study.remove_on_failure(),
+            lock_study(study.folder),
             use(s.backend) as backend,
             threads.limit_threads(s.threads),
             kernels(s.kernels),
@@ -134,16 +132,16 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
         s = with_threads(preset(experiment.settings, experiment.quick, given))
         experiment.check(s)
         folder = default_folder(experiment.name) if s.out is None else Path(s.out)
-        return s, Study.create(folder, experiment.kind or experiment.name, stored(s))
+        return s, Study.create(folder, experiment.kind or experiment.name, study_settings(s))
     if "out" in given:
         raise UsageError("--out and --resume exclude each other: a study continues where it is.")
     study = Study.open(Path(given["resume"]), experiment.kind or experiment.name)
     try:
-        content = restored(experiment.settings, study.settings)
+        content = settings_from_json(experiment.settings, study.settings)
         settings = experiment.settings(**content)
     except DataError as error:
         raise DataError(f"{study.folder / 'study.json'} can't be used: {error}") from None
-    if lacking := [k for k in stored(settings) if k not in content]:
+    if lacking := [k for k in study_settings(settings) if k not in content]:
         raise DataError(
             f"{study.folder / 'study.json'} lacks {', '.join(lacking)}. Restore it, or start a new "
             "--out."
@@ -151,7 +149,7 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
     kept = dataclasses.asdict(settings)
     may_change = {*WHERE, *(ROUNDING if given.get("force") else ())}
     differ = [
-        f"{flag_name(k)} {shown(v)} (the study: {shown(kept[k])})"
+        f"{flag_name(k)} {flag_value(v)} (the study: {flag_value(kept[k])})"
         for k, v in given.items()
         if k not in may_change and v != kept[k] and not (k == "steps" and v > kept[k])
     ]
@@ -172,13 +170,13 @@ def with_threads(s: Any) -> Any:
     return s if s.threads is not None else dataclasses.replace(s, threads=cores())
 
 
-def stored(s: Any) -> dict[str, Any]:
+def study_settings(s: Any) -> dict[str, Any]:
     """The settings that belong to a study."""
     kept = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(s).items()}
     return {k: v for k, v in kept.items() if k not in ("resume", "out", "force", "graph")}
 
 
-def unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
+def require_unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
     """Raise UsageError unless the run's config has the data, threads and kernels of the config
     `now`: only then does it go on bit for bit. `force` accepts it all the same."""
     before, differ = run.config, []

@@ -1,6 +1,6 @@
 """Quantities of the landscape: what landscape.jsonl and curvature.jsonl hold, over some steps.
 
-A walk's band is of its losses, or of the gradient's change, at all its step sizes.
+A probe's band is of its losses, or of the gradient's change, at all its step sizes.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from typing import Any
 import numpy as np
 
 from experiments.claiming.evidence import Missing, Trace
-from experiments.claiming.metrics import INF, TINY, Metric, Quantity, read_one, span
-from experiments.running.streams import read
+from experiments.claiming.metrics import INF, TINY, Metric, Quantity, float_value, span
+from experiments.training.json_files import float_array
 
 Record = dict[str, Any]
 
 
 def loss_band(record: Record) -> float:
-    losses = read(record["losses"], null=INF)
+    losses = float_array(record["losses"], null=INF)
     return float(losses.max() - losses.min())
 
 
 def decades(record: Record) -> float:
-    losses = read(record["losses"], null=INF)
+    losses = float_array(record["losses"], null=INF)
     return float(np.log10(losses.max() / losses.min()))
 
 
 def gradient_change(record: Record) -> float:
-    return float(read(record["gradient_change"], null=INF).max())
+    return float(float_array(record["gradient_change"], null=INF).max())
 
 
 def beta(record: Record) -> float:
-    """The effective beta: the largest of the walk's."""
-    return float(read(record["beta"], null=INF).max())
+    """The effective beta: the largest of the probe's."""
+    return float(float_array(record["beta"], null=INF).max())
 
 
 def beta_over_floor(record: Record) -> float:
     """Times the smallest step, whose inverse is all that beta can show where the gradient's change
     is as large as the gradient at every step."""
-    return float(beta(record) * read(record["step_sizes"], null=INF).min())
+    return float(beta(record) * float_array(record["step_sizes"], null=INF).min())
 
 
 def beta_over_edge(record: Record) -> float:
@@ -47,14 +47,14 @@ def beta_over_edge(record: Record) -> float:
 
 
 def gradient_norm(record: Record) -> float:
-    return read_one(record["gradient_norm"], null=INF)
+    return float_value(record["gradient_norm"], null=INF)
 
 
-# What is read off a walk, in words
+# What is read off a probe, in words
 IN_WORDS: dict[Callable[[Record], float], str] = {
-    loss_band: "loss band on the walk",
-    decades: "loss band on the walk in decades",
-    gradient_change: "gradient's change on the walk",
+    loss_band: "loss band on the probe",
+    decades: "loss band on the probe in decades",
+    gradient_change: "gradient's change on the probe",
     beta: "effective beta",
     beta_over_floor: "effective beta × smallest step",
     beta_over_edge: "effective beta × lr / 2",
@@ -62,7 +62,7 @@ IN_WORDS: dict[Callable[[Record], float], str] = {
 }
 
 
-def walk(
+def probe_quantity(
     number: Callable[[Record], float],
     start: int,
     stop: int,
@@ -70,7 +70,7 @@ def walk(
     direction: str = "gradient",
     over: str = "median",
 ) -> Quantity:
-    """Of a number of each walk of the steps start to stop (without), the median, or the largest."""
+    """Of a number of each probe of the steps start to stop (without), median or largest."""
     take: Any = {"median": np.median, "largest": np.max}[over]
 
     def of(run: Trace) -> float:
@@ -82,27 +82,27 @@ def walk(
     return Quantity(f"{how}{IN_WORDS[number]}{along}, {span(start, stop)}", of)
 
 
-Curve = tuple[np.ndarray, np.ndarray]  # of a walk: distances, ascending from 0, and losses
+Curve = tuple[np.ndarray, np.ndarray]  # of a probe: distances, ascending from 0, and losses
 
 
-def random_walks(start: int, stop: int) -> Quantity:
-    """step -> the walk's curve. A random direction of `minibn.analysis.probe` is as long as the
-    gradient, so walks of one step size end at different distances."""
+def random_probes(start: int, stop: int) -> Quantity:
+    """step -> the probe's curve. A random direction of `minibn.analysis.probe` is as long as the
+    gradient, so probes of one step size end at different distances."""
 
     def curve(record: Record) -> Curve:
-        distances = read([0.0, *record["step_sizes"]], null=INF) * gradient_norm(record)
-        return distances, read([record["loss"], *record["losses"]], null=INF)
+        distances = float_array([0.0, *record["step_sizes"]], null=INF) * gradient_norm(record)
+        return distances, float_array([record["loss"], *record["losses"]], null=INF)
 
     def of(run: Trace) -> dict[int, Curve]:
         return {
             r["step"]: curve(r) for r in run.between("landscape", start, stop, direction="random")
         }
 
-    return Quantity(f"loss band on the walk, random direction, {span(start, stop)}", of)
+    return Quantity(f"loss band on the probe, random direction, {span(start, stop)}", of)
 
 
 def band_within(curve: Curve, radius: float) -> float:
-    """Largest minus least loss up to this distance, straight lines between the walk's points."""
+    """Largest minus least loss up to this distance, straight lines between the probe's points."""
     distances, losses = curve
     inside = losses[distances <= radius]
     if not np.isfinite(inside).all():
@@ -113,7 +113,7 @@ def band_within(curve: Curve, radius: float) -> float:
 
 def at_equal_distance(start: int, stop: int) -> Metric:
     """The median over steps, of each of two runs, of the band up to where the shorter of the two
-    walks of the step ends."""
+    probes of the step ends."""
 
     def fold(ours: dict[int, Curve], theirs: dict[int, Curve]) -> float:
         bands = []
@@ -122,17 +122,17 @@ def at_equal_distance(start: int, stop: int) -> Metric:
             radius = min(distances[-1] for distances, _ in pair)
             bands.append([band_within(curve, radius) for curve in pair])
         if not bands:
-            raise Missing("the two have no walks at the same steps")
+            raise Missing("the two have no probes at the same steps")
         a, b = np.median(bands, axis=0)
         return max(a, TINY) / max(b, TINY)
 
     words = "{0} / {1}, both up to the shorter one's end"
-    return Metric(random_walks(start, stop), words, fold, quotient=True)
+    return Metric(random_probes(start, stop), words, fold, quotient=True)
 
 
 def bounds(start: int, stop: int) -> Callable[[Sequence[Sequence[Trace]]], str]:
-    """In words, of walks along the gradient, for each variant: how often beta is that of the
-    smallest step, so that a shorter walk shows a larger one; or the most that can be shown."""
+    """In words, of probes along the gradient, for each variant: how often beta is that of the
+    smallest step, so that a shorter probe shows a larger one; or the most that can be shown."""
 
     def shares(runs: Sequence[Trace]) -> str:
         seen = [
@@ -143,7 +143,7 @@ def bounds(start: int, stop: int) -> Callable[[Sequence[Sequence[Trace]]], str]:
         )
         variant = runs[0].key.variant
         return (
-            f"{variant} saturated in {saturated:.0%} of its walks, at the ceiling in {ceiling:.0%}"
+            f"{variant} saturated in {saturated:.0%} of its probes, at the ceiling in {ceiling:.0%}"
         )
 
     return lambda seeds: "; ".join(shares(runs) for runs in zip(*seeds, strict=True))
@@ -153,7 +153,7 @@ def hessian(start: int, stop: int, *, over_edge: bool = False) -> Quantity:
     """The largest eigenvalue, the median over steps; over_edge: divided by 2 / lr."""
 
     def largest(record: Record) -> float:
-        return float(read(record["eigenvalues"] or [None], null=INF).max())  # []: not finite
+        return float(float_array(record["eigenvalues"] or [None], null=INF).max())  # []: not finite
 
     words = "largest Hessian eigenvalue"
     return _curvature(largest, words, start, stop, over_edge=over_edge)
@@ -166,7 +166,7 @@ def along_gradient(
     size. By that much at least the gradient changes over a short step, per distance."""
 
     def value(record: Record) -> float:
-        x = read_one(record["along_gradient"], null=INF)
+        x = float_value(record["along_gradient"], null=INF)
         return x if signed else abs(x)
 
     words = "curvature along the gradient" if signed else "|curvature along the gradient|"

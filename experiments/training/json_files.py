@@ -93,18 +93,18 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
-def written_number(x: Any, digits: int = 7) -> float | None:
+def json_number(x: Any, digits: int = 7) -> float | None:
     """A number as a record holds it: so many digits; None (null) if it is not finite."""
     x = float(x)
     return float(f"{x:.{digits}g}") if math.isfinite(x) else None
 
 
-def written(values: Iterable[Any]) -> list[float | None]:
+def json_numbers(values: Iterable[Any]) -> list[float | None]:
     """Numbers as a record holds them."""
-    return [written_number(x) for x in values]
+    return [json_number(x) for x in values]
 
 
-def read(values: Sequence[float | None], null: float) -> np.ndarray:
+def float_array(values: Sequence[float | None], null: float) -> np.ndarray:
     """The numbers of a record as floats. null: what stands for those that were not finite or not
     defined, which the file has as null (or NaN): infinity, say, for a loss, NaN for a cosine."""
     found = np.array([np.nan if x is None else x for x in values], np.float64)

@@ -1,4 +1,4 @@
-"""Drawing: figures are made from the files of a study, never from a training in progress.
+"""Plotting: figures are made from the files of a study, never from a training in progress.
 
 Figures are small files for a README: at most 10 inches wide at 100 dots an inch, with a palette.
 """
@@ -35,7 +35,7 @@ COLOURS = {
     "l2-mean-of-norm": "#691a17",
     "linf-mean-of-norm": "#e3e275",
 }
-UNKNOWN = "#5f5f5f"  # a variant of somebody else's
+UNKNOWN = "#5f5f5f"  # a variant that is not ours
 WIDEST = 10.0  # inches: then the smallest text can still be read at a README's 900 pixels
 HUGE = 1e100  # of a logarithmic axis: near 1e308, matplotlib's ticks beyond it overflow
 DASHES = ("-", "--", "-.", ":")
@@ -72,7 +72,7 @@ def pyplot() -> Any:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
-            "axes.titley": 1.0,  # else every draw measures all labels of all ticks for its place
+            "axes.titley": 1.0,  # else each rendering measures all labels for its place
             "grid.alpha": 0.25,
             "legend.frameon": False,
             "svg.hashsalt": "minibn",
@@ -86,12 +86,12 @@ def save(figure: Any, folder: Path, name: str) -> Path:
     from PIL import Image  # matplotlib's own
 
     folder.mkdir(parents=True, exist_ok=True)
-    figure.set_layout_engine(None)  # it is laid out: else each file is drawn twice for its layout
+    figure.set_layout_engine(None)  # it is laid out: else each is rendered twice for its layout
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
     pyplot().close(figure)
-    with Image.open(drawn) as image:
+    with Image.open(png) as image:
         few = image.convert("RGB").quantize(
             256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
         )

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.command_line import UsageError
-from experiments.running.on_device import StepOnDevice, on_device
-from experiments.running.recorders import Recorder
-from experiments.running.step import CLASSIFY, Feed, Step, Task, one_step
-from experiments.running.study import Run
+from experiments.training.command_line import UsageError
+from experiments.training.device_steps import DeviceStep, device_step
+from experiments.training.recorders import Recorder
+from experiments.training.step import CLASSIFY, Feed, Step, Task, one_step
+from experiments.training.study import Run
 from minibn import nn
 from minibn.errors import DataError
 from minibn.fast.cpu import threads
@@ -79,7 +79,7 @@ def train(
     start = restore(run, model, optimizer)
     if 0 < start < steps:
         for recorder in recorders:
-            recorder.resumed(run, start)
+            recorder.on_resume(run, start)
     recorders = sorted(recorders, key=lambda recorder: not recorder.runs_the_model)
     progress = Progress(label, start, steps)
     metrics = Metrics(run, progress)
@@ -95,12 +95,12 @@ def train(
 
     diverged = None
     model.train()
-    there = on_device(model, optimizer, batches, task)
+    there = device_step(model, optimizer, batches, task)
     with stop_requests() as asked, progress, np.errstate(all="ignore"):
         for number in range(start, steps):
             last = number == steps - 1
             step = Step.of(batches, run, model, optimizer, number, task)
-            metrics.wait(number, *update(step, recorders, there), optimizer.lr)
+            metrics.enqueue(number, *update(step, recorders, there), optimizer.lr)
             due = last or bool(asked) or (number + 1) % checkpoint_every == 0
             if due or (number + 1) % DRAIN == 0:
                 diverged = metrics.drain()
@@ -149,7 +149,7 @@ def restore(run: Run, model: nn.Sequential, optimizer: Optimizer) -> int:
 
 
 def update(
-    step: Step, recorders: Sequence[Recorder], there: StepOnDevice | None = None
+    step: Step, recorders: Sequence[Recorder], there: DeviceStep | None = None
 ) -> tuple[Any, Any]:
     """One update, in sight of the recorders. Returns (loss, score), as `one_step` does."""
     with ExitStack() as stack:
@@ -167,7 +167,7 @@ class Metrics:
         self.stream, self.progress = run.stream("metrics"), progress
         self._waiting: list[tuple[int, Any, Any, float]] = []
 
-    def wait(self, step: int, loss: Any, score: Any, lr: float) -> None:
+    def enqueue(self, step: int, loss: Any, score: Any, lr: float) -> None:
         self._waiting.append((step, loss, score, lr))
 
     def drain(self) -> int | None:
@@ -178,7 +178,7 @@ class Metrics:
                 return step
             accuracy = {} if score is None else {"accuracy": float(score.item())}
             self.stream.append({"step": step, "loss": loss, **accuracy, "lr": lr})
-            self.progress.seen(loss, **accuracy)
+            self.progress.show(loss, **accuracy)
         self._waiting.clear()
         return None
 
@@ -194,7 +194,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.terminal:
-            from tqdm import tqdm  # without a terminal nobody waits for it
+            from tqdm import tqdm  # needed on a terminal only
 
             self.bar = tqdm(
                 total=self.steps, initial=self.start, desc=self.label, unit="step", leave=True
@@ -207,7 +207,7 @@ class Progress:
         elif self.done > self.start:
             self._say()
 
-    def seen(self, loss: float, accuracy: float = math.nan) -> None:
+    def show(self, loss: float, accuracy: float = math.nan) -> None:
         smooth = 0.1 if math.isfinite(self.accuracy) else 1.0
         self.loss = loss
         self.accuracy = (1 - smooth) * self.accuracy + smooth * accuracy if smooth < 1 else accuracy

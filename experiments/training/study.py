@@ -9,7 +9,7 @@
         timings.jsonl                what the clock said
         checkpoint/latest.npz        everything the run needs to continue bit for bit
         result.json                  written when the run is done or has diverged
-      figures/, table.md             drawn from the files by a separate step
+      figures/, table.md             plotted from the files by a separate step
 
 A run may be killed at any moment: lines after the last checkpoint are cut when it continues.
 """
@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 
 import minibn
-from experiments.running.command_line import UsageError
-from experiments.running.lock import alone
-from experiments.running.streams import Stream, read_json, read_lines, write_json
+from experiments.training.command_line import UsageError
+from experiments.training.json_files import Stream, read_json, read_lines, write_json
+from experiments.training.study_lock import lock_study
 from minibn import checkpoint
 from minibn.errors import DataError
 from minibn.fast.cuda.cudnn import is_preferred
@@ -76,9 +76,9 @@ class Run:
         diverged = read_json(path, status=str)["status"] == "diverged"
         return read_json(path, step=int) if diverged else read_json(path, steps=int)
 
-    def finished(self, steps: int) -> dict[str, Any] | None:
+    def final_result(self, steps: int) -> dict[str, Any] | None:
         """The result of a run that has nothing left to do: it diverged, or has all its steps."""
-        result = self.result if self.begun else None
+        result = self.result if self.has_begun else None
         if result and (result["status"] == "diverged" or result["steps"] >= steps):
             return result
         return None
@@ -96,7 +96,7 @@ class Run:
         return list(read_lines(self.folder / f"{name}.jsonl"))
 
     @property
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether `begin` was called. Raises DataError if its config is gone since."""
         if (self.folder / "config.json").exists():
             return True
@@ -169,7 +169,7 @@ class Study:
         study = cls(folder)
         study._made = [p for p in reversed((folder, *folder.parents)) if not p.exists()]
         try:
-            with study.or_nothing():
+            with study.remove_on_failure():
                 (folder / "runs").mkdir(parents=True, exist_ok=True)
                 write_json(folder / "study.json", {"experiment": experiment, "settings": settings})
         except OSError as error:
@@ -179,14 +179,14 @@ class Study:
         return study
 
     @contextmanager
-    def or_nothing(self) -> Iterator[None]:
+    def remove_on_failure(self) -> Iterator[None]:
         """When the block raises before any run began, a study that was just created is removed,
         unless another process trains it."""
         try:
             yield
         except BaseException:
             if self._made is not None and not self.runs():
-                with contextlib.suppress(UsageError, OSError), alone(self.folder):
+                with contextlib.suppress(UsageError, OSError), lock_study(self.folder):
                     (self.folder / "study.json").unlink(missing_ok=True)
                     (self.folder / "runs").rmdir()
                 for folder in reversed(self._made):

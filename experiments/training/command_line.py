@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import itertools
 import json
 import math
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from minibn.errors import DataError
+from minibn.errors import DataError, did_you_mean
 
 LARGEST = 2**63 - 1  # no count or seed is larger; beyond, nothing fits an array's index
 
@@ -36,11 +35,21 @@ def setting(default: Any, help: str, *, kind: type | None = None, flag: bool = T
     )
 
 
+def with_defaults(settings: type, **defaults: Any) -> Any:
+    """The dataclass of settings with other defaults of some fields."""
+    known = {field.name: field for field in dataclasses.fields(settings)}
+    fields: list[Any] = [
+        (name, known[name].type, dataclasses.field(default=value, metadata=known[name].metadata))
+        for name, value in defaults.items()
+    ]
+    return dataclasses.make_dataclass("Settings", fields, bases=(settings,), frozen=True)
+
+
 def flag_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
-def shown(value: Any) -> str:
+def flag_value(value: Any) -> str:
     """A setting as it stands on a command line."""
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
@@ -60,15 +69,16 @@ class _Help(argparse.HelpFormatter):
 
 
 def parse(
-    settings: type, arguments: Sequence[str], *, program: str, description: str
+    settings: type, arguments: Sequence[str] | None, *, program: str, description: str | None
 ) -> dict[str, Any]:
-    """The flags that were given, as {field: value}. `--help` prints every flag and exits with 0.
+    """The flags that were given, as {field: value}. `--help` prints the first paragraph of the
+    description and every flag, and exits with 0. arguments: those of the process if None.
 
     Raises UsageError for an unknown flag (with the near miss) or a value of the wrong type.
     """
     parser = _Parser(
         prog=program,
-        description=description,
+        description=first_paragraph(description),
         formatter_class=_Help,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
@@ -81,7 +91,7 @@ def parse(
         flags.append(flag_name(field.name))
         default: Any = field.default
         nothing = default is None or default is False or default == ()
-        text = meta["help"] + ("" if nothing else f" (default: {shown(default)})")
+        text = meta["help"] + ("" if nothing else f" (default: {flag_value(default)})")
         text = text.replace("%", "%%")  # argparse formats it
         if meta["kind"] is bool:
             parser.add_argument(flags[-1], action="store_true", help=text)
@@ -93,32 +103,50 @@ def parse(
                 help=text,
                 nargs="+" if meta["many"] else None,
             )
-    given, unknown = parser.parse_known_args(arguments)
+    given, unknown = parser.parse_known_args(command_words(arguments))
     if unknown:
         name = unknown[0].partition("=")[0]
-        near = difflib.get_close_matches(name, flags, n=1)
-        raise UsageError(
-            f"unknown argument {unknown[0]!r}. "
-            + (f"Did you mean {near[0]}?" if near else "--help lists the flags.")
-        )
+        raise UsageError(f"unknown argument {unknown[0]!r}. {did_you_mean(name, flags)}")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in vars(given).items()}
+
+
+def parse_folders(
+    settings: type,
+    arguments: Sequence[str] | None,
+    *,
+    program: str,
+    description: str | None,
+    folders: str = "STUDY [STUDY ...]",
+) -> tuple[list[Path], Any]:
+    """(folders, settings) of a command line that begins with the folders of studies or runs.
+
+    Raises UsageError as `parse` does.
+    """
+    words = command_words(arguments)
+    found = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    given = parse(
+        settings, words[len(found) :], program=f"{program} {folders}", description=description
+    )
+    return [Path(folder) for folder in found], settings(**given)
 
 
 def parse_studies(
     settings: type, arguments: Sequence[str] | None, *, program: str, description: str | None
 ) -> tuple[list[Path], Any]:
-    """(folders, settings) of a command line that begins with the folders of studies.
-
-    Raises UsageError if it names none, and as `parse` does.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    folders = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
-    first = str(description).partition("\n\n")[0]
-    usage = f"{program} STUDY [STUDY ...]"
-    if not folders and not {"-h", "--help"} & set(words):
+    """`parse_folders` that must name a study. Raises UsageError if it names none."""
+    folders, s = parse_folders(settings, arguments, program=program, description=description)
+    if not folders:
         raise UsageError(f"which study? Folders come first: {program} runs/vgg_cifar/TIME")
-    given = parse(settings, words[len(folders) :], program=usage, description=first)
-    return [Path(folder) for folder in folders], settings(**given)
+    return folders, s
+
+
+def command_words(arguments: Sequence[str] | None) -> list[str]:
+    """The arguments, or those that the process was started with."""
+    return list(sys.argv[1:] if arguments is None else arguments)
+
+
+def first_paragraph(text: str | None) -> str:
+    return str(text).partition("\n\n")[0]
 
 
 def _value(kind: type) -> Any:
@@ -136,7 +164,7 @@ def _value(kind: type) -> Any:
     return convert
 
 
-def restored(settings: type, content: Any) -> dict[str, Any]:
+def settings_from_json(settings: type, content: Any) -> dict[str, Any]:
     """{field: value} of settings that were kept as JSON, lists as tuples again.
 
     Raises DataError for a field that `settings` doesn't have, or a value of the wrong type.
@@ -161,9 +189,7 @@ def restored(settings: type, content: Any) -> dict[str, Any]:
 def one_of(flag: str, name: str, known: Sequence[str]) -> None:
     """Raise UsageError unless `name` is known; with the near miss."""
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"{flag} {name!r} is unknown. {hint}There are: {', '.join(known)}.")
+        raise UsageError(f"{flag} {name!r} is unknown. {did_you_mean(name, known)}")
 
 
 def at_least(flag: str, value: float, least: float, *, above: bool = False) -> None:

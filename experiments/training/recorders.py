@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.running.step import Step
-from experiments.running.study import Run
+from experiments.training.step import Step
+from experiments.training.study import Run
 from minibn import nn, no_grad, to_numpy
 from minibn.autograd.tensor import value
 from minibn.backend import get_backend
@@ -43,7 +43,7 @@ class Recorder:
     def after(self, step: Step, last: bool) -> None:
         pass
 
-    def resumed(self, run: Run, start: int) -> None:
+    def on_resume(self, run: Run, start: int) -> None:
         """Called before step `start` > 0: drop what is only there because a shorter run ended."""
 
 
@@ -75,7 +75,7 @@ class TestAccuracy(Recorder):
                 {"step": step.number, "updates": updates, "accuracy": float(right.mean())}
             )
 
-    def resumed(self, run: Run, start: int) -> None:
+    def on_resume(self, run: Run, start: int) -> None:
         run.stream("test").keep(lambda record: record["updates"] % self.every == 0)
 
 

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.views import drawing, series, tables
+from experiments.output import markdown_table
+from experiments.views import plotting, series, tables
 
 
 @pytest.fixture
 def panel():
-    figure, axes = drawing.pyplot().subplots(figsize=(4, 3))
+    figure, axes = plotting.pyplot().subplots(figsize=(4, 3))
     yield figure, axes
-    drawing.pyplot().close(figure)
+    plotting.pyplot().close(figure)
 
 
 def rgb(shade):
@@ -20,25 +21,25 @@ def rgb(shade):
 
 def test_the_palette_of_a_file_keeps_the_colour_of_every_variant(panel, tmp_path):
     figure, axes = panel
-    many = drawing.pyplot().get_cmap("coolwarm")(np.linspace(0, 1, 300))
+    many = plotting.pyplot().get_cmap("coolwarm")(np.linspace(0, 1, 300))
     for i, shade in enumerate(many):  # more colours than a palette holds
         axes.axvspan(i, i + 1, color=shade)
-    for i, shade in enumerate(drawing.COLOURS.values()):
+    for i, shade in enumerate(plotting.COLOURS.values()):
         axes.axhline(i, color=shade, linewidth=2)
-    with Image.open(drawing.save(figure, tmp_path, "one")) as image:
+    with Image.open(plotting.save(figure, tmp_path, "one")) as image:
         assert image.mode == "P"
         pixels = np.array(image.convert("RGB")).astype(int).reshape(-1, 3)
-    for variant, shade in drawing.COLOURS.items():
+    for variant, shade in plotting.COLOURS.items():
         assert abs(pixels - rgb(shade)).max(axis=1).min() < 20, variant
 
 
 def test_a_full_figure_is_a_small_file_of_at_most_1000_pixels(tmp_path):
-    figure, grid = drawing.pyplot().subplots(4, 4, figsize=(drawing.WIDEST, 8))
+    figure, grid = plotting.pyplot().subplots(4, 4, figsize=(plotting.WIDEST, 8))
     rng = np.random.default_rng(0)
     for axes in grid.flat:
-        for shade in drawing.COLOURS.values():
+        for shade in plotting.COLOURS.values():
             axes.plot(rng.standard_normal(100), color=shade)
-    path = drawing.save(figure, tmp_path, "one")
+    path = plotting.save(figure, tmp_path, "one")
     with Image.open(path) as image:
         assert image.width == 1000
     assert path.stat().st_size < 250_000, "of noise, which nothing compresses"
@@ -46,7 +47,7 @@ def test_a_full_figure_is_a_small_file_of_at_most_1000_pixels(tmp_path):
 
 def test_the_rows_of_a_legend_are_about_equally_long(panel):
     figure, _ = panel
-    drawing.legend_below(figure, drawing.entries(list(drawing.COLOURS)[:9]), columns=8)
+    plotting.legend_below(figure, plotting.entries(list(plotting.COLOURS)[:9]), columns=8)
     assert figure.legends[0]._ncols == 5, "five and four, not eight and one"
 
 
@@ -58,21 +59,21 @@ def test_the_rows_of_a_legend_are_about_equally_long(panel):
     ],
 )  # fmt: skip
 def test_ticks_are_plain_numbers_as_long_as_they_are_short(tick, words):
-    assert drawing._in_words(tick) == words
+    assert plotting._in_words(tick) == words
 
 
 def test_curvature_of_large_and_negative_numbers_has_ticks_that_leave_room(panel):
     _, axes = panel
     axes.plot([-1e7, 1e8])
     axes.set_yscale("symlog", linthresh=1e3)
-    drawing.plain_numbers(axes)
+    plotting.plain_numbers(axes)
     ticks = axes.get_yticks().tolist()
     assert ticks == [-1e7, -1e5, -1e3, 0, 1e3, 1e5, 1e7]
 
 
 def test_an_axis_of_steps_names_the_last_power_of_ten_that_is_nearly_reached(panel):
     _, axes = panel
-    drawing.early_steps(axes, 9950)
+    plotting.early_steps(axes, 9950)
     assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "10", "100", "1k", "10k"]
 
 
@@ -85,10 +86,10 @@ def test_batchnorms_line_is_broad_only_beside_that_of_l2():
 
 
 def test_a_table_has_a_head_a_rule_rows_and_a_note():
-    assert tables.table(("a", "b"), [("1", "2")], "note") == (
+    assert markdown_table(("a", "b"), [("1", "2")], "note") == (
         "| a | b |\n|---|---|\n| 1 | 2 |\n\n(note)"
     )
-    assert tables.table(("a", "b"), []) == ""
+    assert markdown_table(("a", "b"), []) == ""
 
 
 def test_numbers_of_a_summary_are_short_and_not_finite_ones_null():
@@ -97,6 +98,6 @@ def test_numbers_of_a_summary_are_short_and_not_finite_ones_null():
 
 
 def test_a_logarithmic_axis_stays_where_ticks_beyond_it_are_finite():
-    low, high = drawing.log_limits([], [np.array([1e-300, 7e295])])
+    low, high = plotting.log_limits([], [np.array([1e-300, 7e295])])
     assert (low, high) == pytest.approx((1e-100 / 1.5, 1.5e100), rel=1e-9, abs=0)
-    assert drawing.log_limits([np.array([2.0, 2.0])]) == (2 / 1.5, 3.0)
+    assert plotting.log_limits([np.array([2.0, 2.0])]) == (2 / 1.5, 3.0)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from claim_studies import study, trained
 
-from experiments.running.alike import require_alike
+from experiments.training.comparability import require_comparable
 from minibn.errors import DataError
 
 
@@ -17,7 +17,7 @@ from minibn.errors import DataError
 def test_studies_may_differ_in_what_is_compared_how_it_ran_and_how_often_was_measured(
     tmp_path: Path, changed: dict[str, Any]
 ) -> None:
-    require_alike([study(tmp_path / "1"), study(tmp_path / "2", **changed)])
+    require_comparable([study(tmp_path / "1"), study(tmp_path / "2", **changed)])
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,8 @@ def test_all_other_settings_make_the_scale(tmp_path: Path, changed: dict[str, An
     studies = [study(tmp_path / "1"), study(tmp_path / "2"), study(tmp_path / "3", **changed)]
     (name,) = changed
     with pytest.raises(DataError, match=f"3 has {name} .*like with like"):
-        require_alike(studies)
-    require_alike(studies, free=(name,))
+        require_comparable(studies)
+    require_comparable(studies, free=(name,))
 
 
 def test_studies_that_saw_other_data_are_not_alike(tmp_path: Path) -> None:
@@ -36,14 +36,14 @@ def test_studies_that_saw_other_data_are_not_alike(tmp_path: Path) -> None:
     trained(one, "l1", data="original")
     trained(two, "l1", 1, data="recompressed")
     with pytest.raises(DataError, match="saw other data"):
-        require_alike([one, two])
+        require_comparable([one, two])
 
 
 def test_data_that_is_drawn_belongs_to_the_seed(tmp_path: Path) -> None:
     one, two = (study(tmp_path / name, "deep_linear") for name in ("1", "2"))
     trained(one, "l1", 0, data="drawn by 0")
     trained(two, "l1", 1, data="drawn by 1")
-    require_alike([one, two])
+    require_comparable([one, two])
     trained(two, "batchnorm", 0, data="drawn by 7")
     with pytest.raises(DataError, match="saw other data"):
-        require_alike([one, two])
+        require_comparable([one, two])
