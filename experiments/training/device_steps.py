@@ -32,7 +32,7 @@ from minibn.optim import Optimizer
 from minibn.setting import Setting
 
 _graphs = Setting("graphs", "auto")
-graphs = _graphs.within
+graphs = _graphs.override
 
 
 class DeviceStep:
