@@ -58,10 +58,10 @@ class Choice(Setting[str]):
         super().__init__(name, default)
         self.names = tuple(names)
 
-    def choose(self, name: Any) -> ChoiceScope:
+    def choose(self, name: Any) -> SettingScope:
         """Set it from here on; in a `with` statement until its end. Raises ValueError."""
         self.check(name)
-        return ChoiceScope(self, name)
+        return SettingScope(self, name)
 
     def check(self, name: Any) -> None:
         """Raise ValueError, with the nearest name, for an unknown name."""
@@ -69,21 +69,21 @@ class Choice(Setting[str]):
             raise ValueError(f"{self.name} {name!r} is unknown. {did_you_mean(name, self.names)}")
 
 
-class ChoiceScope:
-    """Returned by `Choice.choose`, which has set the name; leaving a `with` block undoes it."""
+class SettingScope:
+    """A setting that was set at once; leaving a `with` block undoes it."""
 
-    def __init__(self, choice: Choice, name: str) -> None:
-        self.choice, self.name = choice, name
-        self._before = [choice.get()]
+    def __init__(self, setting: Setting[Any], value: Any) -> None:
+        self.setting, self.value = setting, value
+        self._before = [setting.get()]
         self._entered = False
-        choice.set(name)
+        setting.set(value)
 
     def __enter__(self) -> Any:
-        if self._entered or self.choice.get() != self.name:  # again, or after another choice
-            self._before.append(self.choice.get())
+        if self._entered or self.setting.get() != self.value:  # again, or after another choice
+            self._before.append(self.setting.get())
         self._entered = True
-        self.choice.set(self.name)
+        self.setting.set(self.value)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self.choice.set(self._before.pop())
+        self.setting.set(self._before.pop())

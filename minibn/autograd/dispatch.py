@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minibn.setting import Choice, ChoiceScope
+from minibn.setting import Choice, SettingScope
 
 _mode = Choice("kernels", ("fast", "lean", "reference", "always"), default="fast")
 mode = _mode.get  # () -> the current mode: "fast", "lean", "reference" or "always"
@@ -30,7 +30,7 @@ Finder = Callable[[Any, Sequence[Any], tuple[bool, ...], Any], Any]
 _finder: list[Finder] = []
 
 
-def kernels(name: str) -> ChoiceScope:
+def kernels(name: str) -> SettingScope:
     """Choose the mode from here on: "fast", "lean", "reference" or "always" (see above).
 
     In a `with` statement it ends with the block. It holds for the current thread or asyncio task

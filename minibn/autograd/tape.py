@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.tensor import Array, Tensor, Version, value
 from minibn.backend import array_module
 from minibn.errors import GraphError, ShapeError
-from minibn.setting import Setting
+from minibn.setting import Setting, SettingScope
 
 
 class Op:
@@ -132,12 +131,10 @@ def _tied(source: Node | Tensor, data: Array, seen: Any) -> Tensor:
 _grad_enabled: Setting[bool] = Setting("grad_enabled", True)
 
 
-def set_grad_enabled(on: bool) -> AbstractContextManager[bool]:
-    """Context manager: ops are recorded, or not; restored afterwards, also after an exception.
-
-    Unlike PyTorch's, it has no effect outside of a `with` statement.
-    """
-    return _grad_enabled.override(on)
+def set_grad_enabled(mode: bool) -> SettingScope:
+    """From here on ops are recorded, or not. In a `with` statement until its end, also after an
+    exception. As PyTorch's."""
+    return SettingScope(_grad_enabled, bool(mode))
 
 
 def no_grad() -> Any:
@@ -148,7 +145,7 @@ def no_grad() -> Any:
     ...     (w * w).requires_grad
     False
     """
-    return set_grad_enabled(False)
+    return _grad_enabled.override(False)
 
 
 def apply(op: Op, *inputs: Any) -> Any:

@@ -17,7 +17,7 @@ from minibn.backend.array_types import LIBRARIES, NEUTRAL, TENSOR, library_of
 from minibn.backend.backends import Backend, NumpyBackend, StrictBackend
 from minibn.backend.cupy_backend import CupyBackend, why_unavailable
 from minibn.errors import BackendMismatch, BackendUnavailable
-from minibn.setting import Choice, ChoiceScope
+from minibn.setting import Choice, SettingScope
 
 __all__ = [
     "Backend",
@@ -101,12 +101,12 @@ def use(name: str) -> Use:
     return Use(_backend, name)
 
 
-class Use(ChoiceScope):
+class Use(SettingScope):
     """Returned by `use`, which has chosen already; leaving a `with` block undoes it."""
 
     def __enter__(self) -> Backend:
         super().__enter__()
-        return _instance(self.name)
+        return _instance(self.value)
 
 
 def to_numpy(x: Any) -> np.ndarray:

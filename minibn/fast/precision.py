@@ -27,14 +27,14 @@ Source: NVIDIA, PTX ISA, "Alternate floating point data formats"; Wang & Kanwar 
 
 from __future__ import annotations
 
-from minibn.setting import Choice, ChoiceScope
+from minibn.setting import Choice, SettingScope
 
 MANTISSA = {"fp32": 23, "tf32": 10, "bf16": 7}  # bits, without the implicit leading 1
 _precision = Choice("precision", MANTISSA, default="fp32")
 current = _precision.get  # () -> the current precision: "fp32", "tf32" or "bf16"
 
 
-def precision(name: str) -> ChoiceScope:
+def precision(name: str) -> SettingScope:
     """From here on round factors of products to "fp32" (no rounding), "tf32" or "bf16".
 
     In a `with` statement until its end. It holds for the current thread or asyncio task only.

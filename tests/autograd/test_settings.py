@@ -147,3 +147,17 @@ def test_an_op_in_no_grad_gives_what_it_gives_outside():
     with no_grad():
         y = ops.exp(x)
     assert y.item() == ops.exp(x).item()
+
+
+def test_set_grad_enabled_holds_from_the_call_on_as_pytorchs():
+    try:
+        set_grad_enabled(False)
+        assert not (leaf() * 2).requires_grad
+        with set_grad_enabled(True):
+            assert (leaf() * 2).requires_grad
+        assert not (leaf() * 2).requires_grad
+    finally:
+        set_grad_enabled(True)
+    with set_grad_enabled(True):
+        pass
+    assert (leaf() * 2).requires_grad
