@@ -20,12 +20,13 @@ from minibn.autograd.tape import Op, apply, no_grad
 from minibn.autograd.tensor import Tensor
 from minibn.backend import array_module, get_backend, to_numpy, use
 
-if find_spec("minibn.fast"):  # the core is complete without it
-    from minibn.fast import precision  # which plugs the kernels in
-
 __version__ = "0.1.0"
 __all__ = [
     "Op", "Tensor", "apply", "array_module", "detect_anomaly", "errors", "get_backend", "grad",
-    "hvp", "jacobian", "kernels", "no_grad", "ops", "precision", "profile", "to_numpy",
-    "use",
+    "hvp", "jacobian", "kernels", "no_grad", "ops", "profile", "to_numpy", "use",
 ]  # fmt: skip
+
+if find_spec("minibn.fast"):  # the core is complete without it
+    from minibn.fast.precision import precision  # `minibn.fast` plugs the kernels in
+
+    __all__ += ["precision"]

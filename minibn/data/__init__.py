@@ -7,7 +7,8 @@ are made on a GPU are `minibn.fast.cuda.device_batches`.
 
 from minibn.data.augment import pad_crop_flip
 from minibn.data.batches import Batches, in_order, normalize
-from minibn.data.dataset import CIFAR10_CLASSES, Dataset, load
+from minibn.data.classes import CIFAR10_CLASSES
+from minibn.data.dataset import Dataset, load
 from minibn.data.shapes import SHAPES_CLASSES
 
 __all__ = [

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from minibn.data.archive import MAX_MEMBER, read_archive
-from minibn.data.dataset import CIFAR10_CLASSES
+from minibn.data.classes import CIFAR10_CLASSES
 from minibn.data.download import Progress, fetch, file_lock
 from minibn.data.unpickle import load_dict
 from minibn.errors import DataError

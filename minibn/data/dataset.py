@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from minibn.data.classes import CIFAR10_CLASSES
 from minibn.data.shapes import SHAPES_CLASSES, make_shapes
 from minibn.errors import DataError, did_you_mean
 
 NAMES = ("cifar10", "shapes")
-CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,6 @@ from importlib import import_module
 from typing import Any
 
 from minibn.autograd.dispatch import plug_in
-from minibn.fast.precision import precision
-
-__all__ = ["precision"]
 
 
 def _find_first(*arguments: Any) -> Any:

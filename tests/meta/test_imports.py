@@ -4,9 +4,12 @@ The source is read, not run: imports inside functions and those for types alone 
 """
 
 import ast
+import importlib
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.copies import NOT_COPIED, ROOT, run_python, without_kernels
@@ -124,6 +127,18 @@ def test_every_module_has_a_line_of_its_own():
     named = {name for names in ORDER for name in names}
     beside = {name for name in modules(ROOT) if name.count(".") == 1 and name.startswith("minibn.")}
     assert beside - named == set()
+
+
+def test_no_module_is_hidden_by_a_function_of_its_name():
+    """`import minibn.ops.conv` gives the page, in every package."""
+    hidden = []
+    for name in modules(ROOT):
+        package, _, leaf = name.rpartition(".")
+        if package and leaf != "__main__":
+            importlib.import_module(name)
+            if not isinstance(getattr(sys.modules[package], leaf), ModuleType):
+                hidden.append(name)
+    assert hidden == []
 
 
 def test_functions_import_only_what_may_be_missing():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from minibn import nn
 from minibn.nn import from_pytorch, to_pytorch
-from reference_models import vgg
+from reference_models.vgg import vgg
 
 
 def network(norm, head, side=1):

@@ -7,7 +7,7 @@ from minibn import nn, no_grad, ops, optim
 from minibn.data import Batches, normalize
 from minibn.data.shapes import make_shapes
 from minibn.fast.cpu.threads import one_blas_thread
-from reference_models import vgg
+from reference_models.vgg import vgg
 
 
 @pytest.fixture(scope="module")

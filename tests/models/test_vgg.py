@@ -9,8 +9,7 @@ import pytest
 from minibn import kernels, nn, ops, use
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError
-from reference_models import VGG, vgg
-from reference_models.vgg import NORMS, layer_count
+from reference_models.vgg import NORMS, VGG, layer_count, vgg
 
 NAMES = sorted(VGG)
 CHANNELS = {

@@ -7,7 +7,7 @@ from parity.torch_adapter import close, tensor, torch
 from minibn import Tensor, nn, ops, optim
 from minibn.backend import get_backend, to_numpy
 from minibn.nn import from_pytorch, to_pytorch
-from reference_models import vgg
+from reference_models.vgg import vgg
 
 RNG = np.random.default_rng(0)
 
