@@ -70,9 +70,9 @@ def is_verified(key: Any, instance: Any = None) -> bool:
     return not own or own.keys().isdisjoint(METHODS)
 
 
-def verified_definitions() -> list[bool]:
-    """For each definition looked up so far, whether it is verified."""
-    return [is_verified(key) for key in list(_known)]
+def edited_definitions() -> list[Any]:
+    """The definitions among those looked up so far that are edited or replaced."""
+    return [key for key in list(_known) if not is_verified(key)]
 
 
 def find(

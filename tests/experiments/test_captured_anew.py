@@ -188,3 +188,22 @@ def test_frozen_statistics_are_estimated_again_when_they_are_forgotten(backend):
     captured = once("auto")
     assert captured.replays
     assert captured.result == once("off").result
+
+
+@on_cuda
+def test_a_replaced_forward_is_captured_anew(backend):
+    """The graph holds what the layer was; the replaced one must run."""
+    calls, results = [], []
+    original = nn.ReLU.forward
+
+    def forward(self, x):
+        calls.append(1)
+        return original(self, x)
+
+    for graph in ("auto", "off"):
+        training = Training(graph).run(BEFORE + 1)
+        with patch.object(nn.ReLU, "forward", forward):
+            training.run(1)
+        results.append(training.run(1).result)
+    assert len(calls) > 0 and len(calls) % 2 == 0, "both ran it"
+    assert results[0] == results[1]

@@ -10,6 +10,7 @@ from support.cuda import on_cuda
 
 from minibn import nn, optim, to_numpy
 from minibn.fast.cuda.captured_step import RESTLESS
+from minibn.fast.cuda.sgd import FusedSGD
 
 
 def refusals(capsys):
@@ -158,7 +159,7 @@ def test_a_failure_in_the_middle_of_a_capture_leaves_everything_as_it_was(backen
 def test_an_interruption_in_a_capture_leaves_everything_as_it_was(backend):
     training = Training("auto").run(BEFORE - 1)
     before = training.result
-    stopped = patch.object(nn.Flatten, "forward", side_effect=KeyboardInterrupt)
+    stopped = patch.object(FusedSGD, "update_all", side_effect=KeyboardInterrupt)
     with stopped, pytest.raises(KeyboardInterrupt):
         training.run(1)
     assert training.result == before and training.optimizer.lr != 1.0

@@ -35,7 +35,7 @@ from minibn.fast.cuda.cudnn import is_preferred
 from minibn.fast.cuda.graph import Graph
 from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.precision import current as precision
-from minibn.fast.selection import runs_cuda_kernels, verified_definitions
+from minibn.fast.selection import edited_definitions, runs_cuda_kernels
 from minibn.nn.module import Counter, Module, State
 from minibn.nn.noise import RandomLayer
 from minibn.nn.norm import RunningStatistics
@@ -107,7 +107,7 @@ class CapturedStep:
             runs_cuda_kernels(backend),
             is_preferred(),
             *map(sys.intern, (mode(), precision())),
-            *verified_definitions(),
+            *edited_definitions(),
         ]
         for module in self._modules:
             found += [module, type(module).forward]

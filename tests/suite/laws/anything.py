@@ -89,7 +89,7 @@ def own_nothing(g, owned):
 
 @contextmanager
 def forgetful(on):
-    """`recording` that doesn't restore after an exception."""
+    """`set_grad_enabled` that doesn't restore after an exception."""
     before = tape._grad_enabled.get()
     tape._grad_enabled.set(on)
     yield
@@ -120,5 +120,5 @@ add_faults(
     detached_inputs_get_nothing=Fault("exp", patch=(Tensor, "detach", lambda self: self)),
     diamonds_add_up=Fault("exp", patch=(Add, "vjp", lambda self, g, out, x, y: (g, None))),
     a_second_walk=Fault("exp", patch=(tape.Node, "release", lambda self: None)),
-    exceptions_leave_no_trace=Fault("exp", patch=(backward, "recording", forgetful)),
+    exceptions_leave_no_trace=Fault("exp", patch=(backward, "set_grad_enabled", forgetful)),
 )

@@ -129,6 +129,6 @@ add_faults(
     gradient_mass_is_conserved=Fault("avg_pool2d", patch=adjoint),
     max_pool_equals_loops=Fault("max_pool2d", patch=(ops.pool, "reversed", list)),  # the last tie
     padding_is_never_returned=Fault(
-        "max_pool2d", patch=(ops.pool, "_padded_with_losers", padded_with_zeros)
+        "max_pool2d", patch=(ops.pool, "_pad_for_max", padded_with_zeros)
     ),
 )
