@@ -99,7 +99,7 @@ def test_a_choice_holds_until_the_next_one_or_the_end_of_its_with_statement():
         with kernels("always"):
             assert mode() == "always"
             with kernels("lean") as chosen:
-                assert (mode(), chosen.name) == ("lean", "lean")
+                assert (mode(), chosen.value) == ("lean", "lean")
             assert mode() == "always"
         assert mode() == "reference"
     finally:

@@ -172,7 +172,7 @@ def no_grad_forgets_after_an_exception(patch: pytest.MonkeyPatch) -> None:
         yield
         tape._grad_enabled.set(before)
 
-    patch.setattr(tape, "set_grad_enabled", careless)
+    patch.setattr(tape._grad_enabled, "override", careless)
 
 
 def nothing_is_released(patch: pytest.MonkeyPatch) -> None:
