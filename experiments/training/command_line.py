@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from minibn.errors import DataError, did_you_mean
 
-LARGEST = 2**63 - 1  # no count or seed is larger; beyond, nothing fits an array's index
+LARGEST = 2**63 - 1  # of counts and seeds: the largest index of an array
 
 
 class UsageError(Exception):
@@ -27,7 +27,7 @@ class UsageError(Exception):
 
 
 def setting(default: Any, help: str, *, kind: type | None = None, flag: bool = True) -> Any:
-    """A field of a settings dataclass. kind: a value's type, where the default doesn't tell."""
+    """A field of a settings dataclass. kind: a value's type, where the default doesn't show it."""
     many = isinstance(default, tuple)
     kind = kind or type(default[0] if many else default)
     return dataclasses.field(
@@ -64,7 +64,7 @@ class _Help(argparse.HelpFormatter):
         super().__init__(prog, max_help_position=28, width=100)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        """Names are not broken at their hyphens: they are there to be copied."""
+        """Names are not broken at their hyphens, so that they can be copied."""
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
 
@@ -123,11 +123,11 @@ def parse_folders(
     Raises UsageError as `parse` does.
     """
     words = command_words(arguments)
-    found = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    paths = [Path(word) for word in itertools.takewhile(lambda w: not w.startswith("-"), words)]
     given = parse(
-        settings, words[len(found) :], program=f"{program} {folders}", description=description
+        settings, words[len(paths) :], program=f"{program} {folders}", description=description
     )
-    return [Path(folder) for folder in found], settings(**given)
+    return paths, settings(**given)
 
 
 def parse_studies(
@@ -150,13 +150,13 @@ def first_paragraph(text: str | None) -> str:
 
 
 def _value(kind: type) -> Any:
-    called = {int: "a whole number", float: "a number"}.get(kind, "text")
+    noun = {int: "a whole number", float: "a number"}.get(kind, "text")
 
     def convert(text: str) -> Any:
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {called}.") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun}.") from None
         if kind is int and abs(value) > LARGEST:
             raise argparse.ArgumentTypeError(f"{value} is too large: at most {LARGEST}.")
         return value
@@ -165,25 +165,25 @@ def _value(kind: type) -> Any:
 
 
 def settings_from_json(settings: type, content: Any) -> dict[str, Any]:
-    """{field: value} of settings that were kept as JSON, lists as tuples again.
+    """{field: value} of settings that were stored as JSON, with lists as tuples again.
 
     Raises DataError for a field that `settings` doesn't have, or a value of the wrong type.
     """
     fields = {field.name: field for field in dataclasses.fields(settings)}
     if not isinstance(content, dict):
         raise DataError("the settings are not an object.")
-    found = {}
+    values_of: dict[str, Any] = {}
     for name, value in content.items():
         if name not in fields:
-            raise DataError(f"the setting {name!r} is unknown. Is it another version's?")
+            raise DataError(f"the setting {name!r} is unknown. Was it stored by another version?")
         field, meta = fields[name], fields[name].metadata
         kinds = (int, float) if meta["kind"] is float else (meta["kind"],)
         values = value if meta["many"] else [value]
         fits = isinstance(values, list) and values and all(type(v) in kinds for v in values)
         if not fits and not (value is None and field.default is None):
             raise DataError(f"the setting {name!r} can't be {json.dumps(value)[:60]}.")
-        found[name] = tuple(value) if meta["many"] else value
-    return found
+        values_of[name] = tuple(value) if meta["many"] else value
+    return values_of
 
 
 def one_of(flag: str, name: str, known: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
-"""Which studies may stand in one table or figure: those that trained the same on the same data.
+"""Which studies may share a table or figure: those of the same training on the same data.
 
 They may differ in what is compared (variants, rates, seeds), in where and how the runs were
-carried out, and in how often was measured. All other settings make the scale of a study.
+carried out, and in the intervals of measurements. All other settings are the scale of a study.
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ FREE = frozenset((*COMPARED, *CARRIED_OUT, *MEASURED))
 
 
 def scale(study: Study, free: Collection[str] = ()) -> dict[str, Any]:
-    """The settings that must be those of every study beside it. free: more that may differ."""
+    """The settings that must be equal in studies to compare. free: more that may differ."""
     return {k: v for k, v in study.settings.items() if k not in FREE and k not in free}
 
 
 def require_comparable(studies: Sequence[Study], free: Collection[str] = ()) -> None:
-    """Raise DataError unless the studies, all of one kind, have one scale, and saw the same data:
-    all VGG runs the same, elsewhere those of one seed, for the data may be drawn with it."""
+    """Raise DataError unless the studies, all of one kind, have one scale and the same data.
+
+    The data must be the same in all VGG runs; in other kinds, where the seed may draw the data, in
+    all runs of one seed.
+    """
     first, *others = studies
     ours = scale(first, free)
     for other in others:
@@ -43,13 +46,14 @@ def require_comparable(studies: Sequence[Study], free: Collection[str] = ()) -> 
             if ours.get(key) != theirs.get(key):
                 raise DataError(
                     f"{other.folder} has {key} {theirs.get(key)}, {first.folder} {ours.get(key)}: "
-                    "tables and figures compare like with like. Take them apart."
+                    "tables and figures compare like with like. Use them separately."
                 )
-    saw: dict[int | None, Run] = {}
+    first_runs: dict[int | None, Run] = {}
     for run in (run for study in studies for run in study.runs()):
-        of = saw.setdefault(None if first.kind == "vgg_cifar" else run.config["seed"], run)
-        if run.config["data_fingerprint"] != of.config["data_fingerprint"]:
+        key = None if first.kind == "vgg_cifar" else run.config["seed"]
+        like = first_runs.setdefault(key, run)
+        if run.config["data_fingerprint"] != like.config["data_fingerprint"]:
             raise DataError(
-                f"{run.folder} saw other data than {of.folder}: tables and figures compare like "
-                "with like. Take them apart."
+                f"{run.folder} was trained on other data than {like.folder}: tables and figures "
+                "compare like with like. Use them separately."
             )

@@ -2,9 +2,9 @@
 
 `graphs(...)` chooses, for what is trained inside:
 
-    "auto"  steps are captured where they can be; where not, it is said once, and why
-    "on"    that is an error
-    "off"   every step is made launch by launch
+    "auto"  steps are captured where possible; where not, the reason is printed once
+    "on"    a step that can't be captured is an error
+    "off"   no step is captured
 
 All three give the same numbers, bit for bit.
 """
@@ -38,18 +38,18 @@ graphs = _graphs.override
 class DeviceStep:
     """`one_step` with batches made on the device, captured where that is possible and wanted.
 
-    Called with the number of the step it returns what `one_step` does, the same bits. graph: "auto"
-    says once why a step can't be captured, "on" makes that a UsageError, "off" captures nothing.
+    Called with the number of the step, it returns what `one_step` returns, bit for bit. graph: as
+    of `graphs`; with "on", a step that can't be captured raises UsageError.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: Optimizer, batches: Batches, graph: str = "auto"
     ) -> None:
         self.graph, self.data = graph, DeviceBatches(batches)
-        # Nothing here refers back to self: the graph and its memory go when the training is over.
+        # No reference back to self, so that the graph's memory is freed after the training.
         task = replace(CLASSIFY, loss=partial(_loss, self.data.classes))
         step = partial(update, model, optimizer, self.data.x, self.data.labels, task)
-        on_refusal = partial(_refused, graph)
+        on_refusal = partial(_on_refusal, graph)
         self.step = step if graph == "off" else CapturedStep(step, model, optimizer, on_refusal)
 
     def __call__(self, number: int) -> tuple[Any, Any]:
@@ -59,13 +59,13 @@ class DeviceStep:
 
 
 def _loss(classes: int, logits: Any, labels: Any) -> Any:
-    """The cross-entropy with labels that are known to be below `classes`: to look is to wait."""
+    """Cross-entropy without a check of the labels, which would synchronise: all are < `classes`."""
     if classes > logits.shape[1]:
-        return ops.softmax_cross_entropy(logits, labels)  # it says what is wrong
+        return ops.softmax_cross_entropy(logits, labels)  # which raises the error
     return apply(SoftmaxCrossEntropy(labels), logits)
 
 
-def _refused(graph: str, why: str) -> None:
+def _on_refusal(graph: str, why: str) -> None:
     if graph == "on":
         raise UsageError(f"--graph on: the step can't be captured: {why}. Take --graph auto.")
     print(f"Steps are made one launch after another, without a CUDA graph: {why}", flush=True)
@@ -86,7 +86,7 @@ def device_step(model: nn.Module, optimizer: Optimizer, feed: Any, task: Task) -
         return DeviceStep(model, optimizer, feed, _graphs.get())
     if _graphs.get() == "on":
         raise UsageError(
-            "--graph on: only what trains on batches of images by kernels on a GPU is captured. "
+            "--graph on: only training on batches of images with CUDA kernels can be captured. "
             "Take --graph auto."
         )
     return None

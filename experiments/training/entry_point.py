@@ -1,4 +1,4 @@
-"""How a program ends: its exit code, and one line for whatever went wrong."""
+"""How a program ends: its exit code, and one line for an error."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def program(
     """A decorator that makes a `main` return its exit code: its own or 0; 2 after one line that
     says what is wrong; 130 when it was stopped by Ctrl-C.
 
-    stopped: what is printed then. remedy: for memory that isn't there. errors: more kinds than bad
-    input, bad files and missing backends.
+    stopped: what is printed then. remedy: the advice if memory is exhausted. errors: exceptions
+    that are reported in one line, beside those for bad input, bad files and missing backends.
     """
 
     reported: tuple[type[Exception], ...] = (

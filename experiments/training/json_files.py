@@ -1,7 +1,7 @@
-"""What the files of a study are made of: JSON objects, and streams of lines, each with its step.
+"""The files of a study: JSON objects, and streams of JSON lines, each with its step.
 
-JSON has no infinity: a number that is not finite is written as null, and whoever reads it says what
-null shall be.
+JSON has no infinity: a number that is not finite is written as null, and the reader chooses what
+null stands for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Stream:
         self._lines.append(json.dumps(record) + "\n")
 
     def flush(self) -> None:
-        """Bring the lines to disk: before a checkpoint, so that it never promises more."""
+        """Write the lines to disk: before a checkpoint, so that none from before it is missing."""
         if self._lines:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("".join(self._lines))
@@ -71,12 +71,12 @@ class Stream:
         """Drop what is not yet written, lines that are not wanted, and half a last line."""
         self._lines = []
         if self.path.exists():
-            kept = [json.dumps(r) + "\n" for r in read_lines(self.path) if wanted(r)]
-            checkpoint.write_text(self.path, "".join(kept))
+            lines = [json.dumps(r) + "\n" for r in read_lines(self.path) if wanted(r)]
+            checkpoint.write_text(self.path, "".join(lines))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a stream; an incomplete last line, left by a kill, is passed over."""
+    """The records of a stream; an incomplete last line, left by a kill, is skipped."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -94,18 +94,18 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def json_number(x: Any, digits: int = 7) -> float | None:
-    """A number as a record holds it: so many digits; None (null) if it is not finite."""
+    """A number for a record, to `digits` significant digits; None (null) if it is not finite."""
     x = float(x)
     return float(f"{x:.{digits}g}") if math.isfinite(x) else None
 
 
 def json_numbers(values: Iterable[Any]) -> list[float | None]:
-    """Numbers as a record holds them."""
+    """`json_number` of each."""
     return [json_number(x) for x in values]
 
 
 def float_array(values: Sequence[float | None], null: float) -> np.ndarray:
     """The numbers of a record as floats. null: what stands for those that were not finite or not
     defined, which the file has as null (or NaN): infinity, say, for a loss, NaN for a cosine."""
-    found = np.array([np.nan if x is None else x for x in values], np.float64)
-    return np.where(np.isnan(found), null, found)
+    numbers = np.array([np.nan if x is None else x for x in values], np.float64)
+    return np.where(np.isnan(numbers), null, numbers)

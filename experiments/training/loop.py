@@ -23,7 +23,7 @@ from minibn.errors import DataError
 from minibn.fast.cpu import threads
 from minibn.optim import Optimizer
 
-DRAIN = 20  # metrics wait on the device for so many steps
+DRAIN = 20  # steps between transfers of the metrics from the device
 
 
 class Interrupted(Exception):
@@ -31,7 +31,10 @@ class Interrupted(Exception):
 
 
 def cores() -> int:
-    """The threads of a run that names none: MINIBN_NUM_THREADS, else all cores there are."""
+    """The default number of threads: MINIBN_NUM_THREADS, else all cores.
+
+    Raises UsageError for a bad MINIBN_NUM_THREADS.
+    """
     try:
         return threads.count()
     except ValueError as error:
@@ -40,7 +43,7 @@ def cores() -> int:
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying in the middle of a step. Twice is at once."""
+    """Collect SIGINT and SIGTERM, so that the step is finished; a second one interrupts at once."""
     asked: list[int] = []
 
     def note(signum: int, frame: Any) -> None:
@@ -70,7 +73,7 @@ def train(
     checkpoint_every: int = 500,
     label: str = "",
 ) -> dict[str, Any]:
-    """Train to `steps` updates from wherever the run stands, and return its result.
+    """Train to `steps` updates from the run's last checkpoint, and return its result.
 
     metrics.jsonl gets step, loss, accuracy (of the batch, before the update; if the task has a
     score) and lr. A loss that is not finite ends the run as diverged, with its step.
@@ -95,12 +98,12 @@ def train(
 
     diverged = None
     model.train()
-    there = device_step(model, optimizer, batches, task)
+    on_device = device_step(model, optimizer, batches, task)
     with stop_requests() as asked, progress, np.errstate(all="ignore"):
         for number in range(start, steps):
             last = number == steps - 1
             step = Step.of(batches, run, model, optimizer, number, task)
-            metrics.enqueue(number, *update(step, recorders, there), optimizer.lr)
+            metrics.enqueue(number, *update(step, recorders, on_device), optimizer.lr)
             due = last or bool(asked) or (number + 1) % checkpoint_every == 0
             if due or (number + 1) % DRAIN == 0:
                 diverged = metrics.drain()
@@ -113,7 +116,7 @@ def train(
             progress.step()
             if asked and not last:
                 raise Interrupted
-    if diverged is not None:  # what was measured from there on means nothing
+    if diverged is not None:  # measurements from that step on mean nothing
         run.cut(diverged)
         result = {"status": "diverged", "step": diverged}
     else:
@@ -125,7 +128,7 @@ def train(
 
 
 def restore(run: Run, model: nn.Sequential, optimizer: Optimizer) -> int:
-    """Bring both to where the run stands. Returns the steps done.
+    """Load the run's last checkpoint, if there is one, into both. Returns the steps done.
 
     Raises DataError if the checkpoint is another network's, or metrics.jsonl lacks lines.
     """
@@ -149,14 +152,14 @@ def restore(run: Run, model: nn.Sequential, optimizer: Optimizer) -> int:
 
 
 def update(
-    step: Step, recorders: Sequence[Recorder], there: DeviceStep | None = None
+    step: Step, recorders: Sequence[Recorder], on_device: DeviceStep | None = None
 ) -> tuple[Any, Any]:
-    """One update, in sight of the recorders. Returns (loss, score), as `one_step` does."""
+    """One update, within `during` of the recorders. Returns (loss, score), as `one_step` does."""
     with ExitStack() as stack:
         for recorder in recorders:
             stack.enter_context(recorder.during(step))
-        if there is not None:
-            return there(step.number)
+        if on_device is not None:
+            return on_device(step.number)
         return one_step(step.model, step.optimizer, step.inputs, step.targets, step.task)
 
 
@@ -171,7 +174,7 @@ class Metrics:
         self._waiting.append((step, loss, score, lr))
 
     def drain(self) -> int | None:
-        """Fetch what waits. Returns the step of a loss that is not finite."""
+        """Fetch and write the numbers. Returns the step of a loss that is not finite, or None."""
         for step, loss, score, lr in self._waiting:
             loss = float(loss.item())
             if not math.isfinite(loss):
@@ -190,7 +193,7 @@ class Progress:
         self.label, self.start, self.steps = label, start, steps
         self.done, self.loss, self.accuracy = start, math.nan, math.nan
         self.terminal = sys.stderr.isatty()
-        self.began = self.spoke = time.perf_counter()
+        self.began = self.printed_at = time.perf_counter()
 
     def __enter__(self) -> Progress:
         if self.terminal:
@@ -217,7 +220,7 @@ class Progress:
         if self.terminal:
             self.bar.set_postfix_str(self.state, refresh=False)
             self.bar.update()
-        elif time.perf_counter() - self.spoke > 30:
+        elif time.perf_counter() - self.printed_at > 30:
             self._say()
 
     @property
@@ -229,8 +232,8 @@ class Progress:
         return f"loss {self.loss:{digits}}{accuracy}"
 
     def _say(self) -> None:
-        self.spoke = time.perf_counter()
-        rate = (self.done - self.start) / max(self.spoke - self.began, 1e-9)
+        self.printed_at = time.perf_counter()
+        rate = (self.done - self.start) / max(self.printed_at - self.began, 1e-9)
         left = (self.steps - self.done) / max(rate, 1e-9)
         print(
             f"{self.label}: step {self.done}/{self.steps}, {self.state}, {rate:.1f} steps/s, "
@@ -240,7 +243,7 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Seconds for people: "45 s", "3 min", "2 h 05 min"."""
+    """Seconds as text: "45 s", "3 min", "2 h 05 min"."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -20,15 +20,15 @@ FIRST_STEPS = (1, 2, 5, 10, 20, 50)  # the first steps differ most from all othe
 
 
 def is_due(step: int, every: int) -> bool:
-    """Whether a measurement falls on this step: each `every` (0: never), and some before."""
+    """Whether this step is measured: each `every`-th (0: none), and FIRST_STEPS below `every`."""
     return every > 0 and (step % every == 0 or (step in FIRST_STEPS and step < every))
 
 
 class Landscape(Recorder):
     """landscape.jsonl: a probe from the weights of a step (Figs. 4, 10 to 13).
 
-    The step sizes are `multiples` of the learning rate. Costs, in training steps, one more than
-    there are multiples, for each direction.
+    The step sizes are `multiples` of the learning rate. Costs len(multiples) + 1 training steps for
+    each direction.
     """
 
     runs_the_model = True
@@ -54,7 +54,7 @@ class Landscape(Recorder):
 
     def _probe(self, step: Step, direction: str) -> None:
         lr = step.optimizer.lr
-        seen = probe(
+        result = probe(
             step.model,
             step.batch,
             [multiple * lr for multiple in self.multiples],
@@ -68,22 +68,22 @@ class Landscape(Recorder):
                 "step": step.number,
                 "lr": lr,
                 "direction": direction,
-                "loss": json_number(seen.loss),
-                "gradient_norm": json_number(seen.gradient_norm),
-                "step_sizes": json_numbers(seen.step_sizes),
-                "losses": json_numbers(seen.losses),
-                "gradient_change": json_numbers(seen.gradient_change),
-                "cosine": json_numbers(seen.cosine),
-                "beta": json_numbers(seen.beta),
-                "saturated": seen.saturated,
-                "at_floor": seen.at_floor,
-                "at_ceiling": seen.at_ceiling,
+                "loss": json_number(result.loss),
+                "gradient_norm": json_number(result.gradient_norm),
+                "step_sizes": json_numbers(result.step_sizes),
+                "losses": json_numbers(result.losses),
+                "gradient_change": json_numbers(result.gradient_change),
+                "cosine": json_numbers(result.cosine),
+                "beta": json_numbers(result.beta),
+                "saturated": result.saturated,
+                "at_floor": result.at_floor,
+                "at_ceiling": result.at_ceiling,
             }
         )
 
 
 class CovariateShift(Recorder):
-    """shift.jsonl: Definition 2.1 for every layer, and how what enters its ReLU moved (Fig. 3).
+    """shift.jsonl: Definition 2.1 for every layer, and the change of its ReLU's inputs (Fig. 3).
 
     `places`: for each layer, from the first, the module whose input is its activation; "" for
     none. The update is the step's own. Costs about two thirds of a training step a layer.
@@ -137,8 +137,9 @@ class CovariateShift(Recorder):
 class Curvature(Recorder):
     """curvature.jsonl: gᵀHg / gᵀg, the largest eigenvalues of the Hessian, and its trace.
 
-    One costs about five training steps to record the graph and two or three a product: one for the
-    gradient, at most `iterations` for the eigenvalues, `samples` for the trace.
+    A measurement costs about five training steps for the graph, and two or three for each
+    Hessian-vector product: one along the gradient, at most `iterations` for the eigenvalues,
+    `samples` for the trace.
     """
 
     runs_the_model = True
@@ -170,7 +171,7 @@ class Curvature(Recorder):
                 "trace": json_number(trace.value),
                 "trace_error": json_number(trace.error),
             }
-        except FloatingPointError:  # it diverges: the record says that there was nothing to see
+        except FloatingPointError:  # the training diverges: a record without numbers
             record |= {"along_gradient": None, "eigenvalues": [], "residuals": []}
             record |= {"trace": None, "trace_error": None}
         step.run.stream("curvature").append(record)

@@ -1,7 +1,7 @@
 """Recorders: what an experiment measures while a network trains. One training serves many figures.
 
-A recorder writes to a stream of its run, by step, and draws nothing from the clock; so its lines
-are part of what a resumed run repeats bit for bit. Steps count updates: a line of step t was
+A recorder writes records by step to a stream of its run. They do not depend on the clock, so that a
+resumed run repeats them bit for bit. Steps count updates: a line of step t was
 measured on the batch of step t with the weights before its update, test accuracy of "step" t with
 the weights after t + 1 updates ("updates").
 """
@@ -44,19 +44,19 @@ class Recorder:
         pass
 
     def on_resume(self, run: Run, start: int) -> None:
-        """Called before step `start` > 0: drop what is only there because a shorter run ended."""
+        """Called before step `start` > 0: drop records made only because a shorter run ended."""
 
 
 def predictions(model: nn.Module, images: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """The class of each image (N,), in eval mode, in batches."""
     backend = get_backend()
     labels = np.zeros(len(images), np.int64)
-    found = []
+    classes = []
     with model.mode(training=False), no_grad():
         for x, _ in in_order(images, labels, batch_size):
             logits = model(normalize(backend.asarray(x)))
-            found.append(to_numpy(logits).argmax(1))
-    return np.concatenate(found)
+            classes.append(to_numpy(logits).argmax(1))
+    return np.concatenate(classes)
 
 
 class TestAccuracy(Recorder):
@@ -84,8 +84,8 @@ class Distributions(Recorder):
 
     Every `every` steps, for `units` channels of each layer drawn once: quantiles, a histogram, mean
     and variance over the batch (and height and width), at two places: "activation", which
-    enters the layer's ReLU, and "norm_input", which enters its norm (without a norm the two are
-    one). The step after also gets mean and variance, for the change between successive steps.
+    enters the layer's ReLU, and "norm_input", which enters its norm (without a norm there is
+    only the first). The step after also gets mean and variance, for the change from step to step.
     """
 
     def __init__(self, layers: dict[int, int], every: int, units: int, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The work of a study: every run of a list, from wherever each stands, then the figures."""
+"""The work of a study: all its runs, each from its last checkpoint, then the figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minibn.backend import get_backend
 from minibn.data import Dataset
 
 Result = dict[str, Any]
-LONG = 600  # seconds from which on an announcement says how long it will take
+LONG = 600  # seconds; of a longer training the estimated time is printed
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Work:
-    """What `run_study` asks an experiment.
+    """What `run_study` needs from an experiment.
 
-    configuration(plan): what config.json says beside the plan. run(folder, plan): train from the
-    last checkpoint, in a folder that has begun. about: what the announcement says of the runs.
-    plot(): the figures. seconds(left): an estimate for {plan: steps that are left}, or None where
-    it would be idle. wanted(plan, results): whether to run it at all, given the results so far.
-    keeps_checkpoints: whether a run that ended has one.
+    configuration(plan): what config.json holds beside the plan. run(folder, plan): train from the
+    last checkpoint, in a folder that has begun. about: a description of the runs, which is printed.
+    plot(): the figures. seconds(left): an estimate for {plan: steps that are left}; None: none is
+    printed. wanted(plan, results): whether to run it at all, given the results so far.
+    keeps_checkpoints: whether a run that ended keeps its checkpoint.
     """
 
     plans: Sequence[Plan]
@@ -100,12 +100,12 @@ def run_study(s: Any, study: Study, work: Work) -> int:
 
 
 def steps_done(folder: Run) -> int:
-    """The steps from which a run would go on; without its checkpoint it begins again."""
+    """The steps that a run need not repeat: none without a checkpoint."""
     return len(folder.records("metrics")) if folder.checkpoint_path.exists() else 0
 
 
 def configuration(s: Any, plan: Plan, work: Work) -> dict[str, Any]:
-    """What config.json of a run says."""
+    """The content of a run's config.json."""
     return {
         **dataclasses.asdict(plan),
         **work.configuration(plan),
@@ -115,7 +115,7 @@ def configuration(s: Any, plan: Plan, work: Work) -> dict[str, Any]:
 
 
 def check_batch_size(batch_size: int, data: Dataset) -> None:
-    """Raise UsageError unless the data has a batch."""
+    """Raise UsageError if a batch is larger than the training set."""
     if batch_size > len(data.train_images):
         raise UsageError(
             f"--batch-size {batch_size} is more than the {len(data.train_images):,} training "

@@ -1,6 +1,6 @@
-"""From a command line to a finished study: opening it, continuing it, and every way to stop.
+"""From a command line to a finished study: opening, continuing and stopping it.
 
-What every experiment shares: each is an `Experiment`, whose `main` is its command.
+Each experiment is an `Experiment`, whose `main` is its command.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from minibn.fast.cpu import threads
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# Settings of which smaller ones need less memory, where an experiment has them.
+# Settings to reduce if memory is exhausted, where an experiment has them.
 SIZES = ("batch_size", "width", "train_size", "samples", "hidden")
 
 # Settings that say where and how, not what: they may differ when a study is continued.
@@ -44,7 +44,7 @@ ROUNDING = ("threads", "kernels", "backend")
 
 @dataclass(frozen=True)
 class Experiment:
-    """What tells one experiment's session from another's.
+    """An experiment: its settings, their check, and its work.
 
     settings: its dataclass, of SharedSettings; quick: the values that --quick stands for. `check`
     raises UsageError for settings that can't work; `work(settings, study)` does everything else and
@@ -66,10 +66,10 @@ class Experiment:
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run the study, or go on with it; plot its figures, print its tables.
 
-        Every failure ends in one line. Returns the exit code.
+        An error is printed as one line. Returns the exit code.
         """
         try:
-            s, study = self._asked(arguments)
+            s, study = self._open(arguments)
         except (UsageError, DataError, BackendUnavailable, OSError) as error:
             return report(self.program, error)
         go_on = f" Continue: {self.program} --resume {study.folder}"
@@ -92,11 +92,11 @@ class Experiment:
             return 130
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
-            remedy = "Free space." if error.errno in NO_SPACE else "Mend that."
+            remedy = "Free space." if error.errno in NO_SPACE else "Fix that."
             what = f"{error.strerror or error}{where}. {remedy}{go_on if study.exists else ''}"
             return report(self.program, OSError(what))
 
-    def _asked(self, words: Sequence[str] | None) -> tuple[Any, Study]:
+    def _open(self, words: Sequence[str] | None) -> tuple[Any, Study]:
         """(settings, study) of a command line."""
         given = parse(self.settings, words, program=self.program, description=self.description)
         if "backend" in given:  # first of all: nothing is written if it can't run
@@ -105,7 +105,7 @@ class Experiment:
         return open_study(self, given)
 
     def _work(self, s: Any, study: Study) -> int:
-        """The work, on its backend. Raises MemoryError, too, when that has no memory left."""
+        """The work, on its backend. Raises MemoryError also when a GPU's memory is exhausted."""
         with (
             study.remove_on_failure(),
             lock_study(study.folder),
@@ -146,12 +146,12 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
             f"{study.folder / 'study.json'} lacks {', '.join(lacking)}. Restore it, or start a new "
             "--out."
         )
-    kept = dataclasses.asdict(settings)
+    stored = dataclasses.asdict(settings)
     may_change = {*WHERE, *(ROUNDING if given.get("force") else ())}
     differ = [
-        f"{flag_name(k)} {flag_value(v)} (the study: {flag_value(kept[k])})"
+        f"{flag_name(k)} {flag_value(v)} (the study: {flag_value(stored[k])})"
         for k, v in given.items()
-        if k not in may_change and v != kept[k] and not (k == "steps" and v > kept[k])
+        if k not in may_change and v != stored[k] and not (k == "steps" and v > stored[k])
     ]
     if differ:
         raise UsageError(
@@ -165,20 +165,20 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
 
 
 def with_threads(s: Any) -> Any:
-    """The settings with a number of threads, which a study is to keep: all cores may be others
-    tomorrow."""
+    """The settings with an explicit number of threads, for the study: the default may differ when
+    it is continued."""
     return s if s.threads is not None else dataclasses.replace(s, threads=cores())
 
 
 def study_settings(s: Any) -> dict[str, Any]:
-    """The settings that belong to a study."""
-    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(s).items()}
-    return {k: v for k, v in kept.items() if k not in ("resume", "out", "force", "graph")}
+    """The settings that study.json stores."""
+    content = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(s).items()}
+    return {k: v for k, v in content.items() if k not in ("resume", "out", "force", "graph")}
 
 
 def require_unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
     """Raise UsageError unless the run's config has the data, threads and kernels of the config
-    `now`: only then does it go on bit for bit. `force` accepts it all the same."""
+    `now`: only then does it go on bit for bit. `force` accepts all but another precision."""
     before, differ = run.config, []
     if before["data_fingerprint"] != now["data_fingerprint"]:
         differ.append("the data (another --data-dir?)")

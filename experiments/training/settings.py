@@ -1,6 +1,6 @@
-"""The settings that every experiment has, those of experiments on images, and what can't work.
+"""The settings of every experiment, those of experiments on images, and their checks.
 
-An experiment's own settings inherit these, and name again what has another default there.
+An experiment's own settings inherit these, and override fields with another default.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class SharedSettings:
     quick: bool = setting(False, "a smaller problem and fewer steps: over in two minutes")
     steps: int = setting(1000, "updates per run")
     seed: tuple[int, ...] = setting((0,), "root seeds of all that is drawn")
-    # The paper ran on a GPU; NumPy is what everybody has.
+    # The paper used a GPU; NumPy runs on every machine.
     backend: str = setting(
         "numpy", f"where arrays live: {', '.join(BACKENDS)} (NumPy within CuPy's limits: a test)"
     )
     threads: int | None = setting(
         None, "threads of kernels and BLAS (default: MINIBN_NUM_THREADS, else all cores)", kind=int
     )
-    # The same mathematics in another rounding; `python -m experiments.compare` shows two studies.
+    # The same mathematics in another rounding; `python -m experiments.compare` compares two.
     kernels: str = setting(
         "fast",
         "how ops run on NumPy: fast; lean, which keeps less for the backward pass: less memory, "
@@ -52,14 +52,14 @@ class SharedSettings:
     # What a GPU's fast units multiply; weights, sums, statistics and activations stay float32.
     precision: str = setting(
         "fp32",
-        "digits of the factors of products, in convolutions and linear layers: fp32, all 23 bits "
-        "of mantissa; tf32, 10; or bf16, 7. NumPy rounds by hand: the same accuracy, slower",
+        "rounding of the factors in convolutions and linear layers: fp32, all 23 bits of the "
+        "mantissa; tf32, 10; or bf16, 7. NumPy emulates it: the same accuracy, slower",
     )
-    # The same numbers bit for bit, so that no study has to remember it.
+    # The same numbers bit for bit, so that studies do not store it.
     graph: str = setting(
         "auto",
-        "steps on a GPU as one launch, a captured CUDA graph: auto, where it can be; on, or it is "
-        "an error; off",
+        "capture each step on a GPU as a CUDA graph, one launch: auto, where possible; on, an "
+        "error where not; off",
     )
     checkpoint_every: int = setting(500, "steps between checkpoints")
     out: str | None = setting(None, "the study's folder (default: runs/EXPERIMENT/TIME)", kind=str)
@@ -71,7 +71,7 @@ class SharedSettings:
 
 @dataclass(frozen=True)
 class ImageSettings(SharedSettings):
-    """And which images it trains on."""
+    """The shared settings, and the images to train on."""
 
     data: str = setting("cifar10", f"the data set: {', '.join(DATA)}")
     data_dir: str | None = setting(
@@ -79,7 +79,9 @@ class ImageSettings(SharedSettings):
         kind=str,
     )  # fmt: skip
     # All of it; fewer images make a quick trial.
-    train_size: int | None = setting(None, "use the first so many training images", kind=int)
+    train_size: int | None = setting(
+        None, "training images: the first ones (default: all)", kind=int
+    )
 
 
 def check_shared(s: SharedSettings, plans: Sequence[Any], may_repeat: Sequence[str] = ()) -> None:
@@ -115,8 +117,8 @@ def check_shared(s: SharedSettings, plans: Sequence[Any], may_repeat: Sequence[s
 
 
 def check_exact(s: SharedSettings, what: str) -> None:
-    """Raise UsageError for a precision that would change nothing: `what` is float64. And for a
-    graph, which there are of trainings in float32 alone."""
+    """Raise UsageError for a precision or --graph on: both are for float32 only. what: the
+    beginning of "... in float64", for the message."""
     if s.graph == "on":
         raise UsageError(f"--graph on: {what} in float64, step by step. Leave it out.")
     if s.precision != "fp32":
@@ -126,7 +128,7 @@ def check_exact(s: SharedSettings, what: str) -> None:
 
 
 def check_images(s: ImageSettings) -> None:
-    """Raise UsageError for a data set that there isn't, or no images."""
+    """Raise UsageError for an unknown data set, or no images."""
     one_of("--data", s.data, DATA)
     if s.train_size is not None:
         at_least("--train-size", s.train_size, 1)
@@ -148,6 +150,6 @@ def check_measurements(s: Any) -> None:
 
 
 def in_precision(settings: Mapping[str, Any]) -> str:
-    """What a title or a note says of a study's precision, if it is not the usual one."""
+    """A study's precision for a title or a note; "" for the default."""
     precision = settings["precision"]
     return "" if precision == SharedSettings.precision else f", products in {precision}"

@@ -1,4 +1,4 @@
-"""One training step, as experiments see it: what is minimised, and what a recorder may look at."""
+"""One training step: the task (inputs, loss, score), and the step as recorders read it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minibn.optim import Optimizer
 
 
 class Feed(Protocol):
-    """What gives the batch of each step, such as minibn.data.Batches."""
+    """A source of the batch of each step, such as minibn.data.Batches."""
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]: ...
 
@@ -28,7 +28,7 @@ class Task:
     """What a network is trained for.
 
     prepare(inputs, targets) -> (x, targets) for the backend; loss(model(x), targets) -> a scalar
-    Tensor; score(outputs, targets) -> a 0-d array, or None where there is nothing but the loss.
+    Tensor; score(outputs, targets) -> a 0-d array; None: there is only the loss.
     """
 
     prepare: Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]

@@ -2,11 +2,11 @@
 
     STUDY/
       study.json                     the settings
-      .lock                          while a process trains it: which one
+      .lock                          while a process trains it: the process's id
       runs/batchnorm-lr0.1-seed0/
         config.json                  settings, versions, device, threads, commit, data hash
-        metrics.jsonl ...            one line a step; one file per recorder, nothing from the clock
-        timings.jsonl                what the clock said
+        metrics.jsonl ...            one line a step; one file per recorder, without times
+        timings.jsonl                seconds from checkpoint to checkpoint
         checkpoint/latest.npz        everything the run needs to continue bit for bit
         result.json                  written when the run is done or has diverged
       figures/, table.md             plotted from the files by a separate step
@@ -39,10 +39,10 @@ from minibn.fast.cuda.cudnn import is_preferred
 
 
 def steps_of(manifest: dict[str, Any], path: Path) -> int:
-    """How many steps a run's checkpoint stands for. Raises DataError if it doesn't say."""
+    """The steps done before a run's checkpoint. Raises DataError if its manifest lacks them."""
     step = manifest.get("step")
     if type(step) is not int or step < 0:
-        raise DataError(f"checkpoint {path} is no run's: its manifest tells no step. Restore it.")
+        raise DataError(f"checkpoint {path} is no run's: its manifest has no step. Restore it.")
     return step
 
 
@@ -77,7 +77,7 @@ class Run:
         return read_json(path, step=int) if diverged else read_json(path, steps=int)
 
     def final_result(self, steps: int) -> dict[str, Any] | None:
-        """The result of a run that has nothing left to do: it diverged, or has all its steps."""
+        """The result of a run that diverged or has done all its steps, else None."""
         result = self.result if self.has_begun else None
         if result and (result["status"] == "diverged" or result["steps"] >= steps):
             return result
@@ -92,24 +92,23 @@ class Run:
         return self._streams.setdefault(name, Stream(self.folder / f"{name}.jsonl"))
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """What stream NAME.jsonl holds."""
+        """The records of stream NAME.jsonl."""
         return list(read_lines(self.folder / f"{name}.jsonl"))
 
     @property
     def has_begun(self) -> bool:
-        """Whether `begin` was called. Raises DataError if its config is gone since."""
+        """Whether `begin` was called. Raises DataError if config.json was lost since."""
         if (self.folder / "config.json").exists():
             return True
         if self.checkpoint_path.exists():
             raise DataError(
-                f"{self.folder / 'config.json'} is missing, so nothing tells which data and "
-                f"settings the checkpoint belongs to. Restore it, or delete {self.folder} and "
-                "train again."
+                f"{self.folder / 'config.json'} is missing, so the data and settings of the "
+                f"checkpoint are unknown. Restore it, or delete {self.folder} and train again."
             )
         return False
 
     def begin(self, config: dict[str, Any]) -> None:
-        """Start, or go on: the result of an earlier end and what a killed writer left are gone."""
+        """Start or go on: write config.json, delete an earlier result and partly written files."""
         self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
         (self.folder / "result.json").unlink(missing_ok=True)
         for leftover in self.folder.rglob(".*.part"):
@@ -154,7 +153,7 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._made: list[Path] | None = None  # the folders that `create` made, outermost first
+        self._new_folders: list[Path] | None = None  # those that `create` made, outermost first
 
     @classmethod
     def create(cls, folder: Path, experiment: str, settings: dict[str, Any]) -> Study:
@@ -167,7 +166,7 @@ class Study:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UsageError(f"--out {folder} is not an empty folder. Choose another.")
         study = cls(folder)
-        study._made = [p for p in reversed((folder, *folder.parents)) if not p.exists()]
+        study._new_folders = [p for p in reversed((folder, *folder.parents)) if not p.exists()]
         try:
             with study.remove_on_failure():
                 (folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -185,11 +184,11 @@ class Study:
         try:
             yield
         except BaseException:
-            if self._made is not None and not self.runs():
+            if self._new_folders is not None and not self.runs():
                 with contextlib.suppress(UsageError, OSError), lock_study(self.folder):
                     (self.folder / "study.json").unlink(missing_ok=True)
                     (self.folder / "runs").rmdir()
-                for folder in reversed(self._made):
+                for folder in reversed(self._new_folders):
                     with contextlib.suppress(OSError):
                         folder.rmdir()
             raise
@@ -216,7 +215,7 @@ class Study:
 
     @property
     def kind(self) -> str:
-        """The experiment, or what several of them share."""
+        """The experiment's name, or the one that several experiments share."""
         return self._content["experiment"]
 
     @property

@@ -1,8 +1,8 @@
 """One process at a time trains a study: two would write every line twice.
 
 The lock is the system's (flock) on STUDY/.lock, and ends with the process, however that ends. The
-file says who holds it. Readers take none. Windows and some networks' file systems have no such
-locks: there everybody goes on without.
+file holds the process's id. Readers do not lock. Windows and some network file systems have no
+such locks: there, nothing is locked.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ except ImportError:  # on Windows
 
 @contextmanager
 def lock_study(study: Path, busy: str = "is being trained") -> Iterator[TextIO | None]:
-    """Inside, no other process is; the lock is given, None where there are none. Raises UsageError
-    if one is there already, which says what the folder `is being`."""
+    """Hold the lock within the block. Yields the locked file, or None where there are no locks.
+
+    Raises UsageError if another process holds it. busy: what it does to the folder, for the message.
+    """
     path = study / ".lock"
     file = open_lock(path, busy)
     try:
@@ -57,8 +59,8 @@ def open_lock(path: Path, busy: str = "is being trained") -> TextIO | None:
         with file:
             file.seek(0)
             pid = file.read().strip()
-        who = f"process {pid}" if pid else "another process"
-        raise UsageError(f"{path.parent} {busy} by {who}. Wait for it, or end it.") from None
+        holder = f"process {pid}" if pid else "another process"
+        raise UsageError(f"{path.parent} {busy} by {holder}. Wait for it, or end it.") from None
     except OSError:
         with file, contextlib.suppress(OSError):
             path.unlink()

@@ -140,7 +140,7 @@ def test_runs_that_saw_other_data_are_refused(tmp_path: Path) -> None:
     one, two = study(tmp_path / "1"), study(tmp_path / "2")
     trained(one, "batchnorm", data="original")
     trained(two, "standard", data="recompressed")
-    with pytest.raises(DataError, match="saw other data"):
+    with pytest.raises(DataError, match="was trained on other data"):
         found(BETTER, one, two)
 
 
@@ -150,7 +150,7 @@ def test_data_may_belong_to_the_seed_but_not_to_the_variant(tmp_path: Path) -> N
         trained(made, "batchnorm", seed, data=f"drawn {seed}")
     Evidence([made.folder], KINDS)
     trained(made, "standard", 1, data="drawn 7")
-    with pytest.raises(DataError, match="saw other data"):
+    with pytest.raises(DataError, match="was trained on other data"):
         Evidence([made.folder], KINDS)
 
 

@@ -35,7 +35,7 @@ def test_studies_that_saw_other_data_are_not_alike(tmp_path: Path) -> None:
     one, two = study(tmp_path / "1"), study(tmp_path / "2")
     trained(one, "l1", data="original")
     trained(two, "l1", 1, data="recompressed")
-    with pytest.raises(DataError, match="saw other data"):
+    with pytest.raises(DataError, match="was trained on other data"):
         require_comparable([one, two])
 
 
@@ -45,5 +45,5 @@ def test_data_that_is_drawn_belongs_to_the_seed(tmp_path: Path) -> None:
     trained(two, "l1", 1, data="drawn by 1")
     require_comparable([one, two])
     trained(two, "batchnorm", 0, data="drawn by 7")
-    with pytest.raises(DataError, match="saw other data"):
+    with pytest.raises(DataError, match="was trained on other data"):
         require_comparable([one, two])

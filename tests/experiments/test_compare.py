@@ -109,7 +109,7 @@ def test_the_command_prints_the_table_and_draws_the_figure(
         (["a", "a", "a"], "which two studies?"),
         (["a", "wide"], "like with like"),
         (["a", "seeds"], "no run in common"),
-        (["a", "data"], "saw other data"),
+        (["a", "data"], "was trained on other data"),
         (["a", "nowhere"], "there is no study"),
         (["a", "a", "--outt", "x"], "Did you mean '--out'?"),
     ],
