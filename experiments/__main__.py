@@ -1,4 +1,4 @@
-"""`python -m experiments`: what there is, what it costs, which figure of the paper it is."""
+"""`python -m experiments`: a list of the experiments, their figures and costs, and of the tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our speed and memory on a CPU or a GPU beside PyTorch's, measured in turn in one process.
+"""Our speed and memory on a CPU or a GPU beside PyTorch's, measured alternately in one process.
 
     python -m experiments.benchmark [--json FILE]
     python -m experiments.benchmark --parts steps --models vgg16 --batch 128 --rounds 15
@@ -8,8 +8,8 @@
 Training steps (forward, backward, SGD) of VGG with BatchNorm, without, and with noisy BatchNorm;
 each layer alone; a profile by op; the peak memory of a step; scaling with batch, width and threads;
 what the machine can do; start-up; one convolution in other NumPy libraries. PyTorch gets the same
-weights, batch and threads, and counts with the better of its layouts. Without PyTorch ours are
-timed alone. It takes about a quarter of an hour on two cores, and wants the machine for itself.
+weights, batch and threads; of its memory layouts the faster one counts. Without PyTorch ours are
+timed alone. It takes about a quarter of an hour on two cores, on a machine without other work.
 
 On a GPU: training steps with momentum and weight decay, eager and as a captured graph, against
 PyTorch's eager mode with TF32, its CUDA graphs and its compiler, timed by events; every precision;
@@ -48,7 +48,7 @@ from minibn.fast.cuda.emulator import emulate
 from reference_models.vgg import VGG, vgg
 
 PROGRAM = "python -m experiments.benchmark"
-DISTURBED = 0.03  # of the cores, taken by other processes: more, and times mean little
+DISTURBED = 0.03  # of the cores, used by other processes: above, times mean little
 BACKENDS = ("numpy", "cupy", "strict", "emulated")
 PARTS: dict[str, dict[str, Any]] = dict.fromkeys(BACKENDS, gpu_parts.PARTS) | {"numpy": parts.PARTS}
 
@@ -58,9 +58,9 @@ class Options:
     backend: str = setting(
         "numpy", "what to measure: numpy, the CPU; cupy, a GPU; strict or emulated, its rehearsal"
     )
-    quick: bool = setting(False, "tiny sizes, to see that it works; its figures mean nothing")
+    quick: bool = setting(False, "tiny sizes, to test that it works; the numbers mean nothing")
     json: str | None = setting(None, "write everything to this file", kind=str)
-    rounds: int = setting(ROUNDS, f"rounds; targets want at least {ROUNDS}")
+    rounds: int = setting(ROUNDS, f"rounds; verdicts need at least {ROUNDS}")
     parts: tuple[str, ...] = setting(
         tuple(PARTS["numpy"]),
         f"what to measure: {', '.join(PARTS['numpy'])}; on a GPU: {', '.join(PARTS['cupy'])}, all "
@@ -79,7 +79,7 @@ class Options:
     )
 
 
-# TF32: PyTorch's own default is fp32 in products, and its tuning guide tells one to change it.
+# TF32: PyTorch's default is fp32 in products, and its tuning guide recommends to change that.
 GPU: dict[str, Any] = {
     "parts": tuple(PARTS["cupy"]), "batch": (128, 512, 2048), "precision": "tf32"
 }  # fmt: skip
@@ -126,8 +126,8 @@ def check(options: Options) -> None:
 
 
 def pytorch_side(backend: str = "numpy") -> Any:
-    """The module of PyTorch's contenders, or None without PyTorch (or without its part for GPUs,
-    where one is measured)."""
+    """The module of PyTorch's contenders, or None without PyTorch (on a GPU: without its CUDA
+    build)."""
     if importlib.util.find_spec("torch") is None:
         return None
     name = "pytorch" if backend == "numpy" else "pytorch_gpu"
@@ -137,7 +137,7 @@ def pytorch_side(backend: str = "numpy") -> Any:
 
 @contextmanager
 def _bench(options: Options, save: Callable[[str, Any], None]) -> Iterator[Bench]:
-    """What the parts share, with the backend in use and both libraries on so many threads."""
+    """What the parts share, with the backend in use and the threads of both libraries set."""
     pytorch, threads = pytorch_side(options.backend), options.threads or cores()
     shared = (
         pytorch, threads, options.rounds, options.models, options.variants, options.batch,
@@ -168,8 +168,8 @@ def measure(options: Options) -> dict[str, Any]:
     began = time.perf_counter()
     record: dict[str, Any] = {"rounds": options.rounds, "bystanders": {}, "targets": []}
 
-    def save(part: str, found: Any) -> None:
-        record[part] = found
+    def save(part: str, results: Any) -> None:
+        record[part] = results
         record["targets"] = [{**vars(v), "verdict": str(v)} for v in _verdicts(options, record)]
         _write(options, record)
 
@@ -186,14 +186,14 @@ def measure(options: Options) -> dict[str, Any]:
         for name, (title, measure) in PARTS[options.backend].items():
             if name in options.parts:
                 say(f"\n## {title}  [{clock(time.perf_counter() - began)}]\n")
-                bystanders, found = Bystanders(), None
+                bystanders, results = Bystanders(), None
                 with bench.unless_it_fails(title, "the whole part"):
-                    found = measure(bench)
-                record["bystanders"][name] = taken = bystanders.share()
-                if taken is not None and taken > DISTURBED:
-                    say(f"\nDISTURBED: meanwhile other processes took {taken:.0%} of the cores.")
-                if found is not None:
-                    save(name, found)
+                    results = measure(bench)
+                record["bystanders"][name] = share = bystanders.share()
+                if share is not None and share > DISTURBED:
+                    say(f"\nDISTURBED: meanwhile other processes used {share:.0%} of the cores.")
+                if results is not None:
+                    save(name, results)
     if "machine" in record and "steps" in record:
         say("\n## Shares of the machine\n")
         say_table(SHARES, shares(record))
@@ -207,22 +207,22 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def _verdicts(options: Options, record: dict[str, Any]) -> list[Verdict]:
-    """None of sizes that show nothing, or of a rehearsal."""
+    """The verdicts on the targets; none with --quick or of a rehearsal."""
     judge = {"numpy": verdicts, "cupy": gpu_verdicts}.get(options.backend)
     return list(judge(record)) if judge and not options.quick else []
 
 
 def _judge(options: Options, record: dict[str, Any]) -> None:
-    found = _verdicts(options, record)
-    if found:
+    if results := _verdicts(options, record):
         rows = [
-            [v.what, f"{v.found:.2f}", v.at_most, "" if v.aim is None else v.aim, v] for v in found
+            [v.what, f"{v.found:.2f}", v.at_most, "" if v.aim is None else v.aim, v]
+            for v in results
         ]
         say("\n## Targets\n")
         say_table(["target", "found", "at most", "aim", "verdict"], rows)
         if options.rounds < ROUNDS:
-            say(f"\n{options.rounds} rounds decide nothing: --rounds {ROUNDS} or more.")
-        if any(taken is not None and taken > DISTURBED for taken in record["bystanders"].values()):
+            say(f"\n{options.rounds} rounds are too few to decide: --rounds {ROUNDS} or more.")
+        if any(share is not None and share > DISTURBED for share in record["bystanders"].values()):
             say(
                 "\nSome parts were disturbed by other processes. Repeat them when those have ended."
             )
@@ -241,7 +241,7 @@ def _write(options: Options, record: dict[str, Any]) -> None:
 
 
 def _exit_code(record: dict[str, Any]) -> int:
-    """1 if something failed that should have run, which is printed."""
+    """1 if something failed that should have run, else 0; prints what failed."""
     mistakes = [f"{m['what']} ({m['who']})" for m in record["left_out"] if m["mistake"]]
     if mistakes:
         say(f"\nFAILED, see left_out in --json: {'; '.join(mistakes)}.")
@@ -255,7 +255,7 @@ def _exit_code(record: dict[str, Any]) -> int:
     errors=(Disagreement, ChildFailed),
 )
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print what was found. Returns the exit code."""
+    """Measure, and print the results. Returns the exit code."""
     given = parse(Options, arguments, program=PROGRAM, description=__doc__)
     gpu = given.get("backend", "numpy") != "numpy"
     quick = bool(given.get("quick"))

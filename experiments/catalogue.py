@@ -1,4 +1,4 @@
-"""What experiments there are: their figures, and what they cost. `python -m experiments` shows it.
+"""The experiments, their figures and costs, and the tools. `python -m experiments` prints them.
 
 Costs of `--quick` are CPU seconds of one core of an AMD EPYC (2026-11); "a step" is a training
 step of the network in question.
@@ -75,6 +75,8 @@ TOOLS = (
     Entry("compare", "", "two studies of the same runs: where their curves part", ""),
     Entry("precision", "", "what tf32 and bf16 cost: errors of products, trainings compared", ""),
     Entry("predict", "", "test accuracy by class of a trained run", ""),
-    Entry("benchmark", "", "a training step against PyTorch on the CPU", ""),
-    Entry("gpu_check", "", "what needs a GPU: CuPy against NumPy, then a short training", ""),
+    Entry("benchmark", "", "a training step against PyTorch, on the CPU or a GPU", ""),
+    Entry(
+        "gpu_check", "", "what needs a GPU: tests, losses, kernels, the benchmark, trainings", ""
+    ),
 )

@@ -3,14 +3,14 @@
     python -m experiments.claims STUDY [STUDY ...] [--out DIR]
 
 Each claim is a sentence of "How Does Batch Normalization Help Optimization?" (Santurkar et al.
-2018; some are of those who answered it), a metric (one number a seed), and a rule with its reason,
+2018; some are of papers that answer it), a metric (one number a seed), and a rule with its reason,
 fixed before the runs but where it is marked as amended: experiments/claiming/. Studies may be of
 any kinds, in any order; those of one kind must be of one network, data set and length. A claim
 whose runs are not among them is undecided, as is one about VGG on other data than CIFAR-10. One
 seed decides nothing.
 
-Left out is what nothing here measures: accuracies with augmentation, other architectures, BatchNorm
-under other initialisations.
+Not covered, as nothing here measures them: accuracies with augmentation, other architectures,
+BatchNorm under other initialisations.
 
 Prints the table; with --out also writes DIR/claims.md, with the rules, and DIR/claims.json.
 """
@@ -86,7 +86,7 @@ class Options:
 
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, and write it if --out says where. Returns the exit code."""
+    """Print the table; with --out, write it too. Returns the exit code."""
     folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
     check_out(options.out)
     findings, evidence = verdicts(folders)

@@ -4,9 +4,8 @@
 
 The same training in another rounding (other kernels, threads, precision or a GPU) is equal at
 first; then its differences grow from step to step, until the two are as far apart as two seeds are.
-So the question is not whether the curves differ, but whether they differ by more than the seed
-makes them. Train A with two seeds, and the differences between its own seeds stand beside those
-between A and B:
+So the question is not whether the curves differ, but whether they differ by more than two seeds do.
+Train A with two seeds: the differences between its seeds stand beside those between A and B:
 
     python -m experiments.vgg_cifar --kernels fast --seed 0 1 --out A ...
     python -m experiments.vgg_cifar --kernels reference --seed 0 --out B ...
@@ -37,14 +36,14 @@ from minibn import checkpoint
 from minibn.errors import DataError
 
 PROGRAM = "python -m experiments.compare"
-PARTED = 0.01  # the share of the loss by which two curves have parted visibly
+VISIBLE = 0.01  # a difference, as a share of the loss, that is visible
 LEAST = 1e-9  # where a difference of 0 is plotted
 HEAD = (
     "run", "steps", "differs from step", "by 1 % from step", "largest difference of the loss",
     "smoothed", "train accuracy", "test accuracy",
 )  # fmt: skip
-# Settings that say where, and which runs: they may differ without a word.
-UNTOLD = ("data_dir", "variants", "lr", "seed", "quick")
+# Settings of where and which runs: labels leave them out.
+NOT_IN_LABELS = ("data_dir", "variants", "lr", "seed", "quick")
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Pair:
             self.name,
             str(steps),
             _first(difference > 0),
-            _first(difference > PARTED * np.abs(a)),
+            _first(difference > VISIBLE * np.abs(a)),
             largest,
             f"{self.gap():.2g}",
             f"{_train(self.a)}, {_train(self.b)}",
@@ -108,8 +107,10 @@ def _test(run: Run) -> str:
 def between(a: Study, b: Study) -> list[Pair]:
     """The runs that both studies have, by name. Raises DataError if there are none."""
     require_comparable([a, b], free=("precision",))
-    theirs = {run.name: run for run in _trained(b)}
-    pairs = [Pair(run.name, run, theirs[run.name]) for run in _trained(a) if run.name in theirs]
+    theirs = {run.name: run for run in _runs_with_metrics(b)}
+    pairs = [
+        Pair(run.name, run, theirs[run.name]) for run in _runs_with_metrics(a) if run.name in theirs
+    ]
     if not pairs:
         raise DataError(
             f"{a.folder} and {b.folder} have no run in common (of one variant, rate and seed). "
@@ -117,7 +118,9 @@ def between(a: Study, b: Study) -> list[Pair]:
         )
     for pair in pairs:
         if pair.a.config["data_fingerprint"] != pair.b.config["data_fingerprint"]:
-            raise DataError(f"{pair.name} saw other data in {b.folder} than in {a.folder}.")
+            raise DataError(
+                f"{pair.name} was trained on other data in {b.folder} than in {a.folder}."
+            )
     order = list(COLOURS)
     return sorted(pairs, key=lambda pair: (order.index(pair.a.config["variant"]), pair.name))
 
@@ -126,7 +129,9 @@ def between_seeds(study: Study, like: Run) -> list[Pair]:
     """Every two runs of the study that differ from each other, and from `like`, by seed alone."""
     key = ("variant", "lr")
     same = [
-        r for r in _trained(study) if [r.config[k] for k in key] == [like.config[k] for k in key]
+        r
+        for r in _runs_with_metrics(study)
+        if [r.config[k] for k in key] == [like.config[k] for k in key]
     ]
     same.sort(key=lambda run: run.config["seed"])
     return [
@@ -135,14 +140,14 @@ def between_seeds(study: Study, like: Run) -> list[Pair]:
     ]
 
 
-def _trained(study: Study) -> list[Run]:
+def _runs_with_metrics(study: Study) -> list[Run]:
     return [run for run in study.runs() if run.records("metrics")]
 
 
 def labels_of(a: Study, b: Study) -> tuple[str, str]:
-    """What each of the two is called: the settings that differ, or else their folders."""
+    """A label of each: the settings that differ, or else its folder."""
     one, other = a.settings, b.settings
-    keys = [k for k in one if k not in UNTOLD and one[k] != other.get(k)]
+    keys = [k for k in one if k not in NOT_IN_LABELS and one[k] != other.get(k)]
     if not keys:
         return str(a.folder), str(b.folder)
     names = [", ".join(f"{k} {content.get(k)}" for k in keys) for content in (one, other)]
@@ -215,7 +220,7 @@ class Options:
 
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, plot the figure. Returns the exit code."""
+    """Print the table, and plot the figure. Returns the exit code."""
     folders, options = parse_folders(
         Options, arguments, program=PROGRAM, description=__doc__, folders="A B"
     )

@@ -10,9 +10,9 @@ the loss that is minimised. The paper's claims: BatchNorm and the l_p norms trai
 best); BatchNorm does not reduce internal covariate shift; it smooths the loss. The paper's own
 size is what runs by default: about 17 minutes a seed on one core.
 
-What the curves do is older than the paper: the best linear map of each rank is a saddle, training
-goes from one to the next, and slower each time. So the final losses count ranks: of seed 0 it is 4
-without a norm, 5 with linf, 6 with batchnorm and l1.
+The shape of the curves was known before the paper: the best linear map of each rank is a saddle
+(Baldi & Hornik 1989), and training goes from one to the next, slower each time. So the final losses
+are those of ranks: for seed 0, 4 without a norm, 5 with linf, 6 with batchnorm and l1.
 
     python -m experiments.deep_linear --quick
     python -m experiments.deep_linear --seed 0 1 2
@@ -49,7 +49,7 @@ ACTIVATIONS = (1, 11, 24)  # layers of the paper's Fig. 9
 
 
 class Activations(Distributions):
-    """Distributions of a network without ReLUs: what layer k hands to the next."""
+    """Distributions of a network without ReLUs: the input of layer k + 1."""
 
     @contextmanager
     def during(self, step: Step) -> Iterator[None]:
@@ -73,15 +73,15 @@ def recorded_layers(depth: int) -> dict[int, int]:
 
 
 def recorders(s: Settings, seed: int) -> list[Recorder]:
-    """What is measured on the way; each writes nothing where its interval is 0."""
-    found: list[Recorder] = [
+    """The recorders of a run; each writes nothing where its interval is 0."""
+    chosen: list[Recorder] = [
         Landscape(s.probe_every, s.probe_sizes, seed=seed),
         CovariateShift(s.shift_every, [f"linear{k + 1}" for k in range(1, s.depth)]),
         Curvature(s.curvature_every),
     ]
     if s.record_every:
-        found.append(Activations(recorded_layers(s.depth), s.record_every, units=1, seed=seed))
-    return found
+        chosen.append(Activations(recorded_layers(s.depth), s.record_every, units=1, seed=seed))
+    return chosen
 
 
 def run(s: Settings, folder: Run, plan: Plan) -> dict[str, Any]:
@@ -101,10 +101,10 @@ def run(s: Settings, folder: Run, plan: Plan) -> dict[str, Any]:
 
 
 def seconds_a_step(s: Settings, plan: Plan) -> float:
-    """Of ten steps of a throw-away copy, and its share of the probes and of covariate shift."""
+    """Seconds per step, from ten of a temporary copy; probes and covariate shift included."""
     model, data, of = network(s, plan.variant, plan.seed), make_problem(s, plan.seed), task(s)
     optimizer = optim.SGD(model.parameters(), plan.lr)
-    with np.errstate(all="ignore"):  # a rate may be too large: training will say so
+    with np.errstate(all="ignore"):  # a rate may be too large: training reports it
         one_step(model, optimizer, *data.batch(0), of)
         began = time.perf_counter()
         for _ in range(10):
@@ -116,7 +116,7 @@ def seconds_a_step(s: Settings, plan: Plan) -> float:
 
 
 def configuration(s: Settings, plan: Plan) -> dict[str, Any]:
-    """What config.json says beside the plan."""
+    """The content of config.json beside the plan."""
     data = make_problem(s, plan.seed)
     return {
         "experiment": KIND,
@@ -128,7 +128,7 @@ def configuration(s: Settings, plan: Plan) -> dict[str, Any]:
 
 
 def seconds(s: Settings, left: Mapping[Plan, int]) -> float:
-    """What the steps that are left will take."""
+    """An estimate for {plan: steps that are left}."""
     one_of_each = {plan.variant: plan for plan in left}
     cost = {variant: seconds_a_step(s, plan) for variant, plan in one_of_each.items()}
     return sum(cost[plan.variant] * steps for plan, steps in left.items())

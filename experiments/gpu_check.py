@@ -10,9 +10,9 @@ share, all kernels and all tiles at each call of a step, the benchmark against P
 settings for one variant, a batch of 8,192, all other tests marked `gpu`, and `reproduce --scale
 paper` for as long as there is time.
 
-What is found is in --out at once: a log and a JSON file for each part, gpu_check.json and
-summary.md with how each ended, and gpu_check.tar.gz with all that is small. Whatever cuts it off,
-the same command goes on: parts that are done are not done again, unless --only names them.
+Results are written to --out at once: a log and a JSON file for each part, gpu_check.json and
+summary.md with the outcome of each, and gpu_check.tar.gz with all small files. After an
+interruption the same command goes on: finished parts are not repeated, unless --only names them.
 
 Exit code 0: everything is done and as it must be. 1: it isn't. 2: it can't run here.
 """
@@ -50,15 +50,17 @@ IDENTITY = ("backend", "quick", "data", "precision", "seed")  # what a folder is
 @dataclass(frozen=True)
 class Options:
     backend: str = setting("cupy", "what to check against numpy: cupy, or strict for a rehearsal")
-    quick: bool = setting(False, "tiny sizes, to see that everything runs; figures mean nothing")
+    quick: bool = setting(
+        False, "tiny sizes, to test that everything runs; the numbers mean nothing"
+    )
     only: tuple[str, ...] = setting((), f"these parts, again: {', '.join(NAMES)}", kind=str)
-    minutes: float = setting(25.0, "what this sitting may take; parts that do not fit are left out")
+    minutes: float = setting(25.0, "time for this sitting; parts that do not fit are left out")
     data: str = setting("shapes", f"the data set: {', '.join(DATA)}; reproduce wants cifar10")
     data_dir: str | None = setting(None, "where CIFAR-10 lies", kind=str)
-    # As PyTorch's documentation recommends, and in what it is compared.
-    precision: str = setting("tf32", f"of what is timed: {', '.join(PRECISIONS)}")
-    seed: int = setting(0, "of the paper's trainings")
-    out: str = setting("runs/gpu_check", "folder for everything that is found")
+    # As PyTorch's documentation recommends, and as PyTorch is timed.
+    precision: str = setting("tf32", f"precision of what is timed: {', '.join(PRECISIONS)}")
+    seed: int = setting(0, "root seed of the paper's trainings")
+    out: str = setting("runs/gpu_check", "folder for all results")
 
 
 def check(options: Options) -> None:
@@ -77,8 +79,8 @@ def check(options: Options) -> None:
 
 
 def same_as_before(options: Options, folder: Path) -> None:
-    """Raise UsageError if the folder holds what was found elsewhere, or of something else: parts
-    that are done would count as done here, a rehearsal's on a GPU."""
+    """Raise UsageError if the folder holds results with other options of IDENTITY: their finished
+    parts would count as done, such as a rehearsal's on a GPU."""
     path = folder / "gpu_check.json"
     if not path.exists():
         return
@@ -89,11 +91,13 @@ def same_as_before(options: Options, folder: Path) -> None:
         if name in IDENTITY and before.get(name) != value
     ]
     if differ:
-        raise UsageError(f"--out {folder} is of {'; '.join(differ)}. Name another --out.")
+        raise UsageError(
+            f"--out {folder} holds results with {'; '.join(differ)}. Name another --out."
+        )
 
 
 def sit(options: Options) -> int:
-    """The parts that are to be done, within the time. Returns the exit code."""
+    """Run the parts that are not done, within the time. Returns the exit code."""
     folder = Path(options.out).absolute()
     same_as_before(options, folder)
     todo = [p for p in all_parts(options, folder) if not options.only or p.name in options.only]
@@ -118,14 +122,14 @@ def sit(options: Options) -> int:
 
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check, and print what was found. Returns the exit code."""
+    """Run the checks, and print the results. Returns the exit code."""
     options = Options(**parse(Options, arguments, program=PROGRAM, description=__doc__))
     try:
         check(options)
         return sit(options)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        remedy = "Free space, or mend that: the same command goes on; or name another --out."
+        remedy = "Free space, or fix that: the same command goes on; or name another --out."
         raise OSError(f"{error.strerror or error}{where}. {remedy}") from error
 
 

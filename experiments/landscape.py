@@ -5,7 +5,7 @@ of 1/2, 1, 2 and 4 times the learning rate, on the batch of the step. The paper'
 BatchNorm the loss varies less along the probe, its gradient changes less, and the "effective" beta,
 ‖Δ gradient‖ / distance, is smaller. (Not at step 0, in its curves as in ours.)
 
-The trainings are those of `vgg_cifar`, with probes on: about an eighth dearer. Fig. 12, of the
+The trainings are those of `vgg_cifar`, with probes on: about an eighth slower. Fig. 12, of the
 l_p norms, comes from `lp_norms`; Figs. 10, 11b and 13, of the deep linear network, from
 `deep_linear`.
 

@@ -3,7 +3,7 @@
 The paper shows two rates (Fig. 1: at 0.5 the standard network stays at chance). Bjorck et al. say
 that BatchNorm helps *by* larger rates: at an equal small one both reach about the same accuracy,
 and without it large steps let activations explode, the more the deeper the layer. So each variant
-is trained shortly at each rate of a geometric grid, with several seeds. The study tells
+is trained shortly at each rate of a geometric grid, with several seeds. The study shows
 
     the largest rate that does not diverge, and the largest that learns
     the accuracy over the grid; the best, and how much of the gain is there at equal rate already
@@ -58,7 +58,7 @@ class Settings(vgg_settings.Settings):
         ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard", "l1", "l2", "linf"),
         f"what to train: {', '.join(vgg_settings.VARIANTS)}",
     )
-    # Doubling, from where the standard network is slow to beyond what BatchNorm bears.
+    # Doubling, from where the standard network is slow to beyond what BatchNorm tolerates.
     lr: tuple[float, ...] = setting(
         (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4), "the grid of learning rates"
     )
@@ -70,9 +70,9 @@ class Settings(vgg_settings.Settings):
     eval_every: int = setting(1000, "steps between measurements of test accuracy")
     record_every: int = setting(0, "", flag=False)  # no distributions: `moments_steps` instead
     checkpoint_every: int = setting(100, "steps between checkpoints")
-    # Most runs that diverge do it at once. To look costs a quarter of a step.
+    # Most runs that diverge do it at once. A record costs a quarter of a step.
     moments_steps: int = setting(
-        40, "record mean and variance of the layers' outputs in the first so many steps"
+        40, "first steps in which mean and variance of the layers' outputs are recorded"
     )
 
 
@@ -93,8 +93,8 @@ def check(s: Settings) -> None:
 class Moments(Recorder):
     """moments.jsonl: {step, mean, var}, lists by layer from the first.
 
-    What a convolution or linear layer puts out, before norm and noise, so that no norm fixes it:
-    the mean over its channels of |mean over the batch|, and of the variance over the batch (and
+    Of the output of each convolution or linear layer, before norm and noise, so that no norm fixes
+    it: the mean over its channels of |mean over the batch|, and of the variance over the batch (and
     height and width). null: not finite.
     """
 
@@ -106,26 +106,26 @@ class Moments(Recorder):
         if step.number >= self.steps:
             yield
             return
-        seen: list[Any] = []
+        moments: list[Any] = []
 
         def see(module: nn.Module, inputs: tuple, output: Any) -> None:
             y = value(output).astype("float64")  # float32 overflows in the variance first
             axes = tuple(range(y.ndim - 1))
-            seen.append((abs(y.mean(axis=axes)).mean(), y.var(axis=axes).mean()))
+            moments.append((abs(y.mean(axis=axes)).mean(), y.var(axis=axes).mean()))
 
         with ExitStack() as stack:
             for name, part in step.model.children():
                 if name.startswith(("conv", "linear")):
                     stack.enter_context(part.watch(see))
             yield
-        mean, var = ([float(to_numpy(x)) for x in column] for column in zip(*seen, strict=True))
+        mean, var = ([float(to_numpy(x)) for x in column] for column in zip(*moments, strict=True))
         step.run.stream("moments").append(
             {"step": step.number, "mean": json_numbers(mean), "var": json_numbers(var)}
         )
 
 
 def ascending(s: Settings) -> list[Plan]:
-    """By rate: whether one is run depends on those below."""
+    """The plans by rate: whether one is run depends on those at lower rates."""
     return sorted(vgg_settings.plans(s), key=lambda plan: plan.lr)
 
 
@@ -141,7 +141,7 @@ def study_all(s: Settings, study: Study) -> int:
 
     def run(folder: Run, plan: Plan) -> Result:
         result = vgg_runs.run(s, folder, plan, data, [Moments(s.moments_steps)])
-        # Hundreds of networks are not needed: with more --steps a run begins again, the same.
+        # Hundreds of checkpoints are not needed: with more --steps a run begins again, the same.
         folder.checkpoint_path.unlink(missing_ok=True)
         return result
 

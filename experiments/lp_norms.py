@@ -1,7 +1,7 @@
 """Figures 5a, 6 and 12 of the paper: normalisation by l1, l2 and l-infinity norms.
 
 They take a unit's mean away, as BatchNorm does, and divide by the average of its values' l_p norm
-(`minibn/ops/lp_norm.py` says how that was read, since the paper has no formula). The claim: they
+(our reading, since the paper has no formula: `minibn/ops/lp_normalization.py`). The claim: they
 train as well as BatchNorm and smooth the landscape as much, although the layers' distributions
 shift more than without any norm.
 

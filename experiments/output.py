@@ -7,7 +7,7 @@ from typing import Any
 
 
 def say(text: str = "") -> None:
-    """Print at once: a benchmark takes minutes, and its reader waits."""
+    """Print at once, without buffering: a benchmark takes minutes."""
     print(text, flush=True)
 
 

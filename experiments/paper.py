@@ -1,8 +1,8 @@
 """The paper's curves as numbers, digitised from the vector figures of arXiv:1805.11604v3.
 
-Nothing here is printed in words there; about ±0.5 % of an axis. VGG: "VGG-like", full width, 15,000
-steps at batch 128, a point per 100 steps (test accuracy per 1,000). Deep linear network: 25
-layers of 10, full batch, 10,000 steps, a point per 50 steps.
+The paper's text has none of these numbers. Accuracy: about ±0.5 % of an axis. VGG: "VGG-like",
+full width, 15,000 steps at batch 128, a point per 100 steps (test accuracy per 1,000). Deep linear
+network: 25 layers of 10, full batch, 10,000 steps, a point per 50 steps.
 """
 
 from reference_models.vgg import VGG
@@ -56,7 +56,7 @@ SHIFT = {
     ("standard", 0.01, 5): (0.84, 0.88), ("batchnorm", 0.01, 5): (0.014, 0.99),
     ("standard", 0.01, 10): (None, 0.57), ("batchnorm", 0.01, 10): (None, 0.94),
 }  # fmt: skip
-# (variant, layer) -> ||G - G'|| in VGG at the start, at 0.1 and about (5 to 14) at 0.01.
+# (variant, learning rate, layer) -> ||G - G'|| in VGG at the start; at 0.01 about (5 to 14).
 SHIFT_AT_START = {
     ("standard", 0.1, 5): 0.04, ("batchnorm", 0.1, 5): 14.5, ("batchnorm", 0.01, 5): 9.0,
 }  # fmt: skip
@@ -167,11 +167,11 @@ def shown_layers(model: str) -> dict[int, int]:
     {1: 2, 2: 3, 6: 9, 7: 11, 8: 13}
     """
     convolutions = sum(entry != "M" for entry in VGG[model])
-    shown: dict[int, int] = {}
+    layers: dict[int, int] = {}
     for k in LAYERS:
         layer = same_depth(k, CONVOLUTIONS, convolutions)
-        shown[layer + (layer in shown)] = k  # where two would be one, the later is the next
-    return shown
+        layers[layer + (layer in layers)] = k  # where two would be one, the later is the next
+    return layers
 
 
 def layer_of(model: str, layer: int) -> int:

@@ -3,8 +3,8 @@
     python -m experiments.plot STUDY [STUDY ...] [--out DIR]
 
 Studies of one kind (VGG trainings, the deep linear network, theorems, learning rates) are plotted
-together: several seeds give medians with bands. Into the first study of a kind, unless --out names
-a folder, which holds one for each kind if there are several.
+together: several seeds give medians with bands. Files are written into the first study of a kind,
+or into --out, with a folder for each kind if there are several.
 """
 
 from __future__ import annotations

@@ -4,16 +4,16 @@
     python -m experiments.precision A B C               studies that differ in --precision alone
 
 Without studies: for each convolution of the network, and its classifier, the errors of its output
-y and of both gradients x̄ and w̄ against float64, as shares ‖error‖ / ‖exact‖. x is what a ReLU lets
-through of normal numbers (of the first layer, normal numbers), w is drawn as He et al. (2015) do,
-the cotangent is normal. Rounding errors of factors are independent of each other and grow in a sum
-as the sum does, so the share is the same for sums of any length: somewhat below half of the last
-digit's value, 2^-11 for tf32 and 2^-8 for bf16 (0.6 of it, measured).
+y and of both gradients x̄ and w̄ against float64, as shares ‖error‖ / ‖exact‖. x is the ReLU of
+normal numbers (for the first layer, normal numbers), w is drawn as in He et al. (2015), the
+cotangent is normal. Rounding errors of factors are independent of each other and grow in a sum as
+the sum does, so the share does not depend on the sum's length: it is below the unit roundoff,
+2^-11 for tf32 and 2^-8 for bf16 (0.6 of it, measured).
 
 With studies: loss, accuracies and their spread over the seeds, and how far each run's loss is from
 that of the first study with the same seed. Two trainings that differ by any rounding part, in time,
-as two seeds do; so what two seeds of the first study differ by stands beside it, and a study that
-was trained as the first but on another number of threads shows what last digits alone do.
+as two seeds do; so the difference between two seeds of the first study stands beside it, and a
+study trained as the first but on another number of threads shows the effect of rounding alone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Options:
     backend: str = setting("numpy", f"where the products are computed: {', '.join(BACKENDS)}")
     model: str = setting("vgg16", f"the network: {', '.join(VGG)}")
     batch_size: int = setting(4, "images")
-    seed: int = setting(0, "of the numbers that are drawn")
+    seed: int = setting(0, "seed of the random numbers")
 
 
 @dataclass(frozen=True)
@@ -86,33 +86,33 @@ class Layer:
 
 def layers(model: str) -> list[Layer]:
     """Each shape of the network once, in order."""
-    found, side, C = [], 32, 3
+    convolutions, side, C = [], 32, 3
     for entry in VGG[model]:
         if isinstance(entry, str):
             side //= 2
         else:
-            found.append(Layer(side, C, entry))
+            convolutions.append(Layer(side, C, entry))
             C = entry
-    return list(dict.fromkeys([*found, Layer(0, C, CLASSES)]))
+    return list(dict.fromkeys([*convolutions, Layer(0, C, CLASSES)]))
 
 
 def errors(layer: Layer, options: Options) -> Iterator[list[float]]:
     """For each precision the shares ‖error‖ / ‖exact‖ of y, x̄ and w̄."""
-    drawn = layer.draw(options.batch_size, np.random.default_rng(options.seed))
+    arrays = layer.draw(options.batch_size, np.random.default_rng(options.seed))
     with use("numpy"), kernels("reference"):
-        exact = layer.results(*(a.astype(np.float64) for a in drawn))
+        exact = layer.results(*(a.astype(np.float64) for a in arrays))
     for name in PRECISIONS:
         with use(options.backend), precision(name):
-            found = layer.results(*drawn)
+            rounded = layer.results(*arrays)
         yield [
             float(np.linalg.norm(a - b) / np.linalg.norm(b))
-            for a, b in zip(found, exact, strict=True)
+            for a, b in zip(rounded, exact, strict=True)
         ]
 
 
 def table_of_products(options: Options) -> str:
     rows = [
-        (layer.name, *(", ".join(f"{e:.1e}" for e in found) for found in errors(layer, options)))
+        (layer.name, *(", ".join(f"{e:.1e}" for e in three) for three in errors(layer, options)))
         for layer in layers(options.model)
     ]
     note = f"errors of y, x̄, w̄ as shares of their norms; {options.batch_size} images"
@@ -147,7 +147,7 @@ def table_of_trainings(studies: Sequence[Study]) -> str:
 
 
 def label_of(study: Study, first: Study) -> str:
-    """Its precision, and how else it was carried out than the first."""
+    """The study's precision, and its backend, kernels and threads where they differ."""
     others = [
         f"{key} {study.settings.get(key)}"
         for key in ("backend", "kernels", "threads")
@@ -157,7 +157,7 @@ def label_of(study: Study, first: Study) -> str:
 
 
 def loss(run: Run) -> float:
-    """Mean over the last steps; NaN if it diverged."""
+    """The mean loss over the last tenth of the steps; NaN if the run diverged."""
     losses = [record["loss"] for record in run.records("metrics")]
     if run.result is None or run.result["status"] == "diverged":
         return math.nan
@@ -165,7 +165,7 @@ def loss(run: Run) -> float:
 
 
 def test_accuracy(run: Run) -> float:
-    """The last measured; NaN if there is none."""
+    """The last test accuracy; NaN if there is none."""
     tests = run.records("test")
     return tests[-1]["accuracy"] if tests else math.nan
 

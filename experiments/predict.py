@@ -1,4 +1,4 @@
-"""Use a trained run: its test accuracy by class, and a picture of what it confuses.
+"""Use a trained run: its test accuracy by class, and its confusion matrix.
 
     python -m experiments.predict runs/vgg_cifar/20260101-120000/runs/batchnorm-lr0.1-seed0
 
@@ -48,9 +48,10 @@ class Options:
     backend: str = setting("numpy", f"where arrays live: {', '.join(BACKENDS)}")
     data_dir: str | None = setting(None, "where the run's data are now, if they moved", kind=str)
     batch_size: int = setting(250, "images per forward pass")
-    # Running statistics lag behind the weights, and after noisy training they saw the noise.
+    # Running statistics lag behind the weights, and after noisy training they include the noise.
     reestimate: int = setting(
-        0, "first re-estimate the running statistics, without noise, over so many training batches"
+        0,
+        "training batches from which to re-estimate the running statistics, without noise",
     )
 
 
@@ -106,15 +107,15 @@ def reestimate(model: nn.Sequential, data: Dataset, config: dict[str, Any], coun
     )
 
 
-def confusion(labels: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
-    """(classes, classes) counts: row the true class, column the one that was found."""
-    return np.bincount(labels * classes + found, minlength=classes * classes).reshape(
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """The confusion matrix, (classes, classes) counts: row the true class, column the predicted."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(
         classes, classes
     )
 
 
 def picture(counts: np.ndarray, classes: Sequence[str], title: str, folder: Path) -> Path:
-    """Each row in per cent of its class."""
+    """Draw a confusion matrix, each row in per cent of its class. Returns the path of the PNG."""
     plt = pyplot()
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure, axes = plt.subplots(figsize=(6.4, 5.6))
@@ -126,13 +127,13 @@ def picture(counts: np.ndarray, classes: Sequence[str], title: str, folder: Path
             axes.text(j, i, f"{percent:.0f}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
     axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="found", ylabel="true class (row: 100 %)", title=title)
+    axes.set(xlabel="predicted class", ylabel="true class (row: 100 %)", title=title)
     figure.tight_layout()
     return save(figure, folder, "confusion")
 
 
 def describe(counts: np.ndarray, classes: Sequence[str]) -> str:
-    """Accuracy by class, and the class that each is most often taken for."""
+    """Accuracy by class, and the class with which each is confused most often."""
     rows: list[tuple[Any, ...]] = []
     for i, name in enumerate(classes):
         wrong = counts[i].copy()
@@ -142,12 +143,12 @@ def describe(counts: np.ndarray, classes: Sequence[str]) -> str:
         rows.append((name, counts[i].sum(), f"{accuracy:.3f}", other))
     total = counts.trace() / max(counts.sum(), 1)
     rows.append(("all", counts.sum(), f"{total:.3f}", ""))
-    return markdown_table(("class", "images", "accuracy", "mostly taken for"), rows, align=True)
+    return markdown_table(("class", "images", "accuracy", "mostly confused with"), rows, align=True)
 
 
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table, plot the picture. Returns the exit code."""
+    """Print the table, and plot the confusion matrix. Returns the exit code."""
     folders, options = parse_folders(
         Options, arguments, program=PROGRAM, description=__doc__, folders="RUN"
     )
@@ -156,16 +157,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     one_of("--backend", options.backend, BACKENDS)
     at_least("--batch-size", options.batch_size, 1)
     at_least("--reestimate", options.reestimate, 0)
-    cores()  # says what is wrong with MINIBN_NUM_THREADS
+    cores()  # raises UsageError for a bad MINIBN_NUM_THREADS
     run = Run(folders[0])
     with use(options.backend):
         model, data, steps = load_run(run, options.data_dir)
         with precision(run.config["settings"]["precision"]):  # as it trained
             if options.reestimate:
                 reestimate(model, data, run.config, options.reestimate)
-            found = predictions(model, data.test_images, options.batch_size)
-    counts = confusion(data.test_labels, found, len(data.classes))
-    print(f"{run.name} after {steps} steps, {len(found):,} test images of {data.name}\n")
+            predicted = predictions(model, data.test_images, options.batch_size)
+    counts = confusion(data.test_labels, predicted, len(data.classes))
+    print(f"{run.name} after {steps} steps, {len(predicted):,} test images of {data.name}\n")
     print(describe(counts, data.classes))
     title = f"{run.name}, {steps} steps: {counts.trace() / counts.sum():.1%} of {data.name}"
     print(f"\nFigure: {picture(counts, data.classes, title, run.folder)}")

@@ -133,13 +133,13 @@ class Job:
 
 
 def jobs(s: Settings) -> list[Job]:
-    """What there is to do, one seed after another: a first answer to everything comes early."""
+    """All studies, seed by seed, so that first results of each experiment come early."""
     where = ["--backend", s.backend]
     if s.precision != Settings.precision:
         where += ["--precision", s.precision]
     data = () if s.data_dir is None else ("--data-dir", s.data_dir)
     seeds = s.seed or SEEDS[s.scale]
-    found = []
+    everything = []
     for seed in seeds:
         for kind, module, runs, flags, needs in (
             ("vgg", "vgg_cifar", VGG_RUNS, [*VGG_FLAGS[s.scale], *where,
@@ -149,12 +149,12 @@ def jobs(s: Settings) -> list[Job]:
             for lr, variants in runs:
                 given = ("--lr", f"{lr:g}", "--seed", str(seed), "--variants", *variants)
                 name = f"{kind}-lr{lr:g}-seed{seed}"
-                found.append(Job(name, module, (*flags, *given), needs))
+                everything.append(Job(name, module, (*flags, *given), needs))
         one = ("--seed", str(seed))
-        found.append(Job(f"theorems-seed{seed}", "theorems", (*OTHER_FLAGS[s.scale], *one)))
+        everything.append(Job(f"theorems-seed{seed}", "theorems", (*OTHER_FLAGS[s.scale], *one)))
         rates = (*RATES_FLAGS[s.scale], *where, *one)
-        found.append(Job(f"rates-seed{seed}", "learning_rates", rates, data))
-    return found
+        everything.append(Job(f"rates-seed{seed}", "learning_rates", rates, data))
+    return everything
 
 
 class DoneJobs:
@@ -222,17 +222,17 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
 
 def _last(logs: Path, job: Job) -> str:
     lines = (logs / f"{job.name}.log").read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no output"
 
 
 def views(folder: Path, done: Sequence[Job]) -> list[Job]:
-    """What is plotted and judged when the trainings are done."""
+    """The jobs that plot and judge when the trainings are done."""
     studies = tuple(str(folder / job.name) for job in done)
     return [Job("figures", "plot", studies), Job("claims", "claims", studies)] if studies else []
 
 
 def time_report(folder: Path, done: Sequence[Job]) -> str:
-    """What the studies took, by their clocks in each sitting, up to each run's last checkpoint."""
+    """The training time of each study, summed over its runs up to their last checkpoints."""
     seconds = {
         job.name: sum(
             record["seconds"]
@@ -260,7 +260,7 @@ def check(s: Settings) -> None:
 
 @program(PROGRAM, stopped="Stopped; everything is saved. The same command goes on.")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is not done yet, then plot and judge. Returns the exit code."""
+    """Run the studies that are not done, then plot and judge. Returns the exit code."""
     s = Settings(**parse(Settings, arguments, program=PROGRAM, description=__doc__))
     check(s)
     folder = Path(s.out) / s.scale

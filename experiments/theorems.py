@@ -3,7 +3,7 @@
 
 First on random losses of one unit, then for every unit of a small network in training: two
 convolutions and a hidden linear layer (the paper's own case), each with BatchNorm and ReLU. All in
-float64. Beside the residuals, which are rounding where the constants are right, this shows by what
+float64. Beside the residuals, which are rounding where the constants are right, this shows how
 BatchNorm changes a unit's gradient: gamma²/sigma², the removal of the gradient's mean, and of its
 correlation with the activations (Theorem 4.1). About five minutes a seed on one core.
 
@@ -67,7 +67,7 @@ TASK: Task = dataclasses.replace(CLASSIFY, prepare=_prepare)
 
 
 def load_data(s: Settings) -> Dataset:
-    return load(s.data, s.data_dir, train_size=s.train_size, test_size=1)  # no test is made
+    return load(s.data, s.data_dir, train_size=s.train_size, test_size=1)  # unused
 
 
 def recorders(s: Settings, seed: int) -> list[Recorder]:

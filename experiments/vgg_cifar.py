@@ -7,7 +7,7 @@ A VGG network trained with plain SGD, four ways from the same weights on the sam
     noisy-batchnorm   and time-varying noise behind every BatchNorm (Algorithm 1)
     noisy-standard    the same noise in the network without BatchNorm
 
-The paper's claim: BatchNorm trains faster and bears a larger learning rate; noise that makes the
+The paper's claim: BatchNorm trains faster and tolerates larger learning rates; noise that makes the
 layers' distributions less stable than the standard network's hardly harms it; so the stability of
 distributions is not why BatchNorm helps. The paper's own setting takes days on a CPU; `--quick`
 shows this at one rate, in a minute on drawn shapes.

@@ -26,7 +26,7 @@ except ImportError:  # on Windows
 def lock_study(study: Path, busy: str = "is being trained") -> Iterator[TextIO | None]:
     """Hold the lock within the block. Yields the locked file, or None where there are no locks.
 
-    Raises UsageError if another process holds it. busy: what it does to the folder, for the message.
+    Raises UsageError if another process holds it. busy: what it does there, for the message.
     """
     path = study / ".lock"
     file = open_lock(path, busy)

@@ -1,5 +1,5 @@
 """The VGG trainings behind several experiments.
 
-settings   what can be asked for, with the reason beside each default, and what can't work
-runs       one training a variant, rate and seed, and what is measured on the way
+settings   the settings, with the reason beside each default, and their checks
+runs       one training a variant, rate and seed, and its measurements
 """

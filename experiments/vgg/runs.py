@@ -1,7 +1,7 @@
 """The trainings behind all VGG figures: one run a variant, rate and seed, and the study of them.
 
-A study is the same kind whichever experiment began it, so that one training serves every figure:
-what is measured on the way depends on its settings alone.
+Studies of all VGG experiments are of one kind, so that one training serves every figure: what is
+measured depends on its settings alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, load, pad_crop_flip
 from reference_models.vgg import vgg
 
-KIND = "vgg_cifar"  # what study.json says, whichever experiment it was
+KIND = "vgg_cifar"  # in study.json, of every experiment on VGG
 
 
 def network(s: Settings, variant: str, seed: int, dtype: Any = np.float32) -> nn.Sequential:
@@ -51,11 +51,11 @@ def load_data(s: Settings) -> Dataset:
 
 
 def recorders(s: Settings, model: nn.Sequential, plan: Plan, data: Dataset) -> list[Recorder]:
-    """What is measured on the way; each writes nothing where its interval is 0."""
+    """The recorders of a run; each writes nothing where its interval is 0."""
     decay, parts = s.weight_decay, dict(model.children())
     depth = len(layers_of(model))
     places = [f"relu{k}" if f"relu{k}" in parts else "" for k in range(1, depth + 1)]
-    found: list[Recorder] = [
+    chosen: list[Recorder] = [
         Landscape(
             s.probe_every,
             s.probe_sizes,
@@ -69,14 +69,14 @@ def recorders(s: Settings, model: nn.Sequential, plan: Plan, data: Dataset) -> l
     ]
     if s.record_every:
         layers = paper.shown_layers(s.model)
-        found.append(Distributions(layers, s.record_every, units=3, seed=plan.seed))
-    return found
+        chosen.append(Distributions(layers, s.record_every, units=3, seed=plan.seed))
+    return chosen
 
 
 def run(
-    s: Settings, folder: Run, plan: Plan, data: Dataset, watching: Sequence[Recorder] = ()
+    s: Settings, folder: Run, plan: Plan, data: Dataset, others: Sequence[Recorder] = ()
 ) -> dict[str, Any]:
-    """Train one variant, from its last checkpoint if there is one."""
+    """Train one variant, from its last checkpoint if there is one. others: more recorders."""
     model = network(s, plan.variant, plan.seed)
     augment = pad_crop_flip if s.augment else None
     return train(
@@ -85,19 +85,19 @@ def run(
         sgd(s, model, plan.lr),
         Batches(data.train_images, data.train_labels, s.batch_size, plan.seed, augment),
         steps=s.steps,
-        recorders=[*recorders(s, model, plan, data), *watching],
+        recorders=[*recorders(s, model, plan, data), *others],
         checkpoint_every=s.checkpoint_every,
         label=plan.label,
     )
 
 
 def seconds_a_step(s: Settings, data: Dataset) -> float:
-    """From the second of two steps of a throw-away copy of the dearest variant."""
+    """Seconds of the second of two steps, with a temporary copy of the most expensive variant."""
     variant = max(s.variants, key=lambda name: (VARIANTS[name][0] != "none", VARIANTS[name][1]))
     model = network(s, variant, 0)
     optimizer = sgd(s, model, s.lr[0])
     batches = Batches(data.train_images, data.train_labels, s.batch_size, 0)
-    with np.errstate(all="ignore"):  # a rate may be too large: training will say so
+    with np.errstate(all="ignore"):  # a rate may be too large: training reports it
         one_step(model, optimizer, *batches.batch(0))
         get_backend().synchronize()
         began = time.perf_counter()
@@ -131,5 +131,5 @@ def study_all(s: Settings, study: Study) -> int:
 def experiment(
     name: str, settings: type[Settings], quick: dict[str, Any], description: str | None
 ) -> Experiment:
-    """One of this kind: the same trainings, with other defaults."""
+    """An experiment of this kind: the same trainings, with defaults of its own."""
     return Experiment(name, settings, quick, check, study_all, description, kind=KIND)

@@ -1,4 +1,4 @@
-"""The settings that all VGG experiments share, and what can't work.
+"""The settings that all VGG experiments share, and their checks.
 
 `vgg_cifar`, `landscape`, `covariate_shift` and `lp_norms` are the same trainings with other
 defaults and other figures; `learning_rates` trains with these settings, too.
@@ -56,7 +56,7 @@ class Settings(ImageSettings):
     seed: tuple[int, ...] = setting(
         (0,), "root seeds of weights, data order and noise, not of shapes"
     )
-    test_size: int | None = setting(None, "use the first so many test images", kind=int)
+    test_size: int | None = setting(None, "test images: the first ones (default: all)", kind=int)
     # "VGG-like": layers up to #13 are shown. VGG-16 has 13 convolutions (our choice).
     model: str = setting("vgg16", f"the network: {', '.join(VGG)}")
     width: float = setting(1.0, "factor on the convolutions' channels")
