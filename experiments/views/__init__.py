@@ -4,8 +4,8 @@ vgg, deep_linear, theorems, learning_rates    one kind of study each: `plot(stud
 accuracy, distributions, shift, landscape, gradient_change, curvature    figures of VGG studies
 deep_linear_probes                            figures of probes along the gradient, deep linear
 ..._tables                                    numbers beside the paper's, and small summaries
-learning_rates_outcomes, ..._gains            how runs over a grid of rates ended, and who gains
-tables                                        what these share
+learning_rates_outcomes, ..._gains            outcomes over a grid of rates, and gains of norms
+tables                                        shared by the tables
 series                                        runs -> curves over seeds
 plotting                                      colours, style, files
 """

@@ -6,8 +6,8 @@ accuracy-noise.png    with and without noise, at the main rate (Fig. 2 left)
 accuracy-lp.png       the l_p norms (Figs. 5a, 12a)
 accuracy-others.png   norms that the paper does not try
 
-The later ones are parts of the first, where it holds more than they do. Dotted with dots: the
-paper's digitised curve, where a figure is not too full for it.
+The later files show parts of the first; one that would show all of it is left out. Dotted with
+markers: the paper's digitised curve, in figures with few curves.
 """
 
 from __future__ import annotations
@@ -68,15 +68,15 @@ def plot(runs: Sequence[Run], folder: Path, window: int) -> list[Path]:
 
 
 def groups_by_norm_family(every: Sequence[Group]) -> dict[str, list[Group]]:
-    """Family -> its variants, and those that it is compared with, at the main rate; only families
-    of which a variant was trained."""
+    """Family -> its variants, and those of BESIDE, at the main rate; only families of which a
+    variant was trained."""
     rate = main_rate(every)
-    found = {}
+    families = {}
     for name, variants in NORM_FAMILIES.items():
         groups = [g for g in every if g.lr == rate and g.variant in BESIDE + variants]
         if any(group.variant in variants for group in groups):
-            found[name] = groups
-    return found
+            families[name] = groups
+    return families
 
 
 def plot_accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> Path:
@@ -126,7 +126,7 @@ def _plot(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any
 
 
 def _curves(group: Group, window: int) -> list[Any]:
-    """Training and test accuracy over the seeds; some of the smoothed points make the same line."""
+    """Training and test accuracy over the seeds; of the smoothed points a part is enough."""
     some = slice(None, None, max(1, window // 8))
     train = [
         ([r["step"] for r in s][some], smooth([r["accuracy"] for r in s], window)[some])
@@ -137,7 +137,7 @@ def _curves(group: Group, window: int) -> list[Any]:
 
 
 def _papers(pair: Sequence[Any], group: Group, last: int) -> bool:
-    """Draw what is known of the paper's curves up to our last step; whether there is any."""
+    """Draw the paper's curves up to our last step. Returns whether there are any."""
     if group.runs[0].config["settings"]["data"] != "cifar10":
         return False
     known = False

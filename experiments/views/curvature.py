@@ -5,8 +5,8 @@ curvature-lr0.1.png    g'Hg / g'g along the gradient, the largest eigenvalue and
                        begins to diverge
 
 A file a rate; none where nothing was recorded. A point a record, on a linear axis of steps, since
-the early ones are not recorded; the trace is an estimate (Hutchinson's), of a single seed with its
-standard error: over several seeds the band says more.
+the early ones are not recorded. The trace is Hutchinson's estimate: of one seed with its standard
+error, of several with their band.
 """
 
 from __future__ import annotations

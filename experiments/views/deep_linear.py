@@ -110,7 +110,7 @@ def papers_loss(group: Group, last: float) -> tuple[list[float], list[float]]:
 
 
 def _losses(axes: Any, groups: Sequence[Group]) -> list[np.ndarray]:
-    """Draw the losses of groups at one rate, and the paper's. Returns all that must be seen."""
+    """Draw the losses of groups at one rate, and the paper's. Returns all that must be in view."""
     seen = []
     for group in groups:
         curve = loss_curve(group)

@@ -1,5 +1,5 @@
-"""The numbers of `deep_linear` runs as text: tables beside the paper's, the main ones
-in one line, summary.
+"""The numbers of `deep_linear` runs as text: tables beside the paper's, the main ones in one line,
+a summary.
 
 A loss at a step is the median over the 50 steps up to it: at the edge of stability it jumps from
 step to step. Several seeds: their median, with the least and the largest in brackets.
@@ -32,8 +32,8 @@ WINDOW = 50
 
 
 def loss_at(run: Run, step: int) -> float:
-    """The loss after `step` updates: see the module. Infinite if the run had diverged by then, nan
-    if it did not get there."""
+    """The loss after `step` updates: see the module. Infinite if the run diverged before, nan if it
+    has not reached that step."""
     records = run.records("metrics")
     if not records or records[-1]["step"] < step - 1:
         diverged = (run.result or {}).get("status") == "diverged"
@@ -198,8 +198,8 @@ def in_one_line(groups: Sequence[Group]) -> str:
 
 
 def _shift_as_deep(group: Group, k: int) -> list[float]:
-    """The median l2 of the layer that lies as deep as the paper's layer k, for each seed; none of
-    networks so shallow that this layer stands for another of the paper's."""
+    """The median l2 of the layer that lies as deep as the paper's layer k, for each seed; empty if,
+    in a shallow network, that layer stands for another of the paper's."""
     depth = group.runs[0].config["settings"]["depth"]
     layers = [ours for ours, theirs in shift_layers(depth).items() if theirs == k]
     return medians(group, layers[0], "l2") if layers and group.records("shift") else []

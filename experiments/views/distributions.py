@@ -36,7 +36,7 @@ from experiments.views.series import Group, group_runs, main_rate
 from experiments.views.vgg_tables import first_seeds, first_units, successive
 
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1, 2 and 8
-SHOWN = 11  # the layer of Fig. 6
+FIG_6_LAYER = 11
 RIDGES = 9  # histograms of a panel
 PAPERS = {"mean": paper.DRIFT, "var": paper.VARIANCE_DRIFT}
 
@@ -51,7 +51,9 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-def _recorded(runs: Sequence[Run]) -> list[tuple[str, dict[tuple[int, str], list[dict[str, Any]]]]]:
+def _first_units_by_variant(
+    runs: Sequence[Run],
+) -> list[tuple[str, dict[tuple[int, str], list[dict[str, Any]]]]]:
     """(variant, its first units) of at most four variants: the paper's four if there are any."""
     first = {run.config["variant"]: run for run in first_seeds(runs)}
     shown = [variant for variant in FOUR if variant in first] or list(first)[:4]
@@ -61,7 +63,7 @@ def _recorded(runs: Sequence[Run]) -> list[tuple[str, dict[tuple[int, str], list
 
 def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> list[Path]:
     """One panel a layer and variant: quantiles of one unit's values over the batch, by step."""
-    recorded = _recorded(runs)
+    recorded = _first_units_by_variant(runs)
     if not recorded:
         return []
     plt = pyplot()
@@ -95,9 +97,9 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
 
     Solid: at the activation; dashed: at the norm's input. After a BatchNorm the batch mean is
     beta and the variance gamma² by definition, so the dashed line is the fair comparison. Dotted
-    with dots: the paper's median over training, at the activation, to the next step.
+    with markers: the paper's median over training, at the activation, to the next step.
     """
-    recorded = _recorded(runs)
+    recorded = _first_units_by_variant(runs)
     if not recorded:
         return []
     plt = pyplot()
@@ -140,7 +142,7 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
 
 
 def _papers_median(axes: Any, runs: Sequence[Run], median: float | None, variant: str) -> bool:
-    """Draw the paper's median change over the steps of ours; whether there is one."""
+    """Draw the paper's median change over the steps of ours. Returns whether there is one."""
     settings = runs[0].config["settings"]
     comparable = settings["data"] == "cifar10" and main_rate(group_runs(runs)) == paper.RATE
     if median is None or not comparable or not axes.lines:
@@ -179,7 +181,7 @@ def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
         axes.set_title(group.variant, color=group.colour)
         axes.set_xlabel("value")
     row[0][0].set_ylabel("step of training")
-    like = "" if layer == SHOWN else f" (as deep as the paper's {SHOWN})"
+    like = "" if layer == FIG_6_LAYER else f" (as deep as the paper's {FIG_6_LAYER})"
     figure.suptitle(
         f"What enters the ReLU of one unit of layer {layer}{like}, over the batch, lr "
         f"{groups[0].lr:g}, one seed{in_precision(groups[0].runs[0].config['settings'])}\n"
@@ -193,7 +195,7 @@ def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
 def _layer(run: Run) -> int:
     """The layer of this network that stands for the paper's layer of Fig. 6."""
     layers = paper.shown_layers(run.config["settings"]["model"])
-    return next(layer for layer, of_paper in layers.items() if of_paper == SHOWN)
+    return next(layer for layer, of_paper in layers.items() if of_paper == FIG_6_LAYER)
 
 
 def _ridges(axes: Any, records: list[dict[str, Any]], shade: str) -> None:

@@ -5,8 +5,8 @@ gradient-change-lr0.1.png    l2 change of the gradient against the step size of 
                              (Fig. 11a; of the deep linear network, Fig. 11b)
 
 A file a rate, of the first seed; none where nothing was recorded. Both axes are logarithmic: a
-gradient that changes in proportion to the step is a line of slope 1, and one that has changed as
-far as it will is flat. Black dots: the paper's median over training.
+gradient that changes in proportion to the step is a line of slope 1, and one whose change has
+saturated is flat. Black dots: the paper's median over training.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def plot_gradient_change(
         axes.set_xlabel("step size")
     for axes in grid[:, 0]:
         axes.set_ylabel("change of the gradient (l2)")
-    seen = [float_array(r[CHANGE], np.inf) for records in chosen for r in records]
-    shown = [np.array(theirs[g.variant][1]) for g in groups if g.variant in theirs]
-    panels[0].set_ylim(log_limits(seen, shown))
+    changes = [float_array(r[CHANGE], np.inf) for records in chosen for r in records]
+    papers = [np.array(theirs[g.variant][1]) for g in groups if g.variant in theirs]
+    panels[0].set_ylim(log_limits(changes, papers))
     plain_numbers(panels[0])
-    told = "; black dots: the paper's median over training" if shown else ""
+    note = "; black dots: the paper's median over training" if papers else ""
     title = f"How far the gradient changes along the probe, lr {lr:g}\n"
     title += "one seed" + in_precision(groups[0].runs[0].config["settings"])
-    figure.suptitle(f"{title}; dashed: step 0{told}", fontsize=10)
+    figure.suptitle(f"{title}; dashed: step 0{note}", fontsize=10)
     figure.tight_layout(rect=(0, 0, 1 - 0.95 / width, 1))
     place = figure.add_axes((1 - 0.9 / width, 0.2, 0.15 / width, 0.55))
     figure.colorbar(shades, cax=place, label="step of training")
@@ -84,7 +84,7 @@ def plot_gradient_change(
 
 
 def _lines(axes: Any, records: list[dict[str, Any]], shades: Any) -> None:
-    """The first steps, which are few, above the many later ones."""
+    """Draw at most LINES steps, the first, which are few, above the later ones."""
     places = np.unique(np.linspace(0, len(records) - 1, LINES).round().astype(int))
     for r in (records[i] for i in reversed(places)):
         style = {"linestyle": "--", "linewidth": 1.8} if r["step"] == 0 else {"linewidth": 0.8}

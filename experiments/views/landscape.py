@@ -3,10 +3,10 @@
 landscape-lr0.1.png            loss, gradient change and effective beta of two variants (Fig. 4)
 landscape-variants-lr0.1.png   the same for every variant, a column each (Figs. 12b to 12d)
 
-A file a rate and direction; none without records. A record is a probe from one point of
-one training: "least to largest" is over its step sizes. Steps are on an axis that is linear up to 1
-and logarithmic from there, since the first steps differ most. What leaves a panel is larger than
-all but 1 % of what is plotted there, or not finite. Dotted with dots: the paper's digitised curve.
+A file a rate and direction; none without records. A record is a probe from one point of one
+training: "least to largest" is over its step sizes. Steps are on an axis that is linear up to 1 and
+logarithmic from there, since the first steps differ most. Values above a panel are among the
+largest 1 % of it, or not finite. Dotted with markers: the paper's digitised curve.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _title(groups: Sequence[Group], lr: float, direction: str) -> str:
 
 
 def _references(groups: Sequence[Group], lr: float, direction: str) -> list[Any]:
-    """What the legend says of the grey lines and of the paper's."""
+    """Legend entries for the grey lines and for the paper's curves."""
     lines = [entry(text, linestyle="--", linewidth=1) for text in _levels(groups, lr, direction)]
     if beside_the_paper(lr, direction) and any(g.variant in paper.LOSS_BAND for g in groups):
         text = "the paper's (its loss holds a weight penalty of about 2 at the start)"
@@ -190,17 +190,19 @@ def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direct
     known = {g.variant for g in groups} if beside else set()
     betas = [effective_beta(group, direction) for group in groups]
     last = max(curve.steps[-1] for curve in betas)
-    seen = sum(step <= last * 1.15 for step in paper.LANDSCAPE_STEPS)
+    in_view = sum(step <= last * 1.15 for step in paper.LANDSCAPE_STEPS)
     for i, key in enumerate((LOSS, CHANGE)):
         bands = [band(group, key, direction) for group in groups]
-        theirs = [np.ravel(PAPERS[key][v][:seen]) for v in known & set(PAPERS[key])]
+        theirs = [np.ravel(PAPERS[key][v][:in_view]) for v in known & set(PAPERS[key])]
         limits = log_limits((c.median for pair in bands for c in pair), theirs)
         for column, group, (low, high) in zip(columns, groups, bands, strict=True):
             shade(column[i], low, high, group.colour, limits)
             plain_numbers(column[i])
             if beside:
                 _papers_band(column[i], group, key)
-    theirs = [np.array(paper.EFFECTIVE_BETA[v][:seen]) for v in known & set(paper.EFFECTIVE_BETA)]
+    theirs = [
+        np.array(paper.EFFECTIVE_BETA[v][:in_view]) for v in known & set(paper.EFFECTIVE_BETA)
+    ]
     levels = list(_levels(groups, lr, direction).values())
     limits = log_limits((curve.median for curve in betas), [*theirs, np.array(levels)])
     for column, group, curve in zip(columns, groups, betas, strict=True):
@@ -216,7 +218,7 @@ def _panels(columns: list[list[Any]], groups: Sequence[Group], lr: float, direct
 
 
 def shade(axes: Any, low: Curve, high: Curve, colour: str, limits: tuple[float, float]) -> None:
-    """The band of the median seed, and paler what any seed reached. Infinity leaves the axis."""
+    """The band of the median seed, and paler that of all seeds. Infinity lies above the axis."""
     low, high = low.below(10 * limits[1]), high.below(10 * limits[1])
     axes.fill_between(low.steps, low.low, high.high, color=colour, alpha=0.15, linewidth=0)
     axes.fill_between(low.steps, low.median, high.median, color=colour, alpha=0.4, linewidth=0)

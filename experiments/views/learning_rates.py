@@ -56,7 +56,7 @@ MARKS: dict[str, dict[str, Any]] = {
     AT_CHANCE: {"marker": "o", "markerfacecolor": "white"},
     DIVERGED: {"marker": "x", "markeredgewidth": 1.4},
 }
-SHOWN = 4  # steps before divergence
+STEPS_BEFORE = 4  # those before divergence that are plotted
 
 
 def plot(studies: Sequence[Study], out: Path | None = None) -> None:
@@ -163,7 +163,7 @@ def divergence_figure(runs: Sequence[Run], found: Sequence[Outcome], folder: Pat
         return []
     plt = pyplot()
     bad, other, step = chosen
-    steps = sorted({0, *range(max(0, step - SHOWN), step)})
+    steps = sorted({0, *range(max(0, step - STEPS_BEFORE), step)})
     figure, grid = plt.subplots(
         2, len(other) + 1, figsize=(1.5 + 3.6 * (len(other) + 1), 5.4), sharex=True, sharey="row",
         squeeze=False,

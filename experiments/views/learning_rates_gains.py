@@ -1,5 +1,5 @@
 """What a norm gains over the standard network in `learning_rates`, and how much of it comes from a
-rate that the standard network does not bear (the question of Bjorck et al. 2018)."""
+rate that the standard network does not tolerate (the question of Bjorck et al. 2018)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def gains(found: Sequence[Outcome], variant: str, base: str = "standard") -> dic
 
 def gains_table(found: Sequence[Outcome]) -> str:
     """Markdown: what each variant gains over the standard network, and how much of it comes from
-    a rate that the standard network does not bear. Empty without a standard network."""
+    a rate that the standard network does not tolerate. Empty without a standard network."""
     rows = []
     for variant in dict.fromkeys(o.variant for o in found):
         gain = gains(found, variant)

@@ -6,14 +6,14 @@ that learns (0.4, loss 2.22 at the end) and BatchNorm's (3.2, loss 2.22):
 
 A run *diverged* if its loss was not finite at some step. It *learns* if its mean training loss over
 the last tenth of the steps lies more than 0.05 below ln 10. No constant answer has an expected loss
-below ln 10, whatever its biases do, and over a tenth of 200 steps the loss of a dead network
-scatters by less than 0.005; so this much is no accident, and who just begins to learn counts. Else
+below ln 10, whatever its biases, and over a tenth of 200 steps the loss of a dead network scatters
+by less than 0.005; so 0.05 is no accident, and a network that has just begun to learn counts. Else
 it is *at chance*: dead, or too slow for so few steps.
 
 The largest rate *without divergence* of a variant and seed is the largest of the grid such that
-neither it nor a smaller one diverged: behind a rate that diverged, a network that dies first is no
-more stable. The largest rate that *learns* is the largest at which the run learns, whatever smaller
-rates do: the reading that favours each variant.
+neither it nor a smaller one diverged: above a rate that diverged, a network that dies before it
+diverges is no more stable. The largest rate that *learns* is the largest at which the run learns,
+whatever smaller rates do: the reading that favours each variant.
 
 A variant's *best* rate has the highest training accuracy (mean over seeds; it is never chosen by
 the test set). A diverged run counts as chance in accuracies. So does a rate that a study left out
@@ -43,8 +43,8 @@ LEARNS, AT_CHANCE, DIVERGED = "learns", "at chance", "diverged"
 @dataclass(frozen=True)
 class Outcome:
     """How a run ended. Loss and `train` are means over the last tenth of the steps; `test` is NaN
-    where it was not measured; `step` is that of divergence. A diverged one without a step was left
-    out, for a lower rate had diverged: see `left_out`."""
+    where it was not measured; `step` is that of divergence. A diverged one without a step was not
+    run, as a lower rate had diverged: see `skipped_outcomes`."""
 
     variant: str
     lr: float

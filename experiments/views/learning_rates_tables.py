@@ -120,7 +120,7 @@ def summary(
 
 
 def _plain(content: Any) -> Any:
-    """For JSON: no number that is not finite, and not more digits than they are worth."""
+    """For JSON: numbers to five digits, null if not finite."""
     if isinstance(content, dict):
         return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, list):

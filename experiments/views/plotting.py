@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-# One colour a variant, in every figure, in the order of legends and tables. The first four are from
-# before; each later one differs from all of them, for colour-blind readers too (CIELAB distances
+# One colour a variant, in every figure, in the order of legends and tables. From the fifth on, each
+# differs from all before it, for colour-blind readers too (CIELAB distances
 # under Machado et al. 2009's simulations: at least 27 among standard, batchnorm, l1, l2 and linf).
 COLOURS = {
     "standard": "#c0392b",
@@ -55,7 +55,7 @@ def in_order(variants: Iterable[str]) -> list[str]:
 
 
 def pyplot() -> Any:
-    """matplotlib without a screen, with our style."""
+    """matplotlib.pyplot without a display, with our style."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -82,11 +82,11 @@ def pyplot() -> Any:
 
 
 def save(figure: Any, folder: Path, name: str) -> Path:
-    """NAME.svg, and NAME.png with a palette, a third as large; returns the path of the PNG."""
+    """Write NAME.svg, and NAME.png with a palette, a third as large. Returns the PNG's path."""
     from PIL import Image  # matplotlib's own
 
     folder.mkdir(parents=True, exist_ok=True)
-    figure.set_layout_engine(None)  # it is laid out: else each is rendered twice for its layout
+    figure.set_layout_engine(None)  # the layout is done: else each file is rendered twice
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     png = io.BytesIO()
     figure.savefig(png, format="png")
@@ -165,9 +165,8 @@ def depth_title(layer: int, of_paper: int) -> str:
 def log_limits(
     curves: Iterable[np.ndarray], always: Iterable[np.ndarray] = ()
 ) -> tuple[float, float]:
-    """Limits of a logarithmic axis around positive values, whose rare outliers and infinities may
-    leave it (1.5 times the range of the middle 98 %), and around what must `always` be seen; but
-    never beyond HUGE."""
+    """Limits of a logarithmic axis: 1.5 times beyond the middle 98 % of the positive finite values,
+    and beyond all of `always`; but never beyond HUGE."""
     known = np.concatenate([*curves, [np.nan]])
     known = known[np.isfinite(known) & (known > 0)]
     ends = np.quantile(known, (0.01, 0.99)).tolist() if len(known) else []

@@ -1,4 +1,4 @@
-"""Walks and covariate shift in numbers: markdown tables beside the paper's, and summaries.
+"""Probes and covariate shift in numbers: markdown tables beside the paper's, and summaries.
 
 Medians and shares over training weigh each record by the steps up to the next; the largest value
 and the mean cosine of the second half don't. Several seeds: their median, with the least and the
@@ -147,7 +147,7 @@ def _shift_row(group: Group, lr: float, layer: int, k: int) -> list[str]:
 
 
 def summary(run: Run, points: int) -> dict[str, Any]:
-    """What the views of one run were made from: so many of its probes, and medians by layer."""
+    """What the views of one run show: `points` of its probes, and medians by layer."""
     content: dict[str, Any] = {}
     probes = [r for r in run.records("landscape") if r["direction"] == "gradient"]
     if probes:

@@ -16,8 +16,8 @@ from experiments.views.plotting import colour, in_order
 
 
 class ReadOnce(Run):
-    """A run whose files are read once: for plots, when no training runs. What holds most lines, and
-    is plotted once, is not kept."""
+    """A run whose files are read once: for plots, when no training runs. The largest stream, of the
+    distributions, is not kept in memory."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -87,10 +87,10 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 
 def without_copies(runs: Iterable[Run]) -> list[Run]:
     """One run for each (variant, rate, seed): studies may hold the same one, the first counts."""
-    seen: dict[str, Run] = {}
+    by_name: dict[str, Run] = {}
     for run in runs:
-        seen.setdefault(run.name, run)
-    return list(seen.values())
+        by_name.setdefault(run.name, run)
+    return list(by_name.values())
 
 
 def main_rate(groups: Sequence[Group]) -> float:
@@ -100,8 +100,8 @@ def main_rate(groups: Sequence[Group]) -> float:
 
 
 def over_seeds(curves: Iterable[tuple[Sequence[float], Sequence[float] | np.ndarray]]) -> Curve:
-    """Curves (steps, values), one a seed, as one. At a step that not every seed has (one stopped
-    early), those count that have it; NaN is no value."""
+    """Curves (steps, values), one a seed, as one. Each step counts the seeds that have it (one may
+    have stopped early); NaN is left out."""
     at: dict[float, list[float]] = {}
     for steps, values in curves:
         for step, value in zip(steps, values, strict=True):
@@ -119,10 +119,10 @@ def over_training(steps: Sequence[float], values: Sequence[float] | np.ndarray) 
     known = ~np.isnan(values)
     if not known.any():
         return float("nan")
-    seen = np.asarray(values, np.float64)[known]
-    order = np.argsort(seen)
+    finite = np.asarray(values, np.float64)[known]
+    order = np.argsort(finite)
     below = np.cumsum(stands_for(np.asarray(steps)[known])[order])
-    return float(seen[order][np.searchsorted(below, below[-1] / 2)])
+    return float(finite[order][np.searchsorted(below, below[-1] / 2)])
 
 
 def stands_for(steps: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def second_half(steps: Sequence[int], values: np.ndarray) -> float:
 
 
 def line_width(variant: str, beside: Iterable[str]) -> float:
-    """In points. BatchNorm's line is broad beside l2's, which is plotted later and may hide it."""
+    """In points. BatchNorm's line is wider beside l2's, which is plotted later and may hide it."""
     return 3.2 if variant == "batchnorm" and "l2" in beside else 1.3
 
 
@@ -161,7 +161,7 @@ def spread(values: Sequence[float], form: str = ".3g") -> str:
 
 
 def seeds_of(groups: Sequence[Group]) -> str:
-    """How many seeds stand behind a figure, for its title."""
+    """The number of seeds in a figure, for its title."""
     counts = sorted({len(group.runs) for group in groups})
     if counts == [1]:
         return "one seed"
@@ -169,7 +169,7 @@ def seeds_of(groups: Sequence[Group]) -> str:
 
 
 def middle_of(groups: Sequence[Group]) -> str:
-    """What `draw_curve` shows of that many seeds, for a title."""
+    """What `plot_curve` shows of these seeds, for a title."""
     seeds = seeds_of(groups)
     curves = seeds if seeds == "one seed" else f"median of {seeds}, band: least to largest"
     return curves + in_precision(groups[0].runs[0].config["settings"])

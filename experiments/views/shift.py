@@ -4,8 +4,8 @@ shift.png                training accuracy, l2 and cosine of two layers, a row a
 shift-layers-lr0.1.png   every layer of every variant: Definition 2.1, and the original notion (how
                          mean, variance and distribution of what enters the layer's ReLU move)
 
-No file where nothing was recorded. Ideal, no shift at all, is l2 = 0, which a logarithmic axis
-can't show (the lower the better), and a cosine of 1, as a line. Dotted in a variant's colour:
+No file where nothing was recorded. Without any shift l2 is 0, which a logarithmic axis can't show
+(the lower the better), and the cosine 1, which is a line. Dotted in a variant's colour:
 the paper's median of l2 over training, and its mean cosine over the second half of training.
 """
 

@@ -1,4 +1,4 @@
-"""What the tables and summaries of every kind of study share."""
+"""Shared by the tables and summaries of every kind of study."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minibn import checkpoint
 CLASSES = 10  # of both data sets of the VGG trainings
 CHANCE = 1 / CLASSES
 
-# Numbers in one line end so, on one seed and on several: what they mean is judged by rules
+# The end of the numbers in one line, for one seed and for several
 JUDGED = (
     "One seed decides nothing; see experiments.claims.",
     "What that says of the paper: experiments.claims.",
@@ -35,7 +35,7 @@ def count_of_seeds(seeds: int) -> str:
 
 
 def seconds(run: Run) -> float:
-    """Time spent training, over every sitting."""
+    """Training time in seconds, over all sittings."""
     return round(sum(record["seconds"] for record in run.records("timings")), 1)
 
 

@@ -1,8 +1,8 @@
 """Figure, tables and summary of `theorems` studies, from their files.
 
-theorems.png   what becomes of a unit's gradient, layer by layer over the training, and residuals
+theorems.png   how BatchNorm changes a unit's gradient, by layer over the training, and residuals
 table.md       which forms hold, which are violated how often, and the shares in numbers
-summary.json   the same for programs, seed by seed
+summary.json   the same as data, seed by seed
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ def figure(f: Found, folder: Path) -> Path:
         column[1].axhline(1, color="#8c8c8c", linewidth=0.8, zorder=0)
         for name, (colour, style, label) in LINES.items():
             worst = [residuals(f.at(layer, step), name).max() for step in f.steps]
-            shown = [w if w > 0 else np.nan for w in worst]  # Lemma 4.5 at step 0: 0 = 0
-            column[2].plot(f.steps, shown, style, color=colour, label=label, **POINTS)
+            heights = [w if w > 0 else np.nan for w in worst]  # Lemma 4.5 at step 0: 0 = 0
+            column[2].plot(f.steps, heights, style, color=colour, label=label, **POINTS)
         column[2].axhline(TARGET, color="#111111", linestyle=":", linewidth=1.2, label="target")
         column[2].set_xlabel("step of training")
     labels = ("share of ‖∇_y L‖² removed", "factor on the squared gradient", "relative residual")

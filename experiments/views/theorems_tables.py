@@ -1,4 +1,4 @@
-"""What `theorems` found, in numbers: which forms hold, which are violated how often, the shares."""
+"""The results of `theorems`: which forms hold, which are violated how often, the shares."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.training.study import Study
 from experiments.views.tables import short
 from minibn.errors import DataError
 
-# What is an identity: name -> (what it says, how it differs from the paper's form)
+# Identities: name -> (what it says, how it differs from the paper's form)
 EXACT = {
     "C.2": ("∇_y L̂ = gamma/sigma · P ∇_y L (eq. 8)", "as printed"),
     "4.1": ("‖∇_y L̂‖², three shares", "= for ≤; 2/m - ‖y_hat‖²/m² for 1/√m"),
@@ -27,7 +27,7 @@ EXACT = {
     "4.5 scale invariance": ("BN(a y) = BN(y)", "with eps a² for eps"),
     "4.5 orthogonality": ("⟨w, ∇_w L̂⟩ = 0", "gamma ⟨∇_y L, y_hat⟩ eps/(var + eps) for 0"),
 }
-# What is printed with ≤: name -> what it says
+# Forms printed with ≤: name -> what it says
 ORDERED = {
     "4.1 printed": "4.1 of v3, with 1/√m",
     "4.1 without eps": "4.1 of later versions, with 1/m",
@@ -44,7 +44,7 @@ Records = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Found:
-    """The records of all runs of some studies: seed -> its random losses, and its units."""
+    """The records of all runs of some studies: seed -> those of random losses, and of units."""
 
     heads: dict[int, Records]
     units: dict[int, Records]
@@ -71,7 +71,7 @@ class Found:
 
 
 def find_records(studies: Sequence[Study]) -> Found:
-    """Raises DataError if nothing was measured yet."""
+    """The records of the studies. Raises DataError if nothing was measured yet."""
     runs = {r.config["seed"]: r for study in studies for r in study.runs()}
     found = Found(
         {seed: run.records("heads") for seed, run in sorted(runs.items())},
@@ -83,19 +83,19 @@ def find_records(studies: Sequence[Study]) -> Found:
 
 
 def values(records: Records, key: str) -> np.ndarray:
-    """What is a number there."""
+    """The values of this key, without null."""
     return np.array([r[key] for r in records if r[key] is not None])
 
 
 def residuals(records: Records, theorem: str) -> np.ndarray:
-    """The relative residuals; infinite where one is no number. Empty if it was not looked at."""
+    """The relative residuals; infinite where one is not finite. Empty if it was not computed."""
     return float_array(
         [r["residual"][theorem] for r in records if theorem in r["residual"]], np.inf
     )
 
 
 def violations(records: Records, form: str) -> np.ndarray:
-    """Booleans; empty if it was not looked at."""
+    """Whether each case violates the form; empty if that was not computed."""
     return np.array([r["exceeded"][form] for r in records if form in r["exceeded"]], bool)
 
 
@@ -202,7 +202,7 @@ def summary(f: Found) -> dict[str, Any]:
     for seed in f.units:
         one = Found({seed: f.heads[seed]}, {seed: f.units[seed]})
         parts = {"heads": one.all_heads, "units": one.all_units}
-        found[str(seed)] = {part: _judged(records) for part, records in parts.items()}
+        found[str(seed)] = {part: _worst_and_shares(records) for part, records in parts.items()}
         found[str(seed)]["shares"] = {
             f"layer {layer}": {
                 str(step): _digits({k: values(one.at(layer, step), k) for k in SHARES}, np.median)
@@ -213,7 +213,7 @@ def summary(f: Found) -> dict[str, Any]:
     return found
 
 
-def _judged(records: Records) -> dict[str, Any]:
+def _worst_and_shares(records: Records) -> dict[str, Any]:
     return {
         "n": len(records),
         "residual": _digits({name: residuals(records, name) for name in EXACT}, np.max),
@@ -222,5 +222,5 @@ def _judged(records: Records) -> dict[str, Any]:
 
 
 def _digits(found: dict[str, np.ndarray], of: Callable[[np.ndarray], Any]) -> dict[str, Any]:
-    """{name: one number of the values}; without what was not looked at."""
+    """{name: one number of the values}, without empty ones."""
     return {name: short(float(of(v))) for name, v in found.items() if v.size}

@@ -1,6 +1,7 @@
 """Figures and tables of `vgg_cifar` studies, from their files.
 
-Several studies must be of one network on one data set.
+Several studies must be of one network on one data set. The figures, each kind in the module of that
+name, which lists its files; without records there is no figure:
 
 accuracy           training and test accuracy (Figs. 1a, 1b, 2 left, 5a)
 distributions      of single units over training (Figs. 1c, 2 right, 6), and how they move (Fig. 8)
@@ -9,9 +10,7 @@ landscape          probes along the gradient (Figs. 4, 12)
 gradient_change    how far it changes with the step size (Fig. 11a)
 curvature          along the gradient, and of the Hessian, beside 2/lr
 
-are figures, each kind in a module of that name, which names its files. What
-no run has recorded is not plotted. table.md holds the numbers beside the paper's; summary.json, a
-small file, what the curves were plotted from.
+table.md holds the numbers beside the paper's; summary.json, a small file, the points of the curves.
 """
 
 from __future__ import annotations

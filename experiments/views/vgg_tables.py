@@ -1,4 +1,4 @@
-"""The numbers of `vgg_cifar` runs as text: table, the same in one line, the paper's beside ours."""
+"""The numbers of `vgg_cifar` runs as text: a table, one line, and tables beside the paper's."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def make_table(runs: list[Run]) -> str:
 
 def in_one_line(runs: Sequence[Run]) -> str:
     """The final training accuracy of each variant, rate by rate: the mean over its seeds. Runs that
-    have not ended are left out: a shorter one would lose. What the numbers say of the paper is
-    judged by the rules of `experiments.claims`."""
+    have not ended are left out, as shorter runs are less accurate. What the numbers say of the
+    paper is judged by the rules of `experiments.claims`."""
     groups = group_runs(run for run in runs if run.result)
     if not groups:
         return "No run has ended."
@@ -175,8 +175,8 @@ def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str,
             "seed": config["seed"],
             "result": run.result,
             "step": [m["step"] for m in metrics][every],
-            "train_accuracy": _rounded([m["accuracy"] for m in metrics], window)[every],
-            "loss": _rounded([m["loss"] for m in metrics], window)[every],
+            "train_accuracy": _smooth_and_round([m["accuracy"] for m in metrics], window)[every],
+            "loss": _smooth_and_round([m["loss"] for m in metrics], window)[every],
             "test": [[t["updates"], round(t["accuracy"], 4)] for t in run.records("test")],
             **probe_tables.summary(run, max(8, min(25, WALKS // len(runs)))),
             "seconds": seconds(run),
@@ -192,5 +192,5 @@ def summary(settings: dict[str, Any], runs: list[Run], window: int) -> dict[str,
     }
 
 
-def _rounded(values: list[float], window: int) -> list[float]:
+def _smooth_and_round(values: list[float], window: int) -> list[float]:
     return [round(float(v), 4) for v in smooth(values, window)]
