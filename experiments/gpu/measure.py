@@ -151,7 +151,7 @@ def steps_at(s: Sizes, batch: int, backend: Any) -> dict[str, Any]:
     try:
         peak = here.peak(lambda: step, 2)
         return {"seconds_a_step": here.clock.seconds(step, s.large_steps), **peak}
-    except here.exhausted as error:
+    except here.out_of_memory_errors as error:
         return {"exhausted": str(error)}
     finally:
         here.tidy()

@@ -179,7 +179,7 @@ def test_networks_that_are_not_the_same_are_not_timed(strict) -> None:
             return super().quiet_loss() * 1.01
 
     side = types.SimpleNamespace(
-        name="", clock=clocks.HOST, exhausted=(MemoryError,), tidy=lambda: None
+        name="", clock=clocks.HOST, out_of_memory_errors=(MemoryError,), tidy=lambda: None
     )
     here = bench(strict, types.SimpleNamespace(Step=Other, Device=lambda: side))
     assert race(here, SMALL, here.contenders(["eager"], ["eager"])) is None
