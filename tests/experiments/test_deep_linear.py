@@ -279,7 +279,7 @@ def test_a_run_that_overflows_is_diverged_and_its_figures_are_drawn(
         ),
         (["--lr", "1e200", "--probe-sizes", "1e200"], "times --probe-sizes 1e+200 must be a fin"),
         (["--width", "1"], "--width 1 must be at least 2: one unit is no layer to normalise"),
-        (["--width", "2", "--variants", "groupnorm"], "--width 2 with groupnorm: of its two"),
+        (["--width", "2", "--variants", "groupnorm"], "--width 2 with groupnorm: each of its two"),
         (["--probe-every", "-1"], "--probe-every -1 must be at least 0"),
         (["--width", "100000"], "Take a smaller network"),
         (["--steps", "0"], "--steps 0 must be at least 1"),
