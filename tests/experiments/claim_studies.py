@@ -1,4 +1,4 @@
-"""Studies whose numbers a test knows, and what claims find in them."""
+"""Studies with known numbers, and the findings of claims on them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,7 +38,7 @@ def add_run(
     diverged: int | None = None,
     **streams: Iterable[dict[str, Any]],
 ) -> Run:
-    """A run that claims this accuracy (one, or one a step), loss 1 - accuracy, these records."""
+    """A run with this accuracy (one, or one per step), loss 1 - accuracy, and these records."""
     run = study.run(f"{variant}-lr{lr:g}-seed{seed}")
     config = {"variant": variant, "lr": lr, "seed": seed, "norm": norm, "settings": study.settings}
     run.begin({**config, "data_fingerprint": data, "environment": {"threads": 1, "commit": "c"}})

@@ -1,6 +1,6 @@
-"""Studies that nobody trained: files that look like a training's, with numbers like the paper's.
+"""Synthetic studies: files like those of a training, with numbers like the paper's.
 
-Figures and tables are plotted from files; so their tests need files, not trainings.
+Figures and tables are made from files, so their tests need no training.
 """
 
 from __future__ import annotations

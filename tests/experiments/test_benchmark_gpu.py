@@ -114,7 +114,7 @@ def test_the_memory_of_a_graph_is_measured_from_before_its_capture() -> None:
         assert graph > eager > 0  # the emulator's graph keeps all arrays of its step
 
 
-# -- who can't be here
+# -- contenders that can't run
 
 
 def test_a_contender_without_memory_is_left_out_and_the_others_are_timed(

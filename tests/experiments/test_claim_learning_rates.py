@@ -1,4 +1,4 @@
-"""Claims about learning rates: what they read off the grid of a seed's runs."""
+"""Claims about learning rates: their numbers from the grid of a seed's runs."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Metrics of claims: the number that each reads off runs whose records the test wrote."""
+"""Metrics of claims: the number of each, from runs with given records."""
 
 import json
 import math

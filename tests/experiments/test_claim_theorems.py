@@ -1,4 +1,4 @@
-"""Claims about theorems: the numbers that they read off the records of runs."""
+"""Claims about theorems: their numbers from the records of runs."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Claims: rules give the verdicts they promise, on studies whose numbers the test knows."""
+"""Claims: the verdicts of rules, on studies with known numbers."""
 
 import math
 from dataclasses import replace
@@ -161,7 +161,7 @@ def test_one_training_in_two_studies_counts_once_with_what_each_measured(tmp_pat
         add_run(two, "batchnorm", seed, 0.9, shift=[{"step": 0, "layer": 4, "l2": 3.0}])
     what = claim(itself(layers.shift("l2", 0, 1, [5])), rules.at_least(2, 1), Key("batchnorm", 0.1))
     assert judge(what, one).verdict.reason.endswith("has no records of shift, 3 at step 0")
-    # layer 5 of 13 lies as deep as layer 3 of 8, which nobody measured; layer 4 is the paper's 6
+    # layer 5 of 13 lies as deep as layer 3 of 8, which was not measured; layer 4 is the paper's 6
     what = claim(itself(layers.shift("l2", 0, 1, [6])), rules.at_least(2, 1), Key("batchnorm", 0.1))
     assert judge(what, one, two).values == {0: 3.0, 1: 3.0}
 

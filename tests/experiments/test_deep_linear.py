@@ -40,7 +40,7 @@ main = partial(run_here, deep_linear, deep_linear_figures)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that nothing disturbed, with its figures."""
+    """An uninterrupted study, with its figures."""
     folder = tmp_path_factory.mktemp("deep_linear") / "study"
     assert main(*SMALL, "--steps", STEPS, "--out", folder, plot=True) == 0
     return folder
@@ -204,7 +204,7 @@ def test_several_studies_are_drawn_together_and_only_if_alike(
 
 
 def killed(moment: str, *arguments: object) -> int:
-    """The exit status of a process of its own, to which something happens (see killed.py)."""
+    """The exit status of a process of its own, which is killed (see killed.py)."""
     text = (
         f"import sys; sys.path.insert(0, {str(HERE)!r}); import killed;"
         "from experiments import deep_linear; killed.arrange(sys.argv[1]);"

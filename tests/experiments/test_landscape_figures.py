@@ -1,4 +1,4 @@
-"""The views of the landscape: what they show, and that they show it."""
+"""The views of the landscape: their figures and tables."""
 
 import json
 
@@ -40,14 +40,14 @@ def drawn(study):
 
 @pytest.fixture
 def figures():
-    """The figures that a test draws itself."""
+    """The figures that the test draws."""
     with synthetic.catch_figures(*MODULES) as figures:
         yield figures
 
 
 def with_probes(folder, variant, probes, lr=0.1):
-    """A study of one run with these records in landscape.jsonl; unnamed keys are those of a probe
-    that finds nothing."""
+    """A study of one run with these records in landscape.jsonl; other keys are those of a probe
+    on which nothing changes."""
     study = synthetic.study(folder, [(variant, lr, 0)], streams=())
     sizes = [0.5 * lr, 4 * lr]
     still = {

@@ -1,4 +1,4 @@
-"""The grid of learning rates on records that nobody trained: definitions, tables, figures."""
+"""The grid of learning rates on synthetic records: definitions, tables, figures."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def write_run(
     diverged: int | None = None,
     accuracy: float = 0.4,
 ) -> Run:
-    """A run that nobody trained."""
+    """A run with synthetic records."""
     variant, lr, seed = name
     run = Run(folder / "runs" / f"{variant}-lr{lr:g}-seed{seed}")
     run.folder.mkdir(parents=True)

@@ -21,7 +21,7 @@ from minibn.fast.precision import current
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """Runs what must be refused, and returns its only line."""
+    """Runs a command that must be refused, and returns the one line of its error."""
 
     def run(*arguments: object, main: Callable[..., int] = main) -> str:
         capsys.readouterr()

@@ -47,7 +47,7 @@ def test_more_images_than_memory_are_one_line(capsys: pytest.CaptureFixture) -> 
 
 
 def studies(tmp_path: Path) -> list[Study]:
-    """fp32 and bf16 with two seeds each, and accuracies that are known."""
+    """fp32 and bf16 with two seeds each, and known accuracies."""
     found = [study(tmp_path / name, precision=name) for name in ("fp32", "bf16")]
     for one, accuracies in zip(found, ((0.5, 0.7), (0.49, 0.68)), strict=True):
         for seed, accuracy in enumerate(accuracies):

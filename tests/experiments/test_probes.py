@@ -1,4 +1,4 @@
-"""The probes along a training: on schedule, as a direct measurement says, and without a trace."""
+"""Probes along a training: on schedule, as measured directly, without effect on the training."""
 
 import copy
 import math
@@ -102,7 +102,7 @@ def test_a_trained_run_has_its_probes_and_shifts_on_schedule(whole: Path) -> Non
 
 def retrace(variant: str, data: Dataset, steps: int) -> list[tuple]:
     """(model, batch) before each step, and the model after all of them: the run without probes.
-    Watched as in the run, since to watch changes the rounding."""
+    Watched as in the run, since watching changes the rounding."""
     s = SETTINGS
     model = network(s, variant, 0)
     optimizer = sgd(s, model, 0.05)
@@ -230,7 +230,7 @@ def test_random_directions_differ_between_steps_and_seeds(tmp_path: Path) -> Non
     assert len(seen) == 4
 
 
-# -- without a trace
+# -- without effect on the training
 
 
 @pytest.mark.parametrize("kernels", ["reference", "fast"])

@@ -1,4 +1,4 @@
-"""What the recorders write is what a direct computation gives, and they leave no trace."""
+"""Recorders write what a direct computation gives, and do not change the training."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def data() -> Dataset:
 
 
 def inputs_of(model: nn.Sequential, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What enters each part of the model, by its name."""
+    """The input of each part of the model, by its name."""
     x, found = normalize(get_backend().asarray(images)), {}
     with no_grad():
         for name, part in model.children():
@@ -108,7 +108,7 @@ def test_the_step_after_a_record_has_moments_alone_and_others_nothing(
 def test_watching_does_not_change_what_the_network_computes(
     mode: str, data: Dataset, tmp_path: Path
 ) -> None:
-    """Not a bit with the definitions. A kernel rounds otherwise than its layers one by one do."""
+    """Bit for bit with the definitions. A fused kernel rounds differently from its layers."""
     images = data.train_images[:16]
     watched, alone = (network(SETTINGS, "noisy-batchnorm", 0) for _ in range(2))
     run, recorder = Run(tmp_path), Distributions(LAYERS, 4, 3, 0)

@@ -219,7 +219,7 @@ XYZ = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.95
 
 
 def lab(shade, blindness):
-    """CIELAB of a hexadecimal colour as somebody with that blindness sees it."""
+    """CIELAB of a hexadecimal colour, as it is seen with that colour blindness."""
     rgb = np.array([int(shade[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.array(BLINDNESS[blindness]) @ linear, 0, 1)
