@@ -1,9 +1,8 @@
 """What is timed, and our side of it: training steps and single layers of VGG.
 
-A step is: forget the gradients, forward, backward, SGD. The input is random and fixed, in float32,
-where the network is and in the layout that the library likes; no contender pays for its conversion.
-The learning rate is small, so that after any number of rounds the weights are still those of a
-young network.
+A step is zero_grad, forward, backward and the update by SGD. The input is random and fixed, in
+float32, on the network's device and in the layout that the library prefers: its conversion is not
+timed. The learning rate is small, so that the weights stay close to the initial ones.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from minibn.backend import get_backend
 from reference_models.vgg import vgg
 
 LEARNING_RATE = 1e-3
-AGREEMENT = 1e-4  # of the first loss, relative; of a layer's outputs, of the largest of them
-# Where factors are rounded, and no two libraries add up alike: enough to catch another network.
+AGREEMENT = 1e-4  # of first losses, relative; of a layer's outputs, relative to the largest
+# Looser where factors are rounded, since libraries sum in different orders.
 ROUNDED = {"fp32": AGREEMENT, "tf32": 1e-3, "bf16": 2e-2}
 SEED = 0
 OURS = "minibn"
@@ -79,7 +78,7 @@ class Step:
         self.images = get_backend().asarray(images)
 
     def __call__(self) -> float:
-        """One step. Returns the loss before the update, and so waits for it."""
+        """One step. Returns the loss before the update as a number, which waits for the device."""
         return float(self.update().item())
 
     def update(self) -> Any:
@@ -99,7 +98,7 @@ class Step:
         return ops.softmax_cross_entropy(self.network(self.images), self.labels)
 
     def quiet_loss(self) -> float:
-        """The loss without noise, which no two libraries draw alike. Nothing is updated."""
+        """The loss without noise, which differs between libraries. Nothing is updated."""
         noises = [m for _, m in self.network.named_modules() if isinstance(m, nn.Noise)]
         with (
             minibn.kernels(self.kernels),
@@ -115,7 +114,7 @@ class Step:
 
 
 def contend(case: Case, pytorch: Any, lean: bool = False) -> tuple[dict[str, Any], float]:
-    """(training steps by contender, how far their first losses are apart): ours, with `lean` also
+    """(training steps by contender, the difference of their first losses): ours, with `lean` also
     in that mode, and PyTorch's layouts (pytorch: its side, or None). Raises Disagreement."""
     steps: dict[str, Any] = {OURS: Step(case)}
     if lean:
@@ -127,7 +126,7 @@ def contend(case: Case, pytorch: Any, lean: bool = False) -> tuple[dict[str, Any
 
 
 def check_agreement(case: Case, steps: dict[str, Any]) -> float:
-    """How far the contenders' first losses are apart. Raises Disagreement where that is too far."""
+    """`apart` of the contenders' first losses. Raises Disagreement if it is above ROUNDED."""
     distance = apart(steps)
     if distance > ROUNDED[case.precision]:
         losses = ", ".join(f"{step.quiet_loss():.7g} ({name})" for name, step in steps.items())
@@ -136,8 +135,8 @@ def check_agreement(case: Case, steps: dict[str, Any]) -> float:
 
 
 def apart(steps: dict[str, Any]) -> float:
-    """The largest distance of a loss from the first (which is ours), relative to it; infinite if
-    one isn't finite."""
+    """The largest relative difference of a loss from the first (ours); infinite if one is not
+    finite."""
     ours, *others = (step.quiet_loss() for step in steps.values())
     if not all(map(math.isfinite, (ours, *others))):
         return math.inf

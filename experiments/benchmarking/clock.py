@@ -1,11 +1,11 @@
-"""Clocks: the host's, and a GPU's, which stamps events as it comes by them.
+"""Clocks: the host's, and a GPU's, which times by events.
 
-    elapsed = time of the event behind the work - time of the event before it
+    elapsed = time of the event after the work - time of the event before it
 
-A GPU computes on after a call has returned. An event is a mark in the queue of its work: what lies
-between two of them is what the device was busy with, and waited for, in between. A step whose
-launches come too late is charged for the gaps, as it is in a training. The host's clock does the
-same by waiting for the device at each mark.
+A GPU still computes after a call has returned. An event is a mark in its queue of work: the time
+between two events is that of the work between them and of the gaps in which the device waited. A
+step whose launches come too late is charged for these gaps, as in a training. The host's clock
+measures the same, as it waits for the device at each mark.
 
 Source: NVIDIA, CUDA C++ Best Practices Guide, "Using CUDA GPU Timers".
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 
 class HostEvent:
-    """A mark on the host's clock. wait: waits for what has been asked of the device."""
+    """A mark on the host's clock. wait: waits for the device."""
 
     def __init__(self, wait: Callable[[], None]) -> None:
         self.wait, self.at = wait, 0.0
@@ -29,7 +29,7 @@ class HostEvent:
         self.at = time.perf_counter()
 
     def synchronize(self) -> None:
-        """Nothing: it was waited for."""
+        """Does nothing: `record` has waited."""
 
 
 class Span:
@@ -49,8 +49,8 @@ class Span:
 class Clock:
     """Times work by pairs of events.
 
-    event()                 a new event: `record()` sets it behind all work asked for so far,
-                            `synchronize()` waits until the device has come by
+    event()                 a new event: `record()` queues it after all work launched so far,
+                            `synchronize()` waits until the device has reached it
     elapsed_ms(start, end)  milliseconds between two
     """
 
@@ -59,14 +59,14 @@ class Clock:
 
     @contextmanager
     def span(self) -> Iterator[Span]:
-        """The work inside. Its `seconds` may be asked for later, so that nothing waits here."""
+        """The work inside. Its `seconds` can be read later, so that nothing waits here."""
         span = Span(self)
         span.start.record()
         yield span
         span.end.record()
 
     def seconds(self, work: Callable[[], Any], times: int = 1) -> float:
-        """Of one `work()`: the mean of so many in a row."""
+        """Seconds of one `work()`: the mean over `times` calls in a row."""
         with self.span() as span:
             for _ in range(times):
                 work()

@@ -1,4 +1,4 @@
-"""Ours beside theirs: a table's cells, the ratio, the record."""
+"""minibn beside PyTorch: cells of a table, the ratio, the record."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from experiments.benchmarking.cases import OURS
-from experiments.benchmarking.timing import Found, Ratio
+from experiments.benchmarking.timing import Ratio, Timings
 from experiments.output import say
 
-RIVAL = "PyTorch"  # what their names begin with
-OWN = (f"{OURS} graph", f"{OURS} eager", OURS)  # of several of ours, the first is compared
+RIVAL = "PyTorch"  # the prefix of their names
+OWN = (f"{OURS} graph", f"{OURS} eager", OURS)  # the first of these that was timed is compared
 
 
-def ours_in(found: Found) -> str:
+def ours_in(found: Timings) -> str:
     """The name of the contender that stands for us."""
     return next(name for name in OWN if name in found)
 
 
 def compare(
-    found: Found, phase: str = "total", names: Iterable[str] | None = None
+    found: Timings, phase: str = "total", names: Iterable[str] | None = None
 ) -> tuple[list[str], Ratio | None]:
-    """(cells for a table, the ratio to PyTorch's best). names: whose cells, all who were timed if
-    not given; who wasn't gets a dash."""
+    """(cells for a table, the ratio to PyTorch's best). names: a cell for each of these
+    contenders (default: all that were timed), a dash for one that was not timed."""
     names = list(found if names is None else names)
     times = {name: phases[phase] for name, phases in found.items()}
     rivals = {name: t for name, t in times.items() if name.startswith(RIVAL)}
@@ -40,7 +40,7 @@ def head_of(first: str, names: Iterable[str]) -> list[str]:
     return [first, *(f"{name}, ms" for name in names), *(["ratio", "paired"] if rivals else [])]
 
 
-def record_of(found: Found, ratio: Ratio | None) -> dict[str, Any]:
+def record_of(found: Timings, ratio: Ratio | None) -> dict[str, Any]:
     times = {
         name: phases["total"].record() | {p: t.record() for p, t in phases.items() if p != "total"}
         for name, phases in found.items()
@@ -51,14 +51,14 @@ def record_of(found: Found, ratio: Ratio | None) -> dict[str, Any]:
 
 def race_all(
     cases: Iterable[Any],
-    race: Callable[[Any], tuple[Found, dict[str, Any]] | None],
+    race: Callable[[Any], tuple[Timings, dict[str, Any]] | None],
     *,
     names: Iterable[str] | None = None,
     label: Callable[[Any], Any] = str,
     save: Callable[[list[dict[str, Any]]], None] = lambda results: None,
 ) -> tuple[list[dict[str, Any]], list[list[Any]]]:
-    """(records, rows of a table) of the cases, whose contenders `race` times; it gives None for a
-    case that can't be. A line is printed, and the records so far are saved, after each."""
+    """(records, rows of a table) of the cases. `race` times the contenders of a case, or returns
+    None to skip it. After each case a line is printed and the records so far are saved."""
     results: list[dict[str, Any]] = []
     rows = []
     for case in cases:
@@ -79,6 +79,6 @@ def say_losses_apart(results: list[dict[str, Any]]) -> None:
     say(f"First losses, without noise, differ by at most {first:.0e} of ours.")
 
 
-def progress(name: Any, found: Found, ratio: Ratio | None) -> None:
+def progress(name: Any, found: Timings, ratio: Ratio | None) -> None:
     ours = found[ours_in(found)]["total"]
     say(f"  {name}: {ours} ms" + (f", ratio {ratio.medians:.2f}" if ratio else ""))

@@ -1,7 +1,7 @@
-"""Where our steps run beside PyTorch's: a GPU, or the host in its place for a rehearsal.
+"""The device of the timed steps: a GPU, or the host in its place for a rehearsal.
 
-Both libraries keep freed memory for their own later use, and neither gives way to the other. So
-`tidy` frees what is not used, on both sides, between two cases.
+minibn and PyTorch each cache the memory that they free, where the other cannot use it. So both
+caches are emptied between two cases (`tidy`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minibn.backend import Backend
 
 Work = Callable[[], Any]
 
-# One thread that keeps its stream busy until so many nanoseconds have passed.
+# One thread that keeps its stream busy for so many nanoseconds.
 SPIN = r"""
 __device__ unsigned long long now() {
   unsigned long long time;
@@ -35,7 +35,7 @@ extern "C" __global__ void spin(unsigned long long nanoseconds) {
 
 
 class NotHere(Exception):
-    """What this machine does not have."""
+    """This machine lacks what a contender needs."""
 
 
 class Device:
@@ -44,18 +44,18 @@ class Device:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.clock: Clock = host_clock(backend.synchronize)
-        self.exhausted: tuple[type[Exception], ...] = backend.out_of_memory_errors
+        self.out_of_memory_errors: tuple[type[Exception], ...] = backend.out_of_memory_errors
 
     def tidy(self) -> None:
-        """Free all memory that is not used."""
+        """Free all cached memory."""
         gc.collect()
 
     def lag(self, seconds: float) -> None:
-        """Keep the device busy, so that what is asked for next waits in its queue."""
+        """Keep the device busy for so long, so that later launches wait in its queue."""
 
     def peak(self, prepare: Callable[[], Work], times: int) -> dict[str, int]:
-        """The bytes of arrays: {"loaded" when `prepare()` has returned its work, at the "peak" of
-        so many runs of it, "step": their difference}."""
+        """Bytes of arrays: "loaded" after `work = prepare()`, at the "peak" of `times` calls of
+        `work`, and "step", their difference."""
         self.tidy()
         tracemalloc.start()
         try:
@@ -80,7 +80,7 @@ class Device:
         return copy
 
     def multiplying(self, n: int, precision: str) -> Work:
-        """A product of two random n×n matrices of float32, their factors rounded so."""
+        """A product of two random n×n matrices of float32, their factors rounded to `precision`."""
         draws = np.random.default_rng(0)
         a, b = (self.backend.asarray(draws.standard_normal((n, n), np.float32)) for _ in range(2))
 

@@ -1,12 +1,12 @@
-"""Training steps on a GPU: who contends, and what a round is.
+"""Training steps on a GPU: the contenders, timed in rounds.
 
-A round is so many steps in a row that they take a tenth of a second, between two events: as in a
-training, no step waits for the device. Contenders take their rounds in turn, after
-a warm-up that lasts until two rounds take the same time (autotuning, compilation, captures, caches
-and clock rates are behind them then).
+A round is as many steps in a row as take a tenth of a second, between two events: as in a training,
+no step waits for the device. Contenders take their rounds in turn, after a warm-up that lasts until
+two rounds take the same time (autotuning, compilation and captures are then done, caches are filled
+and clock rates are stable).
 
-A contender that can't be here is left out with its reason, and a case in which none of ours is left
-is skipped: out of memory, say.
+A contender that cannot run (out of memory, say) is left out, with the reason. A case in which none
+of ours can run is skipped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from experiments.benchmarking.parts import Bench
 from experiments.benchmarking.timing import (
     PATIENCE,
     Contender,
-    Found,
+    Timings,
     in_turn,
     settle,
     single_phase,
@@ -53,18 +53,18 @@ class GpuBench(Bench):
 
     device: Device
     theirs: Any = None
-    precision: str  # of the parts that do not compare them
+    precision: str  # of the parts that do not compare precisions
     large_batch: int = 8192
     warm_up: int = 3  # steps of a round of the warm-up
-    patience: int = PATIENCE  # its rounds at most
+    patience: int = PATIENCE  # rounds of the warm-up at most
     left_out: list[dict[str, Any]] = field(default_factory=list)
-    save: Callable[[str, Any], None] = lambda part, record: None  # what is known of a part so far
+    save: Callable[[str, Any], None] = lambda part, record: None  # stores a part's record so far
 
     def case(self, model: str, variant: str, batch: int) -> Case:
         return Case(model, variant, batch, self.width, self.precision, MOMENTUM, WEIGHT_DECAY)
 
     def contenders(self, ours: Iterable[str], theirs: Iterable[str]) -> list[str]:
-        """The names of those ways to train; PyTorch's only where it is."""
+        """The names of contenders that train in these ways; PyTorch's only if it is installed."""
         rivals = [f"{RIVAL} {way}" for way in theirs] if self.pytorch else []
         return [f"{OURS} {way}" for way in ours] + rivals
 
@@ -73,30 +73,31 @@ class GpuBench(Bench):
         return self.theirs if name.startswith(RIVAL) else self.device
 
     def tidy(self) -> None:
-        """Both libraries hand back what they don't use, so that the next case finds it free."""
+        """Free the cached memory of both libraries."""
         self.device.tidy()
         if self.theirs:
             self.theirs.tidy()
 
     @property
-    def exhausted(self) -> tuple[type[Exception], ...]:
+    def out_of_memory_errors(self) -> tuple[type[Exception], ...]:
         """What either library raises when memory runs out."""
-        return self.device.exhausted + (self.theirs.exhausted if self.theirs else ())
+        theirs = self.theirs.out_of_memory_errors if self.theirs else ()
+        return self.device.out_of_memory_errors + theirs
 
     @contextmanager
     def unless_it_fails(self, what: Any, who: str) -> Iterator[None]:
-        """The work of one contender, who is left out if it fails: time on a GPU is dear, and the
-        others can still be measured."""
+        """The work of one contender, which is left out if it fails: the others can still be
+        measured, and time on a GPU is expensive."""
         try:
             yield
-        except Exception as error:  # of kernels, compilers, captures, drivers: it is told and kept
+        except Exception as error:  # of kernels, compilers, captures or drivers: reported
             self.leave_out(what, who, error)
 
     def leave_out(self, what: Any, who: str, error: Exception) -> None:
-        """Say and keep why. What is neither missing memory, nor missing here, nor a rival's is a
-        mistake of ours."""
+        """Print and record the reason. An error counts as our mistake unless memory ran out, the
+        machine lacks something, or it is PyTorch's."""
         lines = str(error).strip().splitlines() or [""]
-        full = isinstance(error, self.exhausted)
+        full = isinstance(error, self.out_of_memory_errors)
         reason = f"{'out of memory' if full else type(error).__name__}: {lines[0]}"[:300]
         self.left_out.append({
             "what": str(what), "who": who, "reason": reason,
@@ -107,7 +108,7 @@ class GpuBench(Bench):
 
 
 class OurStep(Step):
-    """Our training step with labels on the device: eager, until it is told another way."""
+    """Our training step with labels on the device; eager until `become`."""
 
     def __init__(self, case: Case) -> None:
         super().__init__(case)
@@ -115,8 +116,8 @@ class OurStep(Step):
         self._captured: CapturedStep | None = None
 
     def become(self, way: str) -> None:
-        """From now on `update` is this way's: eager, "lean" or a "graph", for which it makes some
-        steps. Raises CaptureError if there can't be one, NotHere without CUDA kernels."""
+        """Make `update` run this way from now on: "eager", "lean" or "graph", which first runs some
+        steps. Raises CaptureError if no step can be captured, NotHere without CUDA kernels."""
         if way == "lean":
             self.kernels = "lean"
         elif way == "graph":
@@ -137,7 +138,7 @@ class OurStep(Step):
         return super()._step() if self._captured is None else self._captured()[0]
 
     def _loss(self) -> Any:
-        """Without looking at the labels, which would wait for the device."""
+        """Without a check of the labels, which would wait for the device."""
         return apply(SoftmaxCrossEntropy(self._labels), self.network(self.images))
 
 
@@ -147,27 +148,31 @@ def way_of(name: str) -> str:
 
 
 def about(bench: GpuBench, names: Iterable[str]) -> list[str]:
-    """A line on each rival."""
+    """A line about each contender of PyTorch's."""
     return [f"{n}: {bench.pytorch.WAYS[way_of(n)]}." for n in names if n.startswith(RIVAL)]
 
 
 def build_step(bench: GpuBench, case: Case, name: str) -> Any:
-    """The contender's step, eager still."""
+    """The contender's step, still eager."""
     if name.startswith(RIVAL):
         return bench.pytorch.Step(case, bench.theirs.name)
     return OurStep(case)
 
 
-def race(bench: GpuBench, case: Case, names: Iterable[str]) -> tuple[Found, dict[str, Any]] | None:
-    """(times of those who could be here, how they were taken); None if none of ours could."""
+def race(
+    bench: GpuBench, case: Case, names: Iterable[str]
+) -> tuple[Timings, dict[str, Any]] | None:
+    """(times of the contenders that ran, how they were timed); None if none of ours did."""
     raced = None
-    with bench.unless_it_fails(case, "everybody"):
+    with bench.unless_it_fails(case, "every contender"):
         raced = _race(bench, case, names)
     bench.tidy()
     return raced
 
 
-def _race(bench: GpuBench, case: Case, names: Iterable[str]) -> tuple[Found, dict[str, Any]] | None:
+def _race(
+    bench: GpuBench, case: Case, names: Iterable[str]
+) -> tuple[Timings, dict[str, Any]] | None:
     steps: dict[str, Any] = {}
     for name in names:
         with bench.unless_it_fails(case, name):

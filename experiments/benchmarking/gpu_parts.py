@@ -17,12 +17,12 @@ from experiments.output import say, say_table
 from minibn.fast.precision import MANTISSA
 
 PRECISIONS = tuple(MANTISSA)
-REPEATS, IN_A_ROW = 5, 10  # of what the machine is measured by: the best mean counts
+REPEATS, IN_A_ROW = 5, 10  # measurements of the machine, calls in each; the best mean counts
 STEPS_OF_PEAK = 3  # the second starts with the first one's gradients
 
 
 def machine(bench: GpuBench) -> dict[str, Any]:
-    """The ceilings: both libraries are asked, and the better one counts."""
+    """Copy bandwidth and product rates in both libraries; the better one counts."""
     sides = {OURS: bench.device} | ({"PyTorch": bench.theirs} if bench.theirs else {})
     size, flop = bench.megabytes * 250_000, 2 * bench.product**3
 
@@ -76,14 +76,14 @@ def _races(
         say(f"ratio: our median ({OURS} graph, where it is) over that of PyTorch's best here;")
         say("paired: the median of the rounds' own ratios.")
         say_losses_apart(results)
-    restless = [
+    unsettled = [
         f"{Case(**result['case'])} ({name})"
         for result in results
         for name, settled in result["settled"].items()
         if not settled
     ]
-    if restless:
-        say(f"Never the same time twice during the warm-up: {', '.join(restless)}.")
+    if unsettled:
+        say(f"The warm-up did not settle: {', '.join(unsettled)}.")
     return results
 
 
@@ -162,11 +162,11 @@ def memory(bench: GpuBench) -> list[dict[str, Any]]:
 
 def _peak(bench: GpuBench, case: Case, name: str) -> dict[str, int]:
     def prepare() -> Callable[[], Any]:
-        step, untold = build_step(bench, case, name), [way_of(name)]
+        step, ways = build_step(bench, case, name), [way_of(name)]
 
         def work() -> None:
-            if untold:  # at the first step: what a capture takes belongs to it
-                step.become(untold.pop())
+            if ways:  # at the first step, so that the peak includes the memory of a capture
+                step.become(ways.pop())
             step.update()
 
         return work
@@ -174,7 +174,7 @@ def _peak(bench: GpuBench, case: Case, name: str) -> dict[str, int]:
     return bench.side(name).peak(prepare, STEPS_OF_PEAK)
 
 
-# A part's name -> its title, and what measures it. What takes longest is last: a run may be cut.
+# A part's name -> its title, and what measures it. The longest is last: a run may be cut off.
 PARTS: dict[str, tuple[str, Callable[[GpuBench], Any]]] = {
     "machine": ("The machine", machine),
     "steps": ("Training steps", steps),

@@ -1,9 +1,9 @@
 """Each kernel's share of a step: events around every launch.
 
-A GPU that waits for the host would stamp both events of a short kernel with the host's pace. So the
-device is kept busy first, until all of the step's launches stand in its queue: what is measured is
-kernels, not how fast they are asked for. Library calls and CuPy's own kernels are no launches of
-ours: they are in the rest.
+If the GPU waited for the host, the time between the events around a short kernel would be the
+host's. So the device is kept busy first, until all launches of the step are in its queue: the times
+are those of kernels, not of launching them. Library calls and CuPy's own kernels are not among our
+launches: they are in the rest.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from experiments.benchmarking.clock import Span
 from experiments.benchmarking.device import Device
 from minibn.fast.cuda.program import wrap_launches
 
-LAG = 0.1  # seconds of keeping it busy
+LAG = 0.1  # seconds for which the device is kept busy
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Kernel:
 @dataclass(frozen=True)
 class Shares:
     """Medians of several steps: with events around launches, without, and the kernels', the
-    dearest first."""
+    slowest first."""
 
     step_ms: float
     bare_ms: float
@@ -45,7 +45,7 @@ class Shares:
 
 
 def shares(device: Device, step: Callable[[], Any], rounds: int) -> Shares:
-    """Of a warm step."""
+    """Medians over `rounds` calls of a step that is already warm."""
     bare, whole, each = [], [], []
     for _ in range(rounds):
         device.lag(LAG)

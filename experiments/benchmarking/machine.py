@@ -1,7 +1,7 @@
-"""What the machine can do, measured beside everything else, and what a step costs by count.
+"""The machine's measured rates, and the FLOP and bytes of a step.
 
-The counts are those of the direct method, so that they belong to the problem and not to a kernel:
-a step with Winograd's convolution does less arithmetic, and may reach more than the machine's rate.
+The counts are those of direct convolution, so that they do not depend on the kernel: a step with
+Winograd's convolution does less arithmetic, and may exceed the machine's rate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minibn import nn
 from minibn.backend import get_backend
 from minibn.fast.cpu.threads import map_shares
 
-VARIABLES = ("CUPY_", "MINIBN_", "NVIDIA_TF32", "TORCH")  # of the environment: they change times
+VARIABLES = ("CUPY_", "MINIBN_", "NVIDIA_TF32", "TORCH")  # environment variables that change times
 
 
 def header(threads: int, torch: Any) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def header(threads: int, torch: Any) -> dict[str, Any]:
 
 
 def _blas() -> list[str]:
-    """Each BLAS that is loaded; none without threadpoolctl, which knows them."""
+    """Each BLAS that is loaded; none without threadpoolctl."""
     try:
         import threadpoolctl
     except ModuleNotFoundError:
@@ -64,15 +64,15 @@ def _memory_gb() -> float | None:
 
 
 class Bystanders:
-    """How busy other processes kept the cores since this was made. A contender whose threads wait
-    for each other loses much more than the share that was taken: PyTorch's step took seven times
-    as long while others used one core of two."""
+    """How busy other processes have kept the cores since construction. A contender whose threads
+    wait for each other loses much more than the share that was taken: PyTorch's step took seven
+    times as long while others used one core of two."""
 
     def __init__(self) -> None:
         self._start = _cpu_seconds()
 
     def share(self) -> float | None:
-        """Of all cores' time, 0 to 1; None where the system does not tell (it is Linux's)."""
+        """Their share of all cores' time, 0 to 1; None except on Linux."""
         now = _cpu_seconds()
         if self._start is None or now is None:
             return None
@@ -81,8 +81,8 @@ class Bystanders:
 
 
 def _cpu_seconds() -> tuple[float, float, float] | None:
-    """Seconds of all cores together: passed, busy or taken by the host, and spent by this process
-    and those that it waited for."""
+    """Seconds of all cores together: elapsed; busy, with those taken by the host of a virtual
+    machine; spent by this process and its finished children."""
     try:
         with open("/proc/stat", encoding="ascii") as lines:
             ticks = [int(number) for number in lines.readline().split()[1:9]]
@@ -94,7 +94,8 @@ def _cpu_seconds() -> tuple[float, float, float] | None:
 
 
 def product_rate(n: int, repeats: int) -> float:
-    """FLOP/s of a float32 product of two n×n matrices in NumPy, on all threads; the best."""
+    """FLOP/s of a float32 product of two n×n matrices in NumPy, on all threads; the best of
+    `repeats`."""
     a, b = np.random.default_rng(0).standard_normal((2, n, n), np.float32)
     out = np.empty_like(a)
     return 2 * n**3 / least_seconds(lambda: np.matmul(a, b, out=out), repeats)
@@ -102,7 +103,7 @@ def product_rate(n: int, repeats: int) -> float:
 
 def copy_bandwidth(megabytes: int, repeats: int) -> float:
     """Bytes/s of copying between two large arrays on all threads, read and written bytes both
-    counted; the best."""
+    counted; the best of `repeats`."""
     source = np.ones(megabytes * 250_000, np.float32)
     target = np.zeros_like(source)
 
@@ -115,20 +116,20 @@ def copy_bandwidth(megabytes: int, repeats: int) -> float:
 def least_seconds(
     work: Callable[[], Any], repeats: int, clock: Clock = HOST, times: int = 1
 ) -> float:
-    """Of one `work()`, the best of so many means of so many in a row."""
+    """Seconds of one `work()`: the best of `repeats` means over `times` calls in a row."""
     return min(clock.seconds(work, times) for _ in range(repeats))
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training step takes at least if done directly.
+    """The least work of a training step by direct convolution.
 
     flop   of the products: 2·N·H·W·Kh·Kw·C·F per convolution, three times (forward and both
            gradients), twice for the first layer, which needs no gradient of its input
-    bytes  to and from memory for the activations between convolutions, each pass from memory once.
-           Per convolution's output y, with a = relu(norm(y)):
+    bytes  to and from memory of the activations between convolutions, by passes over an array of
+           their size. Per convolution's output y, with a = relu(norm(y)):
              forward    write y, read it for norm, write a, read a
-             backward   read ȳ's cause and y for norm's sums, both again for ȳ, write ȳ; read ȳ
+             backward   read ā and y for norm's sums, both again for ȳ, write ȳ; read ȳ
                         and the layer's input, write the input's gradient
            that is 4 + 8 passes. Without norm: write and read a; read its gradient and a, read the
            layer's input, write the input's gradient: 2 + 4. Noise writes and reads its draws: + 2
@@ -155,9 +156,9 @@ def cost(case: Case) -> Cost:
 
 
 def shares(record: dict[str, Any]) -> list[list[str]]:
-    """Lines for a table: each step's rates by these counts, and their shares of the machine's. A
-    share is the step's floor over its time: what the arithmetic alone takes at the measured rate,
-    or the memory's traffic alone. The record's steps get the numbers too."""
+    """Rows of a table: each step's rates by these counts, and their shares of the machine's. A
+    share is the time of the arithmetic alone, or of the memory traffic alone, at the machine's
+    rate, over the time of the step. The numbers are also added to the record's steps."""
     rates, lines = record["machine"], []
     for step in [*record.get("steps", []), *record.get("precision", [])]:
         case = Case(**step["case"])

@@ -1,9 +1,9 @@
 """The peak memory of a training step, above the process with model and batch loaded.
 
 Every contender runs in a process of its own, which builds its network and batch, notes its resident
-memory, sets the peak back (Linux: a 5 to /proc/self/clear_refs), takes three steps and notes the
-peak. Where the peak can't be set back, it is the rise of `ru_maxrss`, which misses what fits into
-memory that loading needed for a moment.
+memory, resets the peak (Linux: a 5 to /proc/self/clear_refs), takes three steps and notes the peak.
+Where the peak can't be reset, the rise of `ru_maxrss` is taken, which misses what stays below the
+peak of loading.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = 3  # the second starts with the first one's gradients and used memory
 
 
 class ChildFailed(Exception):
-    """A process that was to measure something ended with an error."""
+    """A measuring process ended with an error."""
 
 
 def peak(case: Case, contender: str, threads: int) -> dict[str, float]:
@@ -50,8 +50,8 @@ def child(*arguments: str, threads: int | None = None) -> str:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        killed = " Was it short of memory? Take a smaller --batch." if done.returncode < 0 else ""
-        raise ChildFailed(f"a measuring process failed: {last}.{killed}")
+        advice = " Was it short of memory? Take a smaller --batch." if done.returncode < 0 else ""
+        raise ChildFailed(f"a measuring process failed: {last}.{advice}")
     return done.stdout
 
 
@@ -71,7 +71,7 @@ def _highest() -> int:
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _peak_set_back() -> bool:
+def _reset_peak() -> bool:
     try:
         with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
             file.write("5")
@@ -90,7 +90,7 @@ def _measure(task: dict[str, Any]) -> dict[str, float]:
         pytorch.set_threads(threads)
         step = pytorch.Step(case, contender, case.network())
     gc.collect()
-    exact = _peak_set_back()
+    exact = _reset_peak()
     loaded = (_status("VmRSS") if exact else None) or _highest()
     with cpu_threads.limit_threads(threads):
         for _ in range(STEPS):

@@ -1,7 +1,7 @@
 """One convolution, 64 -> 64 channels, 3×3, 32 pixels, forward and backward: other NumPy libraries.
 
 MyGrad and PyDyNet are libraries of minibn's kind: autograd in NumPy, no compiled kernels. Both take
-images as (N, C, H, W). Whoever is not installed is left out.
+images as (N, C, H, W). A library that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Convolution:
         self.g = cotangent(self.x.shape)
 
     def contenders(self, pytorch: Any) -> Iterator[Contender]:
-        """Ours, PyTorch's layouts (pytorch: its side, or None), and who else is installed.
+        """Ours, PyTorch's layouts (pytorch: its side, or None), and the other libraries.
         Raises Disagreement."""
         yield Contender("minibn", single_phase("total", self._ours))
         if pytorch:
@@ -96,4 +96,4 @@ class Convolution:
     def _agree(self, name: str, theirs: np.ndarray) -> None:
         ours = ops.conv2d(self.x[:1], self.w, padding=1)
         if not np.allclose(ours, theirs, rtol=0, atol=AGREEMENT * float(np.abs(ours).max())):
-            raise Disagreement(f"{name}'s convolution is not ours: nothing is timed.")
+            raise Disagreement(f"{name}'s convolution gives another output: nothing is timed.")

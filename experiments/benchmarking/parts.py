@@ -32,7 +32,7 @@ from experiments.benchmarking.comparison import (
 from experiments.benchmarking.memory import peak
 from experiments.benchmarking.others import Convolution
 from experiments.benchmarking.startup import start_up
-from experiments.benchmarking.timing import Contender, Found, in_turn, single_phase
+from experiments.benchmarking.timing import Contender, Timings, in_turn, single_phase
 from experiments.output import say, say_table
 from minibn.autograd.profiling import profile as profile_
 from minibn.fast.cpu import memory as memory_
@@ -60,7 +60,7 @@ class Bench:
 
     @property
     def main_case(self) -> Case:
-        """The network that the parts about one network look at."""
+        """The case of the parts that measure a single network."""
         return self.case(self.models[0], "batchnorm", self.batches[0])
 
     def all_cases(self) -> Iterator[Case]:
@@ -69,7 +69,7 @@ class Bench:
             yield self.case(model, variant, batch)
 
     def unless_it_fails(self, what: Any, who: str) -> AbstractContextManager[None]:
-        """On a CPU nothing goes on behind a failure."""
+        """On a CPU a failure ends the run."""
         return nullcontext()
 
     @contextmanager
@@ -85,8 +85,8 @@ class Bench:
                     self.pytorch.set_threads(self.threads)
 
 
-def _race(bench: Bench, case: Case, lean: bool = False) -> tuple[Found, dict[str, Any]]:
-    """(times, how far the losses are apart before the first and after the last step)."""
+def _race(bench: Bench, case: Case, lean: bool = False) -> tuple[Timings, dict[str, Any]]:
+    """(times, how far apart the losses are before the first and after the last step)."""
     steps, before = contend(case, bench.pytorch, lean)
     contenders = [Contender(name, single_phase("total", step)) for name, step in steps.items()]
     found = in_turn(contenders, bench.rounds)
@@ -166,7 +166,7 @@ def profile(bench: Bench) -> dict[str, Any]:
 
 def memory(bench: Bench) -> list[dict[str, Any]]:
     if sys.platform == "win32":
-        say("Not measured: Windows tells a process's peak in no way that Python knows.")
+        say("Not measured: on Windows Python cannot read a process's peak memory.")
         return []
     layouts = {f"PyTorch {name}": name for name in bench.pytorch.LAYOUTS} if bench.pytorch else {}
     contenders = {f"{OURS} fast": "fast", f"{OURS} lean": "lean", **layouts}

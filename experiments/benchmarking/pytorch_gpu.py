@@ -1,10 +1,11 @@
-"""PyTorch's side on a GPU: as its documentation tells one to train fast there.
+"""PyTorch's side on a GPU, set up for speed as its documentation recommends.
 
     eager     images in channels_last, cuDNN chooses its algorithms by measuring
-              (cudnn.benchmark), SGD in as few launches as it has (fused=True)
+              (cudnn.benchmark), fused SGD (fused=True)
     graph     the eager step, captured whole in a CUDA graph and replayed (torch.cuda.graph)
-    compiled  forward and loss by torch.compile, whose mode "reduce-overhead" fuses what lies
-              between the products and replays forward and backward as CUDA graphs; SGD as above
+    compiled  forward and loss by torch.compile, whose mode "reduce-overhead" fuses the
+              operations between products and replays forward and backward as CUDA graphs; SGD as
+              above
 
 Precision: "fp32" without TF32, "tf32" with it in products and convolutions, "bf16" under
 torch.autocast, which stores activations in 16 bits, where ours stay in 32. Noise is drawn by
@@ -52,7 +53,7 @@ def set_precision(name: str) -> None:
 
 
 class Step(pytorch.Step):
-    """PyTorch's training step on the device: eager, until it is told another of WAYS."""
+    """PyTorch's training step on the device: eager until `become`."""
 
     def __init__(self, case: Case, device: str) -> None:
         with minibn.use("numpy"):  # or our network would lie on the device too
@@ -63,10 +64,10 @@ class Step(pytorch.Step):
         self.training_loss: Callable[[], Any] = self._loss
 
     def become(self, way: str) -> None:
-        """From now on `update` is this way's; a capture makes some steps before it. Raises
-        NotHere, and whatever a compiler or a capture raises."""
+        """Make `update` run in this one of WAYS from now on; a capture first runs some steps.
+        Raises NotHere, and whatever a compiler or a capture raises."""
         if way == "compiled":
-            torch.compiler.reset()  # compiled code is kept by place in the source: eight, then none
+            torch.compiler.reset()  # one code object is compiled at most eight times
             how: dict[str, Any] = (
                 {"mode": MODE} if self.device == "cuda" else {"backend": "aot_eager"}
             )
@@ -110,7 +111,7 @@ class Device:
 
     def __init__(self) -> None:
         self.name = "cuda" if torch.cuda.is_available() else "cpu"
-        self.exhausted = (torch.OutOfMemoryError,)
+        self.out_of_memory_errors = (torch.OutOfMemoryError,)
         self.clock: Clock = host_clock()
         if self.name == "cuda":
             self.clock = Clock(
@@ -125,7 +126,7 @@ class Device:
             torch.cuda.empty_cache()
 
     def peak(self, prepare: Callable[[], Callable[[], Any]], times: int) -> dict[str, int]:
-        """As ours. Raises NotHere on a CPU, where PyTorch does not count."""
+        """As ours. Raises NotHere on a CPU, where PyTorch does not count its memory."""
         if self.name != "cuda":
             raise NotHere("PyTorch counts its memory on GPUs only")
         self.tidy()

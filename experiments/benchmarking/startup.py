@@ -1,4 +1,4 @@
-"""How long a command keeps its user waiting before it does anything, each in a fresh process."""
+"""Start-up times of commands, each in a fresh process."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ COMMANDS: dict[str, tuple[tuple[str, ...], bool]] = {
 
 
 def start_up(rounds: int) -> dict[str, Times]:
-    """Seconds of each command over so many processes, after one that fills the disk's cache. An
-    import is timed inside its process, with NumPy; a whole command from outside."""
+    """Seconds of each command in `rounds` processes, after one that fills the disk's cache. An
+    import (NumPy's included) is timed inside its process, a whole command from outside."""
     found: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for turn in range(rounds + 1):
         for name, (arguments, prints) in COMMANDS.items():

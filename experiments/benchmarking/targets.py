@@ -1,4 +1,4 @@
-"""What was to be reached, and whether a run of the benchmark shows it."""
+"""Performance targets, and whether a run of the benchmark reaches them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GPU_MEMORY = ("vgg16", 8192, 100e9)  # this network with this batch trains in so
 
 @dataclass(frozen=True)
 class Verdict:
-    """One target and what was found."""
+    """A target and the measured number."""
 
     what: str
     found: float

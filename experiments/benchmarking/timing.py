@@ -1,11 +1,11 @@
-"""Timing several contenders in one process: in turn, so that what else the machine does hits all.
+"""Timing several contenders in one process: in turn, so that other load affects all alike.
 
 A round runs every contender once, every other round in reverse. Garbage is collected before each
 round. Before each turn the process sleeps: OpenMP's and OpenBLAS's threads spin for up to 30 ms
-after their last piece of work, and would take the cores from whoever comes next. Measured on two
+after their last piece of work, and would take the cores from the next contender. Measured on two
 cores (VGG-11 at half width, batch 16, best of seven): ours takes 60 ms alone, 68 right after
 PyTorch, 61 after the pause. Forbidding the spinning (OMP_WAIT_POLICY=passive) does as much for
-ours, but PyTorch's step then takes 56 ms instead of 28: the pause gives both their best. On a
+ours, but PyTorch's step then takes 56 ms instead of 28: with the pause both are at their best. On a
 GPU, where no threads spin, turns follow each other at once.
 """
 
@@ -22,13 +22,13 @@ from typing import Any
 from experiments.benchmarking.clock import HOST, Clock
 
 PAUSE = 0.05  # seconds before each turn
-SETTLED = 0.03  # two rounds in a row whose times differ by less: the warm-up is over
+SETTLED = 0.03  # relative difference of two rounds in a row that ends the warm-up
 PATIENCE = 15  # rounds of warm-up at most
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Somebody who does the work: `run` returns the seconds of its phases, as {phase: seconds}."""
+    """An implementation to be timed: `run` does the work and returns {phase: seconds}."""
 
     name: str
     run: Callable[[], Mapping[str, float]]
@@ -37,13 +37,13 @@ class Contender:
 def single_phase(
     phase: str, work: Callable[[], Any], clock: Clock = HOST, times: int = 1
 ) -> Callable[[], dict[str, float]]:
-    """`work` as a contender's run of a single phase; of so many in a row, the mean counts."""
+    """A contender's `run` of a single phase: the mean seconds of `times` calls in a row."""
     return lambda: {phase: clock.seconds(work, times)}
 
 
 def settle(run: Callable[[], float], patience: int = PATIENCE) -> tuple[float, bool]:
-    """Warm up: run until the seconds stay the same, so often at most. Returns (the last, whether
-    they did)."""
+    """Warm up: run until two times in a row are the same (SETTLED), at most `patience` times.
+    Returns (the last seconds, whether they settled)."""
     before, last = math.inf, run()
     for _ in range(patience - 1):
         before, last = last, run()
@@ -84,16 +84,16 @@ class Times:
         }
 
 
-Found = dict[str, dict[str, Times]]  # {contender: {phase: its times}}
+Timings = dict[str, dict[str, Times]]  # {contender: {phase: its times}}
 
 
 def in_turn(
     contenders: Sequence[Contender], rounds: int, warm_up: int = 1, pause: float | None = None
-) -> Found:
-    """Time all contenders over so many rounds, after some that are not counted. pause: seconds
-    before each turn, PAUSE if not given.
+) -> Timings:
+    """Time all contenders over `rounds` rounds, after `warm_up` rounds that are not counted.
+    pause: seconds before each turn, PAUSE if not given.
 
-    Each contender's phases get a "total", their sum round by round, where they are several.
+    A contender of several phases also gets a "total", their sum in each round.
     """
     seconds: dict[str, dict[str, list[float]]] = {c.name: {} for c in contenders}
     for turn in range(warm_up + rounds):

@@ -1,4 +1,4 @@
-"""What a claim is: a sentence of the paper, a metric, and a rule that was fixed before the run."""
+"""Claims: a sentence of the paper, a metric, and a rule that was fixed before the run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from experiments.claiming.evidence import Evidence, Key, Missing
 from experiments.claiming.metrics import Metric
 from experiments.claiming.rules import Rule, Verdict, judge, mean
 
-# Windows of steps. The paper trains for 15,000 steps, our smallest evidence for 2,000: what it
-# claims of early training is judged at the same steps in both, of the end only at 15,000.
-LEAD = (500, 2_000)  # behind the first steps, which differ: BatchNorm's lead is largest here
+# Windows of steps. The paper trains for 15,000 steps, our smallest evidence for 2,000: claims about
+# early training are judged at the same steps in both, claims about the end only at 15,000.
+LEAD = (500, 2_000)  # after the first steps, which differ: BatchNorm's lead is largest here
 LATEST = (1_500, 2_000)  # the end of our shortest evidence
 MOST = (100, 2_000)
 END = (14_000, 15_000)
@@ -24,10 +24,10 @@ VGG = "vgg_cifar"
 BN, STD, NOISY = "batchnorm", "standard", "noisy-batchnorm"
 LP_NORMS = ("l1", "l2", "linf")
 
-# Settings without which a claim of that kind isn't the paper's.
+# Settings that studies of a kind must have: with others a claim isn't the paper's.
 SCALE: dict[str, dict[str, Any]] = {VGG: {"data": "cifar10"}}
 
-# What had been, when claims were amended.
+# The evidence that had been seen when claims were amended.
 SEEN = (
     "VGG at lr 0.1, seeds 0 and 1, at lr 0.5 and 0.01, seed 0; the theorems, seeds 0 to 2; the "
     "deep linear network, seed 0"
@@ -40,8 +40,8 @@ TEXT, FIGURES, OTHERS = "the paper's sentences", "its figures, as we read them",
 class Claim:
     """One row of the table.
 
-    says: the claim, short; place: where the paper (or who else) makes it; runs: what the metric
-    takes, in order; why: the reason for the rule; paper: the metric of the paper's digitised
+    says: the claim, short; place: where the paper (or another source) makes it; runs: what the
+    metric takes, in order; why: the reason for the rule; paper: the metric of the paper's digitised
     curves, if there are any; scale: settings without which the claim isn't the paper's; main:
     whether it stands in the short table; amended: what was changed or added, and why, after part of
     the evidence had been seen (SEEN); remark: from the runs of every seed, what a reader of the
@@ -65,8 +65,8 @@ class Claim:
 
     @property
     def source(self) -> str:
-        """Who says so, by `place`: TEXT names a section or an appendix of the paper, FIGURES only
-        figures, or a number that is printed nowhere ("digitised"); OTHERS none of these."""
+        """The kind of source, by `place`: TEXT names a section or an appendix of the paper, FIGURES
+        only figures, or a number that is printed nowhere ("digitised"); OTHERS none of these."""
         if "digitised" in self.place:
             return FIGURES
         if self.place.startswith("Fig.") and "§" not in self.place:
@@ -131,7 +131,7 @@ def at(lr: float | None, *variants: str) -> tuple[Key, ...]:
 
 
 def point(table: Mapping[Any, Sequence[Any]], key: Any, steps: Sequence[int], *of: int) -> float:
-    """The mean of a digitised curve at those of its `steps` that are named."""
+    """The mean over the steps `of` of a digitised curve, which has a value for each of `steps`."""
     return float(np.mean([table[key][steps.index(step)] for step in of]))
 
 

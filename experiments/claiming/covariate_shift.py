@@ -15,7 +15,7 @@ WINDOWS = "in words: the windows of steps, ours and the paper's"
 
 
 def ics(lr: float) -> float:
-    """The paper's BatchNorm over standard, ‖G - G'‖ at layer 5."""
+    """The paper's quotient of BatchNorm and standard, of ‖G - G'‖ at layer 5."""
     bn, std = (paper.SHIFT[variant, lr, 5][0] for variant in (BN, STD))
     assert bn and std  # None stands where the axis has no numbers: not here
     return bn / std

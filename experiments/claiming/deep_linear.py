@@ -32,12 +32,12 @@ def loss(variant: str, lr: float = LR, step: int = 10_000) -> float:
 
 
 def cosines(variant: str, lr: float) -> list[float]:
-    """The paper's, at BOTH layers."""
+    """The paper's cosines of G and G', at BOTH layers."""
     return [paper.DEEP_LINEAR_SHIFT[variant, lr, k][1] for k in BOTH]
 
 
 def shift_quotient(lr: float) -> float:
-    """The paper's BatchNorm over standard, ‖G - G'‖ at layer 9."""
+    """The paper's quotient of BatchNorm and standard, of ‖G - G'‖ at layer 9."""
     bn, std = (paper.DEEP_LINEAR_SHIFT[variant, lr, 9][0] for variant in (BN, STD))
     assert bn and std  # None stands where the axis has no numbers: not here
     return bn / std

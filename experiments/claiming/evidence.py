@@ -1,7 +1,7 @@
 """Studies as evidence: the runs of a variant at a rate, one a seed, all of one scale.
 
-What a claim needs and a run does not have raises `Missing` with the reason: the claim is then
-undecided. Studies that must not stand in one table raise DataError.
+Where a run lacks what a claim needs, `Missing` is raised with the reason: the claim is then
+undecided. Studies that are not comparable raise DataError.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
 
 class Trace:
-    """One training, as rules read it. `copies`: the same training in several studies, which may
+    """One training. `copies`: the same training in several studies, which may
     have measured different things."""
 
     def __init__(self, run: Run) -> None:
@@ -51,7 +51,7 @@ class Trace:
         return self.config["settings"]
 
     def records(self, stream: str) -> list[dict[str, Any]]:
-        """What the stream holds, in the first copy that has it."""
+        """The stream's records in the first copy that has any."""
         if stream not in self._records:
             found: list[dict[str, Any]] = []
             for run in self.copies:
@@ -61,7 +61,7 @@ class Trace:
 
     @property
     def diverged(self) -> int | None:
-        """The step at which the loss was no number."""
+        """The step at which the run diverged; None if it did not."""
         result = self.copies[0].result or {}
         return result["step"] if result.get("status") == "diverged" else None
 
@@ -77,7 +77,7 @@ class Trace:
             raise Missing(f"{self} has {self.steps:,} of the {steps:,} steps")
 
     def between(self, stream: str, start: int, stop: int, **wanted: Any) -> list[dict[str, Any]]:
-        """The records of the steps start to stop (without), with these values of their keys.
+        """The records of the steps start to stop (exclusive) whose keys have the `wanted` values.
         Raises Missing if the run doesn't reach `stop`, or nothing was recorded there."""
         if self.diverged is not None and self.diverged < stop:
             raise Missing(f"{self} diverged at step {self.diverged:,}")
@@ -95,13 +95,13 @@ class Trace:
         return found
 
     def add(self, other: Run) -> None:
-        """The same training from another study. Raises DataError if it went another way."""
+        """Add the same training from another study. Raises DataError if its metrics differ."""
         ours, theirs = self.copies[0], other
         for a, b in zip(ours.records("metrics"), theirs.records("metrics"), strict=False):
             if a != b:
                 raise DataError(
                     f"{ours.folder} and {theirs.folder} are different trainings of one variant, "
-                    f"rate and seed (from step {a['step']}). Which counts? Name one of the studies."
+                    f"rate and seed (from step {a['step']}). Give only one of the studies."
                 )
         self.copies.append(other)
         longest = max(self.copies, key=lambda run: len(run.records("metrics")))
@@ -123,7 +123,7 @@ class Sweep:
         return f"{self.variant}, seed {self.seed}"
 
 
-Found = Trace | Sweep
+TraceOrSweep = Trace | Sweep
 
 
 class Evidence:
@@ -146,7 +146,7 @@ class Evidence:
             comparability.require_comparable(studies)
             self.traces[kind] = _traces(studies)
 
-    def runs(self, kind: str, keys: Sequence[Key]) -> dict[int, list[Found]]:
+    def runs(self, kind: str, keys: Sequence[Key]) -> dict[int, list[TraceOrSweep]]:
         """seed -> the runs of the keys, in order, for the seeds that all of them have.
 
         Raises Missing if there is no study of the kind, no run of a key, or no seed in common.
@@ -162,8 +162,8 @@ class Evidence:
             raise Missing(f"{' and '.join(map(str, keys))} have no seed in common")
         return {seed: [seeds[seed] for seeds in found] for seed in common}
 
-    def _seeds(self, kind: str, key: Key) -> Mapping[int, Found]:
-        """seed -> what the key names; rates are equal if they are in six digits, as in names."""
+    def _seeds(self, kind: str, key: Key) -> Mapping[int, TraceOrSweep]:
+        """seed -> the key's run or sweep. Rates are compared by six digits, as in run names."""
         of = {k.lr: seeds for k, seeds in self.traces[kind].items() if k.variant == key.variant}
         if key.lr is not None:
             return next((seeds for lr, seeds in of.items() if f"{lr:g}" == f"{key.lr:g}"), {})
@@ -196,7 +196,7 @@ class Evidence:
         }
 
     def settings(self, kind: str) -> dict[str, Any]:
-        """What the studies of a kind share; without paths of this machine."""
+        """The settings that the studies of a kind share, without paths of this machine."""
         return comparability.scale(self.studies[kind][0])
 
 

@@ -44,7 +44,7 @@ def beta_of_paper(variant: str, i: int) -> float:
 
 @dataclass(frozen=True)
 class Measure:
-    """One of Fig. 4's three. less, more: what is said where BatchNorm's is smaller, and larger;
+    """One of Fig. 4's three quantities. less, more: the words for a smaller and a larger one;
     of_paper: the paper's curve of a variant, at the i-th of its LANDSCAPE_STEPS."""
 
     id: str
@@ -57,7 +57,7 @@ class Measure:
     why: str
 
     def quotient_of_paper(self, one: str, other: str, *steps: int) -> float:
-        """Of the medians over the steps."""
+        """The quotient of the medians over the steps."""
         where = [paper.LANDSCAPE_STEPS.index(step) for step in steps]
         a, b = (sorted(self.of_paper(v, i) for i in where)[len(where) // 2] for v in (one, other))
         return a / b

@@ -1,7 +1,7 @@
-"""Quantities with an entry a layer: covariate shift in both senses, and moments of distributions.
+"""Quantities with one entry per layer: covariate shift in both senses, moments of distributions.
 
 Layers are the paper's numbers, of 13 convolutions (25 layers of the deep linear network); in a
-network of another depth the layer that lies as deep stands for it. Distributions are on record for
+network of another depth it is the layer at the same relative depth. Distributions are recorded for
 a sample of each layer's units: three in VGG, one in the deep linear network.
 """
 
@@ -149,7 +149,7 @@ def moment(which: str, start: int, stop: int, layers: Sequence[int]) -> Quantity
 def _units(
     run: Trace, layer: int, place: str, start: int, stop: int
 ) -> list[dict[int, dict[str, Any]]]:
-    """For each unit, step -> record. Without a norm, what would enter it is the activation."""
+    """For each unit, step -> record. Without a norm, the norm's input is the activation."""
     if place == "norm_input" and run.config.get("norm") == "none":
         place = "activation"
     units: dict[int, dict[int, dict[str, Any]]] = {}
@@ -159,12 +159,12 @@ def _units(
 
 
 def nan_if_none(x: float | None) -> float:
-    """nan for a number that is none: medians pass it over."""
+    """x, or nan for None, which medians leave out."""
     return float_value(x, null=np.nan)
 
 
 def _median(values: Sequence[float]) -> float:
-    """Of those that are defined; nan if none is."""
+    """The median of the values that are not nan; nan if there is none."""
     known = [x for x in values if not np.isnan(x)]
     return float(np.median(known)) if known else np.nan
 

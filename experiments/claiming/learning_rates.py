@@ -26,21 +26,21 @@ from experiments.views.learning_rates_outcomes import (
 
 KIND = "learning_rates"
 BJORCK = "Bjorck et al. 2018"
-TRAINED = 0.9  # train accuracy; where neither is so far, they differ by how fast they start
+TRAINED = 0.9  # train accuracy; below it, networks differ by how fast they start
 UNSEEN = "No study of this kind had been seen"
 DOUBLING = "the grid doubles: one step of it, at every seed"
 
 
 @functools.cache
 def outcomes(studies: tuple[Study, ...]) -> list[Outcome]:
-    """Every sweep asks for the same ones, and each is a file to read."""
+    """`outcomes_of`, cached: every sweep needs it, and it reads files."""
     return outcomes_of(studies)
 
 
 def outcomes_of_sweep(sweep: Sweep) -> list[Outcome]:
     """How the seed's runs ended, at every rate of the grid. A rate that was not run, because at a
     lower one all runs of the variant in one study diverged, counts as diverged. Raises Missing if
-    another has no end."""
+    another run has not ended."""
     found = outcomes(sweep.studies)
     ours = [o for o in found if (o.variant, o.seed) == (sweep.variant, sweep.seed)]
     grid = sorted({lr for study in sweep.studies for lr in study.settings["lr"]})
@@ -70,7 +70,7 @@ def accuracy(found: list[Outcome], lr: float) -> float:
 
 
 def at_equal_small_rate(bn: list[Outcome], std: list[Outcome]) -> float:
-    """How much more accurate at the smallest rate at which both learn."""
+    """The difference in train accuracy at the smallest rate at which both learn."""
     rate = smallest_common_rate([*bn, *std], (bn[0].variant, std[0].variant))
     if rate is None:
         raise Missing("there is no rate at which both learn")
@@ -80,7 +80,8 @@ def at_equal_small_rate(bn: list[Outcome], std: list[Outcome]) -> float:
 
 
 def require_trained(best: float, lr: float) -> None:
-    """Their networks are trained until nothing changes, where a slower one has caught up."""
+    """Raise Missing if the better network is not trained: Bjorck et al. train until nothing
+    changes, where a slower network has caught up."""
     if best < TRAINED:
         raise Missing(
             f"at lr {lr:g} the better of the two ends at {best:.2f} of the training set, below "
@@ -89,7 +90,7 @@ def require_trained(best: float, lr: float) -> None:
 
 
 def share_by_rate(bn: list[Outcome], std: list[Outcome]) -> float:
-    """Of best against best: the share that is gained by BatchNorm's own best rate."""
+    """The share of BatchNorm's gain (best against best) that is due to its own best rate."""
     theirs, own = best_rate(std, std[0].variant), best_rate(bn, bn[0].variant)
     if theirs is None or own is None:
         raise Missing(f"{(std if theirs is None else bn)[0].variant} learns at no rate of the grid")

@@ -50,7 +50,7 @@ def larger_shifts(norm: str) -> list[Claim]:
     """Three readings of Fig. 6: as drawn, compared fairly, and in shape alone."""
 
     def claim(
-        id: str, says: str, *, taken: Quantity, why: str, amended: str, main: bool = False
+        id: str, says: str, *, quantity: Quantity, why: str, amended: str, main: bool = False
     ) -> Claim:
         return Claim(
             id,
@@ -58,7 +58,7 @@ def larger_shifts(norm: str) -> list[Claim]:
             place="§3.3, Fig. 6",
             kind=VGG,
             runs=at(0.1, norm, STD),
-            metric=quotient(taken),
+            metric=quotient(quantity),
             rule=times(1.25),
             why=f"layer 11, as in the figure; a quarter more, {why}",
             main=main,
@@ -69,7 +69,7 @@ def larger_shifts(norm: str) -> list[Claim]:
         claim(
             f"{norm}-shifts-more",
             f"{norm} shifts distributions more than no norm",
-            taken=quantile_change(*MOST, (11,)),
+            quantity=quantile_change(*MOST, (11,)),
             why="at the activation, where the norm pins what it measures by",
             amended="not main; its reason said that each histogram is judged on its own scale, "
             f"which it is not. The verdict is as it was: contradicted ({BEFORE[norm]})",
@@ -77,7 +77,7 @@ def larger_shifts(norm: str) -> list[Claim]:
         claim(
             f"{norm}-shifts-more-at-input",
             f"Compared fairly: {norm} shifts the norm's input more than no norm",
-            taken=quantile_change(*MOST, (11,), "norm_input"),
+            quantity=quantile_change(*MOST, (11,), "norm_input"),
             why="where no norm pins anything",
             amended="added, for the reason of distributions-differ-little-at-input; "
             f"{norm}-shifts-more was contradicted",
@@ -86,7 +86,7 @@ def larger_shifts(norm: str) -> list[Claim]:
         claim(
             f"{norm}-shifts-more-in-shape",
             f"As the eye sees histograms, {norm} shifts them more than no norm",
-            taken=quantile_change(*MOST, (11,), own_scale=True),
+            quantity=quantile_change(*MOST, (11,), own_scale=True),
             why="each histogram on its own scale",
             amended=f"added: what the reason of {norm}-shifts-more had promised",
         ),

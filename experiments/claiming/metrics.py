@@ -1,11 +1,11 @@
 """Metrics: from the runs of one seed to one number.
 
-A `Quantity` is read off one run: a number, or a vector with an entry a layer. A `Metric` folds the
-quantities of one, two or more runs into the number that a rule judges: itself, a difference, a
+A `Quantity` belongs to one run: a number, or a vector with one entry per layer. A `Metric` combines
+the quantities of one, two or more runs into the number that a rule judges: itself, a difference, a
 quotient. Of vectors, a difference's entries are averaged, a quotient's geometrically.
 
 A diverged run counts as chance in accuracies and as infinite in losses. A length that was not
-finite when it was measured (null in the files) counts as infinite; what can't be computed is
+finite when it was measured (null in the files) counts as infinite. What can't be computed raises
 `Missing`.
 """
 
@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.claiming.evidence import Found, Missing, Trace
+from experiments.claiming.evidence import Missing, Trace, TraceOrSweep
 from experiments.training.json_files import float_array
 from experiments.views.tables import CHANCE
 from minibn.errors import DataError
 
 INF = np.inf
-TINY = 1e-30  # a quotient's least denominator: some quantities are 0 by design
+TINY = 1e-30  # the least denominator of a quotient: some quantities are 0 by design
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Metric:
-    """`fold` takes a quantity of each run; `form` says so in words, with {0}, {1} for the runs."""
+    """`fold` combines the quantities of the runs; `form` is it in words, {0}, {1} are the runs."""
 
     quantity: Quantity
     form: str
     fold: Callable[..., Any]
     quotient: bool = False
 
-    def __call__(self, runs: Sequence[Found]) -> float:
-        """One number. Raises Missing if a run lacks what is needed, or if it is no number, and
+    def __call__(self, runs: Sequence[TraceOrSweep]) -> float:
+        """One number. Raises Missing if a run lacks what is needed, or if the number is nan, and
         DataError if a record lacks a key."""
         with np.errstate(all="ignore"):
             try:
@@ -81,11 +81,11 @@ def span(start: int, stop: int) -> str:
     return f"step {start:,}" if stop == start + 1 else f"steps {start:,}-{stop:,}"
 
 
-# What metrics.jsonl and test.jsonl hold
+# Quantities of metrics.jsonl and test.jsonl
 
 
 def train_accuracy(start: int, stop: int) -> Quantity:
-    """The mean over the batches of the steps start to stop (without)."""
+    """The mean over the batches of the steps start to stop (exclusive)."""
 
     def of(run: Trace) -> float:
         run.require(stop)
@@ -112,7 +112,7 @@ def test_accuracy(updates: int) -> Quantity:
 
 
 def train_loss(start: int, stop: int) -> Quantity:
-    """The median over the steps start to stop (without)."""
+    """The median over the steps start to stop (exclusive)."""
 
     def of(run: Trace) -> float:
         run.require(stop)
@@ -125,5 +125,5 @@ def train_loss(start: int, stop: int) -> Quantity:
 
 
 def float_value(x: float | None, null: float) -> float:
-    """`read`, of a single number."""
+    """`float_array`, for a single number."""
     return float(float_array([x], null)[0])

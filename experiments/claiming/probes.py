@@ -1,6 +1,6 @@
-"""Quantities of the landscape: what landscape.jsonl and curvature.jsonl hold, over some steps.
+"""Quantities of the landscape, from landscape.jsonl and curvature.jsonl.
 
-A probe's band is of its losses, or of the gradient's change, at all its step sizes.
+A probe's band goes from the least to the largest of its losses over all step sizes.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def beta(record: Record) -> float:
 
 
 def beta_over_floor(record: Record) -> float:
-    """Times the smallest step, whose inverse is all that beta can show where the gradient's change
-    is as large as the gradient at every step."""
+    """Beta times the smallest step size: 1 where the gradient's change is as large as the gradient
+    at every step, so that beta is 1 / (smallest step)."""
     return float(beta(record) * float_array(record["step_sizes"], null=INF).min())
 
 
@@ -50,7 +50,7 @@ def gradient_norm(record: Record) -> float:
     return float_value(record["gradient_norm"], null=INF)
 
 
-# What is read off a probe, in words
+# The numbers of a probe, in words
 IN_WORDS: dict[Callable[[Record], float], str] = {
     loss_band: "loss band on the probe",
     decades: "loss band on the probe in decades",
@@ -70,7 +70,7 @@ def probe_quantity(
     direction: str = "gradient",
     over: str = "median",
 ) -> Quantity:
-    """Of a number of each probe of the steps start to stop (without), median or largest."""
+    """The median or largest of a number of each probe of the steps start to stop (exclusive)."""
     take: Any = {"median": np.median, "largest": np.max}[over]
 
     def of(run: Trace) -> float:
@@ -112,8 +112,8 @@ def band_within(curve: Curve, radius: float) -> float:
 
 
 def at_equal_distance(start: int, stop: int) -> Metric:
-    """The median over steps, of each of two runs, of the band up to where the shorter of the two
-    probes of the step ends."""
+    """Of two runs, the median over steps of the loss band, up to the end of the shorter of the
+    step's two probes."""
 
     def fold(ours: dict[int, Curve], theirs: dict[int, Curve]) -> float:
         bands = []
@@ -131,8 +131,9 @@ def at_equal_distance(start: int, stop: int) -> Metric:
 
 
 def bounds(start: int, stop: int) -> Callable[[Sequence[Sequence[Trace]]], str]:
-    """In words, of probes along the gradient, for each variant: how often beta is that of the
-    smallest step, so that a shorter probe shows a larger one; or the most that can be shown."""
+    """In words, for each variant: in what share of the probes along the gradient beta is that of
+    the smallest step, so that a shorter one would show more; and in what share it is the most that
+    a probe can show."""
 
     def shares(runs: Sequence[Trace]) -> str:
         seen = [
@@ -163,7 +164,7 @@ def along_gradient(
     start: int, stop: int, *, over_edge: bool = False, signed: bool = True, over: str = "median"
 ) -> Quantity:
     """gᵀHg / gᵀg, the median over steps, or the mean; over_edge: divided by 2 / lr; not signed: its
-    size. By that much at least the gradient changes over a short step, per distance."""
+    absolute value, by which at least the gradient changes per distance over a short step."""
 
     def value(record: Record) -> float:
         x = float_value(record["along_gradient"], null=INF)

@@ -1,4 +1,4 @@
-"""Decision rules, and the verdict on numbers of which there is one a seed.
+"""Decision rules, and the verdict on one number per seed.
 
 A rule says for which numbers a claim holds and for which its opposite does; between the two lies
 the margin. The verdict is
@@ -105,7 +105,7 @@ def mean(values: Mapping[int, float], quotient: bool) -> float:
 def judge(
     rule: Rule, values: Mapping[int, float], missing: Mapping[int, str], quotient: bool = False
 ) -> Verdict:
-    """values: a number a seed; missing: the reason why, for each seed that has none."""
+    """values: one number per seed; missing: the reason, for each seed that has none."""
     if missing:
         return Verdict(UNDECIDED, next(iter(missing.values())))
     if len(values) < 2:

@@ -1,10 +1,10 @@
-"""Claims about what the theorems mean in a network in training: conditions that are called mild,
-quantities that tend to be small.
+"""Claims about what the theorems mean in a network in training: conditions that the paper calls
+mild, quantities that it says tend to be small.
 
-The theorems are about one BatchNorm behind a fully connected layer, so what is true of units only
-as a rule is judged at the network's linear layer; at its convolutions, whose batch is that of all
-positions, by claims of their own. Units have their eps of 1e-5. They were measured at steps 0, 1,
-2, 4, ..., and then evenly, and all count alike: early training weighs more than its length.
+The theorems are about one BatchNorm after a fully connected layer, so claims about most units are
+judged at the network's linear layer; those at its convolutions, whose batch is that of all
+positions, are claims of their own. Units have an eps of 1e-5. They were measured at steps 0, 1, 2,
+4, ..., and then evenly, and all count alike: early training weighs more than its length.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from experiments.claiming.theorems import KIND, NETWORK, NEVER, STEPS
 from experiments.training.json_files import float_array
 
 LINEAR, CONVOLUTIONS = "the linear layer", "the convolutions"
-FEW = 0.05  # of the units, which may have no numbers
+FEW = 0.05  # share of the units that may lack numbers
 
 
 def column(record: dict[str, Any], name: str) -> Any:
     """A number of a unit's record; "residual 4.5" and "exceeded 4.2b" by theorem. An inequality
-    whose sides were no numbers is neither kept nor violated: null."""
+    whose sides were nan is neither satisfied nor violated: None."""
     kind, _, theorem = name.partition(" ")
     if not theorem:
         return record[name]
@@ -44,7 +44,7 @@ def units(
 ) -> Quantity:
     """`reduce` takes these columns, over all steps and the units of LINEAR or CONVOLUTIONS layers
     (None: all). A unit at a step at which one of them is null (a unit without a gradient has no
-    directions) does not count; Missing if more than FEW are so."""
+    directions) does not count. Raises Missing if more than FEW do not."""
 
     def of(run: Trace) -> float:
         seen = run.between("theorems", 0, STEPS)
@@ -83,8 +83,8 @@ def of_units(
     on all layers together."""
 
     def metric(layers: str) -> Metric:
-        taken = units(text, names, reduce, layers)
-        return Metric(taken, "{0}", lambda a: a, quotient=quotient)
+        quantity = units(text, names, reduce, layers)
+        return Metric(quantity, "{0}", lambda a: a, quotient=quotient)
 
     return [
         Claim(

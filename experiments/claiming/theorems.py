@@ -26,7 +26,7 @@ NEVER = "a theorem holds always; one case in a hundred, beyond rounding, refutes
 
 
 def records(run: Trace, theorem: str) -> list[dict[str, Any]]:
-    """Random losses and the network's units, as far as they were measured for the theorem."""
+    """The records of random losses and of the network's units that have this theorem."""
     seen = [*run.between("heads", 0, 1), *run.between("theorems", 0, STEPS)]
     return [record for record in seen if theorem in record["residual"]]
 

@@ -38,7 +38,7 @@ def numeral(x: float) -> str:
 
 
 def of_paper(claim: Claim) -> str:
-    """The paper's number; with a word where it does not fulfil the rule itself."""
+    """The paper's number, with "fails" where it does not fulfil the rule."""
     if claim.paper is None:
         return ""
     return numeral(claim.paper) + ("" if claim.rule.holds(claim.paper) else ", fails")
@@ -68,7 +68,7 @@ def row(finding: Finding) -> list[str]:
 
 
 def verdict_table(findings: Sequence[Finding]) -> str:
-    """Markdown: a row a claim; below, what must be known of the verdicts."""
+    """Markdown: one row per claim; the remarks below."""
     remarks = [f"- {f.claim.says}: {f.remark}." for f in findings if f.remark]
     parts = [markdown_table(HEAD, map(row, findings)), "\n".join(remarks)]
     return "\n\n".join(filter(None, parts))
@@ -82,7 +82,7 @@ def count_verdicts(findings: Sequence[Finding]) -> str:
 
 
 def counts(findings: Sequence[Finding]) -> str:
-    """Markdown: the verdicts on all claims, the main ones, and by who says so."""
+    """Markdown: the verdicts on all claims, on the main ones, and by source."""
     groups = {
         "all": findings,
         "the main ones": [f for f in findings if f.claim.main],
@@ -102,7 +102,7 @@ def counts(findings: Sequence[Finding]) -> str:
 
 
 def rules(findings: Sequence[Finding]) -> str:
-    """Markdown: of every claim what is measured, for which numbers it holds and for which its
+    """Markdown, for every claim: what is measured, for which numbers it holds and for which its
     opposite does, and why."""
     return "\n".join(
         f"- `{c.id}`: {c.says}.  \n  {c.measurement}. Holds if {c.rule}, its opposite if "
@@ -118,7 +118,7 @@ def amendments(findings: Sequence[Finding]) -> str:
 
 
 def scale(evidence: Evidence) -> str:
-    """Markdown: what was trained, one line a kind."""
+    """Markdown: what was trained, one line per kind of study."""
     lines = []
     for kind in evidence.studies:
         count = sum(len(seeds) for seeds in evidence.traces[kind].values())

@@ -1,1 +1,1 @@
-"""What `experiments.gpu_check` is made of: its parts, what they measure, and a sitting of them."""
+"""The parts of `experiments.gpu_check`, their measurements, and a sitting, which runs them."""

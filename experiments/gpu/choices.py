@@ -1,9 +1,9 @@
-"""Which kernel is fastest where: all that fit, timed at the calls that a training step makes.
+"""Which kernel is fastest for each call of a training step: all kernels that fit are timed.
 
-What `pays` says of a kernel is a choice made by measurement, and holds for the machine it was made
-on. Here every call of a step of VGG (an op with the shapes of its inputs) is repeated by each
-kernel that fits and by the op's definition, forward and vjp, and the fastest is named beside the
-one that is chosen.
+The answers of a kernel's `pays` come from measurements, which hold for the machine of that time.
+Here every call of a step of VGG (an op with the shapes of its inputs) is repeated by each kernel
+that fits and by the op's definition, forward and vjp, and the fastest is printed beside the chosen
+one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROUNDED = (Conv2d, Conv2dInputGrad, Conv2dWeightGrad, MatMul)  # timed in each p
 
 @dataclass(frozen=True)
 class Call:
-    """An op at arrays: one of a training step."""
+    """An op and its inputs, of a training step."""
 
     op: Any
     inputs: tuple[Any, ...]
@@ -48,25 +48,25 @@ class Call:
 
 @contextmanager
 def record_calls(calls: dict[tuple[str, str], Call]) -> Iterator[None]:
-    """Inside, every call of an op that has kernels is noted, one of each kind and shape."""
+    """Inside, the calls of ops that have kernels are recorded, one of each op and shapes."""
 
-    class Noter(Observer):
+    class CallRecorder(Observer):
         def wrap(self, call: Any, op: Any, run: Any, node: Any) -> Any:
-            def noted_call(*inputs: Any) -> Any:
+            def record(*inputs: Any) -> Any:
                 if node is None and type(op) in kernels_of(backend_of(*inputs)):
                     made = Call(op, inputs)
                     calls.setdefault((type(op).__name__, made.shapes), made)
                 return call(*inputs)
 
-            return noted_call
+            return record
 
-    with observe_with(Noter()):
+    with observe_with(CallRecorder()):
         yield
 
 
 def candidates(device: Device, call: Call) -> Iterator[tuple[str, Any]]:
-    """(name, what has forward and vjp) of each way to compute a call; the chosen one first. The
-    definition rounds no factors: where they are to be rounded, it is no candidate."""
+    """(name, kernel or op) of each way to compute a call; the chosen one first. The definition
+    does not round factors: in "tf32" and "bf16" it is no candidate unless it is chosen."""
     chosen = find_kernel(call.op, list(call.inputs))
     yield ("definition" if chosen is None else type(chosen).__name__), chosen or call.op
     with cudnn.prefer():
@@ -80,7 +80,7 @@ def candidates(device: Device, call: Call) -> Iterator[tuple[str, Any]]:
 def time_call(
     device: Device, call: Call, way: Any, repeats: int = REPEATS
 ) -> dict[str, float] | str:
-    """Milliseconds of forward and of vjp; or why not."""
+    """Milliseconds of forward and of vjp; or the error, as text."""
     way.needs_input_grad = call.op.needs_input_grad = (True,) * len(call.inputs)
     way.keep = True
     try:
@@ -93,12 +93,12 @@ def time_call(
             "forward": 1000 * device.clock.seconds(lambda: way.forward(*call.inputs), repeats),
             "vjp": 1000 * device.clock.seconds(lambda: way.vjp(g, out, *call.inputs), repeats),
         }
-    except Exception as error:  # a way that can't is told, and the others go on
+    except Exception as error:  # reported; the other ways are still timed
         return f"{type(error).__name__}: {error}"[:200]
 
 
 def calls_of(settings: Settings, batch: int) -> list[Call]:
-    """Those of a training step of each variant that the paper compares first."""
+    """The calls of a training step of each variant that the paper compares first."""
     calls: dict[tuple[str, str], Call] = {}
     for variant in ("batchnorm", "noisy-batchnorm", "standard"):
         model = network(settings, variant, seed=0)
@@ -109,7 +109,7 @@ def calls_of(settings: Settings, batch: int) -> list[Call]:
 
 
 def compare_kernels(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, Any]]:
-    """The record, as it grows. Prints a table at the end."""
+    """Yields the growing record after each call. Prints a table at the end."""
     record: dict[str, Any] = {"batch": batch, "calls": []}
     rows = []
     for call in calls_of(settings, batch):

@@ -1,4 +1,4 @@
-"""What parts of `experiments.gpu_check` measure by themselves, each in a process of its own:
+"""The measurements of `experiments.gpu_check`, each in a process of its own:
 
     python -m experiments.gpu.measure PART FILE '{"backend": "cupy", ...}'
 
@@ -39,12 +39,12 @@ from minibn.data import Batches, load, normalize
 from minibn.ops import softmax_cross_entropy
 
 TOLERANCE = 2e-3  # of the loss, in float32 after a few steps, without TF32
-MEASURED = 1e-6  # of measurements in float64 (normals of the noise differ by a few ulp)
+ANALYSIS_TOLERANCE = 1e-6  # of the analysis, in float64 (normals of the noise differ by a few ulp)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large; and where."""
+    """The sizes of the measurements, their backend and data."""
 
     backend: str
     variants: tuple[str, ...]
@@ -90,8 +90,8 @@ def losses(s: Sizes, variant: str, backend: str, batches: Batches) -> list[float
 
 
 def measurements(backend: str, batches: Batches) -> list[float]:
-    """What `minibn.analysis` says of an update of a narrow VGG-11 with noisy BatchNorm, in float64,
-    where nothing is left to rounding: a probe, covariate shift, drift, curvature."""
+    """What `minibn.analysis` measures at an update of a narrow VGG-11 with noisy BatchNorm, in
+    float64, where rounding does not matter: a probe, covariate shift, drift, curvature."""
     settings = Settings(model="vgg11", width=0.125)
     with use(backend) as where:
         model = network(settings, "noisy-batchnorm", seed=0, dtype=np.float64)
@@ -119,11 +119,12 @@ def apart(ours: Iterable[float], theirs: Iterable[float]) -> float:
 
 
 def agreement(s: Sizes, path: Path) -> bool:
-    """The variants' losses, then the analysis, on NumPy and here. Whether they agree."""
+    """Compare the variants' losses, then the analysis, on NumPy and on the backend. Returns whether
+    they agree."""
     found: dict[str, Any] = {}
     batches, few = s.batches(s.batch), s.batches(min(16, s.batch))
     for name in (*s.variants, "analysis"):
-        allowed = MEASURED if name == "analysis" else TOLERANCE
+        allowed = ANALYSIS_TOLERANCE if name == "analysis" else TOLERANCE
         ours, theirs = (
             measurements(b, few) if name == "analysis" else losses(s, name, b, batches)
             for b in ("numpy", s.backend)
@@ -151,7 +152,7 @@ def steps_at(s: Sizes, batch: int, backend: Any) -> dict[str, Any]:
     try:
         peak = here.peak(lambda: step, 2)
         return {"seconds_a_step": here.clock.seconds(step, s.large_steps), **peak}
-    except here.exhausted as error:
+    except here.out_of_memory_errors as error:
         return {"exhausted": str(error)}
     finally:
         here.tidy()
@@ -195,14 +196,14 @@ PARTS: dict[str, Callable[[Sizes, Path], bool]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Measure one part. Exit code 1 if its results are not as they must be."""
+    """Measure one part. Exit code 1 if its check fails."""
     name, path, sizes = arguments
     given: dict[str, Any] = json.loads(sizes)
     given["variants"] = tuple(given["variants"])
     assert set(given) <= {field.name for field in fields(Sizes)}
     began = time.perf_counter()
     right = PARTS[name](Sizes(**given), Path(path))
-    say(f"{name}: {time.perf_counter() - began:.1f} s" + ("" if right else ": NOT AS IT MUST BE"))
+    say(f"{name}: {time.perf_counter() - began:.1f} s" + ("" if right else ": FAILED"))
     return 0 if right else 1
 
 

@@ -1,4 +1,4 @@
-"""The parts of `experiments.gpu_check`: what runs each, how long, and what it found in one line."""
+"""The parts of `experiments.gpu_check`: the command, the time limit and the result in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from experiments.training.json_files import read_json
 from experiments.training.study import Study
 from experiments.vgg.settings import VARIANTS
 
-# What a rehearsal, or --quick, measures: that it runs.
+# The sizes of a rehearsal, or of --quick, which only shows that the parts run.
 TINY: dict[str, Any] = {
     "variants": ["batchnorm", "l1"], "narrow": 1 / 16, "steps": 1, "batch": 4, "model": "vgg11",
     "width": 1 / 16, "large_batch": 8, "large_steps": 1,
@@ -31,7 +31,7 @@ NAMES = (
 
 
 def all_parts(options: Any, folder: Path) -> list[Part]:
-    """In their order: first what everything else rests on; what fills any time last."""
+    """In their order: first what the others need; last what fills any time."""
     python, quick = [sys.executable, "-m"], options.quick
     backend = ["--backend", options.backend]
     data = [*("--data", options.data), *_data_dir(options)]
@@ -44,7 +44,7 @@ def all_parts(options: Any, folder: Path) -> list[Part]:
         return [*python, "experiments.gpu.measure", name, file, json.dumps(sizes)]
 
     def test(name: str, *what: str) -> list[str]:
-        # What a newer NumPy will do away with, CuPy may still use: no result is wrong for that.
+        # CuPy may still use what NumPy deprecates, which makes no result wrong.
         how = ["-m", "gpu", "-rfE", "-W", "default::DeprecationWarning"]
         return [*python, "pytest", *how, f"--junitxml={folder / name}.xml", *what]
 
@@ -137,7 +137,7 @@ def _environment(folder: Path) -> str:
 
 
 def _tests(path: Path, on_gpu: bool) -> str:
-    """Counts of pytest's report. On a GPU nothing is shown by tests that are skipped."""
+    """Counts of pytest's report. Raises ValueError if on a GPU all tests were skipped."""
     text = path.read_text(encoding="utf-8")
     names = ("tests", "failures", "errors", "skipped")
     all_, failed, errors, skipped = (
@@ -155,7 +155,7 @@ def _agreement(folder: Path) -> str:
     name = max(found, key=lambda name: found[name]["worst_relative"])
     wrong = [name for name in found if not found[name]["agree"]]
     return f"differ by at most {found[name]['worst_relative']:.1e} ({name})" + (
-        f"; TOO MUCH: {', '.join(wrong)}" if wrong else ""
+        f"; not within the tolerance: {', '.join(wrong)}" if wrong else ""
     )
 
 
@@ -178,7 +178,7 @@ def _tiles(folder: Path) -> str:
 
 
 def _paper(folder: Path) -> str:
-    """From the study: how far, how long by its own clock, and the loss there."""
+    """From the study: the steps, the seconds that they took, and the last loss."""
     (run,) = Study(folder).runs()
     seconds = sum(record["seconds"] for record in run.records("timings"))
     metrics = run.records("metrics")

@@ -1,10 +1,10 @@
 """A sitting: parts one after another, each a process of its own with a limit to its time.
 
-What a part found lies in files as soon as it is known, and how it ended in gpu_check.json right
-after it: a sitting that is cut off loses no more than the part that ran. The same command in the
-same folder goes on with the parts that are not done. A part that fails, hangs or crashes the
-device's context takes none of the others with it. Should a part outlive its sitting, which `kill
--9` brings about, it still holds the folder's lock: no other measurement starts beside it.
+A part writes its results as soon as they are known, and its outcome is in gpu_check.json as soon as
+it ends: a sitting that is cut off loses at most the running part. The same command in the same
+folder goes on with the parts that are not done. A part that fails, hangs or crashes the device's
+context does not stop the others. A part that outlives its sitting (after `kill -9`) still holds the
+folder's lock: no other measurement starts beside it.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ PACKED = {".json", ".jsonl", ".log", ".md", ".txt", ".xml"}
 class Part:
     """One part.
 
-    seconds: at most, in a sitting of 25 minutes; in proportion in others. least: with less it is
-    not begun. command: what runs it; None if it can't, and then `instead` says why. line: what it
-    found, in one line, from its files. goes_on: it stops cleanly, and continues the next time.
+    seconds: its limit in a sitting of 25 minutes, in proportion in others. least: with less time
+    left it is skipped. command: None if it cannot run; `instead` then says why. line: its result in
+    one line, from its files. goes_on: it stops cleanly, and continues the next time.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part ended. status: done; goes on, which is as good: it filled the time; or failed, out
-    of time, interrupted, skipped."""
+    """How a part ended. status: done; goes on (it used all its time and continues the next time);
+    failed, out of time, interrupted or skipped."""
 
     name: str
     about: str
@@ -76,7 +76,7 @@ class Sitting:
             self.outcomes = {name: Outcome(**o) for name, o in before["parts"].items()}
         except TypeError:
             raise DataError(
-                f"{self.path} is damaged: its parts are no outcomes. Restore it, or start a new "
+                f"{self.path} is damaged: its parts have other keys. Restore it, or start a new "
                 "--out."
             ) from None
         self._lock: TextIO | None = None
@@ -105,9 +105,9 @@ class Sitting:
                 reason = f"{max(left, 0):.0f} s were left, it needs {part.least:.0f}"
                 self._note(Outcome(part.name, part.about, "skipped", reason))
             else:
-                self._note(self._ran(part, min(left, part.seconds * scale)))
+                self._note(self._run_part(part, min(left, part.seconds * scale)))
 
-    def _ran(self, part: Part, limit: float) -> Outcome:
+    def _run_part(self, part: Part, limit: float) -> Outcome:
         assert part.command is not None
         print(f"{part.name}: {part.about}, at most {clock(limit)} ...", flush=True)
         began = time.monotonic()
@@ -119,7 +119,7 @@ class Sitting:
         status = {0: "done", None: late, 130: "interrupted"}.get(code, "failed")
         try:
             line = part.line()
-        except Exception as error:  # whatever half-written files make of it
+        except Exception as error:  # half-written files may raise any
             line = "" if status != "done" else f"its files can't be read: {error}"
             status = "failed" if status == "done" else status
         if status == "failed":
@@ -161,8 +161,8 @@ class Sitting:
 
 
 def run(command: Sequence[str], log: Any, limit: float, lock: TextIO | None = None) -> int | None:
-    """The exit code of a command; None if it had to be stopped after `limit` seconds. It is asked
-    to first, as by Ctrl-C, which we pass on, too: code 130. lock: a file that it holds open."""
+    """The exit code of a command; None if it was stopped after `limit` seconds, by SIGINT and then
+    by SIGKILL. Ctrl-C stops it, too: code 130. lock: a file that the command keeps open."""
     process = subprocess.Popen(
         command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, process_group=0,
         pass_fds=() if lock is None else (lock.fileno(),),
@@ -188,6 +188,6 @@ def run(command: Sequence[str], log: Any, limit: float, lock: TextIO | None = No
 
 
 def last_line(log: Path) -> str:
-    """What a log says last."""
+    """The last line of a log."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return lines[-1][:200] if lines else "it said nothing"

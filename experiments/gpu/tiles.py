@@ -26,7 +26,7 @@ from minibn.ops.linalg import MatMul
 
 
 def sizes_of(device: Device, call: Call, way: Any) -> list[Sizes]:
-    """Those that a call asks a plan for: forward, then in the vjp."""
+    """The sizes for which a call requests a plan: forward, then in the vjp."""
     asked: list[Sizes] = []
     plan = products.plan
 
@@ -41,7 +41,7 @@ def sizes_of(device: Device, call: Call, way: Any) -> list[Sizes]:
 
 
 def compare_plans(device: Device, settings: Settings, batch: int) -> Iterator[dict[str, Any]]:
-    """The record, as it grows. Prints a table at the end."""
+    """Yields the growing record after each call. Prints a table at the end."""
     record: dict[str, Any] = {"batch": batch, "products": []}
     yield record  # without CUDA kernels there are no products
     rows, lines, seen = [], [], set()

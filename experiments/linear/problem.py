@@ -16,13 +16,14 @@ from minibn.random import generator
 from reference_models.deep_linear import deep_linear
 
 # Losses of the probes pass 1e15, and a network at the edge of stability amplifies rounding: in
-# float32 a run would soon be about its rounding. A step is mostly calls, so it costs little more.
+# float32 a run would soon depend on its rounding. Most of a step's time is overhead of calls, so
+# float64 costs little more.
 DTYPE = np.float64
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The samples x (N, width) and what the network should make of them, x A; always one batch."""
+    """The samples x (N, width) and the targets x A; always one batch."""
 
     x: np.ndarray
     targets: np.ndarray
@@ -36,7 +37,7 @@ class Problem:
 
 
 def make_problem(s: Settings, seed: int) -> Problem:
-    """x and A, normally distributed, as they belong to the seed."""
+    """x and A, normally distributed, drawn from the seed."""
     rng = generator(seed, "deep_linear")
     x = rng.standard_normal((s.samples, s.width)).astype(DTYPE)
     A = rng.standard_normal((s.width, s.width)).astype(DTYPE) * (s.target_std / s.width**0.5)
@@ -69,7 +70,7 @@ def task(s: Settings) -> Task:
 
 
 def network(s: Settings, variant: str, seed: int) -> nn.Sequential:
-    """The variant's network, with the weights that belong to the seed."""
+    """The variant's network, with weights drawn from the seed."""
     model = deep_linear(
         s.depth,
         s.width,

@@ -1,4 +1,4 @@
-"""The settings of the deep linear network's trainings, and what can't work.
+"""The settings of the deep linear network's trainings, and their checks.
 
 What the paper leaves open was decided by its loss curves (Figs. 3b, 5b). Losses at steps 1,000,
 2,000, 5,000 and 10,000; ours are medians of 5 to 24 seeds, which differ by a factor of 2:
@@ -12,7 +12,7 @@ What the paper leaves open was decided by its loss curves (Figs. 3b, 5b). Losses
     batchnorm
     the paper's                         1400 1200  540  480       3900 2700 1400  710
     N(0, 1/10), a linear output          790  680  530  440       4200 2500 1500  760
-    N(0, 1/10), a norm behind it        1100  610  550  520       4000 2700 1200  790
+    N(0, 1/10), a norm after it         1100  610  550  520       4000 2700 1200  790
 
 What does not fit: losses start at 1.3e4 (standard) and 1.9e4 (batchnorm), in the paper at 3.3e4 to
 4e4; and its gradients (Figs. 10, 11b) are several times larger, as with N(0, 1).
@@ -32,7 +32,7 @@ from experiments.training.settings import (
 )
 from minibn.nn.init import glorot_normal, glorot_uniform
 
-# The name of a variant -> its norm. Noise has no place in a network that isolates what isn't noise.
+# The name of a variant -> its norm. None has noise.
 VARIANTS = {
     "standard": "none",
     "batchnorm": "batch",
@@ -53,7 +53,7 @@ VARIANTS = {
 }
 INITS = {"glorot_uniform": glorot_uniform, "glorot_normal": glorot_normal}
 LARGEST = 10**9  # numbers: beyond what any machine trains
-MOST = 1e6  # of scales of the problem: far beyond, losses overflow before the first step
+MOST = 1e6  # of the problem's scales: far above, losses overflow before the first step
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,19 @@ class Settings(SharedSettings):
         1.0, "standard deviation of a target: the entries of A are N(0, target_std²/width)"
     )
     # ‖·‖² as it is written, summed over samples: a mean would start at 20 and not at 2e4.
-    loss_scale: float = setting(1.0, "factor on the sum of squared errors; 0.5 is another habit")
+    loss_scale: float = setting(1.0, "factor on the sum of squared errors; 0.5 is also common")
     # "Glorot"; uniform is the default of the libraries of 2018 (our choice).
     init: str = setting("glorot_uniform", f"the weights at the start: {', '.join(INITS)}")
     # Not stated, and the losses fit both; VGG's output has none either (our choice).
-    norm_output: bool = setting(False, "a norm behind the last layer, too")
+    norm_output: bool = setting(False, "a norm after the last layer, too")
     # Not stated; as in every other network here (our choice).
     fixed_affine: bool = setting(False, "keep the norms' gamma at 1 and beta at 0")
     variants: tuple[str, ...] = setting(
         ("standard", "batchnorm", "l1", "l2", "linf"),
-        f"what to train at the first rate: {', '.join(VARIANTS)}",
+        f"variants to train at the first rate: {', '.join(VARIANTS)}",
     )
     variants_elsewhere: tuple[str, ...] = setting(
-        ("standard", "batchnorm"), "what to train at the other rates"
+        ("standard", "batchnorm"), "variants to train at the other rates"
     )
     lr: tuple[float, ...] = setting((1e-6, 1e-7), "learning rates")
     probe_every: int = setting(
@@ -99,12 +99,12 @@ class Settings(SharedSettings):
     probe_sizes: tuple[float, ...] = setting(
         (0.01, 0.1, 1.0, 10.0, 30.0), "the probe's step sizes, as multiples of the rate"
     )
-    # One point a 50 steps in the paper's figure, too.
+    # One point every 50 steps, as in the paper's figure.
     shift_every: int = setting(
         50, "steps between measurements of internal covariate shift, for every layer; 0: none. One "
         "costs about 16 training steps",
     )  # fmt: skip
-    # Its largest eigenvalue is to be seen beside 2/lr (the edge of stability; not in the paper).
+    # Its largest eigenvalue is compared with 2/lr (the edge of stability; not in the paper).
     curvature_every: int = setting(
         500, "steps between measurements of the Hessian: along the gradient, largest eigenvalues, "
         "trace; 0: none. One costs about forty training steps",
@@ -135,7 +135,7 @@ def check(s: Settings) -> None:
     groups = [p.variant for p in plans(s) if VARIANTS[p.variant].startswith("group")]
     if s.width == 2 and groups:
         raise UsageError(
-            f"--width 2 with {groups[0]}: of its two groups each is one unit, which has no "
+            f"--width 2 with {groups[0]}: each of its two groups is one unit, which has no "
             "variance. Take a --width of 3 or more, or leave that variant out."
         )
     at_least("--samples", s.samples, 2)  # one has no variance

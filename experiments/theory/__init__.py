@@ -1,5 +1,5 @@
-"""What the theorems are measured on.
+"""Measurements of the theorems, on random losses and along a training.
 
-settings   what can be asked for, with the reason beside each default, and what can't work
+settings   the settings, with the reason beside each default, and their checks
 records    the identities and inequalities, on random losses and unit by unit along a training
 """

@@ -1,7 +1,7 @@
 """What `theorems` measures: random losses at the start of a run, and real units along its training.
 
 heads.jsonl      one line a draw: m, eps, head, draw, then `residual` and `exceeded` by theorem
-theorems.jsonl   one line a step, layer and unit: m, the same, and what became of its gradient:
+theorems.jsonl   one line a step, layer and unit: m, the same, and its gradient:
     scaling, mean, correlation     the three shares of Theorem 4.1 (minibn.analysis.theorems.Shares)
     reduction, weight_reduction    ‖∇_y L̂‖²/‖∇_y L‖², and the same of the weights before the norm
     multiple                       Lemma 4.5's k, from the weights at the start to those now
@@ -32,7 +32,7 @@ from minibn.autograd.tensor import Tensor
 from minibn.backend import get_backend
 from minibn.random import generator
 
-# Convex or not decides how often 4.2b holds.
+# How often 4.2b holds depends on whether the loss is convex.
 HEADS = ("tanh", "product", "convex")
 
 
@@ -55,7 +55,7 @@ def identities(u: Units, curvature: theorems.Curvature) -> list[Sides]:
 
 
 def printed_forms(u: Units, curvature: theorems.Curvature, largest: float) -> list[Sides]:
-    """What v3 prints and what later versions do, all with ≤."""
+    """The inequalities as printed in v3 and in later versions."""
     return [
         theorems.theorem_4_1_printed(u),
         theorems.theorem_4_1_without_eps(u),
@@ -79,7 +79,7 @@ def comparisons(exact: Sequence[Sides], ordered: Sequence[Sides]) -> list[dict[s
 
 
 def conditions(u: Units, curvature: theorems.Curvature) -> dict[str, Any]:
-    """What the paper calls mild: signs, with their sizes. (C,) each."""
+    """The quantities whose signs are the conditions that the paper calls mild; (C,) each."""
     gg, dd = dot(u.g, u.g), dot(u.d, u.d)
     return {
         "cosine": curvature.inner / (gg * dot(u.y_hat, u.y_hat)) ** 0.5,
@@ -147,11 +147,11 @@ class Heads(Recorder):
         u, largest = random_units(kind, m, eps, rng), self.largest
         curvature = theorems.theorem_4_2(u)
         # By autograd in weight space, at the worst inputs.
-        gradient, bent = theorems.through_inputs(u, theorems.worst_inputs(u, largest, draw))
+        gradient, quadratic = theorems.through_inputs(u, theorems.worst_inputs(u, largest, draw))
         exact = [
             *identities(u, curvature),
             theorems.theorem_4_4(u, largest, gradient),
-            theorems.theorem_c_1(u, curvature, largest, bent),
+            theorems.theorem_c_1(u, curvature, largest, quadratic),
         ]
         ordered = [
             *printed_forms(u, curvature, largest),

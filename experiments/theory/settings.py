@@ -1,4 +1,4 @@
-"""The settings of the theorems' trainings and random losses, and what can't work."""
+"""The settings of the theorems' trainings and random losses, and their checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from experiments.training.settings import (
 
 VARIANT = "batchnorm"
 SIDE = 32  # pixels
-MOST = {"draws": 10**6, "largest": 1e6}  # beyond: hours of losses, squares that overflow
+MOST = {"draws": 10**6, "largest": 1e6}  # above: hours of losses, squares that overflow
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Settings(ImageSettings):
     )
     # The sizes that bracket what a linear layer sees.
     m: tuple[int, ...] = setting((8, 64), "values of a unit, for the random losses")
-    # The paper has none, layers have 1e-5, and a large one shows what it does.
+    # The paper has none, layers have 1e-5, and a large one shows its effect.
     eps: tuple[float, ...] = setting((0.0, 1e-5, 0.1), "eps, for the random losses")
     draws: int = setting(30, "random losses of each of three kinds, for each m and eps")
-    # 1 would hide a lambda² that is missing.
+    # With 1 a missing lambda² would not be noticed.
     largest: float = setting(2.0, "lambda of Theorems 4.4 and C.1: the spectral norm of the inputs")
 
 
@@ -62,7 +62,7 @@ def check(s: Settings) -> None:
     check_exact(s, "the theorems are measured")
     for name in ("hidden", "measure_every", "draws"):
         at_least(flag_name(name), getattr(s, name), 1)
-    at_least("--batch-size", s.batch_size, 3)  # of two values a norm leaves ±1
+    at_least("--batch-size", s.batch_size, 3)  # a norm turns any two values into ±1
     for name in ("lr", "largest"):
         at_least(flag_name(name), getattr(s, name), 0, above=True)
     for name, most in MOST.items():

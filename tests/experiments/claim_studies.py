@@ -1,4 +1,4 @@
-"""Studies whose numbers a test knows, and what claims find in them."""
+"""Studies with known numbers, and the findings of claims on them."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +25,7 @@ def study(folder: Path, kind: str = "vgg_cifar", **settings: Any) -> Study:
     return Study.create(folder, kind, {**SETTINGS, **settings})
 
 
-def trained(
+def add_run(
     study: Study,
     variant: str,
     seed: int = 0,
@@ -38,7 +38,7 @@ def trained(
     diverged: int | None = None,
     **streams: Iterable[dict[str, Any]],
 ) -> Run:
-    """A run that claims this accuracy (one, or one a step), loss 1 - accuracy, these records."""
+    """A run with this accuracy (one, or one per step), loss 1 - accuracy, and these records."""
     run = study.run(f"{variant}-lr{lr:g}-seed{seed}")
     config = {"variant": variant, "lr": lr, "seed": seed, "norm": norm, "settings": study.settings}
     run.begin({**config, "data_fingerprint": data, "environment": {"threads": 1, "commit": "c"}})
@@ -57,7 +57,7 @@ def trained(
 
 def trace(folder: Path, variant: str = "batchnorm", **run: Any) -> Trace:
     """A single run of a study of its own."""
-    return Trace(trained(study(folder), variant, **run))
+    return Trace(add_run(study(folder), variant, **run))
 
 
 def pair(folder: Path, ours: list[float], theirs: list[float], **settings: Any) -> Study:
@@ -65,7 +65,7 @@ def pair(folder: Path, ours: list[float], theirs: list[float], **settings: Any) 
     made = study(folder, **settings)
     for variant, numbers in (("batchnorm", ours), ("standard", theirs)):
         for seed, accuracy in enumerate(numbers):
-            trained(made, variant, seed, accuracy)
+            add_run(made, variant, seed, accuracy)
     return made
 
 
@@ -78,7 +78,7 @@ ACCURACY = metrics.train_accuracy(0, STEPS)
 BETTER = claim(difference(ACCURACY), rules.more_by(0.02), *at(0.1, "batchnorm", "standard"))
 
 
-def found(what: Claim, *studies: Study) -> Finding:
+def judge(what: Claim, *studies: Study) -> Finding:
     return find(what, Evidence([s.folder for s in studies], KINDS))
 
 

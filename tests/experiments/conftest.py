@@ -1,4 +1,4 @@
-"""Studies that several tests look at, trained once a session."""
+"""Studies that several tests use, trained once a session."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from studies import ONE, STEPS, TWO, main
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of one run that nothing disturbed."""
+    """An uninterrupted study of one run."""
     folder = tmp_path_factory.mktemp("whole") / "study"
     assert main(*ONE, "--steps", STEPS, "--out", folder) == 0
     return folder
@@ -16,7 +16,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def whole_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study of two runs that nothing disturbed."""
+    """An uninterrupted study of two runs."""
     folder = tmp_path_factory.mktemp("whole_of_two") / "study"
     assert main(*TWO, "--steps", STEPS, "--out", folder) == 0
     return folder

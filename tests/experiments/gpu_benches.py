@@ -23,7 +23,7 @@ def main(*arguments: Any) -> int:
 
 
 def small_network(case: Case) -> nn.Sequential:
-    """One convolution in the place of VGG's: emulated kernels take their time."""
+    """One convolution in the place of VGG's, as emulated kernels are slow."""
     norm, noise = VARIANTS[case.variant]
     layers = {
         "conv1": nn.Conv2d(3, 4, 3, padding=1, bias=norm == "none"),

@@ -1,8 +1,8 @@
 """Run `vgg_cifar` and be killed: python killed.py MOMENT ARGUMENTS...
 
-A MOMENT names a place that the run passes, and is dressed as "before X", "after X" or "amid X",
-optionally "2nd X"; `+` joins several words of a file's name. What happens there is SIGKILL, or
-another signal with "SIGINT: before 2nd step" (the run goes on if it handles that).
+A MOMENT is "before X", "after X" or "amid X", where X is a place that the run passes, optionally
+"2nd X"; `+` joins several words of a file's name. There the run gets SIGKILL, or another signal
+with "SIGINT: before 2nd step" (the run goes on if it handles that).
 """
 
 import io
@@ -23,12 +23,12 @@ from experiments.training.study import Run
 from experiments.vgg import runs as vgg_runs
 from experiments.views import vgg as vgg_figures
 
-# A job in the background of a script ignores Ctrl-C, and hands that on to its children.
+# Background jobs of a script ignore SIGINT, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def happen(name: str) -> None:
-    """What the moment brings: a signal to ourselves, or two of them."""
+    """Send this process the signals in `name`, joined by `+`."""
     for part in name.split("+"):
         os.kill(os.getpid(), getattr(signal, part))
 
@@ -83,7 +83,7 @@ def half_of_a_line(stream: str, nth: int, what: Callable) -> None:
 
 
 def arrange(moment: str) -> None:
-    """Patch what passes the moment."""
+    """Patch the function that is called at the moment."""
     name, _, rest = moment.rpartition(": ")
     words = rest.split()
     nth = int(words.pop(1)[:-2]) if words[1][0].isdigit() else 1
@@ -118,7 +118,7 @@ def arrange(moment: str) -> None:
 
 if __name__ == "__main__":
     vgg_figures.plot = lambda study: print("plotted")
-    if sys.argv[1].startswith("files of "):  # a disk that is full: no file grows beyond so much
+    if sys.argv[1].startswith("files of "):  # as on a full disk, no file grows beyond so much
         most = int(sys.argv[1].removeprefix("files of "))
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     elif sys.argv[1] != "never":

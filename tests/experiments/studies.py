@@ -1,4 +1,4 @@
-"""What the tests of experiments share: a tiny study, running it, comparing two of them.
+"""Helpers for tests of experiments: a tiny study, running it, comparing two of them.
 
 A tiny study has everything that a resumed run must get right: momentum, weight decay, noise,
 running statistics, several recorders, several runs, and intervals that don't divide each other.
@@ -54,7 +54,7 @@ main = partial(run_here, vgg_cifar, vgg_figures)
 
 
 def killed(moment: str, *arguments: object) -> subprocess.CompletedProcess:
-    """`main` in a process of its own, to which something happens at `moment` (see killed.py)."""
+    """`main` in a process of its own, which is killed at `moment` (see killed.py)."""
     command = [sys.executable, "-W", "error", KILLED, moment, *arguments]
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300)
 

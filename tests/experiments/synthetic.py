@@ -1,6 +1,6 @@
-"""Studies that nobody trained: files that look like a training's, with numbers like the paper's.
+"""Synthetic studies: files like those of a training, with numbers like the paper's.
 
-Figures and tables are plotted from files; so their tests need files, not trainings.
+Figures and tables are made from files, so their tests need no training.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ test_accuracy.__test__ = False  # type: ignore[attr-defined]  # for pytest
 
 
 @contextmanager
-def kept(*modules: Any) -> Iterator[dict[str, Any]]:
+def catch_figures(*modules: Any) -> Iterator[dict[str, Any]]:
     """The figures that these modules would save, by name; inside, they write no files."""
     figures: dict[str, Any] = {}
 
@@ -211,7 +211,7 @@ def kept(*modules: Any) -> Iterator[dict[str, Any]]:
         pyplot().close(figure)
 
 
-def cut_off(figure: Any) -> list[str]:
+def legends_cut_off(figure: Any) -> list[str]:
     """The legends of a figure that reach beyond its left or right edge, with their labels."""
     renderer = figure.canvas.get_renderer()
     width = figure.bbox.width
@@ -222,7 +222,7 @@ def cut_off(figure: Any) -> list[str]:
     ]
 
 
-def covered(figure: Any) -> list[str]:
+def legends_over_panels(figure: Any) -> list[str]:
     """The legends of a figure that lie over one of its panels, with its labels."""
     renderer = figure.canvas.get_renderer()
     panels = [axes.get_tightbbox(renderer) for axes in figure.axes if axes.axison]

@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """Runs what must be refused, and returns its only line."""
+    """Runs a command that must be refused, and returns the one line of its error."""
 
     def run(*arguments: object) -> str:
         capsys.readouterr()

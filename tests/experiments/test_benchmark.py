@@ -1,4 +1,4 @@
-"""The benchmark: what it times, how it compares, what it says of its targets."""
+"""The benchmark: what it times, how it compares, its targets and its command line."""
 
 import dataclasses
 import json

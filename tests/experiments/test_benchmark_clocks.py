@@ -1,4 +1,4 @@
-"""Clocks, devices and launches of the benchmark, on a device that is made up."""
+"""Clocks, devices and launches of the benchmark, on a fake device."""
 
 import contextlib
 import types
@@ -26,7 +26,7 @@ def strict() -> Iterator[Any]:
 
 
 class Queue:
-    """A device that works through its queue when somebody waits: 1 s a piece of work."""
+    """A device that does the work in its queue when it is waited for: 1 s for each piece."""
 
     def __init__(self) -> None:
         self.now, self.waiting = 0.0, []  # type: ignore[var-annotated]  # callables
@@ -57,7 +57,7 @@ def test_a_clock_times_work_on_the_device_without_waiting_inside() -> None:
     with clock.span() as span:
         queue.work()
         queue.work()
-    assert queue.now == 0  # nobody has waited
+    assert queue.now == 0  # not waited for yet
     assert span.seconds == 2
     assert clock.seconds(queue.work, times=4) == 1
 
@@ -87,7 +87,7 @@ def test_a_record_of_times_has_their_range_and_every_round() -> None:
 
 
 class FakeCupy:
-    """What of CuPy the device's view of it needs."""
+    """The part of CuPy that `Cuda` uses."""
 
     def __init__(self) -> None:
         self.queue, self.freed = Queue(), []  # type: ignore[var-annotated]  # names of pools
@@ -163,7 +163,7 @@ def test_the_kernel_that_keeps_a_gpu_busy_compiles() -> None:
         nvrtc = pytest.importorskip("cupy", exc_type=ImportError).cuda.nvrtc
     try:
         nvrtc.getVersion()
-    except Exception as error:  # however the absence of NVRTC shows
+    except Exception as error:  # there are several errors for a missing NVRTC
         pytest.skip(f"NVRTC can't be loaded: {error}")
     program = nvrtc.createProgram(devices.SPIN, "spin.cu", [], [])
     try:

@@ -114,7 +114,7 @@ def test_the_memory_of_a_graph_is_measured_from_before_its_capture() -> None:
         assert graph > eager > 0  # the emulator's graph keeps all arrays of its step
 
 
-# -- who can't be here
+# -- contenders that can't run
 
 
 def test_a_contender_without_memory_is_left_out_and_the_others_are_timed(
@@ -179,7 +179,7 @@ def test_networks_that_are_not_the_same_are_not_timed(strict) -> None:
             return super().quiet_loss() * 1.01
 
     side = types.SimpleNamespace(
-        name="", clock=clocks.HOST, exhausted=(MemoryError,), tidy=lambda: None
+        name="", clock=clocks.HOST, out_of_memory_errors=(MemoryError,), tidy=lambda: None
     )
     here = bench(strict, types.SimpleNamespace(Step=Other, Device=lambda: side))
     assert race(here, SMALL, here.contenders(["eager"], ["eager"])) is None

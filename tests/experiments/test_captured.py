@@ -1,4 +1,4 @@
-"""Captured steps: bit for bit what the steps would be that nobody captured."""
+"""Captured steps are bit for bit the same as eager steps."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""What changes what a captured step does: it is captured anew, or made as it comes."""
+"""A change that affects a captured step: it is captured anew, or runs eagerly."""
 
 from unittest.mock import patch
 
@@ -192,7 +192,7 @@ def test_frozen_statistics_are_estimated_again_when_they_are_forgotten(backend):
 
 @on_cuda
 def test_a_replaced_forward_is_captured_anew(backend):
-    """The graph holds what the layer was; the replaced one must run."""
+    """The graph holds the old layer; the new one must run."""
     calls, results = [], []
     original = nn.ReLU.forward
 

@@ -1,4 +1,4 @@
-"""Steps that can't be captured: it is said why, and they are made as they come."""
+"""Steps that can't be captured run eagerly, and the reason is printed."""
 
 from typing import Any
 from unittest.mock import patch
@@ -43,7 +43,7 @@ class Bringing(nn.Module):
 
 
 class Growing(nn.Module):
-    """A layer that has another part after each step."""
+    """A layer with another attribute after each step."""
 
     def forward(self, x):
         self.last = x
@@ -111,7 +111,7 @@ def test_a_model_that_is_another_at_each_step_is_never_captured_and_told_once(ba
 
 
 class Late(nn.Module):
-    """A scale that is used from the step on that is captured."""
+    """A scale that is first used in the step that is captured."""
 
     def __init__(self):
         self.scale = nn.Parameter((4,), nn.init.ones)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from claim_studies import found, named, study, trace, trained
+from claim_studies import add_run, judge, named, study, trace
 
 from experiments.claiming import layers, rules
 from experiments.claiming.evidence import Missing
@@ -46,9 +46,9 @@ def test_noisy_batchnorm_is_less_stable_than_batchnorm_in_its_own_sd_and_in_vari
             for step, mean, var in ((600, 0.0, sd**2), (601, sd, 2 * sd**2)):
                 at = {"step": step, "layer": layer, "unit": 0, "place": "activation"}
                 records.append({**at, "mean": mean, "var": var})
-        trained(made, variant, norm="batch", steps=2000, distributions=records)
+        add_run(made, variant, norm="batch", steps=2000, distributions=records)
     for what, quotient_of_drifts in (("", 10), ("-relative", 1), ("-variance", 100)):
-        values = found(named(f"noisy-bn-less-stable-than-bn{what}"), made).values
+        values = judge(named(f"noisy-bn-less-stable-than-bn{what}"), made).values
         assert values == pytest.approx({0: quotient_of_drifts})
 
 

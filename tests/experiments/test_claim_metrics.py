@@ -1,4 +1,4 @@
-"""Metrics of claims: the number that each reads off runs whose records the test wrote."""
+"""Metrics of claims: the number of each, from runs with given records."""
 
 import json
 import math
@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from claim_studies import (
     BETTER,
+    add_run,
     claim,
-    found,
+    judge,
     named,
     pair,
     study,
     trace,
-    trained,
 )
 
 from experiments.claiming import metrics, probes, rules
@@ -40,8 +40,8 @@ def test_a_standard_network_that_diverges_fails(tmp_path: Path) -> None:
     fails = named("std-fails-at-0.5")
     made = study(tmp_path / "s", steps=2000)
     for seed in (0, 1):
-        trained(made, "standard", seed, 0.3, lr=0.5, steps=2000, diverged=40)
-    finding = found(fails, made)
+        add_run(made, "standard", seed, 0.3, lr=0.5, steps=2000, diverged=40)
+    finding = judge(fails, made)
     assert finding.values == pytest.approx({0: 0.1, 1: 0.1})
     assert finding.verdict.word == "reproduced"
 
@@ -49,15 +49,15 @@ def test_a_standard_network_that_diverges_fails(tmp_path: Path) -> None:
 def test_a_loss_that_diverged_is_larger_than_any(tmp_path: Path) -> None:
     made = study(tmp_path / "s", "deep_linear")
     for seed in (0, 1):
-        trained(made, "standard", seed, 0.3, diverged=3)
-        trained(made, "batchnorm", seed, 0.6)
+        add_run(made, "standard", seed, 0.3, diverged=3)
+        add_run(made, "batchnorm", seed, 0.6)
     less = claim(
         quotient(metrics.train_loss(5, 10)), rules.times(2), *at(0.1, "standard", "batchnorm"),
         kind="deep_linear",
     )  # fmt: skip
-    assert found(less, made).verdict.word == "reproduced"
+    assert judge(less, made).verdict.word == "reproduced"
     both = claim(less.metric, less.rule, *at(0.1, "standard", "standard"), kind="deep_linear")
-    assert found(both, made).verdict.reason.startswith("not a number: standard at lr 0.1, seed 0")
+    assert judge(both, made).verdict.reason.startswith("not a number: standard at lr 0.1, seed 0")
 
 
 @pytest.mark.parametrize("bad", [None, math.nan])
@@ -69,7 +69,7 @@ def test_an_accuracy_that_is_no_number_leaves_the_claim_undecided(
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[3]["accuracy"] = bad
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert found(BETTER, made).verdict.reason.startswith("not a number: ")
+    assert judge(BETTER, made).verdict.reason.startswith("not a number: ")
 
 
 def test_train_accuracy_is_the_mean_over_its_steps_alone(tmp_path: Path) -> None:
@@ -131,12 +131,12 @@ def test_curvature_along_the_gradient_is_compared_by_its_size(tmp_path: Path) ->
     read = []
     for variant, curvatures in (("standard", (-6.0, 6.0, 8.0)), ("batchnorm", (-2.0, -2.0, 9.0))):
         seen = [{"step": 500 + 500 * i, "along_gradient": x} for i, x in enumerate(curvatures)]
-        run = Trace(trained(made, variant, steps=2000, curvature=seen))
+        run = Trace(add_run(made, variant, steps=2000, curvature=seen))
         read.append(
             [probes.along_gradient(*LEAD, signed=signed).of(run) for signed in (True, False)]
         )
     assert read == [[6, 6], [-2, 2]]
-    finding = found(named("bn-curves-less-along-the-gradient"), made)
+    finding = judge(named("bn-curves-less-along-the-gradient"), made)
     assert finding.values == pytest.approx({0: 3})
 
 
@@ -146,7 +146,7 @@ def landscapes(folder: Path, kind: str, lr: float, steps: int, **losses: list[fl
     for variant, of in losses.items():
         for seed in (0, 1):
             seen = [probe_record(600, [*of], saturated=True, at_ceiling=False)]
-            trained(made, variant, seed, lr=lr, steps=steps, landscape=seen)
+            add_run(made, variant, seed, lr=lr, steps=steps, landscape=seen)
     return made
 
 
@@ -155,12 +155,12 @@ def test_beta_of_an_lp_norm_is_compared_with_no_norm_and_with_batchnorm(tmp_path
         tmp_path / "s", "vgg_cifar", 0.1, 2000,
         standard=[6.0, 1.0], batchnorm=[2.0, 1.0], l1=[3.0, 1.0], linf=[2.0, 1.5],
     )  # fmt: skip
-    smaller, similar = (found(named(id), made) for id in ("l1-beta", "l1-beta-as-bn"))
+    smaller, similar = (judge(named(id), made) for id in ("l1-beta", "l1-beta-as-bn"))
     assert (smaller.mean, smaller.verdict.word) == (pytest.approx(2), "reproduced")
     assert (similar.mean, similar.verdict.word) == (pytest.approx(1.5), "contradicted")
     assert similar.remark.startswith("l1 saturated in 100% of its probes")
-    assert found(named("linf-beta-as-bn"), made).verdict.word == "reproduced"
-    assert found(named("l2-beta"), made).verdict.reason.startswith("no run of l2")
+    assert judge(named("linf-beta-as-bn"), made).verdict.word == "reproduced"
+    assert judge(named("l2-beta"), made).verdict.reason.startswith("no run of l2")
 
 
 def test_the_deep_linear_landscape_of_an_lp_norm_is_compared_with_no_norm(tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_the_deep_linear_landscape_of_an_lp_norm_is_compared_with_no_norm(tmp_pa
         tmp_path / "s", "deep_linear", 1e-6, 10_000,
         standard=[1.0, 100.0], l1=[1.0, 10.0], linf=[1.0, 1000.0],
     )  # fmt: skip
-    band, change = (found(named(f"dln-l1-{what}"), made) for what in ("loss-band", "change"))
+    band, change = (judge(named(f"dln-l1-{what}"), made) for what in ("loss-band", "change"))
     assert (band.mean, change.mean) == (pytest.approx(1), pytest.approx(10))
     words = [
-        found(named(f"dln-linf-{what}"), made).verdict.word for what in ("loss-band", "change")
+        judge(named(f"dln-linf-{what}"), made).verdict.word for what in ("loss-band", "change")
     ]
     assert words == ["contradicted", "contradicted"]
 
@@ -183,11 +183,11 @@ def test_random_probes_are_compared_up_to_the_same_distance(tmp_path: Path) -> N
 
     made = study(tmp_path / "s", steps=2000)
     for seed in (0, 1):
-        trained(made, "standard", seed, steps=2000, landscape=[along(4, 1.0)])
-        trained(made, "batchnorm", seed, steps=2000, landscape=[along(1, 8.0)])
-    alike = found(named("random-directions-alike"), made)
+        add_run(made, "standard", seed, steps=2000, landscape=[along(4, 1.0)])
+        add_run(made, "batchnorm", seed, steps=2000, landscape=[along(1, 8.0)])
+    alike = judge(named("random-directions-alike"), made)
     assert alike.values == pytest.approx({0: 0.5, 1: 0.5})
-    assert found(named("random-directions-at-equal-distance"), made).values == pytest.approx(
+    assert judge(named("random-directions-at-equal-distance"), made).values == pytest.approx(
         {0: 4, 1: 4}
     )
 
@@ -205,8 +205,8 @@ def test_a_verdict_on_beta_says_how_often_it_is_a_bound(tmp_path: Path) -> None:
         for variant, beta in (("standard", 8.0), ("batchnorm", 2.0)):
             flags = {"saturated": variant == "batchnorm", "at_ceiling": seed == 1}
             seen = [probe_record(600, [beta, 1.0], **flags)]
-            trained(made, variant, seed, steps=2000, landscape=seen)
-    finding = found(named("bn-beta"), made)
+            add_run(made, variant, seed, steps=2000, landscape=seen)
+    finding = judge(named("bn-beta"), made)
     assert (finding.mean, str(finding.verdict)) == (4, "reproduced")
     assert finding.remark == (
         "standard saturated in 0% of its probes, at the ceiling in 50%; "

@@ -1,11 +1,11 @@
-"""Claims about theorems: the numbers that they read off the records of runs."""
+"""Claims about theorems: their numbers from the records of runs."""
 
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
-from claim_studies import found, named, study, trained
+from claim_studies import add_run, judge, named, study
 
 from experiments.training.study import Study
 
@@ -28,7 +28,7 @@ def network(folder: Path, *records: dict[str, Any]) -> Study:
     made = study(folder, "theorems", channels=[8, 16])
     for seed in (0, 1):
         heads = [unit(0, 1e-15, True, eps=0.0), unit(0, 1e-15, False, eps=0.1)]
-        trained(made, "batchnorm", seed, steps=2000, heads=heads, theorems=records)
+        add_run(made, "batchnorm", seed, steps=2000, heads=heads, theorems=records)
     return made
 
 
@@ -36,11 +36,11 @@ def test_an_identity_is_judged_by_its_worst_case_and_a_form_without_eps_without(
     tmp_path: Path,
 ) -> None:
     made = network(tmp_path / "s", unit(5, 1e-16, False), unit(6, 3e-12, False))
-    exact = found(named("theorem-4.1"), made)
+    exact = judge(named("theorem-4.1"), made)
     assert (exact.values, exact.verdict.word) == ({0: 3e-12, 1: 3e-12}, "reproduced")
-    assert found(named("theorem-4.1-printed"), made).values == {0: 1, 1: 1}
+    assert judge(named("theorem-4.1-printed"), made).values == {0: 1, 1: 1}
     worse = network(tmp_path / "t", unit(5, None, True))
-    assert found(named("theorem-4.1"), worse).values == {0: math.inf, 1: math.inf}
+    assert judge(named("theorem-4.1"), worse).values == {0: math.inf, 1: math.inf}
 
 
 @pytest.mark.parametrize("violated", [True, False])
@@ -50,9 +50,9 @@ def test_the_first_line_of_theorem_4_2_as_printed_is_judged_without_eps(
     made = study(tmp_path / "s", "theorems")
     for seed in (0, 1):
         heads = [unit(0, 0.0, violated, eps=0.0), unit(0, 0.0, not violated, eps=0.1)]
-        trained(made, "batchnorm", seed, steps=2000, heads=heads)
+        add_run(made, "batchnorm", seed, steps=2000, heads=heads)
     word = "contradicted" if violated else "reproduced"
-    assert found(named("theorem-4.2a-printed"), made).verdict.word == word
+    assert judge(named("theorem-4.2a-printed"), made).verdict.word == word
 
 
 def test_linear_layers_and_convolutions_are_judged_apart(tmp_path: Path) -> None:
@@ -61,30 +61,30 @@ def test_linear_layers_and_convolutions_are_judged_apart(tmp_path: Path) -> None
     for id, linear, convolutions in (
         ("theorem-4.2b", 0, 1), ("gradient-flatter", 0.5, 2), ("curvature-smaller", 0, 0),
     ):  # fmt: skip
-        assert found(named(id), made).mean == linear
-        assert found(named(f"{id}-convolutions"), made).mean == convolutions
+        assert judge(named(id), made).mean == linear
+        assert judge(named(f"{id}-convolutions"), made).mean == convolutions
     alone = network(tmp_path / "t", unit(5, 0.0, False))
-    reason = found(named("theorem-4.2b-convolutions"), alone).verdict.reason
+    reason = judge(named("theorem-4.2b-convolutions"), alone).verdict.reason
     assert reason.endswith("has no units of the convolutions on record")
 
 
 def test_a_unit_without_numbers_fulfils_no_condition(tmp_path: Path) -> None:
     dead = unit(5, 0.0, False, along=None, cosine=None, reduction=None)
     made = network(tmp_path / "s", dead, *(unit(t, 0.0, False, along=-1.0) for t in range(20)))
-    assert found(named("hessian-positive"), made).values == {0: 0, 1: 0}
-    assert found(named("gradient-flatter"), made).values == {0: 1, 1: 1}
+    assert judge(named("hessian-positive"), made).values == {0: 0, 1: 0}
+    assert judge(named("gradient-flatter"), made).values == {0: 1, 1: 1}
     many = network(tmp_path / "t", dead, unit(6, 0.0, False))
-    reason = found(named("hessian-positive"), many).verdict.reason
+    reason = judge(named("hessian-positive"), many).verdict.reason
     assert reason == "batchnorm at lr 0.1, seed 0: along is not finite in 50% of the units"
 
 
 def test_what_the_gradient_loses_is_measured_by_what_chance_removes(tmp_path: Path) -> None:
     chance = network(tmp_path / "s", unit(5, 0.0, False, m=64, mean=1 / 64, correlation=1 / 64))
-    loses = found(named("gradient-loses-parts"), chance)
+    loses = judge(named("gradient-loses-parts"), chance)
     assert loses.values == pytest.approx({0: 1, 1: 1})
     assert loses.verdict.reason == "within the margin"
     more = network(tmp_path / "t", unit(5, 0.0, False, m=64, mean=3 / 64, correlation=1 / 64))
-    assert found(named("gradient-loses-parts"), more).verdict.word == "reproduced"
+    assert judge(named("gradient-loses-parts"), more).verdict.word == "reproduced"
 
 
 @pytest.mark.parametrize("broken", [{"multiple": -0.1}, {"residual": 1e-3}])
@@ -92,7 +92,7 @@ def test_the_lemma_needs_its_algebra_and_its_condition_in_every_unit(
     tmp_path: Path, broken: dict[str, Any]
 ) -> None:
     good = [unit(t, 1e-15, False) for t in range(3)]
-    assert found(named("lemma-4.5-holds"), network(tmp_path / "s", *good)).values == {0: 1, 1: 1}
+    assert judge(named("lemma-4.5-holds"), network(tmp_path / "s", *good)).values == {0: 1, 1: 1}
     bad = unit(5, **{"residual": 1e-15, "exceeded": False} | broken)
-    lemma = found(named("lemma-4.5-holds"), network(tmp_path / "t", *good, bad))
+    lemma = judge(named("lemma-4.5-holds"), network(tmp_path / "t", *good, bad))
     assert (lemma.mean, lemma.verdict.word) == (0.75, "contradicted")

@@ -1,4 +1,4 @@
-"""Claims: rules give the verdicts they promise, on studies whose numbers the test knows."""
+"""Claims: the verdicts of rules, on studies with known numbers."""
 
 import math
 from dataclasses import replace
@@ -10,12 +10,12 @@ from claim_studies import (
     ACCURACY,
     BETTER,
     KINDS,
+    add_run,
     claim,
-    found,
+    judge,
     named,
     pair,
     study,
-    trained,
 )
 
 from experiments import claims
@@ -29,14 +29,14 @@ from minibn.errors import DataError
 
 
 def test_a_rule_that_holds_at_every_seed_is_reproduced(tmp_path: Path) -> None:
-    finding = found(BETTER, pair(tmp_path / "s", [0.8, 0.7, 0.9], [0.5, 0.5, 0.6]))
+    finding = judge(BETTER, pair(tmp_path / "s", [0.8, 0.7, 0.9], [0.5, 0.5, 0.6]))
     assert str(finding.verdict) == "reproduced"
     assert finding.values == pytest.approx({0: 0.3, 1: 0.2, 2: 0.3})
     assert finding.mean == pytest.approx(0.8 / 3)
 
 
 def test_an_opposite_that_holds_at_every_seed_is_contradicted(tmp_path: Path) -> None:
-    finding = found(BETTER, pair(tmp_path / "s", [0.5, 0.5], [0.8, 0.7]))
+    finding = judge(BETTER, pair(tmp_path / "s", [0.5, 0.5], [0.8, 0.7]))
     assert str(finding.verdict) == "contradicted"
 
 
@@ -54,7 +54,7 @@ def test_an_opposite_that_holds_at_every_seed_is_contradicted(tmp_path: Path) ->
 def test_anything_else_is_undecided_and_says_why(
     tmp_path: Path, ours: list[float], reason: str
 ) -> None:
-    finding = found(BETTER, pair(tmp_path / "s", ours, [0.5] * len(ours)))
+    finding = judge(BETTER, pair(tmp_path / "s", ours, [0.5] * len(ours)))
     assert str(finding.verdict) == f"undecided: {reason}"
 
 
@@ -66,9 +66,9 @@ def test_no_claim_is_decided_by_one_seed(what: Claim) -> None:
 
 def test_a_seed_without_a_number_leaves_the_claim_undecided(tmp_path: Path) -> None:
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
-    trained(made, "batchnorm", 2, 0.9, steps=7)
-    trained(made, "standard", 2, 0.5)
-    finding = found(BETTER, made)
+    add_run(made, "batchnorm", 2, 0.9, steps=7)
+    add_run(made, "standard", 2, 0.5)
+    finding = judge(BETTER, made)
     assert set(finding.values) == {0, 1}
     assert str(finding.verdict) == "undecided: batchnorm at lr 0.1, seed 2 has 7 of the 10 steps"
 
@@ -101,55 +101,55 @@ def test_a_rule_its_opposite_and_the_margin_between(
 def test_missing_runs_are_named(tmp_path: Path) -> None:
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
     l1 = claim(difference(ACCURACY), rules.more_by(0.02), *at(0.1, "l1", "standard"))
-    assert found(l1, made).verdict.reason == "no run of l1 at lr 0.1 in these studies"
+    assert judge(l1, made).verdict.reason == "no run of l1 at lr 0.1 in these studies"
     faster = claim(difference(ACCURACY), rules.more_by(0.02), *at(0.5, "batchnorm", "standard"))
-    assert found(faster, made).verdict.reason == "no run of batchnorm at lr 0.5 in these studies"
+    assert judge(faster, made).verdict.reason == "no run of batchnorm at lr 0.5 in these studies"
     linear = claim(itself(ACCURACY), rules.more_by(0.02), Key("l1", 1e-6), kind="deep_linear")
-    assert found(linear, made).verdict.reason == "no study of deep_linear was given"
+    assert judge(linear, made).verdict.reason == "no study of deep_linear was given"
 
 
 def test_runs_are_paired_by_seed_and_others_do_not_count(tmp_path: Path) -> None:
     made = study(tmp_path / "s")
     for seed, accuracy in ((0, 0.9), (1, 0.8), (2, 0.1)):
-        trained(made, "batchnorm", seed, accuracy)
+        add_run(made, "batchnorm", seed, accuracy)
     for seed, accuracy in ((1, 0.5), (0, 0.4), (7, 0.99)):
-        trained(made, "standard", seed, accuracy)
-    assert found(BETTER, made).values == pytest.approx({0: 0.5, 1: 0.3})
+        add_run(made, "standard", seed, accuracy)
+    assert judge(BETTER, made).values == pytest.approx({0: 0.5, 1: 0.3})
     other = study(tmp_path / "other")
-    trained(other, "batchnorm", 0)
-    trained(other, "standard", 1)
-    assert "have no seed in common" in found(BETTER, other).verdict.reason
+    add_run(other, "batchnorm", 0)
+    add_run(other, "standard", 1)
+    assert "have no seed in common" in judge(BETTER, other).verdict.reason
 
 
 def test_seeds_may_lie_in_several_studies(tmp_path: Path) -> None:
     one, two = study(tmp_path / "1", record_every=5), study(tmp_path / "2", record_every=9)
     for made, seed in ((one, 0), (two, 1)):
-        trained(made, "batchnorm", seed, 0.9)
-        trained(made, "standard", seed, 0.5)
-    assert found(BETTER, one, two).verdict.word == "reproduced"
+        add_run(made, "batchnorm", seed, 0.9)
+        add_run(made, "standard", seed, 0.5)
+    assert judge(BETTER, one, two).verdict.word == "reproduced"
 
 
 @pytest.mark.parametrize("changed", [{"width": 1.0}, {"steps": 20}, {"weight_decay": 4e-4}])
 def test_studies_of_another_scale_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     one, two = pair(tmp_path / "1", [0.9], [0.5]), pair(tmp_path / "2", [0.9], [0.5], **changed)
     with pytest.raises(DataError, match=f"{next(iter(changed))} .*like with like"):
-        found(BETTER, one, two)
+        judge(BETTER, one, two)
 
 
 def test_runs_that_saw_other_data_are_refused(tmp_path: Path) -> None:
     one, two = study(tmp_path / "1"), study(tmp_path / "2")
-    trained(one, "batchnorm", data="original")
-    trained(two, "standard", data="recompressed")
+    add_run(one, "batchnorm", data="original")
+    add_run(two, "standard", data="recompressed")
     with pytest.raises(DataError, match="was trained on other data"):
-        found(BETTER, one, two)
+        judge(BETTER, one, two)
 
 
 def test_data_may_belong_to_the_seed_but_not_to_the_variant(tmp_path: Path) -> None:
     made = study(tmp_path / "s", "deep_linear")
     for seed in (0, 1):
-        trained(made, "batchnorm", seed, data=f"drawn {seed}")
+        add_run(made, "batchnorm", seed, data=f"drawn {seed}")
     Evidence([made.folder], KINDS)
-    trained(made, "standard", 1, data="drawn 7")
+    add_run(made, "standard", 1, data="drawn 7")
     with pytest.raises(DataError, match="was trained on other data"):
         Evidence([made.folder], KINDS)
 
@@ -157,27 +157,27 @@ def test_data_may_belong_to_the_seed_but_not_to_the_variant(tmp_path: Path) -> N
 def test_one_training_in_two_studies_counts_once_with_what_each_measured(tmp_path: Path) -> None:
     one, two = study(tmp_path / "1"), study(tmp_path / "2")
     for seed in (0, 1):
-        trained(one, "batchnorm", seed, 0.9)
-        trained(two, "batchnorm", seed, 0.9, shift=[{"step": 0, "layer": 4, "l2": 3.0}])
+        add_run(one, "batchnorm", seed, 0.9)
+        add_run(two, "batchnorm", seed, 0.9, shift=[{"step": 0, "layer": 4, "l2": 3.0}])
     what = claim(itself(layers.shift("l2", 0, 1, [5])), rules.at_least(2, 1), Key("batchnorm", 0.1))
-    assert found(what, one).verdict.reason.endswith("has no records of shift, 3 at step 0")
-    # layer 5 of 13 lies as deep as layer 3 of 8, which nobody measured; layer 4 is the paper's 6
+    assert judge(what, one).verdict.reason.endswith("has no records of shift, 3 at step 0")
+    # layer 5 of 13 lies as deep as layer 3 of 8, which was not measured; layer 4 is the paper's 6
     what = claim(itself(layers.shift("l2", 0, 1, [6])), rules.at_least(2, 1), Key("batchnorm", 0.1))
-    assert found(what, one, two).values == {0: 3.0, 1: 3.0}
+    assert judge(what, one, two).values == {0: 3.0, 1: 3.0}
 
 
 def test_two_trainings_of_one_name_that_differ_are_refused(tmp_path: Path) -> None:
     one, two = study(tmp_path / "1"), study(tmp_path / "2")
-    trained(one, "batchnorm", 0, 0.9)
-    trained(two, "batchnorm", 0, 0.8)
+    add_run(one, "batchnorm", 0, 0.9)
+    add_run(two, "batchnorm", 0, 0.8)
     with pytest.raises(DataError, match="different trainings of one variant"):
-        found(BETTER, one, two)
+        judge(BETTER, one, two)
 
 
 def test_a_claim_of_one_scale_is_not_judged_by_another(tmp_path: Path) -> None:
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
     full = claim(BETTER.metric, BETTER.rule, *BETTER.runs, scale={"width": 1.0})
-    reason = found(full, made).verdict.reason
+    reason = judge(full, made).verdict.reason
     assert reason == "it is about width 1.0, these studies have 0.5"
 
 
@@ -234,7 +234,7 @@ def test_who_says_so_is_told_by_the_place(id: str, source: str) -> None:
 def test_what_was_amended_is_marked_in_the_table_and_told_with_the_rules(tmp_path: Path) -> None:
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
     changed = claim(BETTER.metric, BETTER.rule, *BETTER.runs, amended="the margin was 7")
-    before, after = (found(what, made) for what in (BETTER, changed))
+    before, after = (judge(what, made) for what in (BETTER, changed))
     assert "†" in verdict_tables.row(after)[0] and "†" not in verdict_tables.row(before)[0]
     assert verdict_tables.amendments([before, after]) == "- id: the margin was 7."
     assert "†: amended after part of the evidence was seen" in verdict_tables.NOTE
@@ -267,7 +267,7 @@ def test_the_page_shows_main_claims_first_and_once_and_remarks_below_their_table
 
 def test_what_was_trained_is_told_by_the_runs(tmp_path: Path) -> None:
     made = study(tmp_path / "s", lr=[0.1, 0.5], seed=[0, 1])
-    trained(made, "l1", 1, lr=0.5)
+    add_run(made, "l1", 1, lr=0.5)
     told = verdict_tables.scale(Evidence([made.folder], KINDS))
     assert told.startswith("- **vgg_cifar**, 1 run: variants l1; rates 0.5; seeds 1.")
     assert "width 0.5" in told and "record_every" not in told
@@ -275,7 +275,7 @@ def test_what_was_trained_is_told_by_the_runs(tmp_path: Path) -> None:
 
 def test_a_claim_about_vgg_is_not_judged_on_other_data(tmp_path: Path) -> None:
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5], data="shapes")
-    assert found(BETTER, made).verdict.reason == (
+    assert judge(BETTER, made).verdict.reason == (
         "it is about data cifar10, these studies have shapes"
     )
 
@@ -283,6 +283,6 @@ def test_a_claim_about_vgg_is_not_judged_on_other_data(tmp_path: Path) -> None:
 def test_one_number_that_two_claims_share_is_counted_as_one_measurement(tmp_path: Path) -> None:
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
     ids = ("mean-as-stable", "bn-mean-drifts-less", "theorem-4.1", "theorem-4.2a")
-    said = verdict_tables.counts([found(named(id), made) for id in ids])
+    said = verdict_tables.counts([judge(named(id), made) for id in ids])
     assert "| all | 4 | 0 | 0 | 4 |" in said and "| the paper's sentences | 3 |" in said
     assert "rest on 3 measurements" in said

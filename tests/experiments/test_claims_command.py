@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from claim_studies import pair, study, trained
+from claim_studies import add_run, pair, study
 
 from experiments import claims
 
@@ -16,11 +16,11 @@ def test_the_command_prints_the_table_and_writes_it_without_paths(
 ) -> None:
     made = study(tmp_path / "s", steps=2000, data_dir=str(tmp_path))
     for seed in (0, 1):
-        trained(made, "batchnorm", seed, 0.9, steps=2000)
-        trained(made, "standard", seed, 0.5, steps=2000)
-        trained(made, "noisy-batchnorm", seed, 0.5, steps=2000)
+        add_run(made, "batchnorm", seed, 0.9, steps=2000)
+        add_run(made, "standard", seed, 0.5, steps=2000)
+        add_run(made, "noisy-batchnorm", seed, 0.5, steps=2000)
     linear = study(tmp_path / "linear", "deep_linear")
-    trained(linear, "batchnorm", lr=1e-6, diverged=4)
+    add_run(linear, "batchnorm", lr=1e-6, diverged=4)
     out = tmp_path / "out"
     assert claims.main([str(made.folder), str(linear.folder), "--out", str(out)]) == 0
     said = capsys.readouterr().out
@@ -101,7 +101,7 @@ def test_a_record_without_its_key_ends_in_one_line(
 ) -> None:
     made = study(tmp_path / "s", steps=1)
     for variant in ("batchnorm", "standard"):
-        trained(made, variant, steps=1, landscape=[{"step": 0, "direction": "gradient"}])
+        add_run(made, variant, steps=1, landscape=[{"step": 0, "direction": "gradient"}])
     assert claims.main([str(made.folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("lack 'losses'. Restore them, or train that run again.")

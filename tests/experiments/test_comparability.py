@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from claim_studies import study, trained
+from claim_studies import add_run, study
 
 from experiments.training.comparability import require_comparable
 from minibn.errors import DataError
@@ -33,17 +33,17 @@ def test_all_other_settings_make_the_scale(tmp_path: Path, changed: dict[str, An
 
 def test_studies_that_saw_other_data_are_not_alike(tmp_path: Path) -> None:
     one, two = study(tmp_path / "1"), study(tmp_path / "2")
-    trained(one, "l1", data="original")
-    trained(two, "l1", 1, data="recompressed")
+    add_run(one, "l1", data="original")
+    add_run(two, "l1", 1, data="recompressed")
     with pytest.raises(DataError, match="was trained on other data"):
         require_comparable([one, two])
 
 
 def test_data_that_is_drawn_belongs_to_the_seed(tmp_path: Path) -> None:
     one, two = (study(tmp_path / name, "deep_linear") for name in ("1", "2"))
-    trained(one, "l1", 0, data="drawn by 0")
-    trained(two, "l1", 1, data="drawn by 1")
+    add_run(one, "l1", 0, data="drawn by 0")
+    add_run(two, "l1", 1, data="drawn by 1")
     require_comparable([one, two])
-    trained(two, "batchnorm", 0, data="drawn by 7")
+    add_run(two, "batchnorm", 0, data="drawn by 7")
     with pytest.raises(DataError, match="was trained on other data"):
         require_comparable([one, two])

@@ -17,7 +17,7 @@ FALLING = np.linspace(3, 2, 20)
 
 
 def made(folder: Path, curves: dict[int, Any], data: str = "d", **settings: Any) -> Study:
-    """A study that claims these losses, by seed."""
+    """A study with these losses, by seed."""
     study = Study.create(folder, "vgg_cifar", {**SETTINGS, **settings})
     for seed, losses in curves.items():
         run = study.run(f"batchnorm-lr0.1-seed{seed}")

@@ -40,7 +40,7 @@ main = partial(run_here, deep_linear, deep_linear_figures)
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that nothing disturbed, with its figures."""
+    """An uninterrupted study, with its figures."""
     folder = tmp_path_factory.mktemp("deep_linear") / "study"
     assert main(*SMALL, "--steps", STEPS, "--out", folder, plot=True) == 0
     return folder
@@ -204,7 +204,7 @@ def test_several_studies_are_drawn_together_and_only_if_alike(
 
 
 def killed(moment: str, *arguments: object) -> int:
-    """The exit status of a process of its own, to which something happens (see killed.py)."""
+    """The exit status of a process of its own, which is killed (see killed.py)."""
     text = (
         f"import sys; sys.path.insert(0, {str(HERE)!r}); import killed;"
         "from experiments import deep_linear; killed.arrange(sys.argv[1]);"
@@ -279,7 +279,7 @@ def test_a_run_that_overflows_is_diverged_and_its_figures_are_drawn(
         ),
         (["--lr", "1e200", "--probe-sizes", "1e200"], "times --probe-sizes 1e+200 must be a fin"),
         (["--width", "1"], "--width 1 must be at least 2: one unit is no layer to normalise"),
-        (["--width", "2", "--variants", "groupnorm"], "--width 2 with groupnorm: of its two"),
+        (["--width", "2", "--variants", "groupnorm"], "--width 2 with groupnorm: each of its two"),
         (["--probe-every", "-1"], "--probe-every -1 must be at least 0"),
         (["--width", "100000"], "Take a smaller network"),
         (["--steps", "0"], "--steps 0 must be at least 1"),

@@ -112,7 +112,7 @@ def test_the_smoothed_curve_is_the_mean_of_the_last_values():
 
 
 class Fake:
-    """A run that claims a training accuracy."""
+    """A run with this training accuracy."""
 
     def __init__(self, variant, accuracy, lr=0.1, seed=0):
         self.result = {"status": "done"}

@@ -192,7 +192,7 @@ def test_a_sitting_that_is_killed_keeps_what_it_found_and_goes_on(tmp_path):
 
 
 def test_a_folder_of_a_rehearsal_is_not_taken_for_that_of_a_gpu(tmp_path, capsys):
-    """Its parts are done, and would count as done."""
+    """Otherwise its parts would count as done."""
     assert gpu_check.main([*REHEARSAL, "--only", "environment", "--out", str(tmp_path)]) == 0
     before = (tmp_path / "gpu_check.json").read_bytes()
     capsys.readouterr()
@@ -205,7 +205,7 @@ def test_a_folder_of_a_rehearsal_is_not_taken_for_that_of_a_gpu(tmp_path, capsys
 
 
 def test_a_part_that_outlives_its_sitting_keeps_others_out(tmp_path):
-    """After `kill -9` it goes on: what is measured beside it would be wrong."""
+    """It goes on after `kill -9`: measurements beside it would be wrong."""
     code = (
         "import sys; from pathlib import Path; from experiments.gpu.sitting import Part, Sitting\n"
         "wait = [sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)']\n"

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment and continued equals one that nobody disturbed."""
+"""A run that is killed at any moment and continued equals an uninterrupted one."""
 
 import os
 import shutil
@@ -50,13 +50,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def assert_goes_on(folder: Path, whole: Path) -> None:
-    """Continued, the study becomes what it is where nobody disturbed it."""
+    """Continued, the study equals the uninterrupted one."""
     assert main("--resume", folder) == 0
     assert_same_study(folder, whole)
 
 
 def assert_one_line(ended: subprocess.CompletedProcess, *words: str) -> None:
-    """It ended for bad luck, as for bad input: with one line, which says so."""
+    """It ended with one line that has these words, as for bad input."""
     assert ended.returncode == 2
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
     for word in words:

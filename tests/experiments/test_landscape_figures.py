@@ -1,4 +1,4 @@
-"""The views of the landscape: what they show, and that they show it."""
+"""The views of the landscape: their figures and tables."""
 
 import json
 
@@ -32,22 +32,22 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(study):
     """Every figure of the study, by name, instead of files."""
-    with synthetic.kept(*MODULES) as figures:
+    with synthetic.catch_figures(*MODULES) as figures:
         for module in MODULES:
             module.plot(study.runs(), study.folder)
         yield figures
 
 
 @pytest.fixture
-def kept():
-    """The figures that a test draws itself."""
-    with synthetic.kept(*MODULES) as figures:
+def figures():
+    """The figures that the test draws."""
+    with synthetic.catch_figures(*MODULES) as figures:
         yield figures
 
 
 def with_probes(folder, variant, probes, lr=0.1):
-    """A study of one run with these records in landscape.jsonl; unnamed keys are those of a probe
-    that finds nothing."""
+    """A study of one run with these records in landscape.jsonl; other keys are those of a probe
+    on which nothing changes."""
     study = synthetic.study(folder, [(variant, lr, 0)], streams=())
     sizes = [0.5 * lr, 4 * lr]
     still = {
@@ -147,35 +147,35 @@ def levels(axes):
     return sorted(float(line.get_ydata()[0]) for line in lines if line.get_marker() != "o")
 
 
-def test_the_floor_of_beta_and_the_edge_of_stability_are_marked(tmp_path, kept):
+def test_the_floor_of_beta_and_the_edge_of_stability_are_marked(tmp_path, figures):
     probes = [{"step": 0, "step_sizes": [0.01, 0.4]}, {"step": 1, "step_sizes": [0.01, 0.4]}]
     landscape_figures.plot(with_probes(tmp_path / "a", "standard", probes).runs(), tmp_path)
-    assert levels(kept["landscape-lr0.1"].axes[2]) == pytest.approx([20, 100])
+    assert levels(figures["landscape-lr0.1"].axes[2]) == pytest.approx([20, 100])
     probes = [{"step": 0}, {"step": 1}]
     landscape_figures.plot(with_probes(tmp_path / "b", "standard", probes).runs(), tmp_path)
-    assert levels(kept["landscape-lr0.1"].axes[2]) == pytest.approx(
+    assert levels(figures["landscape-lr0.1"].axes[2]) == pytest.approx(
         [
             20,
         ]
     )
-    texts = [text.get_text() for text in kept["landscape-lr0.1"].legends[0].get_texts()]
+    texts = [text.get_text() for text in figures["landscape-lr0.1"].legends[0].get_texts()]
     assert "1/(smallest step) = 2/lr = 20" in texts
 
 
-def test_a_probe_that_was_not_finite_leaves_the_panel_at_its_top(tmp_path, kept):
+def test_a_probe_that_was_not_finite_leaves_the_panel_at_its_top(tmp_path, figures):
     probes = [{"step": s, "losses": [1.0, 2.0]} for s in range(9)]
     probes[4]["losses"] = [1.0, None]
     landscape_figures.plot(with_probes(tmp_path / "a", "standard", probes, lr=0.2).runs(), tmp_path)
-    axes = kept["landscape-lr0.2"].axes[0]
+    axes = figures["landscape-lr0.2"].axes[0]
     upper = axes.lines[1].get_ydata()
     assert upper[4] > axes.get_ylim()[1] > upper[3]
     assert np.isfinite(upper).all()
 
 
-def test_the_legend_says_how_often_beta_was_saturated(tmp_path, kept):
+def test_the_legend_says_how_often_beta_was_saturated(tmp_path, figures):
     probes = [{"step": s, "saturated": s == 0} for s in (0, 5, 10, 15)]
     landscape_figures.plot(with_probes(tmp_path / "a", "standard", probes).runs(), tmp_path)
-    texts = [text.get_text() for text in kept["landscape-lr0.1"].legends[0].get_texts()]
+    texts = [text.get_text() for text in figures["landscape-lr0.1"].legends[0].get_texts()]
     assert "standard (beta saturated in 25% of training)" in texts
 
 
@@ -205,7 +205,7 @@ def test_curvature_stands_beside_the_edge_of_stability(drawn):
     ]  # fmt: skip
 
 
-def test_the_largest_eigenvalue_is_drawn_and_an_undefined_curvature_left_out(tmp_path, kept):
+def test_the_largest_eigenvalue_is_drawn_and_an_undefined_curvature_left_out(tmp_path, figures):
     study = synthetic.study(tmp_path / "study", [("l1", 0.1, 0)], streams=())
     records = [
         {"step": 0, "lr": 0.1, "along_gradient": None, "eigenvalues": [3.0, 7.0, -9.0],
@@ -216,30 +216,30 @@ def test_the_largest_eigenvalue_is_drawn_and_an_undefined_curvature_left_out(tmp
     lines = "".join(json.dumps(r) + "\n" for r in records)
     (study.runs()[0].folder / "curvature.jsonl").write_text(lines)
     curvature_figures.plot(study.runs(), tmp_path)
-    along, largest, trace = kept["curvature-lr0.1"].axes
+    along, largest, trace = figures["curvature-lr0.1"].axes
     assert along.lines[0].get_ydata().tolist() == [-2]
     assert largest.lines[0].get_ydata().tolist() == [7, 5]
     assert trace.lines[0].get_ydata().tolist() == [1]
 
 
-def test_the_error_of_the_trace_is_drawn_of_a_single_seed_alone(tmp_path, kept):
+def test_the_error_of_the_trace_is_drawn_of_a_single_seed_alone(tmp_path, figures):
     for name, seeds in (("one", [0]), ("two", [0, 1])):
         plan = [("l1", 0.1, seed) for seed in seeds]
         study = synthetic.study(tmp_path / name, plan, streams=("curvature",))
         curvature_figures.plot(study.runs(), tmp_path)
-        trace = kept["curvature-lr0.1"].axes[2]
+        trace = figures["curvature-lr0.1"].axes[2]
         assert len(trace.containers) == (seeds == [0]), name
 
 
 def test_no_legend_lies_over_a_panel(drawn):
     assert len(drawn) == 7
     for name, figure in drawn.items():
-        assert synthetic.covered(figure) == [], name
+        assert synthetic.legends_over_panels(figure) == [], name
 
 
 def test_no_legend_is_cut_off(drawn):
     for name, figure in drawn.items():
-        assert synthetic.cut_off(figure) == [], name
+        assert synthetic.legends_cut_off(figure) == [], name
 
 
 def test_the_table_holds_medians_over_training_beside_the_papers(tmp_path):

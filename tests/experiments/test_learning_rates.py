@@ -177,7 +177,7 @@ sys.exit(learning_rates.main(sys.argv[3:]))
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The study of GRID that nothing disturbed."""
+    """The uninterrupted study of GRID."""
     folder = tmp_path_factory.mktemp("rates") / "study"
     assert main_without_figures(*GRID, "--out", folder) == 0
     return folder

@@ -1,4 +1,4 @@
-"""The grid of learning rates on records that nobody trained: definitions, tables, figures."""
+"""The grid of learning rates on synthetic records: definitions, tables, figures."""
 
 import json
 import math
@@ -30,14 +30,14 @@ from minibn.errors import DataError
 STEPS = 20
 
 
-def written(
+def write_run(
     folder: Path,
     name: tuple[str, float, int],
     losses: Iterable[float] = (1.0,) * STEPS,
     diverged: int | None = None,
     accuracy: float = 0.4,
 ) -> Run:
-    """A run that nobody trained."""
+    """A run with synthetic records."""
     variant, lr, seed = name
     run = Run(folder / "runs" / f"{variant}-lr{lr:g}-seed{seed}")
     run.folder.mkdir(parents=True)
@@ -95,26 +95,26 @@ def a_study(
 def test_a_run_learns_if_its_loss_ends_by_a_margin_below_that_of_a_constant_answer(
     loss: float, status: str, tmp_path: Path
 ) -> None:
-    found = outcome(written(tmp_path, ("standard", 0.1, 3), [loss] * STEPS))
+    found = outcome(write_run(tmp_path, ("standard", 0.1, 3), [loss] * STEPS))
     assert found is not None and found.loss == pytest.approx(loss)
     assert found == Outcome("standard", 0.1, 3, status, found.loss, 0.4, 0.2)
 
 
 def test_only_the_last_tenth_of_the_steps_decides(tmp_path: Path) -> None:
-    late = outcome(written(tmp_path / "late", ("standard", 0.1, 0), [9.0] * 18 + [2.0, 1.0]))
-    lost = outcome(written(tmp_path / "lost", ("standard", 0.1, 0), [1.0] * 18 + [2.3, 2.4]))
+    late = outcome(write_run(tmp_path / "late", ("standard", 0.1, 0), [9.0] * 18 + [2.0, 1.0]))
+    lost = outcome(write_run(tmp_path / "lost", ("standard", 0.1, 0), [1.0] * 18 + [2.3, 2.4]))
     assert late is not None and lost is not None
     assert (late.status, late.loss) == ("learns", 1.5)
     assert (lost.status, lost.loss) == ("at chance", pytest.approx(2.35))
 
 
 def test_a_diverged_run_counts_as_chance_and_tells_its_step(tmp_path: Path) -> None:
-    found = outcome(written(tmp_path, ("standard", 6.4, 0), diverged=12))
+    found = outcome(write_run(tmp_path, ("standard", 6.4, 0), diverged=12))
     assert found == Outcome("standard", 6.4, 0, "diverged", math.inf, 0.1, 0.1, 12)
 
 
 def test_a_run_without_an_end_has_no_outcome(tmp_path: Path) -> None:
-    run = written(tmp_path, ("standard", 0.1, 0))
+    run = write_run(tmp_path, ("standard", 0.1, 0))
     (run.folder / "result.json").unlink()
     assert outcome(run) is None and outcomes([run]) == [] and largest_stable([run]) == {}
 
@@ -140,10 +140,10 @@ def test_behind_a_rate_that_diverged_no_rate_counts_as_without_divergence() -> N
 
 def test_largest_stable_reads_runs(tmp_path: Path) -> None:
     found = [
-        written(tmp_path, ("standard", 0.1, 0)),
-        written(tmp_path, ("standard", 0.2, 0), [2.3] * STEPS),
-        written(tmp_path, ("standard", 0.4, 0), diverged=2),
-        written(tmp_path, ("batchnorm", 0.4, 0)),
+        write_run(tmp_path, ("standard", 0.1, 0)),
+        write_run(tmp_path, ("standard", 0.2, 0), [2.3] * STEPS),
+        write_run(tmp_path, ("standard", 0.4, 0), diverged=2),
+        write_run(tmp_path, ("batchnorm", 0.4, 0)),
     ]
     assert largest_stable(found) == {"standard": {0: 0.1}, "batchnorm": {0: 0.4}}
     assert largest_stable(found, learns=False) == {"standard": {0: 0.2}, "batchnorm": {0: 0.4}}
@@ -232,10 +232,12 @@ def seed_by_seed(tmp_path: Path) -> list[Study]:
     """A study a seed: seed 0 diverged at 0.2 and was not run at 0.4; seeds 1 and 2 learn there."""
     studies = [a_study(tmp_path / f"seed{seed}") for seed in range(3)]
     for seed, study in enumerate(studies):
-        written(study.folder, ("batchnorm", 0.1, seed), accuracy=0.4)
-        written(study.folder, ("batchnorm", 0.2, seed), diverged=None if seed else 5, accuracy=0.4)
+        write_run(study.folder, ("batchnorm", 0.1, seed), accuracy=0.4)
+        write_run(
+            study.folder, ("batchnorm", 0.2, seed), diverged=None if seed else 5, accuracy=0.4
+        )
         if seed:
-            written(study.folder, ("batchnorm", 0.4, seed), accuracy=0.5)
+            write_run(study.folder, ("batchnorm", 0.4, seed), accuracy=0.5)
     return studies
 
 
@@ -252,15 +254,15 @@ def test_a_rate_left_out_because_a_lower_one_diverged_counts_as_diverged(tmp_pat
 def test_what_one_study_left_out_and_another_ran_counts_as_it_ended(tmp_path: Path) -> None:
     studies = seed_by_seed(tmp_path)
     other = a_study(tmp_path / "other")
-    written(other.folder, ("batchnorm", 0.4, 0), accuracy=0.6)
+    write_run(other.folder, ("batchnorm", 0.4, 0), accuracy=0.6)
     found = outcomes_of([*studies, other])
     assert all(o.has_run for o in found) and len(found) == 9
 
 
 def test_a_rate_that_is_still_to_be_run_is_not_counted(tmp_path: Path) -> None:
     study = a_study(tmp_path / "study")
-    written(study.folder, ("batchnorm", 0.1, 0), diverged=2)
-    written(study.folder, ("batchnorm", 0.1, 1))
+    write_run(study.folder, ("batchnorm", 0.1, 0), diverged=2)
+    write_run(study.folder, ("batchnorm", 0.1, 1))
     assert len(outcomes_of([study])) == 2, "seed 1 did not diverge: 0.2 and 0.4 are to be run"
 
 
@@ -294,10 +296,10 @@ def test_studies_are_drawn_together_and_runs_in_both_count_once(
     tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     one, two = a_study(tmp_path / "one"), a_study(tmp_path / "two", grid=(0.1, 0.8))
-    written(one.folder, ("standard", 0.1, 0))
-    written(one.folder, ("standard", 0.2, 0), diverged=3)
-    written(two.folder, ("standard", 0.1, 0))
-    written(two.folder, ("noisy-batchnorm", 0.8, 0))
+    write_run(one.folder, ("standard", 0.1, 0))
+    write_run(one.folder, ("standard", 0.2, 0), diverged=3)
+    write_run(two.folder, ("standard", 0.1, 0))
+    write_run(two.folder, ("noisy-batchnorm", 0.8, 0))
     command = [str(one.folder), str(two.folder), "--out", str(tmp_path / "out")]
     assert draw_again.main(command) == 0
     content = json.loads((tmp_path / "out" / "summary.json").read_text())
@@ -311,7 +313,7 @@ def test_studies_are_drawn_together_and_runs_in_both_count_once(
 
 def test_studies_of_different_lengths_are_not_drawn_together(tmp_path: Path) -> None:
     one, two = a_study(tmp_path / "one"), a_study(tmp_path / "two", steps=STEPS + 1)
-    written(one.folder, ("standard", 0.1, 0))
+    write_run(one.folder, ("standard", 0.1, 0))
     with pytest.raises(DataError, match="like with like"):
         plot([one, two])
 
@@ -324,10 +326,10 @@ def with_moments(run: Run, steps: Iterable[int]) -> Run:
 
 
 def test_divergence_is_drawn_only_where_the_step_before_it_was_recorded(tmp_path: Path) -> None:
-    late = with_moments(written(tmp_path, ("standard", 0.4, 0), diverged=9), range(3))
+    late = with_moments(write_run(tmp_path, ("standard", 0.4, 0), diverged=9), range(3))
     assert divergence_figure([late], outcomes([late]), tmp_path) == []
-    early = with_moments(written(tmp_path, ("l1", 0.8, 0), diverged=3), range(3))
-    other = with_moments(written(tmp_path, ("batchnorm", 0.8, 0)), range(3))
+    early = with_moments(write_run(tmp_path, ("l1", 0.8, 0), diverged=3), range(3))
+    other = with_moments(write_run(tmp_path, ("batchnorm", 0.8, 0)), range(3))
     found = [late, other, early]
     (path,) = divergence_figure(found, outcomes(found), tmp_path)
     assert path.name == "divergence.png"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from claim_studies import study, trained
+from claim_studies import add_run, study
 from studies import ONE, SMALL, STEPS, assert_same_study, main, runs
 
 from experiments import compare, deep_linear, predict, theorems
@@ -21,7 +21,7 @@ from minibn.fast.precision import current
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture) -> Callable[..., str]:
-    """Runs what must be refused, and returns its only line."""
+    """Runs a command that must be refused, and returns the one line of its error."""
 
     def run(*arguments: object, main: Callable[..., int] = main) -> str:
         capsys.readouterr()
@@ -126,13 +126,13 @@ def test_runs_of_different_precision_never_stand_in_one_table(tmp_path: Path) ->
 def test_two_precisions_are_compared_where_that_is_the_question(tmp_path: Path) -> None:
     one, other = study(tmp_path / "1"), study(tmp_path / "2", precision="bf16")
     for each in (one, other):
-        trained(each, "l1")
+        add_run(each, "l1")
     assert compare.labels_of(one, other) == ("precision fp32", "precision bf16")
     assert "A: precision fp32; B: precision bf16." in compare.make_table(one, other)
 
 
 def test_tables_say_the_precision_unless_it_is_the_usual_one(tmp_path: Path) -> None:
-    usual = trained(study(tmp_path / "1"), "l1")
-    other = trained(study(tmp_path / "2", precision="bf16"), "l1")
+    usual = add_run(study(tmp_path / "1"), "l1")
+    other = add_run(study(tmp_path / "2", precision="bf16"), "l1")
     assert "products in" not in make_table([usual])
     assert "products in bf16" in make_table([other])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from claim_studies import study, trained
+from claim_studies import add_run, study
 
 from experiments import precision
 from experiments.precision import Layer, Options, errors, layers, main, table_of_trainings
@@ -47,11 +47,11 @@ def test_more_images_than_memory_are_one_line(capsys: pytest.CaptureFixture) -> 
 
 
 def studies(tmp_path: Path) -> list[Study]:
-    """fp32 and bf16 with two seeds each, and accuracies that are known."""
+    """fp32 and bf16 with two seeds each, and known accuracies."""
     found = [study(tmp_path / name, precision=name) for name in ("fp32", "bf16")]
     for one, accuracies in zip(found, ((0.5, 0.7), (0.49, 0.68)), strict=True):
         for seed, accuracy in enumerate(accuracies):
-            trained(one, "batchnorm", seed, accuracy)
+            add_run(one, "batchnorm", seed, accuracy)
     return found
 
 
@@ -70,14 +70,14 @@ def test_trainings_stand_beside_each_other_with_their_spread(tmp_path: Path) -> 
 def test_a_study_in_the_same_precision_is_called_by_what_else_differs(tmp_path: Path) -> None:
     one, other = study(tmp_path / "1"), study(tmp_path / "2", precision="fp32", threads=2)
     for each in (one, other):
-        trained(each, "l1")
+        add_run(each, "l1")
     assert "| l1 | 0.1 | fp32, threads 2 | 1 |" in table_of_trainings([one, other])
 
 
 def test_a_run_that_diverged_has_no_loss(tmp_path: Path) -> None:
     one, other = study(tmp_path / "1"), study(tmp_path / "2", precision="tf32")
-    trained(one, "standard")
-    run = trained(other, "standard", diverged=3)
+    add_run(one, "standard")
+    run = add_run(other, "standard", diverged=3)
     assert np.isnan(precision.loss(run))
     assert "| standard | 0.1 | tf32 | 1 |  | 0.100 |" in table_of_trainings([one, other])
 

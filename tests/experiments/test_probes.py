@@ -1,4 +1,4 @@
-"""The probes along a training: on schedule, as a direct measurement says, and without a trace."""
+"""Probes along a training: on schedule, as measured directly, without effect on the training."""
 
 import copy
 import math
@@ -100,9 +100,9 @@ def test_a_trained_run_has_its_probes_and_shifts_on_schedule(whole: Path) -> Non
 # -- what
 
 
-def retraced(variant: str, data: Dataset, steps: int) -> list[tuple]:
+def retrace(variant: str, data: Dataset, steps: int) -> list[tuple]:
     """(model, batch) before each step, and the model after all of them: the run without probes.
-    Watched as in the run, since to watch changes the rounding."""
+    Watched as in the run, since watching changes the rounding."""
     s = SETTINGS
     model = network(s, variant, 0)
     optimizer = sgd(s, model, 0.05)
@@ -125,7 +125,7 @@ def test_a_probes_line_is_a_probe_of_the_steps_batch_before_its_update(
 ) -> None:
     (run,) = runs(whole)
     metrics = run.records("metrics")
-    path = retraced("noisy-batchnorm", data, 4)
+    path = retrace("noisy-batchnorm", data, 4)
     for r in run.records("landscape"):
         if r["direction"] == "gradient":
             model, batch = path[r["step"]]
@@ -160,7 +160,7 @@ def test_shifts_are_definition_2_1_of_the_steps_own_update(
 ) -> None:
     """With a copy of the model for each layer, whose earlier layers are those of the next step."""
     run = next(r for r in runs(whole_of_two) if r.name.startswith(variant))
-    path = retraced(variant, data, 5 + 1)
+    path = retrace(variant, data, 5 + 1)
     for r in run.records("shift"):
         (model, images), (after, _) = path[r["step"]], path[r["step"] + 1]
         model, batch, layers = copy.deepcopy(model), batch_of(*images), layers_of(model)
@@ -181,7 +181,7 @@ def test_shifts_are_definition_2_1_of_the_steps_own_update(
 
 def test_the_drift_is_of_what_enters_the_layers_own_relu(whole: Path, data: Dataset) -> None:
     (run,) = runs(whole)
-    path = retraced("noisy-batchnorm", data, 3)
+    path = retrace("noisy-batchnorm", data, 3)
     for t in (0, 2):
         (model, images), (after, _) = path[t], path[t + 1]
         places = [f"relu{k}" for k in range(1, LAYERS)]
@@ -230,7 +230,7 @@ def test_random_directions_differ_between_steps_and_seeds(tmp_path: Path) -> Non
     assert len(seen) == 4
 
 
-# -- without a trace
+# -- without effect on the training
 
 
 @pytest.mark.parametrize("kernels", ["reference", "fast"])

@@ -1,4 +1,4 @@
-"""What the recorders write is what a direct computation gives, and they leave no trace."""
+"""Recorders write what a direct computation gives, and do not change the training."""
 
 from pathlib import Path
 
@@ -25,8 +25,8 @@ def data() -> Dataset:
     return load_data(SETTINGS)
 
 
-def fed(model: nn.Sequential, images: np.ndarray) -> dict[str, np.ndarray]:
-    """What enters each part of the model, by its name."""
+def inputs_of(model: nn.Sequential, images: np.ndarray) -> dict[str, np.ndarray]:
+    """The input of each part of the model, by its name."""
     x, found = normalize(get_backend().asarray(images)), {}
     with no_grad():
         for name, part in model.children():
@@ -39,7 +39,7 @@ def step_of(run: Run, model: nn.Sequential, number: int, images: np.ndarray) -> 
     return Step(run, model, sgd(SETTINGS, model, 0.1), number, images, np.zeros(len(images), int))
 
 
-def recorded(model: nn.Sequential, images: np.ndarray, folder: Path, step: int) -> list[dict]:
+def records_of(model: nn.Sequential, images: np.ndarray, folder: Path, step: int) -> list[dict]:
     """The records of one forward pass at `step`."""
     run = Run(folder)
     recorder = Distributions(LAYERS, every=4, units=3, seed=0)
@@ -56,8 +56,9 @@ def test_distributions_are_those_of_what_enters_the_relu_and_the_norm(
 ) -> None:
     images = data.train_images[:16]
     with use(backend):
-        records = recorded(network(SETTINGS, variant, 0), images, tmp_path, step=4)
-        entered = fed(network(SETTINGS, variant, 0), images)  # the same noise: its step is the same
+        records = records_of(network(SETTINGS, variant, 0), images, tmp_path, step=4)
+        # The same noise: its step is the same.
+        entered = inputs_of(network(SETTINGS, variant, 0), images)
     places = {"activation"} | ({"norm_input"} if VARIANTS[variant][0] == "batch" else set())
     assert {(r["layer"], r["place"]) for r in records} == {(k, p) for k in LAYERS for p in places}
     for record in records:
@@ -81,7 +82,7 @@ def test_distributions_are_those_of_what_enters_the_relu_and_the_norm(
 def test_a_few_units_of_each_layer_are_drawn_once(data: Dataset, tmp_path: Path) -> None:
     model = network(SETTINGS, "batchnorm", 0)
     for step in (0, 4, 8):
-        records = recorded(model, data.train_images[:16], tmp_path, step)
+        records = records_of(model, data.train_images[:16], tmp_path, step)
     for layer in LAYERS:
         units = {tuple(sorted(r["unit"] for r in records if r["layer"] == layer and r["step"] == t
                               and r["place"] == place))
@@ -97,7 +98,7 @@ def test_the_step_after_a_record_has_moments_alone_and_others_nothing(
 ) -> None:
     model = network(SETTINGS, "standard", 0)
     for step in range(10):
-        records = recorded(model, data.train_images[:16], tmp_path, step)
+        records = records_of(model, data.train_images[:16], tmp_path, step)
     assert sorted({r["step"] for r in records}) == [0, 1, 4, 5, 8, 9]
     assert {r["step"] for r in records if "histogram" in r} == {0, 4, 8}
     assert all(np.isfinite([r["mean"], r["var"]]).all() for r in records)
@@ -107,7 +108,7 @@ def test_the_step_after_a_record_has_moments_alone_and_others_nothing(
 def test_watching_does_not_change_what_the_network_computes(
     mode: str, data: Dataset, tmp_path: Path
 ) -> None:
-    """Not a bit with the definitions. A kernel rounds otherwise than its layers one by one do."""
+    """Bit for bit with the definitions. A fused kernel rounds differently from its layers."""
     images = data.train_images[:16]
     watched, alone = (network(SETTINGS, "noisy-batchnorm", 0) for _ in range(2))
     run, recorder = Run(tmp_path), Distributions(LAYERS, 4, 3, 0)
@@ -129,7 +130,7 @@ def test_watchers_are_removed_afterwards_even_when_the_step_fails(
     images = data.train_images[:16]
     with pytest.raises(ZeroDivisionError), recorder.during(step_of(run, model, step, images)):
         raise ZeroDivisionError
-    recorded(model, data.train_images[:16], tmp_path, step)
+    records_of(model, data.train_images[:16], tmp_path, step)
     before = len(run.records("distributions"))
     model(normalize(data.train_images[:16]))
     run.stream("distributions").flush()
@@ -143,7 +144,7 @@ def test_activations_that_are_not_finite_are_recorded_without_a_histogram(
     model = network(SETTINGS, "standard", 0)
     model.conv1.bias.data[...] = np.inf
     with np.errstate(all="ignore"):
-        records = recorded(model, data.train_images[:16], tmp_path, step=0)
+        records = records_of(model, data.train_images[:16], tmp_path, step=0)
     assert records
     assert not any("histogram" in r for r in records if not np.isfinite(r["mean"]))
 

@@ -1,4 +1,4 @@
-"""`reproduce`: what it would run is what the experiments accept; what is done is not done again."""
+"""`reproduce`: the experiments accept its commands; a job that is done is not run again."""
 
 import importlib
 import json

@@ -25,12 +25,12 @@ def study(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawn(study):
     """Every figure of the study, by name, instead of files."""
-    with synthetic.kept(shift_figures) as figures:
+    with synthetic.catch_figures(shift_figures) as figures:
         shift_figures.plot(study.runs(), study.folder)
         yield figures
 
 
-def rewritten(study, change):
+def rewrite(study, change):
     """The first run of a study, its shift records changed one by one."""
     run = study.runs()[0]
     lines = [json.dumps({**r, **change(r)}) + "\n" for r in run.records("shift")]
@@ -97,7 +97,7 @@ def test_a_shallower_network_shows_layers_of_the_same_relative_depth(tmp_path):
     config = {**run.config, "settings": {**run.config["settings"], "model": "vgg11"}}
     write_json(run.folder / "config.json", config)
     assert shift_figures.layers_to_show([run]) == {3: 5, 6: 10}
-    with synthetic.kept(shift_figures) as figures:
+    with synthetic.catch_figures(shift_figures) as figures:
         shift_figures.over_steps([run], tmp_path)
     title = figures["shift"].axes[1].get_title()
     assert title.startswith("layer 3\n(as deep as the paper's 5)\n")
@@ -122,7 +122,7 @@ def test_every_figure_says_which_of_the_papers_numbers_it_shows(drawn):
 
 def test_an_undefined_cosine_is_passed_over(tmp_path):
     study = synthetic.study(tmp_path / "study", [("standard", 0.1, 0)], streams=("shift",))
-    run = rewritten(study, lambda r: {"cosine": None if r["step"] < 100 else 0.25})
+    run = rewrite(study, lambda r: {"cosine": None if r["step"] < 100 else 0.25})
     group = group_runs([run])[0]
     assert shift_figures.medians(group, 5, "cosine") == [0.25]
     steps, values = shift_figures.of_layer(group, 5, "cosine")[0]
@@ -133,7 +133,7 @@ def test_an_undefined_cosine_is_passed_over(tmp_path):
 def test_no_legend_lies_over_a_panel(study, drawn):
     assert set(drawn) == {"shift", "shift-layers-lr0.1", "shift-layers-lr0.01"}
     for name, figure in drawn.items():
-        assert synthetic.covered(figure) == [], name
+        assert synthetic.legends_over_panels(figure) == [], name
 
 
 def test_the_table_stands_beside_the_papers_numbers(tmp_path):
@@ -143,7 +143,7 @@ def test_the_table_stands_beside_the_papers_numbers(tmp_path):
         early = record["step"] < 100
         return {"l2": 14.0 if early else 0.8, "cosine": 0.9 if early else 0.4, "relative": 0.3}
 
-    text = probe_tables.shift_table([rewritten(study, change)])
+    text = probe_tables.shift_table([rewrite(study, change)])
     row = next(line for line in text.splitlines() if line.startswith("| batchnorm | 0.1 | 5 |"))
     cells = [cell.strip() for cell in row.split("|")][4:12]
     assert cells[:4] == ["0.8", "0.83", "14", "14.5"]

@@ -1,4 +1,4 @@
-"""`experiments.theorems` records what is true, continues when killed, and names bad input."""
+"""`experiments.theorems`: its records, continuing after a kill, bad input."""
 
 import json
 import os
@@ -51,7 +51,7 @@ main = partial(run_here, theorems, theorems_figures)
 
 
 def killed(moment: str, *arguments: object) -> subprocess.CompletedProcess:
-    """`main` in a process of its own, to which something happens at `moment` (see killed.py)."""
+    """`main` in a process of its own, which is killed at `moment` (see killed.py)."""
     here = Path(__file__).parent
     command = [sys.executable, "-W", "error", "-c", KILL, here, moment, *arguments]
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300)
@@ -64,7 +64,7 @@ def only_run(folder: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study that nothing disturbed."""
+    """An uninterrupted study."""
     folder = tmp_path_factory.mktemp("whole") / "study"
     assert main(*TINY, "--steps", STEPS, "--out", folder) == 0
     return folder

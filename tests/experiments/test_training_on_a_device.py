@@ -76,7 +76,7 @@ def test_a_captured_run_writes_the_same_files(backend, tmp_path):
     assert len(captured["seen.jsonl"].splitlines()) == 2
 
 
-@pytest.mark.parametrize("at", [1, 6, 9])  # before anything is captured, after, and after a look
+@pytest.mark.parametrize("at", [1, 6, 9])  # before a capture, after it, and after a watched step
 @on_cuda
 def test_a_run_that_is_continued_goes_on_bit_for_bit_whatever_was_captured(backend, at, tmp_path):
     whole = trained(tmp_path / "whole", "auto")

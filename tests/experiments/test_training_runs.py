@@ -411,7 +411,7 @@ def test_json_of_a_study_is_text_that_people_can_read(whole: Path) -> None:
 
 
 def test_convolutions_by_cudnn_are_in_the_config_and_told_on_resume(capsys) -> None:
-    """They round otherwise, and MINIBN_CUDNN=1 is no setting."""
+    """They round differently, and MINIBN_CUDNN=1 is not a setting."""
     gpu: Any = SimpleNamespace(name="cupy", describe=dict)
     config: dict[str, Any] = {
         "data_fingerprint": "0", "settings": {"kernels": "fast", "precision": "fp32"}

@@ -32,10 +32,10 @@ def many(tmp_path_factory):
 @pytest.fixture(scope="module")
 def views(many):
     """Every figure of many runs, by name."""
-    with synthetic.kept(accuracy_figures, distribution_figures) as kept:
+    with synthetic.catch_figures(accuracy_figures, distribution_figures) as plots:
         accuracy_figures.plot(many, NOWHERE, 4)
         distribution_figures.plot(many, NOWHERE)
-        yield kept
+        yield plots
 
 
 def ours(axes):
@@ -88,10 +88,10 @@ def test_the_papers_curves_stay_out_of_a_full_figure_and_end_with_ours(views):
 def test_a_study_of_one_family_is_one_figure(tmp_path):
     plan = [(v, 0.1, 0) for v in distribution_figures.FOUR]
     study = synthetic.study(tmp_path / "study", plan, steps=120, streams=("metrics",))
-    with synthetic.kept(accuracy_figures) as kept:
+    with synthetic.catch_figures(accuracy_figures) as plots:
         accuracy_figures.plot(study.runs(), tmp_path, 4)
-    assert list(kept) == ["accuracy"]
-    assert len(papers(kept["accuracy"].axes[0])) == 3
+    assert list(plots) == ["accuracy"]
+    assert len(papers(plots["accuracy"].axes[0])) == 3
 
 
 def test_histograms_are_of_the_papers_layer_and_in_the_order_of_training(many, views):
@@ -129,7 +129,7 @@ def test_what_moved_since_step_0_is_drawn_at_the_recorded_steps_and_not_at_those
 
 def test_no_legend_of_many_runs_lies_over_a_panel(views):
     for name, figure in views.items():
-        assert synthetic.covered(figure) == [], name
+        assert synthetic.legends_over_panels(figure) == [], name
 
 
 def test_a_legend_over_a_panel_would_be_found():
@@ -137,7 +137,7 @@ def test_a_legend_over_a_panel_would_be_found():
     figure, axes = plt.subplots()
     axes.plot([0, 1], label="a line")
     axes.legend()
-    assert synthetic.covered(figure) == ["['a line']"]
+    assert synthetic.legends_over_panels(figure) == ["['a line']"]
     plt.close(figure)
 
 
@@ -154,9 +154,9 @@ def test_where_a_run_diverged_stands_a_cross(tmp_path):
     study = synthetic.study(
         tmp_path / "study", [("standard", 0.1, 0)], steps=20, streams=("metrics",), result=end
     )
-    with synthetic.kept(accuracy_figures) as kept:
+    with synthetic.catch_figures(accuracy_figures) as plots:
         accuracy_figures.plot(study.runs(), tmp_path, 4)
-    crosses = [line for line in kept["accuracy"].axes[0].lines if line.get_marker() == "x"]
+    crosses = [line for line in plots["accuracy"].axes[0].lines if line.get_marker() == "x"]
     assert [line.get_xdata()[0] for line in crosses] == [19]
 
 
@@ -219,7 +219,7 @@ XYZ = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.95
 
 
 def lab(shade, blindness):
-    """CIELAB of a hexadecimal colour as somebody with that blindness sees it."""
+    """CIELAB of a hexadecimal colour, as it is seen with that colour blindness."""
     rgb = np.array([int(shade[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     seen = np.clip(np.array(BLINDNESS[blindness]) @ linear, 0, 1)

@@ -19,7 +19,7 @@ PACKAGES = ("minibn", "reference_models")
 # Where every array may be one of CuPy's.
 EDGE = ("minibn/nn/", "minibn/optim.py")  # ... but weights are drawn, and states kept, on the host
 ARRAY_CODE = (*EDGE, "minibn/ops/", "minibn/autograd/")
-# Functions of NumPy that look at dtypes alone.
+# Functions of NumPy that take dtypes alone.
 ON_DTYPES = {"can_cast", "issubdtype", "promote_types", "result_type", "dtype", "finfo", "iinfo"}
 
 
@@ -101,7 +101,7 @@ def lines_on_the_host(tree: ast.AST) -> set[int]:
 
 
 def numpy_faults(tree: ast.AST, text: str, edge: bool) -> Iterator[tuple[int, str]]:
-    """NumPy's functions where arrays of any backend come by."""
+    """Uses of NumPy's functions in code that handles arrays of any backend."""
     lines = text.splitlines()
     on_the_host = lines_on_the_host(tree) if edge else set()
     aliases = {"numpy"}
@@ -274,7 +274,7 @@ def test_functions_at_the_edge_say_by_annotation_that_they_work_on_the_host():
 
 
 def test_the_surface_knows_what_every_gpu_program_uses():
-    """A generator that lost its way would leave a file that refuses nothing, or everything."""
+    """A faulty generator would write a file that accepts everything, or nothing."""
     assert 400 < len(surface()) < 800
     assert surface()["sum"] == Parameters.parse("a, axis, dtype, out, keepdims")
     assert surface()["ndarray.sum"] == Parameters.parse("axis, dtype, out, keepdims")

@@ -1,4 +1,4 @@
-"""Imports go one way: the core knows no kernel, the library no experiment, and nothing is circular.
+"""Imports go one way: the core knows no kernel, the library no experiment, and there are no cycles.
 
 The source is read, not run: imports inside functions and those for types alone count too.
 """
@@ -98,7 +98,7 @@ def upward(graph: dict[str, set[str]]) -> list[str]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[str]:
-    """The circles of modules, each as the names in it."""
+    """The cycles of imports, each as the modules in it."""
     done: set[str] = set()
     found: list[str] = []
 

@@ -1,4 +1,4 @@
-"""What the README shows runs, and what it points to exists."""
+"""The README's examples run, and its links lead to files."""
 
 import doctest
 import re

@@ -1,6 +1,6 @@
-"""What starts quickly imports little: modules that a start does not need are not loaded by it.
+"""Start-up imports only the modules that it needs.
 
-Time itself is not tested: it is another on each machine.
+Times are not tested: they depend on the machine.
 """
 
 import subprocess
@@ -8,15 +8,15 @@ import sys
 
 import pytest
 
-# What only drawing, downloading, unpacking, a progress bar or a test needs.
+# Modules that only drawing, downloading, unpacking, a progress bar or a test needs.
 NEVER = {
     "concurrent.futures.process", "cupy", "email", "http.client", "hypothesis", "matplotlib",
     "minibn.testing", "pickletools", "pytest", "ssl", "tarfile", "threadpoolctl", "torch", "tqdm",
     "unittest", "urllib.request",
 }  # fmt: skip
 
-# What more `import minibn` does without: files, flags, threads, and the kernels, which come with
-# the first op.
+# Modules that `import minibn` does not need either: files, flags, threads, and the kernels, which
+# are imported with the first op.
 NOT_AT_FIRST = {
     "argparse", "concurrent.futures", "hashlib", "importlib.metadata", "logging",
     "minibn.fast.cpu", "minibn.fast.cuda", "minibn.fast.selection", "minibn.backend.strict",

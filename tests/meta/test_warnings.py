@@ -1,4 +1,4 @@
-"""A warning in our own modules fails a test; one in somebody else's does not."""
+"""A warning in our own modules fails a test; one in another package does not."""
 
 import warnings
 
