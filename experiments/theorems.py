@@ -5,7 +5,7 @@ First on random losses of one unit, then for every unit of a small network in tr
 convolutions and a hidden linear layer (the paper's own case), each with BatchNorm and ReLU. All in
 float64. Beside the residuals, which are rounding where the constants are right, this shows how
 BatchNorm changes a unit's gradient: gamma²/sigma², the removal of the gradient's mean, and of its
-correlation with the activations (Theorem 4.1). About five minutes a seed on one core.
+correlation with the activations (Theorem 4.1). A few minutes a seed on one core.
 
     python -m experiments.theorems --quick
     python -m experiments.theorems --seed 0 1 2

@@ -190,4 +190,4 @@ def run(command: Sequence[str], log: Any, limit: float, lock: TextIO | None = No
 def last_line(log: Path) -> str:
     """The last line of a log."""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else "it said nothing"
+    return lines[-1][:200] if lines else "no output"

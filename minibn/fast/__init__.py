@@ -4,6 +4,7 @@ Importing this package registers them (`minibn/__init__.py` does). Without it on
 run. `README.md` is the tour.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
@@ -18,3 +19,13 @@ def _find_first(*arguments: Any) -> Any:
 
 
 plug_in(_find_first)
+
+
+def _load_kernels() -> None:
+    """Before a fork: a child would wait forever for what another thread was importing."""
+    import_module("minibn.fast.selection")
+    import_module("minibn.fast.cpu.kernel_list")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_load_kernels)

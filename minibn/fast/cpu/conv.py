@@ -19,7 +19,6 @@ quarter larger.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -219,8 +218,6 @@ def _suits(op: Any, *arrays: Any) -> bool:
 
 
 class _Winograd(Kernel):
-    dtype: np.dtype
-
     @classmethod
     def fits(cls, op: Any, *inputs: Any) -> bool:
         return _suits(op, *inputs)
@@ -230,17 +227,13 @@ class _Winograd(Kernel):
         C, F = op.w_shape[2:]
         return C >= 16 and F >= 16 and math.prod(op.y_shape) * C >= 1 << 20
 
-    @functools.cached_property
-    def plan(self) -> Plan:
-        return Plan(self.op, self.dtype)
-
 
 class WinogradConv2d(_Winograd):
     """Conv2d: y, then both gradients from one transform of the cotangent."""
 
     def forward(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
-        self.dtype = x.dtype
-        y = memory.empty(self.op.y_shape, self.dtype)
+        self.plan = Plan(self.op, x.dtype)
+        y = memory.empty(self.op.y_shape, x.dtype)
         self.saved = convolve(self.plan, x, w, Target(y), self.keep and self.needs_input_grad[1])
         return y
 
@@ -254,13 +247,11 @@ class WinogradInputGrad(_Winograd):
     """Conv2dInputGrad of a cotangent c and filters w."""
 
     def forward(self, c: np.ndarray, w: np.ndarray) -> Any:
-        self.dtype = c.dtype
-        return gradients(self.plan, c.__getitem__, None, w)[0]
+        return gradients(Plan(self.op, c.dtype), c.__getitem__, None, w)[0]
 
 
 class WinogradWeightGrad(_Winograd):
     """Conv2dWeightGrad of images x and a cotangent c."""
 
     def forward(self, x: np.ndarray, c: np.ndarray) -> Any:
-        self.dtype = x.dtype
-        return gradients(self.plan, c.__getitem__, x, None)[1]
+        return gradients(Plan(self.op, x.dtype), c.__getitem__, x, None)[1]

@@ -18,6 +18,7 @@ import math
 import mmap
 import os
 import threading
+import weakref
 from collections import deque
 from typing import Any
 
@@ -33,17 +34,26 @@ PATIENCE = 1200  # calls after which an unused buffer is returned to the system
 class _Lease:
     """The base of a pool array: NumPy keeps it alive as long as any view of the array."""
 
-    __slots__ = ("__array_interface__", "buffer")
+    __slots__ = ("__array_interface__", "__weakref__", "buffer")
     is_pool_buffer = True  # so an array with this base is not a view of another array
 
     def __init__(self, buffer: np.ndarray, interface: dict[str, Any]) -> None:
         self.buffer, self.__array_interface__ = buffer, interface
+        end = _End(self, _returned.append)
+        end.buffer = buffer
+        _ends[id(end)] = end
 
-    def __del__(self) -> None:
-        _returned.append(self.buffer)  # atomic: this may run anywhere, even inside `empty`
+
+class _End(weakref.ref):  # type: ignore[type-arg]  # of a _Lease
+    """Appended to `_returned` when the last view is freed. That is no `__del__`, which Python would
+    call, anywhere: a Ctrl-C that arrives in one is printed and forgotten."""
+
+    __slots__ = ("buffer",)
+    buffer: np.ndarray
 
 
-_returned: deque[np.ndarray] = deque()
+_ends: dict[int, _End] = {}  # keeps them alive, by id
+_returned: deque[_End] = deque()
 _free: list[tuple[int, int, np.ndarray]] = []  # (bytes, when it came back, the buffer), by size
 _calls = _swept = 0  # calls, and how many there were when _free was last gone through
 _lock = threading.Lock()
@@ -63,7 +73,8 @@ def _take(size: int, most: int) -> np.ndarray:
     global _calls, _swept
     with _lock:
         while _returned:
-            buffer = _returned.popleft()
+            end = _returned.popleft()
+            buffer = _ends.pop(id(end)).buffer
             _calls += 1  # so that no two entries are alike, and buffers are never compared
             bisect.insort(_free, (buffer.nbytes, _calls, buffer))
         _calls += 1
@@ -129,10 +140,11 @@ def scratch(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def release() -> None:
     """Return all free buffers of the pool to the system."""
     with _lock:
-        _returned.clear()
+        while _returned:
+            _ends.pop(id(_returned.popleft()))
         _free.clear()
 
 
 def free_bytes() -> int:
     """Bytes of the free buffers of the pool."""
-    return sum(n for n, _, _ in _free) + sum(buffer.nbytes for buffer in list(_returned))
+    return sum(n for n, _, _ in _free) + sum(end.buffer.nbytes for end in list(_returned))

@@ -14,9 +14,12 @@ from __future__ import annotations
 import contextvars
 import functools
 import os
+import queue
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from minibn.setting import Setting
@@ -50,82 +53,178 @@ def limit_threads(threads: int) -> Iterator[None]:
     """Context manager: the number of threads of kernels and of BLAS."""
     if threads < 1:
         raise ValueError(f"limit_threads: threads={threads} must be 1 or more.")
-    with _limit.override(threads), _blas().limit(limits=threads, user_api="blas"):
-        yield
+    before = [(library, library.num_threads) for library in _blas()]
+    try:
+        for library in _blas():
+            library.set_num_threads(threads)
+        with _limit.override(threads):
+            yield
+    finally:
+        for library, n in before:
+            library.set_num_threads(n)
 
 
-class _Worker:
-    """A thread that waits on a lock until it gets a part; it wakes in 10 µs.
+class _Task:
+    """One part of a call. Whoever calls `run` first runs it: a worker, or the calling thread."""
 
-    An executor's threads, with their queue and futures, take 80 µs more, 120 times a training step.
-    """
+    __slots__ = ("_begun", "_ended", "_part", "error", "result")
 
-    def __init__(self) -> None:
-        self._go, self._done = threading.Lock(), threading.Lock()
-        self._outcome: tuple[Any, BaseException | None] = (None, None)
-        self._go.acquire()
-        self._done.acquire()
-        threading.Thread(target=self._loop, name="minibn", daemon=True).start()
-
-    def _loop(self) -> None:
-        while True:
-            self._go.acquire()
-            try:
-                self._outcome = self._part(), None
-            except BaseException as error:
-                self._outcome = None, error
-            del self._part  # and the arrays it holds
-            self._done.release()
-
-    def start(self, part: Callable[[], Any]) -> None:
+    def __init__(self, part: Callable[[], Any]) -> None:
         self._part = part
-        self._go.release()
+        self._begun, self._ended = threading.Lock(), threading.Lock()
+        self._ended.acquire()
+        self.result: Any = None
+        self.error: BaseException | None = None
 
-    def outcome(self) -> tuple[Any, BaseException | None]:
-        """(result, error) of the part. Waits until it has ended, also after a KeyboardInterrupt,
-        since it still uses its arrays."""
-        interrupted = None
-        while True:
-            try:
-                self._done.acquire()
-                break
-            except KeyboardInterrupt as raised:
-                interrupted = raised
-        (result, error), self._outcome = self._outcome, (None, None)
-        return result, error or interrupted
+    def run(self) -> None:
+        """Run the part, unless it was begun or cancelled."""
+        if not self._begun.acquire(blocking=False):
+            return
+        try:
+            self.result = self._part()
+        except BaseException as error:
+            self.error = error  # raised in the calling thread
+        del self._part  # and the arrays it holds
+        self._ended.release()
+
+    def cancel(self) -> None:
+        """If it was not begun, it never will be."""
+        if self._begun.acquire(blocking=False):
+            self._ended.release()
+
+    def wait(self, timeout: float = -1) -> None:
+        """Wait until it has ended. An exception of a signal handler ends the waiting."""
+        if self._ended.acquire(timeout=timeout):
+            self._ended.release()
+
+    def take(self) -> Any:
+        """The result, which the task no longer holds: a worker may not have seen it yet."""
+        result, self.result = self.result, None
+        return result
 
 
-_workers: list[_Worker] = []
-_working = threading.Lock()  # held by the thread whose parts the workers run
+# Workers are threads that take tasks from a queue, forever; one wakes in 10 µs. (An executor's
+# futures take 80 µs more, 120 times a training step.) They have no other state, so there is none
+# that an interrupted call could leave wrong.
+_tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
+_workers: list[threading.Thread] = []
 
 
-def _forget_workers() -> None:
-    global _working
-    _workers.clear()
-    _working = threading.Lock()
+def _work(tasks: queue.SimpleQueue[_Task]) -> None:
+    while True:
+        tasks.get().run()
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
-    os.register_at_fork(after_in_child=_forget_workers)
+def _start_workers(n: int) -> None:
+    """Start workers until there are n, or no thread can be started (as in a browser)."""
+    while len(_workers) < n:
+        worker = threading.Thread(target=_work, args=(_tasks,), name="minibn", daemon=True)
+        try:
+            worker.start()
+        except RuntimeError:
+            return
+        _workers.append(worker)
 
 
-class _AsTheyAre:
-    """In the place of threadpoolctl if it is not installed: BLAS keeps its number of threads."""
+GRACE = 0.2  # seconds that an interrupted call waits for parts that other threads run
 
-    def limit(self, **_: Any) -> AbstractContextManager[None]:
-        return nullcontext()
+
+def parallel(part: Callable[[int], Any], threads: int | None = None) -> list[Any]:
+    """[part(0), ..., part(threads - 1)], each in its own thread, the first in the calling one.
+
+    NumPy's error settings and other context variables are copied to every part. A part that no
+    other thread has begun when the first has ended runs here, with the same result; so all of them
+    do if no thread can be started, or inside of a part. The first exception is raised when all
+    parts have ended.
+
+    An interrupt (KeyboardInterrupt, SystemExit, or what a signal handler raises while this thread
+    waits) cancels the parts that were not begun, and is raised at once: when those that other
+    threads run have ended, or after GRACE. A part that runs longer keeps its own arrays, and its
+    result is dropped.
+    """
+    threads = count() if threads is None else threads
+    with one_blas_thread():
+        if threads == 1:
+            return [part(0)]
+        if _part.get() is not None:
+            return [_inside_a_part(part, i) for i in range(threads)]
+        tasks = [
+            _Task(functools.partial(contextvars.copy_context().run, _inside_a_part, part, i))
+            for i in range(threads)
+        ]
+        try:
+            _start_workers(threads - 1)
+            for task in tasks[1:]:
+                _tasks.put(task)
+            for task in (tasks[0], *reversed(tasks)):  # the last is the last that a worker takes
+                task.run()
+                if task.error is not None and not isinstance(task.error, Exception):
+                    raise task.error
+            for task in tasks:
+                task.wait()
+        except BaseException:
+            _abandon(tasks)
+            raise
+    try:
+        for task in tasks:
+            if task.error is not None:
+                raise task.error
+        return [task.take() for task in tasks]
+    finally:
+        del task, tasks  # an error's traceback would hold them, and they the error
+
+
+def _inside_a_part(part: Callable[[int], Any], i: int) -> Any:
+    with _part.override(i):
+        return part(i)
+
+
+def _abandon(tasks: Sequence[_Task]) -> None:
+    for task in tasks:
+        task.cancel()
+    until = time.monotonic() + GRACE
+    for task in tasks:
+        task.wait(max(0.0, until - time.monotonic()))
+
+
+# -- BLAS
 
 
 @functools.cache
 def _blas() -> Any:
+    """The libraries of BLAS, with `num_threads` and `set_num_threads`; none without threadpoolctl:
+    then they keep their number of threads."""
     try:
         import threadpoolctl
     except ModuleNotFoundError:
-        return _AsTheyAre()
-    return threadpoolctl.ThreadpoolController()
+        return ()
+    found = threadpoolctl.ThreadpoolController().lib_controllers
+    return tuple(library for library in found if library.user_api == "blas")
 
 
-_one = threading.Lock()  # held by the call that has set BLAS to one thread
+class _Claim:
+    """Held by the call that has set BLAS to one thread. It is gone if that call was interrupted,
+    even where an interrupt kept it from restoring anything."""
+
+
+def _unclaimed() -> _Claim | None:
+    return None
+
+
+_claim: Callable[[], _Claim | None] = _unclaimed  # or a weak reference to the claim
+_claiming = threading.Lock()
+_before: list[tuple[Any, int]] = []  # (library, number of threads to restore)
+
+
+def _claim_blas() -> _Claim | None:
+    """A claim; None if another call has one."""
+    global _claim
+    with _claiming:
+        if _claim() is not None:
+            return None
+        claim = _Claim()
+        _claim = weakref.ref(claim)
+        return claim
 
 
 @contextmanager
@@ -135,55 +234,41 @@ def one_blas_thread() -> Iterator[None]:
     The setting is global to the process. Of overlapping calls by several threads only the first
     sets and restores it; if each restored what it found, one thread would remain set.
     """
-    if _part.get() is not None or _limit.get() == 1 or not _one.acquire(blocking=False):
+    if _part.get() is not None or _limit.get() == 1:
         yield  # set already
         return
+    claim = _claim_blas()
+    if claim is None:
+        yield
+        return
     try:
-        with _blas().limit(limits=1, user_api="blas"):
-            yield
+        if not _before:  # else they are those of a call that was interrupted
+            _before[:] = [(library, library.num_threads) for library in _blas()]
+        for library, _ in _before:
+            library.set_num_threads(1)
+        yield
     finally:
-        _one.release()
+        for library, before in _before:
+            library.set_num_threads(before)
+        _before.clear()
 
 
-def parallel(part: Callable[[int], Any], threads: int | None = None) -> list[Any]:
-    """[part(0), ..., part(threads - 1)], each in its own thread, the first in the calling one.
-
-    NumPy's error settings and other context variables are copied to every part. The first exception
-    is raised when all parts have ended. While another thread of the program uses the workers, the
-    parts run here one after another, with the same results.
-    """
-    threads = count() if threads is None else threads
-    with one_blas_thread():
-        if threads == 1:
-            return [part(0)]
-        if not _working.acquire(blocking=False):
-            return [_inside_a_part(part, i) for i in range(threads)]
-        try:
-            while len(_workers) < threads - 1:
-                _workers.append(_Worker())
-            return _shared_out(part, _workers[: threads - 1])
-        finally:
-            _working.release()
+# -- a fork
 
 
-def _inside_a_part(part: Callable[[int], Any], i: int) -> Any:
-    with _part.override(i):
-        return part(i)
+def _after_fork() -> None:
+    """A child has none of its parent's threads, and its locks may be held by one of them."""
+    global _tasks, _claim, _claiming
+    _tasks = queue.SimpleQueue()
+    _workers.clear()
+    _claim, _claiming = _unclaimed, threading.Lock()
 
 
-def _shared_out(part: Callable[[int], Any], workers: list[_Worker]) -> list[Any]:
-    for i, worker in enumerate(workers, start=1):
-        context = contextvars.copy_context()
-        worker.start(functools.partial(context.run, _inside_a_part, part, i))
-    try:
-        first: tuple[Any, BaseException | None] = _inside_a_part(part, 0), None
-    except BaseException as error:
-        first = None, error
-    outcomes = [first, *(worker.outcome() for worker in workers)]
-    for _, failure in outcomes:
-        if failure is not None:
-            raise failure
-    return [result for result, _ in outcomes]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_blas, after_in_child=_after_fork)  # imports nothing in a child
+
+
+# -- shares and blocks
 
 
 def share(n: int, i: int, threads: int) -> slice:

@@ -6,7 +6,6 @@ the steps on threads. The mathematics is in `winograd.py`.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -121,12 +120,15 @@ class Frame:
         self.top, self.left = at[0] + border, at[1] + border
         self.shape = (images, h, w, channels)
         self.dtype = plan.dtype
+        self._scratch: np.ndarray | None = None
 
-    @functools.cached_property
+    @property
     def scratch(self) -> np.ndarray:
-        scratch = memory.scratch(self.shape, self.dtype)
-        scratch.fill(0)
-        return scratch
+        """Made of zeros at its first use."""
+        if self._scratch is None:
+            self._scratch = memory.scratch(self.shape, self.dtype)
+            self._scratch.fill(0)
+        return self._scratch
 
     def _filled_by(self, x: np.ndarray) -> bool:
         return x.shape[1:] == self.shape[1:]

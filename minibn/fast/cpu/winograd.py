@@ -57,16 +57,9 @@ class Scheme:
         self.At, self.G, self.Bt = At, G, Bt
         self.m, self.n = At.shape
         self.overlap = Bt.shape[1] > self.m
-
-    @functools.cached_property
-    def inner(self) -> np.ndarray:
-        """B without the rows of the overlap: from n products to a tile's own m pixels."""
-        return np.ascontiguousarray(self.Bt.T[1:-1] if self.overlap else self.Bt.T)
-
-    @functools.cached_property
-    def GG(self) -> np.ndarray:
-        """G along both axes: (n², 9)."""
-        return np.kron(self.G, self.G)
+        # B without the rows of the overlap: from n products to a tile's own m pixels.
+        self.inner = np.ascontiguousarray(Bt.T[1:-1] if self.overlap else Bt.T)
+        self.GG = np.kron(G, G)  # G along both axes: (n², 9)
 
     def astype(self, dtype: np.dtype) -> Scheme:
         return Scheme(*(np.ascontiguousarray(M, dtype) for M in (self.At, self.G, self.Bt)))
