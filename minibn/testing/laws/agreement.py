@@ -1,4 +1,4 @@
-"""What the laws share: the vjp as a function of arrays, and agreement in digits."""
+"""Shared by the laws: the vjp as a function of arrays, and agreement in digits."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def pull(
 ) -> list[np.ndarray]:
     """The vector-Jacobian product, one gradient an input, computed on `backend`."""
     leaves = leaves_of(inputs, backend)
-    found = grad(f(*leaves), leaves, backend.asarray(c), unused="zeros")
-    return [to_numpy(g) for g in found]
+    gradients = grad(f(*leaves), leaves, backend.asarray(c), unused="zeros")
+    return [to_numpy(g) for g in gradients]
 
 
 def agree(found: Any, expected: Any, what: str, digits: float = 11, scale: Any = None) -> None:
     """Raise unless every entry agrees to `digits`, relative to itself or to `scale`.
 
-    scale: the size of what was summed, where terms may cancel (default: the largest entry).
+    scale: the size of the terms of a sum that may cancel (default: the largest entry).
     """
     found, expected = np.asarray(found), np.asarray(expected)  # host: both are there
     assert found.shape == expected.shape, f"{what}: shape {found.shape}, not {expected.shape}"

@@ -19,17 +19,17 @@ from minibn.testing.problem import Problem
 
 
 def saved_by(y: Tensor) -> list[np.ndarray]:
-    """Every array that the graph behind y keeps for its vjps."""
-    found: list[np.ndarray] = []
-    seen: set[Node] = set()
+    """Every array that the graph of y saves for its vjps."""
+    arrays: list[np.ndarray] = []
+    visited: set[Node] = set()
     waiting: list[Any] = [y.node]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, Node) and node not in seen:
-            seen.add(node)
+        if isinstance(node, Node) and node not in visited:
+            visited.add(node)
             waiting += node.parents
-            found += [a for a in (node.output, *node.inputs) if isinstance(a, np.ndarray)]
-    return found
+            arrays += [a for a in (node.output, *node.inputs) if isinstance(a, np.ndarray)]
+    return arrays
 
 
 @law(
@@ -111,14 +111,14 @@ def dtypes(problem: Problem, kinds: list[Any], backend: Backend) -> tuple[Any, l
     """The dtype of the value and those of the gradients, with inputs of these dtypes."""
     inputs = [x.astype(kind) for x, kind in zip(problem.inputs, kinds, strict=True)]
     leaves = leaves_of(inputs, backend)
-    with np.errstate(all="ignore"):  # only dtypes are looked at
+    with np.errstate(all="ignore"):  # only dtypes matter
         y = problem.f(*leaves)
         found = grad(y, leaves, backend.asarray(problem.cotangent(), y.dtype), unused="zeros")
     return y.dtype, [g.dtype for g in found]
 
 
 def mixtures(k: int) -> Iterator[list[Any]]:
-    """All inputs of one precision; and each in turn of another."""
+    """All inputs of one precision; then each in turn of another than the rest."""
     for kind in (np.float16, np.float32):
         yield [kind] * k
     for odd in range(k if k > 1 else 0):

@@ -1,4 +1,4 @@
-"""Laws of the graph, each with any op inside it; and of the backends that it may live on."""
+"""Laws of the graph around any op, and of the backends on which it runs."""
 
 from __future__ import annotations
 
@@ -92,28 +92,30 @@ def detached_inputs_get_nothing(problem: Problem, backend: Backend) -> None:
         found = gradients(y, leaves, c) if y.requires_grad else [0 * leaves[i].numpy()] * len(cut)
         assert not found[i].any(), f"input {i} is detached and gets a gradient"
         if y.requires_grad:
-            kept = [e if k != i else 0 * e for k, e in enumerate(expected)]
-            each(found, kept, f"with input {i} detached")
+            others = [e if k != i else 0 * e for k, e in enumerate(expected)]
+            each(found, others, f"with input {i} detached")
 
 
-@law("graph", "A second walk over a released graph raises; over a retained one it repeats itself.")
+@law(
+    "graph", "A second backward pass on a released graph raises; on a retained one it is the same."
+)
 def a_second_walk(problem: Problem, backend: Backend) -> None:
     leaves, c = leaves_of(problem.inputs, backend), backend.asarray(problem.cotangent())
     y = problem.f(*leaves)
-    if y.is_leaf:  # the function hands its input through
+    if y.is_leaf:  # the function returns its input
         return
     first = gradients(y, leaves, c, retain_graph=True)
     for i, (g, e) in enumerate(zip(gradients(y, leaves, c), first, strict=True)):
-        identical(g, e, f"the second walk, input {i}")
+        identical(g, e, f"the second backward pass, input {i}")
     try:
         y.backward(c)
     except GraphError:
         return
-    raise AssertionError("a third walk, after the graph was released, raises nothing")
+    raise AssertionError("a third backward pass, after the graph was released, raises nothing")
 
 
 class Failing(Op):
-    """The identity, which raises in one of its passes."""
+    """The identity, which raises in its forward or its vjp."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -132,7 +134,7 @@ def exceptions_leave_no_trace(problem: Problem, backend: Backend) -> None:
     leaves, c = leaves_of(problem.inputs, backend), backend.asarray(problem.cotangent())
     problem.f(*leaves).backward(c)
     before = [leaf.grad for leaf in leaves]
-    kept = [None if g is None else g.numpy().copy() for g in before]
+    copies = [None if g is None else g.numpy().copy() for g in before]
     for where in ("forward", "vjp"):
         try:
             y = problem.f(*(apply(Failing(where), x) for x in leaves))
@@ -142,9 +144,9 @@ def exceptions_leave_no_trace(problem: Problem, backend: Backend) -> None:
         for i, leaf in enumerate(leaves):
             assert leaf.grad is before[i], f"a failed {where} pass wrote to the .grad of input {i}"
             if leaf.grad is not None:
-                identical(leaf.grad.numpy(), kept[i], f".grad of input {i} after a failed {where}")
+                identical(leaf.grad.numpy(), copies[i], f".grad of input {i} after {where} failed")
     again = pull(problem.f, problem.inputs, problem.cotangent(), backend)
-    for i, (g, e) in enumerate(zip(again, kept, strict=True)):
+    for i, (g, e) in enumerate(zip(again, copies, strict=True)):
         identical(g, 0 * g if e is None else e, f"input {i}, computed afterwards")
 
 

@@ -47,7 +47,7 @@ def finite_where_the_value_is(problem: Problem, backend: Backend) -> None:
 
 @law(
     "aliasing",
-    "A Tensor that stands in two places of an op gets the sum of the gradients of both.",
+    "A Tensor that is two inputs of an op gets the sum of both gradients.",
 )
 def both_places_add_up(problem: Problem, backend: Backend) -> None:
     f, c = problem.f, problem.cotangent()
