@@ -1,8 +1,8 @@
-"""What minibn does where mathematics leaves a choice: computed, beside what is promised.
+"""minibn's conventions where mathematics leaves a choice: as computed, beside the documented value.
 
-`python -m minibn.testing conventions` prints the table. Each number comes out of the tape or the
-layer at that moment; a test compares it with the promise. What PyTorch does (2.13, tried) stands
-beside it, and what other libraries do with BatchNorm, for those who come from there.
+`python -m minibn.testing conventions` prints the table. Each number is computed by the tape or the
+layer when the table is printed; a test compares it with the documented one. Beside it: PyTorch's
+convention (2.13, as run), and for BatchNorm those of other libraries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INF = float("inf")
 
 @dataclass(frozen=True)
 class Convention:
-    """One choice: `compute()` shows it, `promised` is what the documentation says."""
+    """One choice: `compute()` gives its value, `promised` is the documented one."""
 
     choice: str
     compute: Callable[[], Any]
@@ -241,7 +241,7 @@ def format_value(x: Any) -> str:
 
 
 def conventions_table() -> str:
-    """Both tables, computed now."""
+    """Both tables, computed at the call."""
     parts = []
     for title, rows, others in (
         ("Derivatives at kinks and edges", SUBGRADIENTS, "in PyTorch"),
@@ -257,5 +257,5 @@ def conventions_table() -> str:
 
 
 def broken_promises() -> list[str]:
-    """The choices in which what is computed is not what is promised."""
+    """The choices whose computed value is not the promised one."""
     return [c.choice for c in (*SUBGRADIENTS, *BATCH_NORM) if not c.holds]

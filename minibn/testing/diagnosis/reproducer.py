@@ -6,7 +6,7 @@ step if that works for f and by central differences if not, prints the worst ent
 AssertionError if the two gradients differ by more than they may.
 
 A function is imported by name where it can be; otherwise its source is pasted, with the numbers
-and modules it uses; and if that can't be done or is too long, a marked line asks for it.
+and modules it uses; if that is impossible or too long, a marked line is left to fill in.
 """
 
 import ast
@@ -26,7 +26,7 @@ from minibn.testing.diagnosis.sources import Source, source_of, without
 LINES, COLUMNS = 20, 100
 NUMBERS = 60  # an array of more is stored as base64
 ENTRIES = 2000  # of an input with more, only the worst are compared
-DIGITS = {"float64": 1e-9, "float32": 1e-4, "float16": 3e-2}  # of its scale, what may be lost
+DIGITS = {"float64": 1e-9, "float32": 1e-4, "float16": 3e-2}  # tolerance, relative to the scale
 
 
 def script(
@@ -40,7 +40,7 @@ def script(
 ) -> str:
     """The script that compares vjp(cotangent, *inputs)[position] with the derivative of f.
 
-    numeric: what the oracles said, if known (NaN where they didn't look). Of an input with more
+    numeric: the oracles' gradient, if known (NaN where it was not measured). Of an input with more
     than 2000 entries only the worst ones of these are compared.
     The script exits with 0 if the gradients agree.
     """
@@ -53,7 +53,7 @@ def script(
         found, call = np.zeros_like(arrays[position]), f"0 * inputs[{position}]"
     functions = [source_of(f, "f"), source_of(vjp, "vjp")]
     tail = _comparison(f, arrays, g, position, found, numeric, call, "f(*moved)")
-    return _laid_out(_title(name, position), functions, arrays, g, tail)
+    return _layout(_title(name, position), functions, arrays, g, tail)
 
 
 def script_for_tensors(
@@ -64,7 +64,7 @@ def script_for_tensors(
     numeric: np.ndarray | None = None,
     name: str = "f",
 ) -> str:
-    """The same for a function of minibn's Tensors, whose gradient is what `minibn.grad` gives."""
+    """`script` for a function of minibn's Tensors, whose gradient comes from `minibn.grad`."""
 
     def on_arrays(*values: np.ndarray) -> np.ndarray:
         return f(*map(Tensor, values)).numpy()
@@ -81,7 +81,7 @@ def script_for_tensors(
             on_arrays, arrays, g, position, found, numeric, call, "f(*map(Tensor, moved)).numpy()"
         ),
     ]
-    return _laid_out(_title(name, position), functions, arrays, g, tail)
+    return _layout(_title(name, position), functions, arrays, g, tail)
 
 
 def _host(x: Any) -> np.ndarray:
@@ -92,7 +92,7 @@ def _title(name: str, position: int) -> str:
     return f"# Gradient of input {position} of {' '.join(name.split())}: is the vjp right?"
 
 
-# -- what the script computes
+# -- the script's computation
 
 
 def _comparison(
@@ -196,21 +196,21 @@ def _oracle(
                 np.abs(exact - tries[h]) <= 10 * errors[h] + 1e-6 * scale
             ):
                 return "complex step", 1e-20, max(loss / 10, 1e-10) * scale + floor
-        except Exception:  # whatever f does with complex numbers: differences need none
+        except Exception:  # f may raise anything for complex numbers: then differences are used
             pass
     tolerance = loss * scale + 10 * errors[h] + floor / h
     return "central differences", h, tolerance if np.isfinite(tolerance) else loss * scale
 
 
-# -- how it is laid out
+# -- its layout
 
 
-def _laid_out(
+def _layout(
     title: str, functions: list[Source], inputs: list[np.ndarray], g: np.ndarray, tail: list[str]
 ) -> str:
-    """At most 20 lines: inputs share a line, function bodies are packed ever closer, and at last
-    functions are left out, the longest first, until it fits. Room that is left goes to folding
-    arrays, and then to blank lines."""
+    """At most 20 lines: inputs share a line, function bodies are packed closer, and at last
+    functions are left out, the longest first, until it fits. Remaining room is used to fold
+    arrays, and then for blank lines."""
     written = [_literal(x) for x in inputs]
     rows = [f"inputs = [{written[0]},", *(f"          {w}," for w in written[1:])]
     rows[-1] = rows[-1][:-1] + "]"
@@ -221,9 +221,9 @@ def _laid_out(
         imports = sorted({line for part in parts for line in part.imports})
         return [title, "import numpy as np", *imports, *(x for p in parts for x in getattr(p, how))]
 
-    taken: dict[str, str] = {}  # a name that two functions mean differently goes to the first
+    imports: dict[str, str] = {}  # a name that two functions import differently: the first has it
     for k, part in enumerate(functions):
-        if any(taken.setdefault(line.split()[-1], line) != line for line in part.imports):
+        if any(imports.setdefault(line.split()[-1], line) != line for line in part.imports):
             functions = [without(p) if i == k else p for i, p in enumerate(functions)]
     tries = [(functions, how, a) for how in ("lines", "packed", "dense") for a in (rows, shared)]
     left = list(functions)
@@ -236,7 +236,7 @@ def _laid_out(
             break
     room, folded = LINES - used, []
     for line in [*arrays, f"g = {_literal(g)}"]:
-        pieces = _folded(line)
+        pieces = _fold(line)
         fits = len(pieces) - 1 <= room
         room -= len(pieces) - 1 if fits else 0
         folded += pieces if fits else [line]
@@ -245,7 +245,7 @@ def _laid_out(
     )
 
 
-def _folded(line: str) -> list[str]:
+def _fold(line: str) -> list[str]:
     """The line broken at spaces into lines of 100 columns, if that can be done."""
     indent = " " * (len(line) - len(line.lstrip()))
     parts = wrap(

@@ -1,8 +1,8 @@
-"""How a function gets into a script of its own: imported by name, pasted, or left to the reader.
+"""The source of a function for a standalone script: an import, pasted code, or a line to fill in.
 
 Pasted source may use NumPy, the standard library, anything that can be imported by name, and
-numbers and strings of its surroundings, which are written down with it. Annotations and docstrings
-are left out.
+numbers and strings of its globals and closure, which are inserted as literals. Annotations and
+docstrings are left out.
 """
 
 import ast
@@ -38,16 +38,16 @@ def missing(name: str) -> str:
 
 
 def without(source: Source) -> Source:
-    """The place at which the reader puts the function."""
+    """A line in place of the function, for the reader to fill in."""
     line = (missing(source.name),)
     return replace(source, imports=(), lines=line, packed=line, dense=line)
 
 
 def source_of(function: Callable[..., Any], name: str) -> Source:
-    """`function` under the name `name`: its import, its source, or a line that asks for it."""
+    """`function` under the name `name`: its import, its source, or a line to fill in."""
     if line := importable(function, name):
         return Source(name, (line,))
-    return _pasted(function, name) or without(Source(name))
+    return _paste(function, name) or without(Source(name))
 
 
 def importable(thing: Any, name: str) -> str | None:
@@ -81,7 +81,7 @@ def importable(thing: Any, name: str) -> str | None:
     return f"from {module} import {path}" + (f" as {name}" if name != path else "")
 
 
-def _pasted(function: Callable[..., Any], name: str) -> Source | None:
+def _paste(function: Callable[..., Any], name: str) -> Source | None:
     if not isinstance(function, types.FunctionType) or (node := _node(function)) is None:
         return None
     around = _surroundings(node, function)
@@ -99,8 +99,8 @@ def _pasted(function: Callable[..., Any], name: str) -> Source | None:
 
 
 class Literals(ast.NodeTransformer):
-    """Puts the numbers and strings of a function's surroundings into its source: f and its vjp may
-    mean two numbers by one name."""
+    """Puts the numbers and strings of a function's globals and closure into its source: f and its
+    vjp may use one name for two numbers."""
 
     def __init__(self, constants: Mapping[str, Any]) -> None:
         self.constants = constants
