@@ -2,8 +2,8 @@
 
 50,000 training and 10,000 test images of 32x32 pixels in ten classes. The files hold planar
 rows (1024 red, 1024 green, 1024 blue values); images come out channels-last. A folder or archive
-of the user's own is checked for its structure only, so that smaller archives of the same layout
-do; what is downloaded must be the original, byte for byte.
+of the user's own is checked for its structure only, so that smaller archives of the same layout are
+accepted; a download must be the original, byte for byte.
 
 Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
@@ -57,7 +57,7 @@ def load_cifar10(
     `data_dir` is or holds `cifar-10-batches-py/`, or holds `cifar-10-python.tar.gz` (or another
     `cifar-10*.tar.gz`, which is read without being unpacked). Without it the cache is used (see
     `cache_dir`), and filled by a download if it is empty and `download` is true.
-    Raises DataError, with the remedy, for whatever is missing, damaged or hostile.
+    Raises DataError, with the remedy, for files that are missing, damaged or hostile.
     """
     try:
         if data_dir is not None:
@@ -79,7 +79,7 @@ def load_cifar10(
 
 
 def cache_dir() -> Path:
-    """`$MINIBN_CACHE`, else `$XDG_CACHE_HOME/minibn`, else the system's place for caches."""
+    """`$MINIBN_CACHE`, else `$XDG_CACHE_HOME/minibn`, else the system's folder for caches."""
     if own := os.environ.get("MINIBN_CACHE"):
         return Path(own).expanduser()
     if xdg := os.environ.get("XDG_CACHE_HOME"):
@@ -103,14 +103,14 @@ def install(
 ) -> Path:
     """Download the archive into `cache`, unpack it to `cifar-10-batches-py/` there, delete it.
 
-    The folder appears whole, by one rename. A second process waits for the first and finds it.
+    The folder appears complete, by one rename. A second process waits for the first.
     """
     folder, archive = cache / FOLDER, cache / ARCHIVE
     cache.mkdir(parents=True, exist_ok=True)
     with file_lock(cache / f"{ARCHIVE}.lock"):
         if folder.exists():
             return folder
-        if not archive.exists():  # it has this name only once its checksum was right
+        if not archive.exists():  # it gets this name after its checksum was right
             print(f"downloading CIFAR-10 ({size / 1e6:.0f} MB) from {url}", file=sys.stderr)
             fetch(url, archive, size=size, sha256=sha256, tries=tries, wait=wait, progress=progress)
         _unpack(archive, folder)
@@ -121,7 +121,7 @@ def install(
 def _unpack(archive: Path, folder: Path) -> None:
     """Write the archive's seven files into a temporary folder beside `folder`, then rename it.
 
-    The caller holds the lock, so what lies there under the temporary name is a dead process's.
+    The caller holds the lock, so a folder of the temporary name was left by a dead process.
     """
     temporary = folder.with_name(f".{FOLDER}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
