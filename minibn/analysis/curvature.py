@@ -18,8 +18,9 @@ With ReLU or max-pooling, H is the second derivative of the smooth pieces and do
 kinks between them, which every step crosses. Measured on VGG-16 early in training, as the length of
 Δg - ∫ H d along the step beside ‖Δg‖: with BatchNorm kinks are 42 % of the gradient's change over a
 step at lr 0.1, and 98 % over a hundredth of it, where effective beta is 5 times as large; without a
-norm 99 % and more of both. So differences (∇L(w + hv) - ∇L(w - hv)) / 2h do not give H v: in float32
-they get worse as h shrinks; in float64 they agree to 3e-8 at h = 1e-8, with no kink in between.
+norm 99 % and more of both. So differences (∇L(w + hv) - ∇L(w - hv)) / 2h do not give H v: in
+float32 they get worse as h shrinks; in float64 they agree to 3e-8 at h = 1e-8, with no kink in
+between.
 
 Cost, in gradients (forward and backward) of VGG-16 at width 1/4 and batch 128, float32, one thread,
 with BatchNorm (without): the recording 2 (1.8), a product 2.7 (2), the largest eigenvalue 8 to 14

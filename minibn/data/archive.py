@@ -25,7 +25,7 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
     A wanted member that is not there is not yielded. Raises DataError if the archive is hostile,
     truncated, no .tar.gz at all, unreadable, or larger than the limits above.
     """
-    seen: set[str] = set()
+    names_read: set[str] = set()
     try:
         with (
             gzip.open(path) as plain,
@@ -38,7 +38,7 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
                 name = member.name.removeprefix("./")
                 if name not in wanted:
                     continue
-                if name in seen:
+                if name in names_read:
                     raise DataError(f"{path}: hostile archive: {name!r} is there twice")
                 if not member.isreg() or member.issparse():
                     raise DataError(f"{path}: hostile archive: {name!r} is no regular file")
@@ -47,7 +47,7 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
                         f"{path}: hostile archive: {name!r} unpacks to {member.size:,} bytes, "
                         f"at most {MAX_MEMBER:,} are admitted"
                     )
-                seen.add(name)
+                names_read.add(name)
                 content = tar.extractfile(member)
                 assert content is not None  # it is a regular file
                 data = content.read()

@@ -1,4 +1,4 @@
-"""Laws of batch normalisation and of a convolution that it follows.
+"""Laws of batch normalisation, alone and after a convolution.
 
 The op under test is `op(x, gamma, beta, *, eps)` with channels last. v is the biased variance of a
 channel, σ² = v + eps, x̂ = (x - mean) / σ, M the values per channel, g the cotangent of the output.

@@ -1,8 +1,8 @@
-"""The law of kernels: what runs in an op's place computes what the op's definition says.
+"""The law of kernels: a kernel computes what its op's definition computes.
 
-How exactly, is measured by the definition itself: with `size` the change of its results where each
-number that goes in moves by one part in itself, up or down by chance, kernels stay within 1e-12 of
-`size` in float64 and 2e-5 in float32. (For a convolution that is about conv(|x|, |w|).)
+The tolerance is relative to the definition's condition: `size` is the change of its results for a
+unit relative change of each input, of random sign (by a small one, scaled up). Kernels are within
+1e-12 of `size` in float64 and 2e-5 in float32. (For a convolution `size` is about conv(|x|, |w|).)
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def sets(case: str, point: Point) -> np.ndarray:
 
 
 def by_sets(x: np.ndarray, of: np.ndarray, eps: float, centred: bool) -> np.ndarray:
-    """x̂ by counting: Σ over each set of the values, and of their squares."""
+    """x̂ from the sums over each set of the values, and of their squares (np.bincount)."""
     flat, of = x.ravel(), of.ravel()
     count = np.bincount(of)
     z = flat - (np.bincount(of, flat) / count)[of] * centred
@@ -160,9 +160,7 @@ def one_instance_is_a_batch(op: Any, drawn: tuple[str, Point], backend: Backend)
     )  # fmt: skip
 
 
-@about_norms(
-    "Of values whose mean is taken away, rms norm is layer norm without beta.", ("rms_norm",)
-)
+@about_norms("Of centred values, rms norm is layer norm without beta.", ("rms_norm",))
 def centred_rms_norm_is_layer_norm(op: Any, drawn: tuple[str, Point], backend: Backend) -> None:
     point = drawn[1]
     axes, gamma = point.settings["axes"], point.inputs[1]
@@ -179,7 +177,8 @@ def centred_rms_norm_is_layer_norm(op: Any, drawn: tuple[str, Point], backend: B
 
 
 @about_norms(
-    "A constant image is invisible to standardised filters, whatever their shift and scale.",
+    "A constant added to the image changes nothing after standardised filters, nor do the filters' "
+    "own shift and scale.",
     ("weight_standardisation",),
 )
 def standardised_filters_see_no_constant(
@@ -216,8 +215,8 @@ def standardised_layers(draw: Any, case: str) -> tuple[tuple[Any, ...], dict[str
 
 @law(
     "norms of an example",
-    "A layer of standardised filters doesn't see their shift and scale, f(a·W + b; a²·eps) = f(W; "
-    "eps), and of a constant input only its bias.",
+    "A layer of standardised filters does not depend on their shift and scale, f(a·W + b; a²·eps) "
+    "= f(W; eps), and its output for a constant input is its bias.",
     over=("nn.WSConv2d", "nn.WSLinear"),
     draw=standardised_layers,
     subject=lambda case: getattr(nn, case.removeprefix("nn.")),
@@ -245,7 +244,7 @@ def filters_have_no_shift_and_no_scale(cls: Any, drawn: Any, backend: Backend) -
 
 @law(
     "BatchNorm layer",
-    "Frozen at the first batch: there its output is BatchNorm's, and it is affine for ever: "
+    "Frozen at the first batch: there its output is BatchNorm's, and then it stays affine: "
     "x̄ = g·γ/√(var + eps) with that batch's variance.",
     over=("nn.FrozenBatchNorm",),
     draw=norm_problems(),

@@ -1,6 +1,6 @@
-"""Laws of layers: BatchNorm's running statistics, and what every module keeps.
+"""Laws of layers: BatchNorm's running statistics, and the state of every module.
 
-Those of the other norms stand beside theirs: `layer_norms.py`, `lp_norms.py`.
+Those of the other norms are in `layer_norms.py` and `lp_norms.py`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def training_ignores_running_statistics(cls: Any, drawn: Any, backend: Backend) 
     identical(to_numpy(norm(x)), first, "the output with other running statistics")
 
 
-@about_the_layer("Images and vectors are one case: what is not the last axis is the batch.")
+@about_the_layer("Images and vectors are one case: all axes but the last are the batch.")
 def images_and_vectors_are_one(cls: Any, drawn: Any, backend: Backend) -> None:
     point, m, _ = drawn
     x = point.inputs[0]

@@ -84,14 +84,14 @@ def finite_at_huge_logits(op: Any, drawn: Any, backend: Backend) -> None:
     like, labels, rng = drawn
     x = rng.choice([-1e4, 0.0, 1e4], like.shape)
     f = op(labels)
-    with np.errstate(all="ignore"):  # what is not finite is told below
+    with np.errstate(all="ignore"):  # the asserts below report what is not finite
         y = value(f, (x,), backend)
         g = rng.standard_normal(y.shape)
         (g_x,) = pull(f, (x,), g, backend)
     assert np.isfinite(y).all(), "the value is not finite"
     assert np.isfinite(g_x).all(), "the gradient is not finite"
     top = x == x.max(1, keepdims=True)
-    p = top / top.sum(1, keepdims=True)  # what is 10⁴ smaller counts for nothing
+    p = top / top.sum(1, keepdims=True)  # exp(-10⁴) is 0
     lost = x.max(1) - x[np.arange(len(x)), labels] + np.log(top.sum(1))
     agree(y, p if y.ndim else lost.mean(), "the value", scale=1e-3)
     hot = np.arange(x.shape[1]) == labels[:, None]

@@ -209,7 +209,7 @@ SCHEDULES: dict[str, tuple[Callable[..., Any], Callable[..., float]]] = {
 
 @law(
     "optimizers",
-    "A schedule is its closed form at every step, whatever was asked of it before.",
+    "A schedule is its closed form at every step, in any order of calls.",
     over=tuple(SCHEDULES),
     draw=rates(),
     subject=SCHEDULES.__getitem__,

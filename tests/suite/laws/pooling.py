@@ -71,7 +71,7 @@ def gradient_mass_is_conserved(op: Any, point: Point, backend: Backend) -> None:
 
 
 @about_pooling(
-    "Max-pooling never returns padding: each value is one of the image's, however negative.",
+    "Max-pooling never returns padding: each value is the image's, even if all are negative.",
     "max_pool2d",
 )
 def padding_is_never_returned(op: Any, point: Point, backend: Backend) -> None:

@@ -1,11 +1,10 @@
 """Which check kills which mutant: `python -m minibn.testing kill` prints the table.
 
-Every wrong gradient of `suite.mutants` is shown to every check: to ours, to what most
-tests do, and to the checkers of other projects (`peers.py`). Once on problems as people write them
-by hand, once on problems that our strategies draw. The right ops are shown to the same checks, to
-count false alarms.
+Every check runs on every wrong gradient of `suite.mutants`: ours, common practice, and the checkers
+of other projects (`peers.py`); once on hand-written problems, once on problems that our strategies
+draw. The same checks run on the right ops, to count false alarms.
 
-Exit code: 0 if our suite kills every mutant and complains about no right op; else 1.
+Exit code: 0 if our suite kills every mutant and raises no false alarm; else 1.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ HEADER = ("checker", "kind", "plain", "drawn", "2nd order", "ties", "alarms plai
 
 
 def summary(result: MutationResults) -> list[tuple[str, ...]]:
-    """A row for each checker, then for ours: killed of how many, false alarms of how many."""
+    """A row for each checker, then for ours: mutants killed of all, false alarms of all."""
     by = groups(result.mutants)
     ours, laws = (
         [c.name for c in result.suite if (c.kind == "a law") == is_law] for is_law in (False, True)
@@ -102,9 +101,9 @@ def matrix(result: MutationResults) -> list[list[str]]:
         for name, found in result.mutants.items():
             if MUTANTS[name].family == family:
                 broken = killers(found, laws)
-                told = " ".join(broken[:2]) + (f" +{len(broken) - 2}" if broken[2:] else "")
+                laws_column = " ".join(broken[:2]) + (f" +{len(broken) - 2}" if broken[2:] else "")
                 marks = [" " * (len(w) + 1) + cells(found, c, w) for c, w in sets]
-                rows.append([f"{family}: {name}", *marks, told])
+                rows.append([f"{family}: {name}", *marks, laws_column])
     return rows
 
 
@@ -134,7 +133,7 @@ def of_laws(result: MutationResults) -> list[list[str]]:
 
 
 def known_name(parser: argparse.ArgumentParser, name: str, known: Iterable[str], what: str) -> str:
-    """The name, if it is known; else an error that shows what it could have been."""
+    """The name, if it is known; else a parser error with the nearest names."""
     known = list(known)
     if name not in known:
         parser.error(f"there is no {what} {name!r}. {did_you_mean(name, known)}")
@@ -142,7 +141,7 @@ def known_name(parser: argparse.ArgumentParser, name: str, known: Iterable[str],
 
 
 def provenance(argv: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
-    """What one needs to get the same table again."""
+    """The command, versions and seeds with which the table can be reproduced."""
     versions = {"python": platform.python_version()}
     for package in ("minibn", "numpy", "hypothesis", "torch", "autograd"):
         try:
@@ -161,7 +160,7 @@ def provenance(argv: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def details(result: MutationResults) -> str:
-    """Everything that was said about a few mutants."""
+    """The result of every check for a few mutants."""
     lines = []
     for name, found in result.mutants.items():
         m = MUTANTS[name]
@@ -180,7 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m minibn.testing kill", description="Which check kills which wrong gradient."
     )
-    parser.add_argument("--mutant", metavar="NAME", help="this one only, with all that is said")
+    parser.add_argument(
+        "--mutant", metavar="NAME", help="this one only, with every check's message"
+    )
     parser.add_argument("--case", metavar="NAME", help="the mutants of this op only")
     parser.add_argument("--examples", type=int, default=40, help="problems drawn for each op (40)")
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="only our suite")

@@ -186,10 +186,10 @@ def like_mygrad(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Gener
     a view of the cotangent or of another one."""
     y = f(*arrays)
     c = rng.permutation(np.linspace(-10, 10, max(2, y.size)))[: y.size].reshape(y.shape)
-    kept_c, kept = c.copy(), [x.copy() for x in arrays]
+    c_copy, copies = c.copy(), [x.copy() for x in arrays]
     grads = vjp(c, *arrays)
-    np.testing.assert_array_equal(c, kept_c, "the cotangent was modified")
-    for x, before in zip(arrays, kept, strict=True):
+    np.testing.assert_array_equal(c, c_copy, "the cotangent was modified")
+    for x, before in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(x, before, "an input was modified")
     for i, g in enumerate(grads):
         for other in (c, *grads[:i]):
