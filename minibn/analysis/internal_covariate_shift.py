@@ -106,7 +106,7 @@ def covariate_shift(
     check_decay("covariate_shift", weight_decay)
     params = dict(model.named_parameters())
     groups = layers_of(model) if layers is None else _check_layers(layers, trainable(model))
-    found = []
+    shifts = []
     quiet = np.errstate(all="ignore")  # host: flags
     with working_state(model) as state, set_grad_enabled(True), quiet:
 
@@ -125,14 +125,14 @@ def covariate_shift(
             ours = [G[name] for name in names]
             length = norm(ours)
             if i == 0:  # nothing lies before it
-                found.append(_layer(1, names, 0.0, length, length, length * length))
+                shifts.append(_layer(1, names, 0.0, length, length, length * length))
                 continue
             state.replace({name: after[name] for name in groups[i - 1]})
             theirs = gradients(names)
             change = norm([a - b for a, b in zip(theirs, ours, strict=True)])
             products = inner(theirs, ours)
-            found.append(_layer(i + 1, names, change, length, norm(theirs), products))
-    return found
+            shifts.append(_layer(i + 1, names, change, length, norm(theirs), products))
+    return shifts
 
 
 def _check_values(who: str, model: Module, before: Arrays, after: Arrays) -> None:
@@ -222,12 +222,12 @@ def distribution_shift(
         for weights in (before, after):
             state.replace({name: weights[name] for name in names})
             _reset(state, model, before)
-            found: dict[str, tuple[Any, Any, Any]] = {}
+            moments_here: dict[str, tuple[Any, Any, Any]] = {}
             with ExitStack() as stack:
                 for place in places:
-                    stack.enter_context(parts[place].watch(_watcher(found, place, samples)))
+                    stack.enter_context(parts[place].watch(_watcher(moments_here, place, samples)))
                 model(batch[0])
-            moments.append(found)
+            moments.append(moments_here)
     if silent := [place for place in places if place not in moments[0]]:
         raise ValueError(
             f"distribution_shift: {', '.join(silent)} had no input in the forward pass."
@@ -235,7 +235,7 @@ def distribution_shift(
     return [_unit_shift(place, *(m[place] for m in moments)) for place in places]
 
 
-def _watcher(found: dict[str, Any], place: str, samples: int) -> Any:
+def _watcher(moments: dict[str, Any], place: str, samples: int) -> Any:
     def watch(module: Module, inputs: tuple, output: Any) -> None:
         rows = value(inputs[0])
         rows = rows.reshape(-1, rows.shape[-1])  # (M, C)
@@ -243,7 +243,11 @@ def _watcher(found: dict[str, Any], place: str, samples: int) -> Any:
         while math.gcd(stride, len(rows)) > 1:  # else a stride of W would take one column of pixels
             stride += 1
         chosen = rows[::stride]
-        found[place] = rows.mean(axis=0), rows.var(axis=0), array_module(rows).sort(chosen, axis=0)
+        moments[place] = (
+            rows.mean(axis=0),
+            rows.var(axis=0),
+            array_module(rows).sort(chosen, axis=0),
+        )
 
     return watch
 

@@ -127,11 +127,11 @@ def _unpack(archive: Path, folder: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        found = set()
+        names = set()
         for name, data in _read_archive(archive):
             (temporary / name).write_bytes(data)
-            found.add(name)
-        _require_all(found, archive)
+            names.add(name)
+        _require_all(names, archive)
         os.replace(temporary, folder)
     except OSError as error:
         raise DataError(f"{folder}: can't be written ({error.strerror or error})") from error
@@ -182,15 +182,15 @@ def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
 def decode(files: Iterable[tuple[str, bytes]], source: Path) -> Arrays:
     """The four arrays in CIFAR-10's seven files, given as (name, content) in any order."""
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    found = set()
+    names = set()
     for name, data in files:
         content = load_dict(data, f"{source}, {name}")
-        found.add(name)
+        names.add(name)
         if name == "batches.meta":
             _check_classes(content, f"{source}, {name}")
         else:
             batches[name] = _batch(content, f"{source}, {name}")
-    _require_all(found, source)
+    _require_all(names, source)
     train = [batches[name] for name in TRAIN_BATCHES]
     images = np.concatenate([rows for rows, _ in train])
     labels = np.concatenate([labels for _, labels in train])
@@ -198,8 +198,8 @@ def decode(files: Iterable[tuple[str, bytes]], source: Path) -> Arrays:
     return images, labels, test_images, test_labels
 
 
-def _require_all(found: set[str], source: Path) -> None:
-    missing = [name for name in FILES if name not in found]
+def _require_all(names: set[str], source: Path) -> None:
+    missing = [name for name in FILES if name not in names]
     if missing:
         raise DataError(f"{source}: incomplete CIFAR-10: {', '.join(missing)} missing")
 

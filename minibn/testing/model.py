@@ -147,7 +147,7 @@ def _plain(module: Module) -> dict[str, Any]:
 
 def _generators(module: Module) -> list[np.random.Generator]:
     """NumPy's generators among the attributes, also in lists."""
-    found: list[Any] = []
+    values: list[Any] = []
     for v in vars(module).values():
-        found += v if isinstance(v, (list, tuple)) else [v]
-    return [v for v in found if isinstance(v, np.random.Generator)]
+        values += v if isinstance(v, (list, tuple)) else [v]
+    return [v for v in values if isinstance(v, np.random.Generator)]

@@ -27,12 +27,12 @@ class Comparison:
     @classmethod
     def at(cls, ensemble: Ensemble, gradients: Sequence[np.ndarray], us: np.ndarray) -> Comparison:
         slopes = [ensemble.slope(u) for u in us]
-        found = [
+        rows = [
             (float((g.astype(float) * u).sum()), *slope.along(c))
             for c, g in zip(ensemble.point.cotangents, gradients, strict=True)
             for u, slope in zip(us, slopes, strict=True)
         ]
-        return cls(*np.array(found).T)
+        return cls(*np.array(rows).T)
 
     @property
     def gap(self) -> np.ndarray:
@@ -60,15 +60,15 @@ def compare_at(
 
 
 def if_rounding(
-    ensemble: Ensemble, result: VjpResult, us: np.ndarray, found: Comparison, wrong: np.ndarray
+    ensemble: Ensemble, result: VjpResult, us: np.ndarray, comparison: Comparison, wrong: np.ndarray
 ) -> float | None:
     """How far rounding moves the gradient, if its error is rounding alone; else None.
 
     The error is measured again at points nearby. In the saturated half of a sigmoid, s (1 - s) has
     few digits left, and its error has either sign; that of a forgotten factor stays the same.
     """
-    lost = found.gap[wrong] > 10 ** -LEAST[result.bytes] * found.scale
-    if not np.isfinite(found.ours).all() or lost.any():
+    lost = comparison.gap[wrong] > 10 ** -LEAST[result.bytes] * comparison.scale
+    if not np.isfinite(comparison.ours).all() or lost.any():
         return None
     samples = []
     for _ in range(NEARBY):
@@ -85,6 +85,6 @@ def if_rounding(
         return None
     errors = np.array(samples)
     noise = np.abs(errors).max(axis=0)
-    if systematic(errors).any() or (found.gap[wrong] > SAFETY * noise).any():
+    if systematic(errors).any() or (comparison.gap[wrong] > SAFETY * noise).any():
         return None
     return float(noise.max())

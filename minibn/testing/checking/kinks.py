@@ -53,18 +53,18 @@ def _right_beside(
         there = Ensemble(point.at(beside), ensemble.i)
         if there.kink_count or there.sides is None:
             continue
-        found = Comparison.at(there, g, us)
-        limit = 10 ** -(LEAST[result.bytes] - 1 if result.bytes == 8 else 1) * found.scale
-        agree = digits(float(found.gap.max()), found.scale)
+        comparison = Comparison.at(there, g, us)
+        limit = 10 ** -(LEAST[result.bytes] - 1 if result.bytes == 8 else 1) * comparison.scale
+        agree = digits(float(comparison.gap.max()), comparison.scale)
         report.digits = min(report.digits, agree)
-        report.demanded = max(report.demanded, digits(limit, found.scale))
-        if not (found.gap <= limit + SAFETY * found.error).all():
-            worst = int(np.argmax(np.nan_to_num(found.gap, nan=np.inf)))
+        report.demanded = max(report.demanded, digits(limit, comparison.scale))
+        if not (comparison.gap <= limit + SAFETY * comparison.error).all():
+            worst = int(np.argmax(np.nan_to_num(comparison.gap, nan=np.inf)))
             report.verdict, report.sides = "wrong", "wrong beside the kinks, too"
             report.worst = {
                 "index": None,
-                "analytic": float(found.ours[worst]),
-                "numeric": float(found.expected[worst]),
+                "analytic": float(comparison.ours[worst]),
+                "numeric": float(comparison.expected[worst]),
             }
         return True
     return False
@@ -74,7 +74,7 @@ def some_kinks(ensemble: Ensemble, most: int = 4) -> list[np.ndarray]:
     """Unit directions of some entries of a large input that are at a kink, by bisection: halve the
     entries, and go on with a half that has one."""
     x, rng = ensemble.point.inputs[ensemble.i], ensemble.point.rng
-    found = []
+    directions = []
     for _ in range(most):
         suspects = rng.permutation(x.size)
         while len(suspects) > 1:
@@ -89,8 +89,8 @@ def some_kinks(ensemble: Ensemble, most: int = 4) -> list[np.ndarray]:
                 break
         u = np.zeros(x.shape)
         u.flat[suspects[0]] = 1.0
-        found.append(u)
-    return found
+        directions.append(u)
+    return directions
 
 
 def between_the_sides(

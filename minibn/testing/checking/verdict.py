@@ -67,7 +67,7 @@ def _compare(
 def _equal_to_the_slope(
     report: InputReport, ensemble: Ensemble, us: np.ndarray, result: VjpResult, whole: bool
 ) -> None:
-    found = Comparison.at(ensemble, result.gradients, us)
+    comparison = Comparison.at(ensemble, result.gradients, us)
     here, away = (
         ensemble.slope(ensemble.probe),
         ensemble.at(ensemble.point.neighbour()).slope(ensemble.probe),
@@ -75,29 +75,31 @@ def _equal_to_the_slope(
     change = max(abs(here.along(c)[0] - away.along(c)[0]) for c in ensemble.point.cotangents)
     lengths = np.tile([float(np.linalg.norm(u)) for u in us], len(ensemble.point.cotangents))
     spread = np.tile([result.spread_along(u) for u in us], len(ensemble.point.cotangents))
-    tolerance = found.error + spread + change * lengths / np.linalg.norm(ensemble.probe)
-    tolerance = SAFETY * (tolerance + result.eps * found.scale)
-    tolerance = np.maximum(tolerance, 10 ** -CEILING[result.bytes] * found.scale)
-    wrong = ~(found.gap <= tolerance)  # a NaN is wrong
-    report.digits = digits(float(found.gap.max()), found.scale)
+    tolerance = comparison.error + spread + change * lengths / np.linalg.norm(ensemble.probe)
+    tolerance = SAFETY * (tolerance + result.eps * comparison.scale)
+    tolerance = np.maximum(tolerance, 10 ** -CEILING[result.bytes] * comparison.scale)
+    wrong = ~(comparison.gap <= tolerance)  # a NaN is wrong
+    report.digits = digits(float(comparison.gap.max()), comparison.scale)
     if wrong.any():
-        noise = if_rounding(ensemble, result, us, found, wrong)
+        noise = if_rounding(ensemble, result, us, comparison, wrong)
         report.verdict = "wrong" if noise is None else "agrees"
         tolerance = tolerance if noise is None else np.maximum(tolerance, SAFETY * noise)
-    report.demanded = digits(float(tolerance.max()), found.scale)
+    report.demanded = digits(float(tolerance.max()), comparison.scale)
     if whole:
-        small = (found.expected != 0) & (np.abs(found.expected) <= tolerance)
+        small = (comparison.expected != 0) & (np.abs(comparison.expected) <= tolerance)
         report.too_small = int(small.reshape(-1, len(us)).all(axis=0).sum())
     else:
         norm = max(float(np.linalg.norm(g.astype(float))) for g in result.gradients)
         _add_chance_to_miss(report, float(tolerance.max()), norm, len(us))
-    worst = int(np.argmax(np.nan_to_num(found.gap / np.maximum(tolerance, 1e-300), nan=np.inf)))
+    worst = int(
+        np.argmax(np.nan_to_num(comparison.gap / np.maximum(tolerance, 1e-300), nan=np.inf))
+    )
     report.cotangent = worst // len(us)
     index = np.unravel_index(worst % len(us), report.shape) if whole and report.shape else ()
     report.worst = {
         "index": [int(k) for k in index] if whole else None,
-        "analytic": float(found.ours[worst]),
-        "numeric": float(found.expected[worst]),
+        "analytic": float(comparison.ours[worst]),
+        "numeric": float(comparison.expected[worst]),
         "tolerance": float(tolerance[worst]),
     }
 

@@ -64,13 +64,13 @@ class VjpCalls:
         arrays = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
         passed = g.copy()
         with np.errstate(all="ignore"):  # the comparison reports what is not finite
-            found = self.vjp(passed, *arrays)
+            result = self.vjp(passed, *arrays)
         if passed.tobytes() != g.tobytes():
             self.fault("the vjp modifies its cotangent in place")
         for i, (x, array) in enumerate(zip(given, arrays, strict=True)):
             if isinstance(x, np.ndarray) and x.tobytes() != array.tobytes():
                 self.fault(f"the vjp modifies input {i} in place")
-        grads = list(found) if isinstance(found, (tuple, list)) else [found]
+        grads = list(result) if isinstance(result, (tuple, list)) else [result]
         if len(grads) == len(given):
             grads = [grads[i] for i in self.wrt]
         if len(grads) != len(self.wrt):
@@ -113,8 +113,8 @@ class VjpCalls:
     ) -> list[VjpResult] | None:
         """Pull every cotangent back, and check what holds for every vjp.
         f: the function; it is called at another point in between."""
-        found = [self.pull(c) for c in cotangents]
-        first, second = found[0], found[1]
+        pulled = [self.pull(c) for c in cotangents]
+        first, second = pulled[0], pulled[1]
         if first is None or second is None:
             return None
         if f is not None:  # a vjp that reads what f's last call left now reads other values
@@ -155,13 +155,13 @@ class VjpCalls:
     def _between_neighbours(self, g: np.ndarray, rng: np.random.Generator) -> Gradients | None:
         """The range of the gradients at three neighbouring points. The point itself is left out: a
         gradient that is wrong at a single point is not rounding."""
-        found = []
+        samples = []
         for _ in range(3):
             salt = salt_from(rng)
             at = self.with_inputs([one_ulp_away(self.given[i], salt) for i in self.wrt])
-            found.append(self.pull_near(one_ulp_away(g, salt), at))
-        whole = [grads for grads in found if grads is not None]
-        if len(whole) < len(found):
+            samples.append(self.pull_near(one_ulp_away(g, salt), at))
+        whole = [grads for grads in samples if grads is not None]
+        if len(whole) < len(samples):
             return None
         stacks = [np.stack(grads).astype(float) for grads in zip(*whole, strict=True)]
         with np.errstate(invalid="ignore"):

@@ -19,8 +19,8 @@ def verdict_of(report: GradReport) -> str:
     """The gravest verdict on an input, or "fault" if the vjp as a whole is wrong."""
     if report.faults:
         return "fault"
-    found = {x.verdict for x in report.inputs}
-    return next((verdict for verdict in VERDICTS if verdict in found), "agrees")
+    verdicts = {x.verdict for x in report.inputs}
+    return next((verdict for verdict in VERDICTS if verdict in verdicts), "agrees")
 
 
 def _compared_numbers(x: InputReport) -> bool:

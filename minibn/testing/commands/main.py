@@ -163,17 +163,17 @@ def import_function(name: str) -> Callable[..., Any]:
         raise CommandError(
             f"{name}: {error}. Is it installed, or a file of the working directory?"
         ) from error
-    found: Any = module
+    target: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            functions = [key for key, x in vars(found).items() if callable(x) and key[0] != "_"]
+        if not hasattr(target, part):
+            functions = [key for key, x in vars(target).items() if callable(x) and key[0] != "_"]
             raise CommandError(
                 f"in {module_name} there is no function {part!r}. {did_you_mean(part, functions)}"
             )
-        found = getattr(found, part)
-    if not callable(found):
-        raise CommandError(f"{name} is a {type(found).__name__}: name a function.")
-    return found
+        target = getattr(target, part)
+    if not callable(target):
+        raise CommandError(f"{name} is a {type(target).__name__}: name a function.")
+    return target
 
 
 def shape_of(text: str) -> tuple[int, ...]:

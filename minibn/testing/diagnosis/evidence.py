@@ -42,9 +42,9 @@ class Evidence:
             keep(name, _floats(getattr(self, name)))
         shape = self.inputs[self.position].shape
         for name in ("analytic", "numeric"):
-            if (found := getattr(self, name).shape) != shape:
+            if (actual := getattr(self, name).shape) != shape:
                 raise ShapeError(
-                    f"Evidence: {name} has shape {found}, input {self.position} has {shape}. They "
+                    f"Evidence: {name} has shape {actual}, input {self.position} has {shape}. They "
                     "must be equal."
                 )
         keep("tolerance", np.broadcast_to(_floats(self.tolerance), shape))

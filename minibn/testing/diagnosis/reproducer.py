@@ -47,12 +47,12 @@ def script(
     arrays, g = [_host(x) for x in inputs], _host(cotangent)
     returned = vjp(g.copy(), *(x.copy() for x in arrays))
     several = isinstance(returned, (tuple, list))
-    found = returned[position] if several else returned
+    analytic = returned[position] if several else returned
     call = f"vjp(g, *inputs){f'[{position}]' if several else ''}"
-    if found is None:
-        found, call = np.zeros_like(arrays[position]), f"0 * inputs[{position}]"
+    if analytic is None:
+        analytic, call = np.zeros_like(arrays[position]), f"0 * inputs[{position}]"
     functions = [source_of(f, "f"), source_of(vjp, "vjp")]
-    tail = _comparison(f, arrays, g, position, found, numeric, call, "f(*moved)")
+    tail = _comparison(f, arrays, g, position, analytic, numeric, call, "f(*moved)")
     return _layout(_title(name, position), functions, arrays, g, tail)
 
 
@@ -71,14 +71,21 @@ def script_for_tensors(
 
     arrays, g = [_host(x) for x in inputs], _host(cotangent)
     leaves = [Tensor(x, requires_grad=x.dtype.kind == "f") for x in arrays]
-    found = grad(f(*leaves), leaves[position], g, unused="zeros").numpy()
+    analytic = grad(f(*leaves), leaves[position], g, unused="zeros").numpy()
     real = all(x.dtype.kind == "f" for x in arrays) or 'x.dtype.kind == "f"'
     functions = [Source("grad", ("from minibn import Tensor, grad",)), source_of(f, "f")]
     call = f'grad(f(*leaves), leaves[{position}], g, unused="zeros").numpy()'
     tail = [
         f"leaves = [Tensor(x, requires_grad={real}) for x in inputs]",
         *_comparison(
-            on_arrays, arrays, g, position, found, numeric, call, "f(*map(Tensor, moved)).numpy()"
+            on_arrays,
+            arrays,
+            g,
+            position,
+            analytic,
+            numeric,
+            call,
+            "f(*map(Tensor, moved)).numpy()",
         ),
     ]
     return _layout(_title(name, position), functions, arrays, g, tail)
@@ -100,23 +107,23 @@ def _comparison(
     inputs: list[np.ndarray],
     g: np.ndarray,
     position: int,
-    found: Any,
+    analytic: Any,
     numeric: np.ndarray | None,
     call: str,
     value: str,
 ) -> list[str]:
     """The lines that differentiate, call the vjp and compare."""
-    x, found = inputs[position], _host(found)
-    if found.shape != x.shape:
-        shapes = f"shape {{found.shape}} for an input of {{inputs[{position}].shape}}"
+    x, analytic = inputs[position], _host(analytic)
+    if analytic.shape != x.shape:
+        shapes = f"shape {{analytic.shape}} for an input of {{inputs[{position}].shape}}"
         return [
-            f"found = np.asarray({call})",
-            f'assert found.shape == inputs[{position}].shape, f"{shapes}"',
+            f"analytic = np.asarray({call})",
+            f'assert analytic.shape == inputs[{position}].shape, f"{shapes}"',
         ]
     if x.size == 0:
         return ["# The input is empty: there is nothing to compare."]
-    entries = _entries(found, numeric)
-    oracle, h, tolerance = _oracle(f, inputs, g, position, found, numeric, entries)
+    entries = _entries(analytic, numeric)
+    oracle, h, tolerance = _oracle(f, inputs, g, position, analytic, numeric, entries)
     floats = all(x.dtype.kind == "f" for x in inputs)
     cast = "x.astype(type(h))" + ("" if floats else ' if x.dtype.kind == "f" else x')
     every = entries is None
@@ -136,22 +143,22 @@ def _comparison(
         "",
         *choice,
         f"numeric = np.array([{slope} for i in {f'range({x.size})' if every else 'entries'}])",
-        f"found = np.ravel({call}){'' if every else '[entries]'}.astype(float)",
-        "worst = np.argmax(off := np.abs(found - numeric))",
+        f"analytic = np.ravel({call}){'' if every else '[entries]'}.astype(float)",
+        "worst = np.argmax(off := np.abs(analytic - numeric))",
         f"index = tuple(map(int, np.unravel_index({worst}, {x.shape})))",
-        f'print(f"at {{index}}: vjp {{found[worst]:.15g}}, {oracle} {{numeric[worst]:.15g}}")',
+        f'print(f"at {{index}}: vjp {{analytic[worst]:.15g}}, {oracle} {{numeric[worst]:.15g}}")',
         f'assert off[worst] <= {tolerance:.1e}, f"the vjp is off by {{off[worst]:.3g}}"',
     ]
 
 
-def _entries(found: np.ndarray, numeric: np.ndarray | None) -> list[int] | None:
+def _entries(analytic: np.ndarray, numeric: np.ndarray | None) -> list[int] | None:
     """The entries to compare, worst first; None for all of them."""
-    if found.size <= ENTRIES:
+    if analytic.size <= ENTRIES:
         return None
     if numeric is None:
-        return [int(i) for i in np.linspace(0, found.size - 1, 12)]
-    off = np.abs(np.ravel(found - numeric))
-    off[~np.isfinite(np.ravel(found))] = np.inf
+        return [int(i) for i in np.linspace(0, analytic.size - 1, 12)]
+    off = np.abs(np.ravel(analytic - numeric))
+    off[~np.isfinite(np.ravel(analytic))] = np.inf
     off[np.isnan(np.ravel(numeric))] = -1
     return [int(i) for i in np.argsort(-off, kind="stable")[:12] if off[i] >= 0]
 
@@ -161,13 +168,13 @@ def _oracle(
     inputs: list[np.ndarray],
     g: np.ndarray,
     position: int,
-    found: np.ndarray,
+    analytic: np.ndarray,
     numeric: np.ndarray | None,
     entries: list[int] | None,
 ) -> tuple[str, float, float]:
     """(oracle, step, tolerance): a complex step if it agrees with differences, else differences
     with the step at which halving it changes least. Tried on forty entries at most."""
-    n = found.size
+    n = analytic.size
     probes = entries or sorted({int(i) for i in np.linspace(0, n - 1, min(n, 40))})
 
     def along(i: int, h: float | complex) -> Any:
@@ -186,7 +193,7 @@ def _oracle(
         value = along(0, 0.0)
         scale = max(largest(tries[h]), 0.0 if numeric is None else largest(numeric))
         floor = 1e-14 * largest(np.abs(value))
-        loss = DIGITS.get(str(found.dtype), 1e-9)
+        loss = DIGITS.get(str(analytic.dtype), 1e-9)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # "discards the imaginary part"

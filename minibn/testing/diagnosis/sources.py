@@ -17,7 +17,7 @@ from typing import Any
 
 WIDTH = 100
 RESERVED = {
-    "f", "vjp", "inputs", "g", "along", "numeric", "found", "worst", "index", "off", "entries",
+    "f", "vjp", "inputs", "g", "along", "numeric", "analytic", "worst", "index", "off", "entries",
     "stencil", "leaves",
 }  # fmt: skip  # the names of the script itself: a helper of that name would be overwritten
 
@@ -66,12 +66,12 @@ def importable(thing: Any, name: str) -> str | None:
     if not module or module == "__main__" or last.startswith("test_") or last == "conftest":
         return None  # pytest's modules are found by pytest alone
     try:
-        found = importlib.import_module(module)
+        target = importlib.import_module(module)
         for part in path.split(".") if path else ():
-            found = getattr(found, part)
+            target = getattr(target, part)
     except (ImportError, AttributeError):
         return None
-    if found is not thing:
+    if target is not thing:
         return None
     if not path:
         return f"import {module} as {name}" if module != name else f"import {module}"
@@ -126,7 +126,7 @@ def _node(function: types.FunctionType) -> ast.FunctionDef | ast.Lambda | None:
         and (line, column) != (end_line, end_column)  # the code of the call itself
     ]
     arguments = code.co_varnames[: code.co_argcount]
-    found: list[tuple[tuple[int, int], Any]] = []
+    matches: list[tuple[tuple[int, int], Any]] = []
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.Lambda)):
             continue
@@ -134,8 +134,8 @@ def _node(function: types.FunctionType) -> ast.FunctionDef | ast.Lambda | None:
         end = (node.end_lineno or 0, node.end_col_offset or 0)
         same = tuple(a.arg for a in (*node.args.posonlyargs, *node.args.args)) == arguments
         if same and all(start <= place[:2] and place[2:] <= end for place in places):
-            found.append((start, node))
-    return max(found, key=lambda pair: pair[0])[1] if found else None  # the innermost
+            matches.append((start, node))
+    return max(matches, key=lambda pair: pair[0])[1] if matches else None  # the innermost
 
 
 def _surroundings(

@@ -98,10 +98,10 @@ def zero_strides_change_nothing(problem: Problem, backend: Backend) -> None:
     inputs = [np.broadcast_to(x.reshape(-1)[:1].sum() + 1.5, x.shape) for x in problem.inputs]
     c = np.broadcast_to(0.75, problem.cotangent().shape)
     with np.errstate(all="ignore"):  # all values are equal: outside the domain of some ops
-        found = pull(problem.f, inputs, c, backend)
+        actual = pull(problem.f, inputs, c, backend)
         expected = pull(problem.f, [x.copy() for x in inputs], c.copy(), backend)
     scale = max(np.nanmax(np.abs(e), initial=1) for e in expected)
-    each(found, expected, "the gradient", scale=scale)
+    each(actual, expected, "the gradient", scale=scale)
 
 
 # -- dtypes
@@ -113,8 +113,8 @@ def dtypes(problem: Problem, kinds: list[Any], backend: Backend) -> tuple[Any, l
     leaves = leaves_of(inputs, backend)
     with np.errstate(all="ignore"):  # only dtypes matter
         y = problem.f(*leaves)
-        found = grad(y, leaves, backend.asarray(problem.cotangent(), y.dtype), unused="zeros")
-    return y.dtype, [g.dtype for g in found]
+        gradients = grad(y, leaves, backend.asarray(problem.cotangent(), y.dtype), unused="zeros")
+    return y.dtype, [g.dtype for g in gradients]
 
 
 def mixtures(k: int) -> Iterator[list[Any]]:
@@ -128,10 +128,10 @@ def mixtures(k: int) -> Iterator[list[Any]]:
 @law("dtype", "The value has the promoted dtype of the inputs, each gradient that of its input.")
 def dtype_in_is_dtype_out(problem: Problem, backend: Backend) -> None:
     for kinds in mixtures(len(problem.inputs)):
-        out, found = dtypes(problem, kinds, backend)
+        out, kinds_out = dtypes(problem, kinds, backend)
         names = ", ".join(np.dtype(kind).name for kind in kinds)
         assert out == np.result_type(*kinds), f"the value of {names} is {out}"
-        assert found == kinds, f"the gradients of {names} are {', '.join(map(str, found))}"
+        assert kinds_out == kinds, f"the gradients of {names} are {', '.join(map(str, kinds_out))}"
 
 
 # -- determinism

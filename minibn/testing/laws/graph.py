@@ -29,8 +29,8 @@ def the_value_is_the_same(problem: Problem, backend: Backend) -> None:
     assert recorded.requires_grad, "inputs with requires_grad give a value without"
     assert quiet.is_leaf, "under no_grad the value is recorded"
     assert type(quiet.data) is type(arrays[0]), f"a Tensor holds a {type(quiet.data).__name__}"
-    for name, found in (("recorded", recorded), ("under no_grad", quiet)):
-        identical(found.numpy(), to_numpy(plain), name)
+    for name, actual in (("recorded", recorded), ("under no_grad", quiet)):
+        identical(actual.numpy(), to_numpy(plain), name)
 
 
 @law("graph", "A value that is used k times gets the sum of the k cotangents.")
@@ -61,8 +61,8 @@ def diamonds_add_up(problem: Problem, backend: Backend) -> None:
     with np.errstate(all="ignore"):
         expected = pull(problem.f, problem.inputs, c * (2 + 2 * y), backend)
         sides = [pull(problem.f, problem.inputs, g, backend) for g in (c * 2, 2 * c * y)]
-        found = pull(diamond, problem.inputs, c, backend)
-    for i, (g, e, *parts) in enumerate(zip(found, expected, *sides, strict=True)):
+        actual = pull(diamond, problem.inputs, c, backend)
+    for i, (g, e, *parts) in enumerate(zip(actual, expected, *sides, strict=True)):
         agree(g, e, f"input {i}", scale=sum(np.abs(p).max(initial=0) for p in parts))
 
 
@@ -75,9 +75,9 @@ def unused_results_change_nothing(problem: Problem, backend: Backend) -> None:
         problem.f(*inputs), y * 3, [x * 2 for x in inputs]
         return y
 
-    found = pull(wasteful, problem.inputs, c, backend)
+    actual = pull(wasteful, problem.inputs, c, backend)
     for i, (g, e) in enumerate(
-        zip(found, pull(problem.f, problem.inputs, c, backend), strict=True)
+        zip(actual, pull(problem.f, problem.inputs, c, backend), strict=True)
     ):
         identical(g, e, f"input {i}")
 
@@ -89,11 +89,11 @@ def detached_inputs_get_nothing(problem: Problem, backend: Backend) -> None:
     for i in range(len(leaves)):
         cut = [x.detach() if k == i else x for k, x in enumerate(leaves)]
         y, c = problem.f(*cut), backend.asarray(problem.cotangent())
-        found = gradients(y, leaves, c) if y.requires_grad else [0 * leaves[i].numpy()] * len(cut)
-        assert not found[i].any(), f"input {i} is detached and gets a gradient"
+        actual = gradients(y, leaves, c) if y.requires_grad else [0 * leaves[i].numpy()] * len(cut)
+        assert not actual[i].any(), f"input {i} is detached and gets a gradient"
         if y.requires_grad:
             others = [e if k != i else 0 * e for k, e in enumerate(expected)]
-            each(found, others, f"with input {i} detached")
+            each(actual, others, f"with input {i} detached")
 
 
 @law(

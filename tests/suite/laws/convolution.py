@@ -46,8 +46,8 @@ def conv2d_equals_loops(op: Any, point: Point, backend: Backend) -> None:
     agree(value(f, (x, w), backend), loops.conv2d(x, w, *where), "the value", scale=size)
     expected = loops.conv2d_vjp(g, x, w, *where)
     sizes = np.abs(g).max() * np.abs(w).sum(), np.abs(x).max() * np.abs(g).sum()
-    found = pull(f, (x, w), g, backend)
-    for i, (a, b, size) in enumerate(zip(found, expected, sizes, strict=True)):
+    actual = pull(f, (x, w), g, backend)
+    for i, (a, b, size) in enumerate(zip(actual, expected, sizes, strict=True)):
         agree(a, b, f"the gradient, input {i}", scale=size)
 
 

@@ -115,8 +115,8 @@ def kernels_agree_with_definitions(problem: Problem, backend: Backend) -> None:
                 for _ in range(3)
             ]
         with kernels("always"):
-            found = results(problem, given, along, backend)
-        for i, (ours, exact, *others) in enumerate(zip(found, expected, *moved, strict=True)):
+            actual = results(problem, given, along, backend)
+        for i, (ours, exact, *others) in enumerate(zip(actual, expected, *moved, strict=True)):
             changes = [np.abs(other - exact).max(initial=0) / STEP for other in others]
             size = max(np.abs(exact).max(initial=0), *changes)
             error = np.abs(ours - exact).max(initial=0)

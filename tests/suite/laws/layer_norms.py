@@ -88,8 +88,8 @@ def examples_are_independent(op: Any, drawn: tuple[str, Point], backend: Backend
     for n in range(len(x)):
         alone = (x[n : n + 1], *rest)
         agree(value(f, alone, backend), y[n : n + 1], f"example {n}", digits=10)
-        found = pull(f, alone, g[n : n + 1], backend)[0]
-        agree(found, g_x[n : n + 1], f"x̄ of example {n}", digits=9.5)
+        actual = pull(f, alone, g[n : n + 1], backend)[0]
+        agree(actual, g_x[n : n + 1], f"x̄ of example {n}", digits=9.5)
 
 
 @about_norms("f(a·x; a²·eps) = f(x; eps), and x̄ shrinks by a: the scale cancels.", tuple(DRAWN))
@@ -124,8 +124,8 @@ def both(one: Any, other: Any, inputs: Any, point: Point, backend: Backend, what
     """Two functions agree in value and gradient."""
     g = np.random.default_rng((point.seed, 1)).standard_normal(inputs[0].shape)
     agree(value(one, inputs, backend), value(other, inputs, backend), what, digits=10)
-    found, expected = (pull(f, inputs, g, backend) for f in (one, other))
-    each(found, expected, f"the gradient: {what}", digits=9)
+    actual, expected = (pull(f, inputs, g, backend) for f in (one, other))
+    each(actual, expected, f"the gradient: {what}", digits=9)
 
 
 @about_norms("One group is layer norm over the whole example.", ("group_norm",))
@@ -165,10 +165,10 @@ def centred_rms_norm_is_layer_norm(op: Any, drawn: tuple[str, Point], backend: B
     point = drawn[1]
     axes, gamma = point.settings["axes"], point.inputs[1]
     every = tuple(range(1, point.inputs[0].ndim))
-    found = every if axes == "example" else tuple(range(-gamma.ndim, 0)) if axes is None else axes
+    over = every if axes == "example" else tuple(range(-gamma.ndim, 0)) if axes is None else axes
 
     def rms_of_centred(x: Any, gamma: Any) -> Any:
-        return point.bind(op)(x - ops.mean(x, found, keepdims=True), gamma)
+        return point.bind(op)(x - ops.mean(x, over, keepdims=True), gamma)
 
     def layer_norm(x: Any, gamma: Any) -> Any:
         return ops.layer_norm(x, gamma, gamma * 0.0, **point.settings)

@@ -118,11 +118,11 @@ class GraphMachine(GraphBuilder):
         )
         with set_grad_enabled(True):
             total = (first * self.array(v)).sum()
-        found = grad(total, x.tensor, unused="zeros", retain_graph=True)
+        product = grad(total, x.tensor, unused="zeros", retain_graph=True)
         moved = twin.replay(z.twin, along={x.twin.name: v})
         expected = np.asarray(twin.gradient(moved, x.twin, c).imag / TINY)
         scale = float(np.abs(expected).max(initial=0)) + float(np.abs(slope).max(initial=0))
-        agree(to_numpy(found), expected, f"second derivative of {z} by {x}", 7, scale)
+        agree(to_numpy(product), expected, f"second derivative of {z} by {x}", 7, scale)
 
     @rule(data=st.data())
     def zero_grad(self, data: st.DataObject) -> None:
@@ -204,8 +204,8 @@ class GraphMachine(GraphBuilder):
     @invariant()
     def values_and_gradients_are_the_twins(self) -> None:
         for p in self.pairs:
-            found = to_numpy(p.tensor)
-            assert np.array_equal(found, p.twin.value), f"{p} holds {found}, not {p.twin.value}"
+            actual = to_numpy(p.tensor)
+            assert np.array_equal(actual, p.twin.value), f"{p} holds {actual}, not {p.twin.value}"
             assert p.tensor.requires_grad == p.requires_grad, (
                 f"{p}: requires_grad {not p.requires_grad}"
             )

@@ -116,8 +116,8 @@ class ModuleMachine(Machine):
     def train_on(self, size: int, seed: int) -> None:
         """One backward: `.grad` should be the sum of what each backward gave."""
         loss = self.loss(size, seed)
-        found = grad(loss, list(self.parameters.values()), retain_graph=True)
-        for name, g in zip(self.parameters, found, strict=True):
+        gradients = grad(loss, list(self.parameters.values()), retain_graph=True)
+        for name, g in zip(self.parameters, gradients, strict=True):
             self.gradients[name] = self.gradients.get(name, 0) + to_numpy(g)
         loss.backward()
 
@@ -271,8 +271,8 @@ class ModuleMachine(Machine):
 
     @invariant()
     def modes_are_as_they_were_set(self) -> None:
-        found = {name: module.training for name, module in self.model.named_modules()}
-        assert found == self.modes, f"modes are {found}, not {self.modes}"
+        modes = {name: module.training for name, module in self.model.named_modules()}
+        assert modes == self.modes, f"modes are {modes}, not {self.modes}"
 
     @invariant()
     def parameters_follow_the_formula(self) -> None:

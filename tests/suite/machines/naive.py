@@ -142,12 +142,12 @@ class Twin:
             self.parameters[name] = self.rule.moved(name, self.parameters[name], g)
 
 
-def same(found: np.ndarray, expected: np.ndarray, what: str) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10, err_msg=what)
+def same(actual: np.ndarray, expected: np.ndarray, what: str) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-10, err_msg=what)
 
 
-def same_bits(found: States, expected: States, what: str) -> None:
-    assert found.keys() == expected.keys(), f"{what}: {found.keys() ^ expected.keys()}"
+def same_bits(actual: States, expected: States, what: str) -> None:
+    assert actual.keys() == expected.keys(), f"{what}: {actual.keys() ^ expected.keys()}"
     for name, array in expected.items():
-        assert array.dtype == found[name].dtype, f"{what}: dtype of {name}"
-        assert array.tobytes() == found[name].tobytes(), f"{what}: {name} differs"
+        assert array.dtype == actual[name].dtype, f"{what}: dtype of {name}"
+        assert array.tobytes() == actual[name].tobytes(), f"{what}: {name} differs"

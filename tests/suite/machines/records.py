@@ -118,11 +118,11 @@ class Pair:
 
 
 def agree(
-    found: np.ndarray, expected: np.ndarray, what: str, digits: int, scale: float = 0
+    actual: np.ndarray, expected: np.ndarray, what: str, digits: int, scale: float = 0
 ) -> None:
-    assert found.shape == expected.shape, f"{what}: shape {found.shape}, twin {expected.shape}"
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, twin {expected.shape}"
     tolerance = 10.0**-digits * (1 + scale)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=what)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=what)
 
 
 class GraphRecords(Machine):
@@ -213,12 +213,12 @@ class GraphRecords(Machine):
             behind |= fresh
             waiting += fresh
         active = {p for p in behind if not p.parents} if targets is None else set(targets)
-        found = []
+        results = []
         for p in sorted(behind, key=lambda p: p.number):
             if any(parent in active for parent in p.parents):
                 active.add(p)
-                found.append(p)
-        return found
+                results.append(p)
+        return results
 
     def walk(self, visited: list[Pair], retain: bool, go: Callable[[], Any]) -> tuple[bool, Any]:
         """Run a backward pass. Returns whether it worked, after a check that it should have."""
@@ -242,7 +242,7 @@ class GraphRecords(Machine):
 
     def check_gradient(self, z: Pair, x: Pair, c: np.ndarray, retain: bool) -> None:
         """grad() of ⟨c, z⟩ by a node behind it, against the twin's."""
-        worked, found = self.walk(
+        worked, gradient = self.walk(
             self.visited(z, [x]),
             retain,
             lambda: grad(z.tensor, x.tensor, self.array(c), retain_graph=retain),
@@ -251,8 +251,8 @@ class GraphRecords(Machine):
             again = twin.replay(z.twin, fresh=x.twin)
             expected = twin.gradient(again, x.twin, c)
             scale = float(np.abs(expected).max(initial=0))
-            agree(to_numpy(found), expected, f"grad of {z} by {x}", 8, scale)
-            found.data[...] = 99.0  # it is the caller's
+            agree(to_numpy(gradient), expected, f"grad of {z} by {x}", 8, scale)
+            gradient.data[...] = 99.0  # it is the caller's
 
     def behind(self, x: Pair, z: Pair) -> bool:
         """Whether z was made of x by recorded ops."""

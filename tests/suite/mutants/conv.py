@@ -86,8 +86,8 @@ def conv2d_gives_x_nothing(self, g, out, x, w):
 @wrong("minibn.autograd.backward", "conv2d", "unbroadcast")
 def conv2d_averages_the_bias(g, shape):
     """The gradient of the bias is a mean over the pixels, where it should be the sum."""
-    found = unbroadcast(g, shape)
-    return found * (found.size / g.size)
+    summed = unbroadcast(g, shape)
+    return summed * (summed.size / g.size)
 
 
 @wrong(Conv2dInputGrad, "conv2d", order=2)

@@ -21,7 +21,7 @@ from typing import Any
 from minibn.errors import did_you_mean
 from suite.mutants import FAMILIES, MUTANTS
 from suite.mutants.peers import PEERS
-from suite.mutants.run import SETS, Check, Found, MutationResults, killers, run_mutants
+from suite.mutants.run import SETS, Check, Findings, MutationResults, killers, run_mutants
 from suite.registry import CASES
 
 # -- the tables
@@ -29,11 +29,11 @@ from suite.registry import CASES
 
 def groups(names: Iterable[str]) -> dict[str, list[str]]:
     """The mutants by what is wrong: the first derivative, only the second, only at ties."""
-    found: dict[str, list[str]] = {"first": [], "second": [], "ties": []}
+    by_kind: dict[str, list[str]] = {"first": [], "second": [], "ties": []}
     for name in names:
         m = MUTANTS[name]
-        found["ties" if m.kink else "second" if m.order == 2 else "first"].append(name)
-    return found
+        by_kind["ties" if m.kink else "second" if m.order == 2 else "first"].append(name)
+    return by_kind
 
 
 HEADER = ("checker", "kind", "plain", "drawn", "2nd order", "ties", "alarms plain", "alarms drawn")
@@ -49,7 +49,7 @@ def summary(result: MutationResults) -> list[tuple[str, ...]]:
     rows += [(c.name, "ours", [c.name]) for c in result.suite if c.kind != "a law"]
     rows += [(f"{len(laws)} laws", "ours", laws), ("the whole suite", "ours", [*ours, *laws])]
 
-    def of(table: dict[str, Found], names: Iterable[str], checks: list[str], which: str) -> str:
+    def of(table: dict[str, Findings], names: Iterable[str], checks: list[str], which: str) -> str:
         asked = [n for n in names if any(table[n][which][c] is not None for c in checks)]
         return f"{sum(bool(killers(table[n], checks, [which])) for n in asked)}/{len(asked)}"
 
@@ -87,8 +87,8 @@ def matrix(result: MutationResults) -> list[list[str]]:
     ours = [c for c in result.suite if c.kind != "a law"]
     laws = [c.name for c in result.suite if c.kind == "a law"]
 
-    def cells(found: Found, checks: list[Check], which: str) -> str:
-        marks = (found[which][c.name] for c in checks)
+    def cells(results: Findings, checks: list[Check], which: str) -> str:
+        marks = (results[which][c.name] for c in checks)
         return "".join(" " if said is None else "x" if said else "." for said in marks)
 
     def letters(checks: list[Check], first: str) -> str:
@@ -98,11 +98,11 @@ def matrix(result: MutationResults) -> list[list[str]]:
     sets = [(checks, which) for checks, _ in both if checks for which in SETS]
     rows = [["mutant", *(f"{which} {key}" for c, key in both if c for which in SETS), "laws"]]
     for family in FAMILIES:
-        for name, found in result.mutants.items():
+        for name, results in result.mutants.items():
             if MUTANTS[name].family == family:
-                broken = killers(found, laws)
+                broken = killers(results, laws)
                 laws_column = " ".join(broken[:2]) + (f" +{len(broken) - 2}" if broken[2:] else "")
-                marks = [" " * (len(w) + 1) + cells(found, c, w) for c, w in sets]
+                marks = [" " * (len(w) + 1) + cells(results, c, w) for c, w in sets]
                 rows.append([f"{family}: {name}", *marks, laws_column])
     return rows
 
@@ -162,12 +162,12 @@ def provenance(argv: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
 def details(result: MutationResults) -> str:
     """The result of every check for a few mutants."""
     lines = []
-    for name, found in result.mutants.items():
+    for name, results in result.mutants.items():
         m = MUTANTS[name]
         lines += [f"{name} ({m.case}): {m.sentence}"]
         for check in (*result.peers, *result.suite):
             for which in SETS:
-                said = found[which][check.name]
+                said = results[which][check.name]
                 if said is not None:
                     verdict = f"killed  {said[:110]}" if said else "-"
                     lines.append(f"  {which:<6} {check.name:<32} {verdict}")
@@ -246,9 +246,9 @@ def as_data(result: MutationResults, about: dict[str, Any]) -> dict[str, Any]:
             name: {
                 "family": MUTANTS[name].family, "case": MUTANTS[name].case,
                 "sentence": MUTANTS[name].sentence, "order": MUTANTS[name].order,
-                "kink": MUTANTS[name].kink, "said": found,
+                "kink": MUTANTS[name].kink, "said": results,
             }
-            for name, found in result.mutants.items()
+            for name, results in result.mutants.items()
         },
         "correct": result.correct,
         "summary": [dict(zip(HEADER, row, strict=True)) for row in summary(result)],

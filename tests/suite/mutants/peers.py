@@ -63,10 +63,10 @@ def units(x: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
 
 def by_entries(f: Callable, g: np.ndarray, arrays: Arrays, i: int, h: float) -> np.ndarray:
     """The gradient of Σ g·f in input i, one central difference an entry."""
-    found = np.zeros(arrays[i].shape)
+    gradient = np.zeros(arrays[i].shape)
     for index, u in units(arrays[i]):
-        found[index] = (g * central(f, arrays, i, u, h)).sum()
-    return found
+        gradient[index] = (g * central(f, arrays, i, u, h)).sum()
+    return gradient
 
 
 def unit_vector(rng: np.random.Generator, shapes: list) -> list[np.ndarray]:
@@ -123,8 +123,8 @@ def torch_gradcheck(
         @staticmethod
         @torch.autograd.function.once_differentiable
         def backward(ctx, g):
-            found = vjp(g.numpy(), *(x.detach().numpy() for x in ctx.saved_tensors))
-            return tuple(map(tensor, found))
+            gradients = vjp(g.numpy(), *(x.detach().numpy() for x in ctx.saved_tensors))
+            return tuple(map(tensor, gradients))
 
     if any(x.size == 0 for x in arrays):
         return
@@ -199,13 +199,13 @@ def like_mygrad(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Gener
 
 def _complex_or_central(f: Callable, c: np.ndarray, arrays: Arrays, i: int) -> np.ndarray:
     """MyGrad's user chooses one of the two; here the function's dtype decides."""
-    found = np.zeros(arrays[i].shape)
+    gradient = np.zeros(arrays[i].shape)
     for index, u in units(arrays[i]):
         y = np.asarray(f(*moved(arrays, i, 1e-20j * u)))
         if y.dtype.kind != "c":
             return by_entries(f, c, arrays, i, 1e-8)
-        found[index] = (c * y.imag / 1e-20).sum()
-    return found
+        gradient[index] = (c * y.imag / 1e-20).sum()
+    return gradient
 
 
 def like_dezero(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Generator) -> None:

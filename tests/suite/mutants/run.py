@@ -29,7 +29,7 @@ from suite.registry import CASES, Tied
 
 Trial = Callable[[], Any]
 SETS = ("plain", "drawn")
-Found = dict[str, dict[str, str | None]]  # set of problems -> check -> what `finding` says
+Findings = dict[str, dict[str, str | None]]  # set of problems -> check -> `finding`
 
 
 @dataclass(frozen=True)
@@ -189,25 +189,25 @@ class MutationResults:
 
     peers: list[Check]
     suite: list[Check]
-    mutants: dict[str, Found] = field(default_factory=dict)
-    correct: dict[str, Found] = field(default_factory=dict)
+    mutants: dict[str, Findings] = field(default_factory=dict)
+    correct: dict[str, Findings] = field(default_factory=dict)
 
     @property
     def survivors(self) -> list[str]:
         """Mutants that no check of ours finds."""
         ours = {check.name for check in self.suite}
-        return [name for name, found in self.mutants.items() if not killers(found, ours)]
+        return [name for name, results in self.mutants.items() if not killers(results, ours)]
 
     @property
     def false_alarms(self) -> list[str]:
         """Right ops for which a check of ours raises."""
         ours = {check.name for check in self.suite}
-        return [case for case, found in self.correct.items() if killers(found, ours)]
+        return [case for case, results in self.correct.items() if killers(results, ours)]
 
 
-def killers(found: Found, among: Collection[str], sets: Iterable[str] = SETS) -> list[str]:
+def killers(results: Findings, among: Collection[str], sets: Iterable[str] = SETS) -> list[str]:
     """The checks that found something."""
-    return [name for name in among if any(found[which].get(name) for which in sets)]
+    return [name for name in among if any(results[which].get(name) for which in sets)]
 
 
 def run_mutants(
@@ -221,7 +221,7 @@ def run_mutants(
     result = MutationResults(their_checkers(examples) if peers else [], our_suite(examples))
     checks = [*result.peers, *result.suite]
 
-    def ask(case: str, mutant: Mutant | None) -> Found:
+    def ask(case: str, mutant: Mutant | None) -> Findings:
         return {
             which: {check.name: finding(check, case, which, mutant) for check in checks}
             for which in SETS

@@ -27,8 +27,8 @@ def unbroadcast_forgets_axes_of_one(g, shape):
 @wrong("minibn.autograd.backward", "subtract", "unbroadcast")
 def unbroadcast_averages(g, shape):
     """The mean over what was broadcast, where it should be the sum."""
-    found = unbroadcast(g, shape)
-    return found * (found.size / g.size) if g.size else found
+    summed = unbroadcast(g, shape)
+    return summed * (summed.size / g.size) if g.size else summed
 
 
 @wrong("minibn.autograd.backward", "divide", "unbroadcast")

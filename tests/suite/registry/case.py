@@ -76,5 +76,5 @@ def groups(linear: tuple[Positions, ...], problem: Problem) -> list[Positions]:
 
 def here(x: Any, constant: np.ndarray) -> Any:
     """A constant of the problem on x's backend, in x's precision."""
-    found = backend_of(value(x)).asarray(constant)
-    return found.astype(value(x).real.dtype) if found.dtype.kind == "f" else found
+    array = backend_of(value(x)).asarray(constant)
+    return array.astype(value(x).real.dtype) if array.dtype.kind == "f" else array

@@ -113,8 +113,8 @@ def slopes(g: np.ndarray, x: np.ndarray, *affine: np.ndarray, noise: Any, pool: 
         (g,) = max_pool_slope(g, np.maximum(z, 0), (pool, pool), (pool, pool), (0, 0))
     g = g * (z > 0) * s
     over = tuple(range(x.ndim - 1))
-    found = [g * scale[0], (g * x).sum(over)] if scale else [g]
-    return (*found, g.sum(over)) if affine else tuple(found)
+    gradients = [g * scale[0], (g * x).sum(over)] if scale else [g]
+    return (*gradients, g.sum(over)) if affine else tuple(gradients)
 
 
 @st.composite

@@ -147,9 +147,9 @@ def layer_norm_points(draw: Any) -> Point:
         choices += [(1, 2, 3)]
     axes = draw(st.sampled_from(choices))
     many = axes == "example" and k > 2 and draw(st.booleans())  # a gamma for each feature
-    found = range(1, k) if axes in ("example", (1, 2, 3)) else (k - 1,)
+    reduced = range(1, k) if axes in ("example", (1, 2, 3)) else (k - 1,)
     e, rng = draw(st.sampled_from(EPS)), np.random.default_rng(seed := draw(seeds))
-    x = spread_out(rng, shape, tuple(found), e)
+    x = spread_out(rng, shape, tuple(reduced), e)
     vectors = affine(rng, shape[1:] if many else shape[-1:])
     return Point((x, *vectors), {"axes": axes, "eps": e}, seed)
 
