@@ -17,7 +17,7 @@ def draw_examples(strategy: st.SearchStrategy[Any], n: int) -> list[Any]:
 
     Every third of three times as many, since hypothesis often draws variations of its last example.
     """
-    examples: list[Any] = []
+    found: list[Any] = []  # hypothesis's draws depend on the source of `collect`
 
     @settings(
         max_examples=3 * n, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
@@ -25,10 +25,10 @@ def draw_examples(strategy: st.SearchStrategy[Any], n: int) -> list[Any]:
     )  # fmt: skip
     @given(strategy)
     def collect(example: Any) -> None:
-        examples.append(example)
+        found.append(example)
 
     collect()
-    return (examples[::3] if len(examples) > n else examples)[:n]
+    return (found[::3] if len(found) > n else found)[:n]
 
 
 def plain_problems(case: str, n: int = 5) -> list[Problem]:
