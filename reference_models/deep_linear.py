@@ -7,7 +7,7 @@ the product stands in the order of the layers. A layer is
 
     linear → norm
 
-without a bias, and "the activation of layer k" is what it hands to layer k + 1. What the network
+without a bias, and "the activation of layer k" is the input of layer k + 1. What the network
 can express is a linear map (an affine one with a norm over the batch; neither with a norm over each
 sample, such as layer norm). Without a norm its loss is a polynomial of degree 2k in the W_i, which
 makes it hard.
@@ -45,8 +45,8 @@ def deep_linear(
     initialised yet.
 
     norm: a name of NORMS ("l1", or another reading of the paper such as "l1-centred"), or one's own
-    function width -> Module. It stands behind every layer but the last, with norm_output behind the
-    last as well (the output is then centred and scaled, and only its gamma and beta can reach the
+    function width -> Module. It follows every layer but the last, with norm_output the last as
+    well (the output is then centred and scaled, and only its gamma and beta can reach the
     targets). "weight" and "group+weight" standardise the matrices of these layers. affine=False
     keeps each norm's gamma, or each matrix's gain, at 1 and beta at 0.
     Raises ValueError for an unknown norm, fewer than one layer or a width below 1.

@@ -1,4 +1,4 @@
-"""What `norm=` takes: a name of NORMS, or any function of a width that makes a module.
+"""The values of `norm=`: a name of NORMS, or a function of the width that makes a module.
 
     vgg("vgg16", norm="l1")
     vgg("vgg16", norm=lambda width: nn.LpBatchNorm(width, p=1, momentum=0.01))
@@ -26,12 +26,12 @@ Norm = str | MakeNorm
 
 
 def _groups_of_16(channels: int) -> Module:
-    """GroupNorm by 16 channels, or as many as divide them: Wu & He's 32 groups of 512."""
+    """GroupNorm with gcd(channels, 16) channels a group: Wu & He's 32 groups of 512."""
     return nn.GroupNorm(channels // math.gcd(channels, 16), channels)
 
 
-# What stands behind a layer. With "weight" it is in the layer: its filters are standardised, and
-# scaled too if no norm follows.
+# The norm after a layer. With "weight" the layer's own filters are standardised, and scaled too if
+# no norm follows.
 NORMS: dict[str, MakeNorm | None] = {
     "none": None,
     "batch": nn.BatchNorm,
@@ -60,7 +60,7 @@ def choose(who: str, what: str, name: str, known: Mapping[str, object]) -> None:
 
 
 def maker_of(who: str, norm: Norm, known: Mapping[str, MakeNorm | None]) -> MakeNorm | None:
-    """What makes the norm of a width; None for no norm. Raises ValueError for an unknown name."""
+    """The function width -> norm; None for no norm. Raises ValueError for an unknown name."""
     if callable(norm):
         return norm
     choose(who, "norm", norm, known)
@@ -68,5 +68,5 @@ def maker_of(who: str, norm: Norm, known: Mapping[str, MakeNorm | None]) -> Make
 
 
 def standardises(norm: Norm) -> bool:
-    """Whether the layers in front of the norm have standardised filters."""
+    """Whether the layers before the norm have standardised filters."""
     return norm in ("weight", "group+weight")

@@ -5,8 +5,8 @@ Each stage is convolutions 3×3 and a max-pooling 2×2; every layer is
 
     convolution → norm → noise → ReLU
 
-and "the activation of layer k" is what enters ReLU k. Layers are numbered through, convolutions and
-linear layers together, and a layer has the same name in every variant ("conv3.weight").
+and "the activation of layer k" is the input of ReLU k. Convolutions and linear layers are numbered
+together, and a layer has the same name in every variant ("conv3.weight").
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def vgg(
     """A VGG for images (N, 32, 32, channels) -> logits (N, classes). Not initialised yet.
 
     width scales the convolutions' channels; head gives the hidden linear widths ("linear": none);
-    norm and noise stand behind every convolution, with `norm_head` behind hidden linear layers too;
+    norm and noise follow every convolution, with `norm_head` hidden linear layers too;
     norm_layers="last" leaves out all norms but the last (Bjorck et al. 2018). norm: a name of NORMS
     ("l1", or another reading of the paper such as "l1-centred"), or a function channels -> Module.
     A layer whose norm has a beta has no bias: where each channel is centred its gradient would be
@@ -65,7 +65,7 @@ def vgg(
     group norm, which centre several channels as one, and in the norm of l1, l2 and linf, which is
     that of values not yet centred.) Images of another size don't fit the head: five poolings leave
     one pixel.
-    Raises ValueError for an unknown name, a width that leaves no channels, or instance norm behind
+    Raises ValueError for an unknown name, a width that leaves no channels, or instance norm after
     linear layers, which have no pixels.
 
     >>> net = vgg("vgg11", width=0.25, norm="batch")
@@ -81,7 +81,7 @@ def vgg(
     hidden = hidden_widths(head)
     if norm == "instance" and norm_head and hidden:
         raise ValueError(
-            "vgg: norm='instance' needs pixels; norm_head=True puts it behind vectors."
+            "vgg: norm='instance' needs pixels; norm_head=True puts it after linear layers."
         )
     parts: dict[str, Module] = {}
     layer, stage, depth = 0, 0, channels

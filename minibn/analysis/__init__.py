@@ -1,11 +1,11 @@
-"""Measurements on any model, at one moment of its training; none of them leaves a trace.
+"""Measurements on any model, at one step of its training; none of them changes the model.
 
 probe                 a probe along the gradient: loss, gradient change, effective beta
 covariate_shift       Definition 2.1 of Santurkar et al. 2018, for every layer
-distribution_shift    moments' drift and Wasserstein distance: the original notion
+distribution_shift    drift of moments and Wasserstein distance: the original notion
 Hessian               along the gradient, its largest eigenvalues, its trace
 units_at              the units of a BatchNorm on a batch; `units` is the module
-theorems              the module of what the paper proves about them, both sides
+theorems              the module of both sides of the paper's theorems about them
 """
 
 from minibn.analysis import theorems, units

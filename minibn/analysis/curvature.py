@@ -3,9 +3,9 @@
 H is the Hessian of L(w) = loss(model(x), targets) at the model's weights, for one batch, in
 training mode: BatchNorm's statistics are functions of w, and differentiated. It is never formed,
 only multiplied with. The graph of the gradient is recorded once, and each product H v = ∇⟨∇L, v⟩ is
-one walk back over it, so that noise is drawn once and is the same in all products.
+one backward pass over it, so that noise is drawn once and is the same in all products.
 
-    along the gradient   gᵀH g / gᵀg   with g = ∇L: how it curves where a step of SGD goes
+    along the gradient   gᵀH g / gᵀg   with g = ∇L: the curvature along a step of SGD
     largest eigenvalues  Lanczos (1950) with full re-orthogonalisation
     trace                Hutchinson (1990): the mean of zᵀH z over random signs z
 
@@ -14,12 +14,13 @@ curvature. Training with the full batch drives the largest eigenvalue of its Hes
 it (the edge of stability: Cohen et al. 2021). With mini-batches it is the mean of gᵀH g / gᵀg, each
 batch's H along its own g, that settles at 2/lr (Andreyev & Beneventano, arXiv:2412.20553).
 
-At a ReLU or a max-pooling H is the second derivative of the pieces, and knows nothing of the kinks
-between them, which every step crosses. Measured on VGG-16 early in training, as the length of Δg -
-∫ H d along the way beside ‖Δg‖: with BatchNorm kinks are 42 % of the gradient's change over a step
-at lr 0.1, and 98 % over a hundredth of it, where effective beta is 5 times as large; without a norm
-99 % and more of both. So differences (∇L(w + hv) - ∇L(w - hv)) / 2h are no way to H v: in float32
-they get worse as h shrinks; in float64 they agree to 3e-8 at h = 1e-8, with no kink in between.
+With ReLU or max-pooling, H is the second derivative of the smooth pieces and does not include the
+kinks between them, which every step crosses. Measured on VGG-16 early in training, as the length of
+Δg - ∫ H d along the step beside ‖Δg‖: with BatchNorm kinks are 42 % of the gradient's change over a
+step at lr 0.1, and 98 % over a hundredth of it, where effective beta is 5 times as large; without a
+norm 99 % and more of both. So differences (∇L(w + hv) - ∇L(w - hv)) / 2h do not give H v: in
+float32 they get worse as h shrinks; in float64 they agree to 3e-8 at h = 1e-8, with no kink in
+between.
 
 Cost, in gradients (forward and backward) of VGG-16 at width 1/4 and batch 128, float32, one thread,
 with BatchNorm (without): the recording 2 (1.8), a product 2.7 (2), the largest eigenvalue 8 to 14
@@ -49,13 +50,13 @@ WHICH = ("largest", "magnitude")
 
 @dataclass(frozen=True)
 class Eigenvalues:
-    """Ritz values of a Lanczos iteration: what it knows of the Hessian's eigenvalues.
+    """Ritz values of a Lanczos iteration: estimates of the Hessian's eigenvalues.
 
-    values: (k,) float64, in the order asked for. residuals: (k,); within values[i] ± residuals[i]
+    values: (k,) float64, in the order of `which`. residuals: (k,); within values[i] ± residuals[i]
     lies an eigenvalue of H, up to rounding, and mostly much nearer: where it is alone within a
     distance d, the error is at most residual² / d. The first of "largest" is never above
-    the largest eigenvalue. iterations: products with H. converged: whether the residuals are as
-    small as asked for.
+    the largest eigenvalue. iterations: products with H. converged: whether the residuals are
+    within the tolerance.
     """
 
     values: np.ndarray
@@ -75,15 +76,15 @@ class Trace:
 
 
 class Hessian:
-    """The Hessian of a batch's loss at the model's weights, as something to multiply with.
+    """The Hessian of a batch's loss at the model's weights, as a linear operator: H @ v.
 
     batch: (x, targets) on the model's backend. loss(model(x), targets) -> scalar Tensor.
     weight_decay λ adds λ/2 ‖w‖² over weights of two axes or more, as `decay_groups` does.
 
     size: P, the number of weights. loss: its value. gradient: (P,) float64, the parameters one
-    after another, as the vectors of H @ v. Several questions to one Hessian share the recording. It
-    keeps the graph in memory, and stays the Hessian at these weights when the model moves on.
-    The model is left as it was, to the last bit. Raises ValueError for a model without parameters,
+    after another, as the vectors of H @ v. All measurements of one Hessian share the recording. It
+    keeps the graph in memory, and stays the Hessian at these weights when the model's change.
+    The model is left unchanged, bit for bit. Raises ValueError for a model without parameters,
     a loss that is no scalar or a negative weight_decay; FloatingPointError where the loss or its
     gradient is not finite.
 
@@ -143,8 +144,8 @@ class Hessian:
             start += p.size
         with set_grad_enabled(True), np.errstate(all="ignore"):  # host: flags
             total = sum((g * part).sum() for g, part in zip(self._slopes, parts, strict=True))
-            found = grad(total, self._params, retain_graph=True, unused="zeros")
-            Hv = _flat([g.data for g in found]) + self._decay * v
+            products = grad(total, self._params, retain_graph=True, unused="zeros")
+            Hv = _flat([h.data for h in products]) + self._decay * v
         if not array_module(Hv).isfinite(Hv).all().item():
             raise FloatingPointError(
                 "Hessian: H v is not finite. Has the training diverged, or is a second derivative "
@@ -198,13 +199,13 @@ class Hessian:
         """
         if samples < 1:
             raise ValueError(f"hessian_trace: samples={samples} must be 1 or more.")
-        found = []
+        products = []
         for i in range(samples):
             signs = 2.0 * generator(seed, "hutchinson", i).integers(0, 2, self.size) - 1
             z = backend_of(self.gradient).asarray(signs)
-            found.append(_dot(z, self @ z))
-        error = stdev(found) / math.sqrt(samples) if samples > 1 else math.nan
-        return Trace(fmean(found), error, samples)
+            products.append(_dot(z, self @ z))
+        error = stdev(products) / math.sqrt(samples) if samples > 1 else math.nan
+        return Trace(fmean(products), error, samples)
 
 
 def curvature_along_gradient(
@@ -270,7 +271,7 @@ def _lanczos(
     floor = max(np.finfo(p.dtype).eps for p in H._params)
     alphas: list[float] = []
     betas: list[float] = []
-    w = _drawn(rng, H)
+    w = _draw_vector(rng, H)
     for m in range(1, iterations + 1):
         Q[m - 1] = w / xp.sqrt(w @ w)
         w = H @ Q[m - 1]
@@ -286,17 +287,17 @@ def _lanczos(
         if converged:
             break
         if beta <= floor * size.max():  # an invariant subspace: go on in the rest, if there is one
-            w, beta = _orthogonal(_drawn(rng, H), Q[:m]), 0.0
+            w, beta = _orthogonal(_draw_vector(rng, H), Q[:m]), 0.0
         betas.append(beta)
     return Eigenvalues(values, residuals, m, converged)
 
 
-def _drawn(rng: np.random.Generator, H: Hessian) -> Any:
+def _draw_vector(rng: np.random.Generator, H: Hessian) -> Any:
     return backend_of(H.gradient).asarray(rng.standard_normal(H.size))
 
 
 def _orthogonal(w: Any, Q: Any) -> Any:
-    """What is left of w without its part in the rows of Q. Twice is enough (Parlett 1998, 6.9)."""
+    """w without its projection on the rows of Q. Twice is enough (Parlett 1998, 6.9)."""
     for _ in range(2):
         w = w - (Q @ w) @ Q
     return w

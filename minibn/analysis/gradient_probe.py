@@ -7,12 +7,12 @@ measured at w - η d for several step sizes η, on the same batch and in trainin
     gradient predictiveness     ‖∇L(w - η d) - ∇L(w)‖
     "effective" beta            ‖∇L(w - η d) - ∇L(w)‖ / ‖η d‖, and its maximum over η
 
-This evaluates the landscape at one point of one training; it trains nothing. (Several trainings
-with different rates, which are often drawn instead, measure something else.)
+This evaluates the landscape at one point of one training; it trains nothing. (Curves of several
+trainings at different rates, which are often plotted instead, measure something else.)
 
-beta estimates a Lipschitz constant of the gradient from a few distances, and can't see below the
-smallest. Where the gradient has changed as much as it will before the first η, beta's maximum is
-‖Δg‖ / ‖η₁ d‖: with ‖Δg‖ near ‖d‖ it reads 1/η₁ whatever the network is. `saturated` says so.
+beta estimates a Lipschitz constant of the gradient from a few distances, and has no information
+below the smallest. If the gradient reaches its full change before the first η, beta's maximum is
+‖Δg‖ / ‖η₁ d‖: with ‖Δg‖ near ‖d‖ it is 1/η₁ for any network. `saturated` detects this.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from minibn.random import generator
 DIRECTIONS = ("gradient", "random", "filter")
 
 
-@dataclass(frozen=True, eq=False)  # of arrays, which have no one truth
+@dataclass(frozen=True, eq=False)  # arrays have no single truth value
 class Probe:
-    """What a probe saw. The vectors have an entry a step size; all are float64 on the host.
+    """The result of a probe. The vectors have an entry a step size; all are float64 on the host.
 
     loss, gradient_norm: where the probe starts. losses; gradient_change ‖∇L(w - η d) - ∇L(w)‖;
     cosine of the two gradients; distance ‖η d‖; beta = gradient_change / distance. Undefined
@@ -74,9 +74,9 @@ class Probe:
 
     @property
     def saturated(self) -> bool:
-        """Whether beta is largest at the shortest step, and the gradient's change there has stopped
-        growing with the step (nearer to constant than to proportional): the true beta lies
-        higher, and 1/η is what is seen."""
+        """Whether beta is largest at the shortest step, and the gradient's change there no longer
+        grows with the step (nearer to constant than to proportional): the true beta is larger,
+        and the measured one is about 1/η."""
         order = [i for i in np.argsort(self.step_sizes) if self.step_sizes[i] > 0]  # host: a record
         if len(order) < 2 or self.effective_beta != self.beta[order[0]]:
             return False
@@ -112,29 +112,29 @@ def probe(
     frozen_noise: bool = True,
     seed: int = 0,
 ) -> Probe:
-    """Probe from the model's weights against `direction`, and measure on the way.
+    """Measure loss and gradient at steps from the model's weights against `direction`.
 
     batch: (x, targets) on the model's backend. loss(model(x), targets) -> scalar.
     direction: "gradient"; "random", normal and as long as the gradient; "filter", normal with each
     filter (last axis) as long as the model's own, and 0 for vectors such as biases and gammas (Li
     et al. 2018). probe_batch: measure on this one; the direction is still the gradient of
     `batch`. weight_decay λ adds λ/2 ‖w‖² over weights of two axes or more, as `decay_groups`
-    does. frozen_noise: every evaluation draws the noise of the present step; else each its own,
-    and the noise is measured too. Parameters that require no gradient stay where they are.
+    does. frozen_noise: every evaluation draws the noise of the present step; else each draws its
+    own, so that the noise is measured too. Parameters that require no gradient stay where they are.
 
     Costs one forward and backward pass a step size, and one more (two with a probe_batch). The
-    model is left as it was, to the last bit.
+    model is left unchanged, bit for bit.
     Raises ValueError for a step size that is negative or not finite, an unknown direction, a model
     without parameters or a loss that is no scalar.
 
     >>> from minibn import nn
     >>> net = nn.Sequential(nn.Linear(2, 1, bias=False)).initialize(seed=0, dtype=np.float64)
     >>> x, y = np.eye(2), np.zeros((2, 1))
-    >>> seen = probe(net, (x, y), [0.5, 1.0], loss=lambda z, y: ((z - y) ** 2).sum() * 0.5)
-    >>> seen.beta.round(6).tolist(), (seen.losses / seen.loss).round(6).tolist()
+    >>> p = probe(net, (x, y), [0.5, 1.0], loss=lambda z, y: ((z - y) ** 2).sum() * 0.5)
+    >>> p.beta.round(6).tolist(), (p.losses / p.loss).round(6).tolist()
     ([1.0, 1.0], [0.25, 0.0])
     """
-    etas = _checked(step_sizes)
+    etas = _check_step_sizes(step_sizes)
     check_decay("probe", weight_decay)
     if direction not in DIRECTIONS:
         raise ValueError(f"probe: direction={direction!r} is none of {', '.join(DIRECTIONS)}.")
@@ -157,7 +157,7 @@ def probe(
             return total, g
 
         loss_here, g = measure(batch)
-        d = g if direction == "gradient" else _drawn(direction, names, start, g, seed)
+        d = g if direction == "gradient" else _draw_direction(direction, names, start, g, seed)
         if probe_batch is not None:
             loss_here, g = measure(probe_batch)
         g_norm, d_norm = norm(g), norm(d)
@@ -173,7 +173,7 @@ def probe(
     return Probe(loss_here, g_norm, etas, *columns)
 
 
-def _checked(step_sizes: Sequence[float]) -> np.ndarray:
+def _check_step_sizes(step_sizes: Sequence[float]) -> np.ndarray:
     try:
         etas = np.array([eta + 0.0 for eta in step_sizes], np.float64)  # host: settings of a probe
     except (TypeError, ValueError):
@@ -185,7 +185,7 @@ def _checked(step_sizes: Sequence[float]) -> np.ndarray:
     return etas
 
 
-def _drawn(
+def _draw_direction(
     direction: str, names: Sequence[str], weights: list[Any], g: list[Any], seed: int
 ) -> list[Any]:
     """A random direction, keyed by the parameters' names; see `probe`."""

@@ -44,7 +44,7 @@ from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module
 from minibn.nn.module import Module
 
-SAMPLES = 4096  # values of a unit whose distribution is compared
+SAMPLES = 4096  # values of a unit, at most, whose distributions are compared
 
 
 @dataclass(frozen=True)
@@ -93,20 +93,20 @@ def covariate_shift(
     """Definition 2.1 for every layer.
 
     batch (x, targets) of the step; before, after: the parameters by name around its update. If
-    `before` is a whole `snapshot`, statistics and noise are those of its moment, too; otherwise the
+    `before` is a whole `snapshot`, statistics and noise are those of that snapshot; otherwise the
     model's present ones. weight_decay λ adds λ w to the gradients of weights of two axes or more.
     layers: lists of parameter names, in order; by default `layers_of(model)`. Parameters in none of
     them do not move: with some of the layers only, it is no longer Definition 2.1.
 
-    Costs about two thirds of a training step a layer. The model is left as it was, to the last bit.
+    Costs about two thirds of a training step a layer. The model is left unchanged, bit for bit.
     Raises ValueError where before or after lack a parameter, layers name an unknown one or one
     twice, or the loss is no scalar.
     """
     _check_values("covariate_shift", model, before, after)
     check_decay("covariate_shift", weight_decay)
     params = dict(model.named_parameters())
-    groups = layers_of(model) if layers is None else _checked(layers, trainable(model))
-    found = []
+    groups = layers_of(model) if layers is None else _check_layers(layers, trainable(model))
+    shifts = []
     quiet = np.errstate(all="ignore")  # host: flags
     with working_state(model) as state, set_grad_enabled(True), quiet:
 
@@ -125,14 +125,14 @@ def covariate_shift(
             ours = [G[name] for name in names]
             length = norm(ours)
             if i == 0:  # nothing lies before it
-                found.append(_layer(1, names, 0.0, length, length, length * length))
+                shifts.append(_layer(1, names, 0.0, length, length, length * length))
                 continue
             state.replace({name: after[name] for name in groups[i - 1]})
             theirs = gradients(names)
             change = norm([a - b for a, b in zip(theirs, ours, strict=True)])
             products = inner(theirs, ours)
-            found.append(_layer(i + 1, names, change, length, norm(theirs), products))
-    return found
+            shifts.append(_layer(i + 1, names, change, length, norm(theirs), products))
+    return shifts
 
 
 def _check_values(who: str, model: Module, before: Arrays, after: Arrays) -> None:
@@ -150,7 +150,7 @@ def _check_values(who: str, model: Module, before: Arrays, after: Arrays) -> Non
             )
 
 
-def _checked(layers: Any, params: Any) -> list[list[str]]:
+def _check_layers(layers: Any, params: Any) -> list[list[str]]:
     """Raise ValueError unless these are lists of names of parameters, each at most once."""
     groups = [[names] if isinstance(names, str) else list(names) for names in layers]
     every = [name for names in groups for name in names]
@@ -201,7 +201,9 @@ def distribution_shift(
     A unit is a channel; height and width count as batch. Means and variances are over all values,
     Wasserstein distances over at most `samples` of them, at the same places before and after
     (which overestimates small distances a little: a few per cent at the default).
-    Costs two forward passes and the sorting. The model is left as it was, to the last bit.
+    Costs two forward passes and the sorting. The model is left unchanged, bit for bit.
+    Raises ValueError where before or after lack a parameter, a place is unknown or is not run,
+    samples is below 1 or the batch is empty.
     """
     _check_values("distribution_shift", model, before, after)
     if samples < 1:
@@ -214,37 +216,43 @@ def distribution_shift(
     parts = dict(model.named_modules())
     if unknown := [place for place in places if place not in parts]:
         raise ValueError(f"distribution_shift: the model has no {', '.join(unknown)}.")
-    seen: list[dict[str, tuple[Any, Any, Any]]] = []
+    moments: list[dict[str, tuple[Any, Any, Any]]] = []
     with working_state(model) as state, no_grad(), np.errstate(all="ignore"):  # host: flags
         names = [name for name, _ in model.named_parameters()]
         for weights in (before, after):
             state.replace({name: weights[name] for name in names})
             _reset(state, model, before)
-            found: dict[str, tuple[Any, Any, Any]] = {}
+            moments_here: dict[str, tuple[Any, Any, Any]] = {}
             with ExitStack() as stack:
                 for place in places:
-                    stack.enter_context(parts[place].watch(_watcher(found, place, samples)))
+                    stack.enter_context(parts[place].watch(_watcher(moments_here, place, samples)))
                 model(batch[0])
-            seen.append(found)
-    if silent := [place for place in places if place not in seen[0]]:
-        raise ValueError(f"distribution_shift: {', '.join(silent)} saw nothing in a forward pass.")
-    return [_moved(place, seen[0][place], seen[1][place]) for place in places]
+            moments.append(moments_here)
+    if silent := [place for place in places if place not in moments[0]]:
+        raise ValueError(
+            f"distribution_shift: {', '.join(silent)} had no input in the forward pass."
+        )
+    return [_unit_shift(place, *(m[place] for m in moments)) for place in places]
 
 
-def _watcher(found: dict[str, Any], place: str, samples: int) -> Any:
-    def see(module: Module, inputs: tuple, output: Any) -> None:
+def _watcher(moments: dict[str, Any], place: str, samples: int) -> Any:
+    def watch(module: Module, inputs: tuple, output: Any) -> None:
         rows = value(inputs[0])
         rows = rows.reshape(-1, rows.shape[-1])  # (M, C)
         stride = -(-len(rows) // samples)
-        while math.gcd(stride, len(rows)) > 1:  # else a stride of W would see one column of pixels
+        while math.gcd(stride, len(rows)) > 1:  # else a stride of W would take one column of pixels
             stride += 1
         chosen = rows[::stride]
-        found[place] = rows.mean(axis=0), rows.var(axis=0), array_module(rows).sort(chosen, axis=0)
+        moments[place] = (
+            rows.mean(axis=0),
+            rows.var(axis=0),
+            array_module(rows).sort(chosen, axis=0),
+        )
 
-    return see
+    return watch
 
 
-def _moved(place: str, old: tuple[Any, Any, Any], new: tuple[Any, Any, Any]) -> UnitShift:
+def _unit_shift(place: str, old: tuple[Any, Any, Any], new: tuple[Any, Any, Any]) -> UnitShift:
     """Sorted samples of equal number: W₁ is the mean distance between values of equal rank."""
     xp = array_module(old[0])
     mean, var, distance = (

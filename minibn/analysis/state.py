@@ -1,9 +1,9 @@
-"""To evaluate a model elsewhere than where it stands, and leave no trace.
+"""Evaluation of a model at other values of its parameters, which leaves the model unchanged.
 
 A measurement replaces weights, moves running statistics and draws noise. Inside `working_state` all
-that happens to copies; `Module.preserved_state` brings back what was there, to the last bit.
+that happens to copies; `Module.preserved_state` restores the original values, bit for bit.
 
-Here too is what the measurements share: checks of what they are given, and inner products.
+Also shared by the measurements: checks of their arguments, and inner products.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class WorkingState:
         self._buffers = {name: buffer.data for name, buffer in model.named_buffers()}
 
     def replace(self, values: Arrays) -> None:
-        """Let these parameters be these arrays (the arrays themselves, not copies)."""
+        """Set these parameters to these arrays (the arrays themselves, not copies)."""
         for name, array in values.items():
             self._states[name].data = array
 
     def reset_buffers(self, to: Arrays | None = None) -> None:
-        """Running statistics and counters again as they were at first, or as in the snapshot `to`:
-        so that one evaluation after another sees the same statistics and draws the same noise."""
+        """Restore running statistics and counters to the first ones, or to the snapshot `to`: then
+        every evaluation has the same statistics and draws the same noise."""
         values = self._buffers if to is None else to
         for name in self._buffers:
             self._states[name].data = values[name].copy()
@@ -53,7 +53,7 @@ class WorkingState:
 @contextmanager
 def working_state(model: Module) -> Iterator[WorkingState]:
     """Inside, the model is in training mode, on copies of its values, which may be replaced;
-    afterwards it is as it was (`Module.preserved_state`).
+    afterwards it is unchanged (`Module.preserved_state`).
 
     Raises ValueError for a model without parameters that require a gradient.
     """
@@ -69,8 +69,8 @@ def working_state(model: Module) -> Iterator[WorkingState]:
 
 def trainable(model: Module) -> dict[str, Parameter]:
     """The parameters that require a gradient, each once, by (first) name."""
-    found = {id(p): (name, p) for name, p in reversed(list(model.named_parameters()))}
-    return {name: p for name, p in reversed(found.values()) if p.requires_grad}
+    unique = {id(p): (name, p) for name, p in reversed(list(model.named_parameters()))}
+    return {name: p for name, p in reversed(unique.values()) if p.requires_grad}
 
 
 def loss_of(model: Module, batch: Batch, loss: Loss, who: str) -> Tensor:

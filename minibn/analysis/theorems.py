@@ -5,10 +5,10 @@ is symmetric (Facts C.1 and C.2):
 
     dz/dy = gamma/sigma · P,     P = I - 11ᵀ/m - y_hat y_hatᵀ/m
 
-Three words of the paper need care. "The gradient of the standard network", ∇_y L, is that of the
-same downstream loss at the same activations: g = dL/dz at z, where autograd stands anyway. Sides
-are equal, not ordered, once the constants are right: what is printed as ≤ with other constants
-fails, and stands here as `printed`. And the paper has no eps, while every layer does: then
+Three points of the paper need care. "The gradient of the standard network", ∇_y L, is that of the
+same downstream loss at the same activations: g = dL/dz at z. With the right constants the sides are
+equal, not ordered; the forms that are printed with ≤ and other constants fail, and are here as
+`printed`. And the paper has no eps, while every layer does: then
 ‖y_hat‖² = m · var / (var + eps) < m, P is no projection, and 1/m becomes 2/m - ‖y_hat‖²/m².
 
 Every function takes all C units at once, and each side of a theorem is (C,). H is d²L/dz_j dz_j,
@@ -85,12 +85,12 @@ def theorem_4_1_without_eps(u: Units) -> Sides:
 
 @dataclass(frozen=True)
 class Shares:
-    """What Theorem 4.1 says has become of the gradient, (C,) each:
+    """The shares of Theorem 4.1 in the change of the gradient, (C,) each:
 
         ‖∇_y L̂‖² / ‖∇_y L‖² = scaling · (1 - mean - correlation)
 
     scaling: gamma²/sigma², a factor that may be above 1. mean, correlation: the parts of ‖g‖² along
-    1 and along y_hat, which the norm removes. They are also what its own parameters learn from:
+    1 and along y_hat, which the norm removes. They are also the gradients of its own parameters:
     ⟨1, g⟩ = dL̂/dbeta and ⟨g, y_hat⟩ = dL̂/dgamma, so they vanish where those do.
     """
 
@@ -115,7 +115,7 @@ def shares(u: Units) -> Shares:
 
 
 def observation_4_3(u: Units) -> Sides:
-    """With gamma = sigma and beta = mu the norm gives back its input: z = y, so every function of
+    """With gamma = sigma and beta = mu the norm returns its input: z = y, so every function of
     the standard network, and each of its minima, is one of the normalised network."""
     return Sides("4.3", ops.batch_norm(u.y, u.sigma, u.mean, eps=u.eps), (u.y,))
 
@@ -125,10 +125,10 @@ def observation_4_3(u: Units) -> Sides:
 
 @dataclass(frozen=True)
 class Curvature:
-    """Theorem 4.2 along d = ∇_y L̂, and what its reading as "smoother" rests on.
+    """Theorem 4.2 along d = ∇_y L̂, and the conditions under which it means "smoother".
 
     hessian: the Hessian of L̂ times d (eqs. 41 and 42), a vector, at any eps.
-    exact: dᵀ(d²L̂/dy²)d (4.2a), at any eps. printed: 4.2a as it stands in v3, printed with ≤;
+    exact: dᵀ(d²L̂/dy²)d (4.2a), at any eps. printed: 4.2a as in v3, printed with ≤;
     an identity at eps = 0. bound_b: 4.2b, an inequality that holds in some cases only.
     vanilla: gᵀHg, and along: dᵀHd, positive where the first of the paper's mild conditions holds;
     inner: ⟨g, y_hat⟩, positive where the second does. separation: ⟨g, y_hat⟩ ‖d‖² gamma/(m sigma²),
@@ -185,8 +185,8 @@ def theorem_4_2(u: Units) -> Curvature:
 def worst_inputs(u: Units, largest: float, seed: int = 0) -> Array:
     """X (m, m), drawn, with X Xᵀ = lambda² I, so that ‖Xᵀv‖² = lambda² ‖v‖² for every v at once.
 
-    No X with ‖X‖₂ ≤ lambda gives more: here both networks are at their worst, and sigma is what it
-    is. (The paper holds gamma, sigma and y_hat fixed while X varies.)
+    No X with ‖X‖₂ ≤ lambda gives more: both networks are at their worst case, at the same sigma.
+    (The paper keeps gamma, sigma and y_hat fixed while X varies.)
     """
     drawn = generator(seed, "inputs").standard_normal((u.m, u.m))
     return backend_of(u.y).asarray(largest * np.linalg.qr(drawn)[0], dtype=u.y.dtype)  # host: drawn
@@ -211,7 +211,7 @@ def theorem_4_4(u: Units, largest: float, left: Array | None = None) -> Sides:
     gamma²/sigma² (g_j - lambda² m mean(g)² - lambda² (2/m - ‖y_hat‖²/m²) ⟨g, y_hat⟩²)
 
     left: the maximum as measured; by default lambda² ‖∇_y L̂‖², since max ‖Xᵀv‖ = lambda ‖v‖.
-    Printed with squares of g_j, which is a square, and without lambda² and 1/m.
+    Printed with the square of g_j, which is a square already, and without lambda² and 1/m.
     """
     gradient = theorem_4_1(u)
     left = largest**2 * gradient.left if left is None else left
@@ -289,7 +289,7 @@ def _largest_form(matrix: Array, v: Array, largest: float) -> Array:
 
 
 def scale_invariance(u: Units, factor: float) -> Sides:
-    """BN(a y) = BN(y) for a > 0, what Lemma 4.5 rests on: exactly so if eps grows by a²."""
+    """BN(a y) = BN(y) for a > 0, on which Lemma 4.5 relies: exact if eps grows by a²."""
     scaled = ops.batch_norm(u.y * factor, u.gamma, u.beta, eps=u.eps * factor**2)
     return Sides("4.5 scale invariance", scaled, (u.z,))
 

@@ -1,6 +1,6 @@
 """The units of a BatchNorm, with the loss's gradient and curvature on both sides of it.
 
-What `theorems` speaks of. A unit has m values y over the batch (images: m = N·H·W per channel):
+`theorems` is about these. A unit has m values y over the batch (images: m = N·H·W per channel):
 
     y_hat = (y - mu) / sigma,    sigma² = var + eps,    z = gamma · y_hat + beta,    L̂(y) = L(z)
 
@@ -96,7 +96,7 @@ class Units:
     loss: z -> a scalar Tensor. y (..., C), the norm's input; gamma, beta (C,).
     m: values a unit. mean, var, sigma (C,); y_hat, z (..., C).
     g (..., C): dL/dz at z, the standard network's gradient at the same activations.
-    d (..., C): dL̂/dy, by autograd through the norm; no theorem is used for it.
+    d (..., C): dL̂/dy, by autograd through the norm, without any of the theorems.
     Raises ShapeError for a unit with a single value, ValueError if eps = 0 and a unit is constant.
     """
 
@@ -118,7 +118,7 @@ class Units:
         self.m = y.size // y.shape[-1]
         self.mean, self.var = moments(y)
         if eps == 0 and not bool((self.var > 0).all().item()):
-            raise ValueError("Units: a unit has one value all over the batch, so eps=0 can't do.")
+            raise ValueError("Units: a unit is constant over the batch, so eps=0 divides by zero.")
         self.sigma = array_module(y).sqrt(self.var + eps)
         self.y_hat = (y - self.mean) / self.sigma
         self.z, self.g, self.d = z.data, self._g.data, self._d.data
@@ -167,9 +167,9 @@ def units_at(
 ) -> Iterator[Units]:
     """The units of the BatchNorm called `norm` among the parts of `model`, on batch (x, targets).
 
-    The parts before it give y; everything behind it is the downstream loss, with its own batch
+    The parts before it give y; everything after it is the downstream loss, with its own batch
     statistics, its noise frozen. Inside the block the model is in training mode, on copies of its
-    values; afterwards it is as it was, to the last bit.
+    values; afterwards it is unchanged, bit for bit.
     Raises ValueError if there is no such part, or it is no BatchNorm.
 
     >>> import numpy as np
@@ -196,7 +196,7 @@ def weight_gradients(
     model: Sequential, norm: str, batch: tuple[Any, Any], u: Units
 ) -> tuple[Array, Array]:
     """(Xᵀg, Xᵀd), (F, C) each: the gradients of the weights before `norm`, of the standard and of
-    the normalised network, where X is what their layer really gets.
+    the normalised network, where X is the input of their layer.
 
     Called inside the block of `units_at` that gave u.
     """
@@ -211,7 +211,7 @@ def weight_gradients(
 
 
 def _around(model: Sequential, norm: str) -> tuple[list[Module], BatchNorm, list[Module]]:
-    """What stands before the norm, the norm, and what stands behind it."""
+    """The parts before the norm, the norm, and the parts after it."""
     parts = dict(model.children())
     this = parts.get(norm)
     if not isinstance(this, BatchNorm):

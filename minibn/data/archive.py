@@ -1,6 +1,6 @@
-"""Reading the few files that we want from a .tar.gz that may be hostile.
+"""Reading a few files from a .tar.gz that may be hostile.
 
-Nothing is ever written to a path that the archive names. Members are asked for by exact name and
+Nothing is written to a path from the archive. Members are asked for by exact name and
 must be regular files; an archive with an absolute path, a `..`, a link or a device in it is
 refused whole, and so is one that unpacks to more than the limits, however small it is on disk.
 """
@@ -25,7 +25,7 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
     A wanted member that is not there is not yielded. Raises DataError if the archive is hostile,
     truncated, no .tar.gz at all, unreadable, or larger than the limits above.
     """
-    seen: set[str] = set()
+    names_read: set[str] = set()
     try:
         with (
             gzip.open(path) as plain,
@@ -38,7 +38,7 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
                 name = member.name.removeprefix("./")
                 if name not in wanted:
                     continue
-                if name in seen:
+                if name in names_read:
                     raise DataError(f"{path}: hostile archive: {name!r} is there twice")
                 if not member.isreg() or member.issparse():
                     raise DataError(f"{path}: hostile archive: {name!r} is no regular file")
@@ -47,7 +47,7 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
                         f"{path}: hostile archive: {name!r} unpacks to {member.size:,} bytes, "
                         f"at most {MAX_MEMBER:,} are admitted"
                     )
-                seen.add(name)
+                names_read.add(name)
                 content = tar.extractfile(member)
                 assert content is not None  # it is a regular file
                 data = content.read()
@@ -65,7 +65,7 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
 
 
 def _check(member: tarfile.TarInfo, path: Path) -> None:
-    """Refuse what no data set needs. Windows' rules for paths are the stricter ones."""
+    """Refuse absolute paths, `..`, links and devices, by Windows' rules, which are the stricter."""
     name = PureWindowsPath(member.name)
     if name.anchor:
         raise DataError(f"{path}: hostile archive: {member.name!r} is an absolute path")
@@ -76,7 +76,7 @@ def _check(member: tarfile.TarInfo, path: Path) -> None:
 
 
 class _Bounded:
-    """A stream that refuses to give more than MAX_TOTAL bytes: a bomb is stopped as it swells."""
+    """A stream that raises after MAX_TOTAL bytes, so that a zip bomb is stopped early."""
 
     def __init__(self, stream: BinaryIO | gzip.GzipFile, path: Path) -> None:
         self.stream, self.path, self.left = stream, path, MAX_TOTAL

@@ -1,7 +1,7 @@
 """Mini-batches as a pure function of the step, and the scaling of images for a network.
 
-An epoch is one permutation of the data; its last, partial batch is dropped. Nothing is carried
-from one step to the next, so a run that was killed goes on at any step with the same batches.
+An epoch is one permutation of the data; its last, partial batch is dropped. No state is kept from
+one step to the next, so a run that was killed resumes at any step with the same batches.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 class Batches:
     """Training batches: `batch(step)` gives images (batch_size, ...) and labels (batch_size,).
 
-    `augment(images, rng)` changes a batch by draws that belong to its step (see `augment`).
+    `augment(images, rng)` changes a batch by random numbers of its step (see `augment`).
     Law: batch(step) depends on nothing but the arguments and `step`; the batches of an epoch
     hold no image twice.
     Raises ValueError if a batch is larger than the data, ShapeError if labels don't match images.
@@ -73,7 +73,7 @@ class Batches:
 def in_order(
     images: np.ndarray, labels: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches for evaluation: every image once, in order, the last batch as small as it comes out.
+    """Batches for evaluation: every image once, in order; the last batch may be smaller.
 
     >>> [len(labels) for _, labels in in_order(np.zeros((5, 2)), np.arange(5), 2)]
     [2, 2, 1]

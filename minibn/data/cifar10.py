@@ -2,8 +2,8 @@
 
 50,000 training and 10,000 test images of 32x32 pixels in ten classes. The files hold planar
 rows (1024 red, 1024 green, 1024 blue values); images come out channels-last. A folder or archive
-of the user's own is checked for its structure only, so that smaller archives of the same layout
-do; what is downloaded must be the original, byte for byte.
+of the user's own is checked for its structure only, so that smaller archives of the same layout are
+accepted; a download must be the original, byte for byte.
 
 Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images".
 """
@@ -57,7 +57,7 @@ def load_cifar10(
     `data_dir` is or holds `cifar-10-batches-py/`, or holds `cifar-10-python.tar.gz` (or another
     `cifar-10*.tar.gz`, which is read without being unpacked). Without it the cache is used (see
     `cache_dir`), and filled by a download if it is empty and `download` is true.
-    Raises DataError, with the remedy, for whatever is missing, damaged or hostile.
+    Raises DataError, with the remedy, for files that are missing, damaged or hostile.
     """
     try:
         if data_dir is not None:
@@ -79,7 +79,7 @@ def load_cifar10(
 
 
 def cache_dir() -> Path:
-    """`$MINIBN_CACHE`, else `$XDG_CACHE_HOME/minibn`, else the system's place for caches."""
+    """`$MINIBN_CACHE`, else `$XDG_CACHE_HOME/minibn`, else the system's folder for caches."""
     if own := os.environ.get("MINIBN_CACHE"):
         return Path(own).expanduser()
     if xdg := os.environ.get("XDG_CACHE_HOME"):
@@ -103,14 +103,14 @@ def install(
 ) -> Path:
     """Download the archive into `cache`, unpack it to `cifar-10-batches-py/` there, delete it.
 
-    The folder appears whole, by one rename. A second process waits for the first and finds it.
+    The folder appears complete, by one rename. A second process waits for the first.
     """
     folder, archive = cache / FOLDER, cache / ARCHIVE
     cache.mkdir(parents=True, exist_ok=True)
     with file_lock(cache / f"{ARCHIVE}.lock"):
         if folder.exists():
             return folder
-        if not archive.exists():  # it has this name only once its checksum was right
+        if not archive.exists():  # it gets this name after its checksum was right
             print(f"downloading CIFAR-10 ({size / 1e6:.0f} MB) from {url}", file=sys.stderr)
             fetch(url, archive, size=size, sha256=sha256, tries=tries, wait=wait, progress=progress)
         _unpack(archive, folder)
@@ -121,17 +121,17 @@ def install(
 def _unpack(archive: Path, folder: Path) -> None:
     """Write the archive's seven files into a temporary folder beside `folder`, then rename it.
 
-    The caller holds the lock, so what lies there under the temporary name is a dead process's.
+    The caller holds the lock, so a folder of the temporary name was left by a dead process.
     """
     temporary = folder.with_name(f".{FOLDER}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        found = set()
+        names = set()
         for name, data in _read_archive(archive):
             (temporary / name).write_bytes(data)
-            found.add(name)
-        _require_all(found, archive)
+            names.add(name)
+        _require_all(names, archive)
         os.replace(temporary, folder)
     except OSError as error:
         raise DataError(f"{folder}: can't be written ({error.strerror or error})") from error
@@ -182,15 +182,15 @@ def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
 def decode(files: Iterable[tuple[str, bytes]], source: Path) -> Arrays:
     """The four arrays in CIFAR-10's seven files, given as (name, content) in any order."""
     batches: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    found = set()
+    names = set()
     for name, data in files:
         content = load_dict(data, f"{source}, {name}")
-        found.add(name)
+        names.add(name)
         if name == "batches.meta":
             _check_classes(content, f"{source}, {name}")
         else:
             batches[name] = _batch(content, f"{source}, {name}")
-    _require_all(found, source)
+    _require_all(names, source)
     train = [batches[name] for name in TRAIN_BATCHES]
     images = np.concatenate([rows for rows, _ in train])
     labels = np.concatenate([labels for _, labels in train])
@@ -198,8 +198,8 @@ def decode(files: Iterable[tuple[str, bytes]], source: Path) -> Arrays:
     return images, labels, test_images, test_labels
 
 
-def _require_all(found: set[str], source: Path) -> None:
-    missing = [name for name in FILES if name not in found]
+def _require_all(names: set[str], source: Path) -> None:
+    missing = [name for name in FILES if name not in names]
     if missing:
         raise DataError(f"{source}: incomplete CIFAR-10: {', '.join(missing)} missing")
 

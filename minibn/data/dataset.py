@@ -19,7 +19,7 @@ class Dataset:
     """Images (N, 32, 32, 3) uint8 and labels (N,) int64, for training and for testing.
 
     `classes` names the labels 0..K-1. `fingerprint` is the SHA-256 of the four arrays (and their
-    shapes), for a run's config: leave it out to have it computed; one that is given must agree.
+    shapes), for a run's config: leave it out to have it computed; a given one must agree.
     Raises DataError if the arrays do not fit each other or the classes.
     """
 
@@ -81,7 +81,7 @@ def load(
 
     CIFAR-10 comes from `data_dir`, else from the cache, else by `download`; the sizes take the
     first images of each split (all of them by default). Of shapes, 10,000 and 2,000 are drawn
-    by default. Raises DataError if the data can't be had or are fewer than asked for.
+    by default. Raises DataError if the data can't be loaded or are fewer than the sizes.
 
     >>> load("shapes", train_size=20, test_size=10).train_images.shape
     (20, 32, 32, 3)

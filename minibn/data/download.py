@@ -1,8 +1,9 @@
-"""Fetching one pinned file over HTTP: resumed, retried, checked, and put in place at once.
+"""Fetching one file of known SHA-256 over HTTP: resumed, retried, checked, renamed when complete.
 
-Bytes arrive in `TARGET.part`, which outlives a cut connection or a killed process; the next try
-asks for the rest (RFC 9110, Range). The target appears, by one rename, only when its size and
-its SHA-256 are the expected ones. `file_lock` keeps a second process from writing the same file.
+Bytes are written to `TARGET.part`, which remains after a lost connection or a killed process; the
+next try requests the rest (RFC 9110, Range). The target appears, by one rename, only when its
+size and SHA-256 are the expected ones. `file_lock` keeps a second process from writing the same
+file.
 """
 
 import contextlib
@@ -39,8 +40,8 @@ def fetch(
     """Download `url` to `target`, which must come out with `size` bytes and digest `sha256`.
 
     Tries `tries` times, `wait` seconds apart and twice as long each time. Raises DataError if
-    the file can't be had, isn't the expected one, or can't be written. What has arrived stays in
-    `TARGET.part`, unless its checksum is wrong: then it is deleted.
+    the file can't be fetched, isn't the expected one, or can't be written. The bytes received stay
+    in `TARGET.part`, unless its checksum is wrong: then it is deleted.
     """
     part = target.with_name(target.name + ".part")
     transfer = _Transfer(url, part, size, timeout, progress or progress_line(target.name))
@@ -58,22 +59,22 @@ def fetch(
             _rename(part, target)
             return target
         part.unlink()
-        if not resumed:  # a resumed file may be two files' halves; a fresh one is simply wrong
+        if not resumed:  # a resumed file may be parts of two versions; a fresh one is wrong
             raise DataError(
                 f"{url}: bad checksum: SHA-256 is {digest}, expected {sha256}; "
                 "the download was deleted"
             )
         reason = "the resumed file had a bad checksum"
-    kept = f"; {_size(part):,} bytes are kept in {part} and will be resumed" if _size(part) else ""
-    raise DataError(f"{url}: download failed after {tries} tries ({reason}){kept}")
+    rest = f"; {_size(part):,} bytes are kept in {part} and will be resumed" if _size(part) else ""
+    raise DataError(f"{url}: download failed after {tries} tries ({reason}){rest}")
 
 
 class _Interrupted(Exception):
-    """The network failed in a way that another try may mend."""
+    """A failure of the network after which another try may succeed."""
 
 
 class _Transfer:
-    """One file on its way. `validator` is the server's name for the version it began with."""
+    """The transfer of one file. `validator`: the ETag or date of the version it began with."""
 
     def __init__(self, url: str, part: Path, size: int, timeout: float, progress: Progress) -> None:
         self.url, self.part, self.size = url, part, size
@@ -81,7 +82,7 @@ class _Transfer:
         self.validator = ""
 
     def run(self) -> bool:
-        """Bring `part` to its full size; True if bytes of an earlier try were kept."""
+        """Complete `part` to its full size; True if bytes of an earlier try were used."""
         have = _size(self.part)
         if have > self.size:
             self.part.unlink()
@@ -108,7 +109,7 @@ class _Transfer:
             return urllib.request.urlopen(request, timeout=self.timeout)
         except urllib.error.HTTPError as error:
             with error:
-                if error.code == 416:  # the server's file is no longer than our part: not ours
+                if error.code == 416:  # the server's file is no longer than our part: another file
                     self.part.unlink(missing_ok=True)
                     raise _Interrupted(
                         "the server refused to resume, the part was dropped"
@@ -120,7 +121,7 @@ class _Transfer:
             raise _Interrupted(f"no connection: {getattr(error, 'reason', error)}") from error
 
     def _start(self, response: http.client.HTTPResponse, have: int) -> int:
-        """How many of our bytes the answer continues: all, or none if it is the whole file."""
+        """The number of bytes that the response continues: `have`, or 0 if it is the whole file."""
         self.validator = _validator(response)
         if response.status == 206:
             match = re.fullmatch(
@@ -156,17 +157,17 @@ class _Transfer:
 
 def progress_line(label: str) -> Progress:
     """A line on standard error that rewrites itself; off a terminal, one line at the end."""
-    start, shown = time.monotonic(), 0.0
+    start, last_print = time.monotonic(), 0.0
     first: int | None = None
 
     def show(done: int, total: int) -> None:
-        nonlocal shown, first
+        nonlocal last_print, first
         first = done if first is None else first
         now = time.monotonic()
         terminal = sys.stderr.isatty()
-        if done < total and (not terminal or now - shown < 0.2):
+        if done < total and (not terminal or now - last_print < 0.2):
             return
-        shown = now
+        last_print = now
         rate = (done - first) / max(now - start, 1e-9)
         text = f"{label}: {done / 1e6:.1f} of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s"
         end = "" if terminal and done < total else "\n"
@@ -177,16 +178,16 @@ def progress_line(label: str) -> Progress:
 
 @contextlib.contextmanager
 def file_lock(path: Path, poll: float = 0.2) -> Iterator[None]:
-    """Hold the lock on `path` among processes; the system drops it if its holder dies.
+    """Hold the lock on `path` among processes; the system releases it if the process dies.
 
-    The empty file stays behind: to delete it would let two processes hold two locks.
+    The empty file remains: deleting it would let two processes hold two locks.
     """
     with open(path, "ab") as file:
-        told = False
+        printed = False
         while not _try_lock(file.fileno()):
-            if not told:
+            if not printed:
                 print(f"waiting for another process that holds {path}", file=sys.stderr)
-                told = True
+                printed = True
             time.sleep(poll)
         yield
 
@@ -214,7 +215,7 @@ else:
 
 
 def _validator(response: http.client.HTTPResponse) -> str:
-    """What If-Range may hold: a strong ETag, else the date of change, else nothing."""
+    """The value of If-Range: a strong ETag, else the date of the last change, else empty."""
     tag = response.headers.get("ETag", "")
     if tag and not tag.startswith("W/"):
         return tag

@@ -9,7 +9,7 @@ Each shape is a signed distance in units of its radius, negative inside (the sta
 Quilez, iquilezles.org/articles/distfunctions2d), and a ramp of one pixel smooths its edge. Only
 + - * / and square roots are used, which IEEE 754 rounds alike everywhere: the same seed gives the
 same bytes on every machine. Images are drawn in blocks of 500, each from a generator of its own,
-so that a longer draw begins with the shorter one.
+so that a larger set begins with the smaller one.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,10 @@ SHAPES_CLASSES = (
 
 BLOCK = 500
 SIDE = 32
-RADIUS = (9.0, 12.0)  # pixels: moderately varied, and large enough that a person can tell
-REACH = 1.11  # radii: no shape goes further from its centre, so all of it stays in the image
+RADIUS = (9.0, 12.0)  # pixels: moderately varied, and large enough for a person to recognise
+REACH = (
+    1.11  # radii: the largest extent of a shape from its centre, so that all of it is in the image
+)
 CONTRAST = (80.0, 125.0)  # grey levels between shape and ground, in each channel
 GROUND = 8.0  # how far the gradient takes a channel away from its middle, at most
 NOISE = 6.0  # half the width of the uniform noise
@@ -105,7 +107,7 @@ def _direction(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 def _rotated_grid(
     rng: np.random.Generator, centre: np.ndarray, radius: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each pixel's place as the shape sees it: about its centre, turned, in units of its radius."""
+    """Each pixel's coordinates from the shape's centre, rotated, in units of its radius."""
     pixel = np.arange(SIDE, dtype=np.float32)
     y = (pixel[:, None] - centre[0][:, None, None]) / radius[:, None, None]  # (B, 32, 1)
     x = (pixel - centre[1][:, None, None]) / radius[:, None, None]  # (B, 1, 32)

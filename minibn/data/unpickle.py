@@ -1,9 +1,9 @@
-"""Reading a pickle of plain data and arrays without running anything that it asks for.
+"""Reading a pickle of plain data and arrays without running code from it.
 
 A pickle is a program: it names callables, and loading calls them. Here a name is looked up in a
-short table, and even what is there are stand-ins of our own: NumPy's `_reconstruct`, `ndarray` and
-`dtype` are never handed to the pickle, so neither an object array nor a dtype of its own making
-reaches NumPy. What is left is what CIFAR's files hold: dicts, lists, bytes, strings, numbers, and
+short table, and its entries are classes of this module: NumPy's `_reconstruct`, `ndarray` and
+`dtype` are not accessible to the pickle, so it can create neither an object array nor an arbitrary
+dtype. The accepted content is that of CIFAR's files: dicts, lists, bytes, strings, numbers, and
 arrays of numbers, written by Python 2 (protocol 2, strings read as bytes) or by Python 3.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from minibn.errors import DataError
 
 _NUMBERS = re.compile(r"b1|[iu][1248]|f[248]")  # dtypes of plain numbers
-_LENGTHS = {"PUT", "BINPUT", "LONG_BINPUT", "FRAME"}  # opcodes whose argument reserves memory
+_LENGTHS = {"PUT", "BINPUT", "LONG_BINPUT", "FRAME"}  # opcodes whose argument allocates memory
 
 
 def load_dict(data: bytes, source: str) -> dict[str, Any]:
@@ -42,7 +42,7 @@ arrays, bytes, strings, numbers, lists and dicts are admitted
         _check_plain(value)
     except _Refused as error:
         raise DataError(f"{source}: hostile pickle: {error}") from None
-    except Exception as error:  # damaged bytes can raise anything at all
+    except Exception as error:  # damaged bytes can raise any error
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")
         raise DataError(f"{source}: damaged pickle ({reason})") from error
     if type(value) is not dict:
@@ -51,8 +51,8 @@ arrays, bytes, strings, numbers, lists and dicts are admitted
 
 
 def _check_plain(value: Any) -> None:
-    """Refuse keys that are no strings, and integers of more than 64 bits: printing one takes for
-    ever, and no file of CIFAR's holds one. Iterative: a nest may be deeper than the stack."""
+    """Refuse keys that are no strings, and integers of more than 64 bits: printing one can take
+    very long, and CIFAR's files hold none. Iterative: nesting may be deeper than the stack."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -67,11 +67,11 @@ def _check_plain(value: Any) -> None:
 
 
 class _Refused(Exception):
-    """The pickle asks for something that is not on the list."""
+    """The pickle has a name or a value that is not admitted."""
 
 
 class _Array:
-    """Stands in for `ndarray` and for `_reconstruct(ndarray, (0,), b"b")`; filled by its state."""
+    """In place of `ndarray` and for `_reconstruct(ndarray, (0,), b"b")`; filled by its state."""
 
     __slots__ = ("value",)
 
@@ -92,7 +92,7 @@ class _Array:
 
 
 class _Dtype:
-    """Stands in for `dtype`: keeps the code and the byte order, and admits numbers only."""
+    """In place of `dtype`: keeps the code and the byte order, and admits numbers only."""
 
     __slots__ = ("code", "order")
 
@@ -111,7 +111,7 @@ class _Dtype:
 
 
 class _Encode:
-    """Stands in for `_codecs.encode(text, "latin1")`, and for `bytes()`: how Python 3 writes bytes
+    """In place of `_codecs.encode(text, "latin1")`, and for `bytes()`: how Python 3 writes bytes
     in protocol 2."""
 
     def __new__(cls, text: object = "", encoding: object = "latin1") -> Any:
@@ -146,7 +146,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _check_lengths(data: bytes) -> None:
-    """Refuse an opcode that would reserve more room than the whole file has bytes."""
+    """Refuse an opcode that would allocate more bytes than the whole file has."""
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in _LENGTHS and int(argument or 0) > len(data):
             raise _Refused(f"{opcode.name} {argument} in a file of {len(data)} bytes")

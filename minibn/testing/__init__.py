@@ -1,9 +1,9 @@
-"""Property-based gradient testing, for minibn's ops and for anybody's.
+"""Property-based gradient testing, for minibn's ops and for any other function.
 
     check_vjp(f, vjp, *arrays)       any function of NumPy arrays with a hand-written vjp
     check_gradients(f, *inputs)      a function of minibn's Tensors, of first and second order
-    check_model(model, loss, batch)  a whole network, layer by layer
-    check_problem(problem)           what a strategy has drawn
+    check_model(model, loss, batch)  a whole network, parameter by parameter
+    check_problem(problem)           a problem drawn by a strategy
 
 These need NumPy alone. `strategies`, `laws` and `decorator` need hypothesis (`pip install
 'minibn[test]'`), and are imported by their names. What only minibn's own tests use (the registry of

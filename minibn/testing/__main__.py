@@ -1,4 +1,4 @@
-"""`python -m minibn.testing check|kill|conventions|laws`, see `commands.py`."""
+"""`python -m minibn.testing check|kill|conventions|laws`, see `commands/main.py`."""
 
 import sys
 

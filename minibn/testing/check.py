@@ -1,13 +1,13 @@
-"""Is this vjp right? `check_vjp` asks it of any function on NumPy arrays; NumPy is all it needs.
+"""`check_vjp`: is a hand-written vjp of a function on NumPy arrays right? It needs NumPy alone.
 
     >>> import numpy as np
     >>> report = check_vjp(np.tanh, lambda g, x: g * (1 - np.tanh(x) ** 2), np.array([0.3, -1.0]))
     >>> report.passed, report.digits > 14
     (True, True)
 
-Cotangents are always drawn, from a normal distribution. What the vjp says is compared with oracles
-that must agree among themselves (`oracles.py`), to as many digits as they can see (`judge.py`). A
-comparison of nothing with nothing fails.
+Cotangents are always drawn, from a normal distribution. The vjp's gradients are compared with
+oracles that must agree among themselves (`checking/oracles.py`), to as many digits as these are
+exact (`checking/verdict.py`). A comparison of zeros with zeros fails.
 """
 
 from __future__ import annotations
@@ -56,21 +56,22 @@ def check_vjp(
     float64 at the same numbers.
 
     wrt            positions to differentiate; the others may be anything, labels for instance
-    zero_gradient  positions whose gradient is meant to be zero: else that is a vacuous check
+    zero_gradient  positions whose gradient is known to be zero; at others a zero gradient fails
     allow_empty    arrays without entries are no failure
-    reference      f once more, written independently (loops): its values must be f's, and its
-                   derivatives judge the vjp, too
+    reference      a second, independent implementation of f (loops): its values must be f's, and
+                   its derivatives are compared with the vjp, too
     convention     convention(g, *arrays): the gradient that is promised at this point, such as
                    relu'(0) = 0; it is compared to rounding
     seed           of the cotangents and directions
-    entries        of the Jacobian, up to which each is looked at; beyond, random directions are
+    entries        the size of the Jacobian up to which every entry is compared; a larger one is
+                   compared along random directions
     starts         largest steps of the differences, in units of the input's own scale
-    composite      f is a network: at a kink its chain rule may leave the one-sided derivatives, so
-                   that only points beside it are judged
+    composite      f is a network: at a kink its gradient may lie outside the one-sided
+                   derivatives, so only points beside the kink are compared
     diagnose       measure a wrong gradient entry by entry, explain it, write a script
     reproduce      (cotangent, position, numeric gradient) -> the script for a report
 
-    Raises GradientError, its `report` saying which input, where and in what way; Vacuous if both
+    Raises GradientError, whose `report` says which input, where and in what way; Vacuous if both
     sides are zero; TypeError or ValueError for inputs that can't be differentiated. With
     `raises=False` the report is returned in any case.
     """
@@ -107,34 +108,34 @@ def check_vjp(
             if given[i].size * y.size == 0:
                 report.inputs.append(_empty(i, given[i], allow_empty))
                 continue
-            with np.errstate(all="ignore"):  # what is not finite is judged, not warned of
-                found, ensemble = judge(point, k, result[k], i in zero_gradient, entries)
-            found.position, found.dtype = i, str(given[i].dtype)
-            report.inputs.append(found)
-            if found.verdict == "wrong" and diagnose and report.diagnose is Diagnosis:
+            with np.errstate(all="ignore"):  # the verdict reports what is not finite
+                entry, ensemble = judge(point, k, result[k], i in zero_gradient, entries)
+            entry.position, entry.dtype = i, str(given[i].dtype)
+            report.inputs.append(entry)
+            if entry.verdict == "wrong" and diagnose and report.diagnose is Diagnosis:
                 write = reproduce or partial(_script, f, vjp, given, report.name)
-                report.diagnose = partial(diagnosis, ensemble, result[k], report.name, found, write)
+                report.diagnose = partial(diagnosis, ensemble, result[k], report.name, entry, write)
     if convention is not None and result is not None:
-        _keeps(convention, cotangents[0], given, wrt, result, report)
+        _check_convention(convention, cotangents[0], given, wrt, result, report)
     return report.settle(raises)
 
 
 def name_of(f: Any) -> str:
-    """What to call a function in a report."""
+    """The name of a function in a report."""
     while isinstance(f, partial):
         f = f.func
-    found = getattr(f, "__qualname__", None) or type(f).__name__
-    return "the function" if found.endswith("<lambda>") else found.rpartition("<locals>.")[2]
+    name = getattr(f, "__qualname__", None) or type(f).__name__
+    return "the function" if name.endswith("<lambda>") else name.rpartition("<locals>.")[2]
 
 
 def diagnosis(
-    ensemble: Ensemble, result: VjpResult, name: str, found: InputReport, write: Script
+    ensemble: Ensemble, result: VjpResult, name: str, entry: InputReport, write: Script
 ) -> Diagnosis:
-    """Measure a wrong gradient entry by entry, and say what it looks like."""
+    """Measure a wrong gradient entry by entry, and describe its error."""
     with np.errstate(all="ignore"):
-        evidence = dissect(ensemble, result, found.cotangent)
+        evidence = dissect(ensemble, result, entry.cotangent)
     c = evidence.cotangent.astype(result.gradients[0].dtype)
-    script = write(c, found.position, evidence.numeric)
+    script = write(c, entry.position, evidence.numeric)
     return Diagnosis(explain(evidence), screen(evidence, name), script)
 
 
@@ -156,10 +157,11 @@ def _positions(wrt: Sequence[int] | None, count: int) -> list[int]:
             "check_vjp needs at least one array to differentiate: check_vjp(f, vjp, x)."
         )
     wrt = list(range(count)) if wrt is None else [wrt] if isinstance(wrt, int) else list(wrt)
-    found = [i + count if isinstance(i, int) and -count <= i < 0 else i for i in wrt]
-    if not found or len(set(found)) < len(found) or not set(found) <= set(range(count)):
+    positions = [i + count if isinstance(i, int) and -count <= i < 0 else i for i in wrt]
+    unique = set(positions)
+    if not positions or len(unique) < len(positions) or not unique <= set(range(count)):
         raise ValueError(f"wrt={wrt}: name positions from 0 to {count - 1}, each once.")
-    return found
+    return positions
 
 
 def _differentiable(x: Any, i: int, wrt: Sequence[int]) -> Any:
@@ -181,9 +183,9 @@ def _differentiable(x: Any, i: int, wrt: Sequence[int]) -> Any:
 
 
 def _value(f: Callable[..., Any], given: list, report: GradReport) -> np.ndarray:
-    """f at the point, which must be finite, the same twice, and leave its inputs alone."""
-    before = [_copied(x) for x in given]
-    y, again = (np.asarray(f(*map(_copied, before))) for _ in range(2))
+    """f at the point: it must be finite, the same in two calls, and leave its inputs unchanged."""
+    before = [_copy(x) for x in given]
+    y, again = (np.asarray(f(*map(_copy, before))) for _ in range(2))
     if y.dtype.kind != "f":
         raise TypeError(f"f gives {y.dtype}, not floats: there is nothing to differentiate.")
     if not np.isfinite(y).all():
@@ -192,7 +194,7 @@ def _value(f: Callable[..., Any], given: list, report: GradReport) -> np.ndarray
         report.faults.append(
             "f gives two values at one point: freeze its randomness, and its running statistics"
         )
-    passed = [_copied(x) for x in before]
+    passed = [_copy(x) for x in before]
     f(*passed)
     for i, (x, after) in enumerate(zip(before, passed, strict=True)):
         if isinstance(x, np.ndarray) and x.tobytes() != after.tobytes():
@@ -200,7 +202,7 @@ def _value(f: Callable[..., Any], given: list, report: GradReport) -> np.ndarray
     return y
 
 
-def _copied(x: Any) -> Any:
+def _copy(x: Any) -> Any:
     return x.copy() if isinstance(x, np.ndarray) else x
 
 
@@ -225,7 +227,7 @@ def _compare_with_reference(
         )
 
 
-def _keeps(
+def _check_convention(
     convention: Callable[..., Any],
     g: np.ndarray,
     given: list,

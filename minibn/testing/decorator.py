@@ -1,4 +1,4 @@
-"""`@gradient_test`: a gradient check of every problem that is drawn, then the test's own body.
+"""`@gradient_test`: a gradient check of every drawn problem, then the test's own body.
 
     @gradient_test("conv2d")                                # a row of the registry
     def test_convolution(problem, report):
@@ -8,9 +8,9 @@
     def test_my_norm(problem):
         assert my_norm(*problem.inputs).ndim > 0
 
-hypothesis does the drawing, so `@settings`, `@example` and `@seed` work above the decorator, and
-`--hypothesis-show-statistics` shows how often there were kinks, empty arrays, which oracle led. It
-climbs towards the point at which the most digits are lost.
+hypothesis draws the problems, so `@settings`, `@example` and `@seed` work above the decorator, and
+`--hypothesis-show-statistics` shows how often there were kinks and empty arrays, and which oracle
+was used. It searches for the point at which the most digits are lost (`hypothesis.target`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Test = Callable[..., None]
 
 @dataclass(frozen=True)
 class ProblemWithVjp(Problem):
-    """A problem with the vjp that somebody wrote for it."""
+    """A problem with a hand-written vjp."""
 
     vjp: Callable[..., Any] | None = None
 
@@ -62,9 +62,9 @@ def gradient_test(
     examples     how many problems, instead of `@settings(max_examples=...)`, which works as well;
                  by default as many as the hypothesis profile says
 
-    The test is passed what it names: `problem`, and `report`, the GradReport. Raises UnknownName
-    (a LookupError) for a name that is no row, with the near miss; NoCheckout where there is no
-    registry.
+    The test gets those of the arguments `problem` and `report` (the GradReport) that it has.
+    Raises UnknownName (a LookupError) for a name that is no row, with the nearest names;
+    NoCheckout where there is no registry.
     """
     if isinstance(problems_of, str) and f is None:
         name, drawn = problems_of, problems(problems_of)
@@ -82,13 +82,13 @@ def gradient_test(
     chosen = {"backend": backend, "order": order}
 
     def decorate(test: Test) -> Test:
-        checked = given(problem=drawn)(_checked_first(test, name or test.__name__, chosen))
+        checked = given(problem=drawn)(_check_first(test, name or test.__name__, chosen))
         return checked if examples is None else settings(max_examples=examples)(checked)
 
     return decorate
 
 
-def _checked_first(test: Test, name: str, chosen: dict[str, Any]) -> Test:
+def _check_first(test: Test, name: str, chosen: dict[str, Any]) -> Test:
     """The test with a check in front. Its signature, which hypothesis and pytest read, has
     `problem` and not `report`."""
     wanted = inspect.signature(test).parameters
@@ -101,7 +101,7 @@ def _checked_first(test: Test, name: str, chosen: dict[str, Any]) -> Test:
         known = signature.bind(*args, **kwargs).arguments
         overruled = {key: known[key] for key in chosen if key in known}
         known["report"] = report = _check(known["problem"], name, **(chosen | overruled))
-        _tell(report)
+        _report_to_hypothesis(report)
         test(**{key: x for key, x in known.items() if key in wanted})
 
     run.__signature__ = signature  # type: ignore[attr-defined]  # pytest reads it
@@ -148,15 +148,15 @@ def _check(problem: Problem, name: str, **chosen: Any) -> GradReport:
     return check_named(name, problem, **chosen)
 
 
-def _tell(report: GradReport) -> None:
-    """What hypothesis should know: where to climb, what it has seen, what to print on a failure."""
-    for seen in sorted({_seen(x) for x in report.inputs}):
-        event(seen)
+def _report_to_hypothesis(report: GradReport) -> None:
+    """The number to maximise, the events to count, and the text to print on a failure."""
+    for text in sorted({_event(x) for x in report.inputs}):
+        event(text)
     target(FULL - report.digits, label="digits lost")
     note(str(report))
 
 
-def _seen(x: Any) -> str:
+def _event(x: Any) -> str:
     if x.kinks:
         return "at a kink"
     if x.verdict in ("empty", "zero"):

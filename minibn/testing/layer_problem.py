@@ -31,7 +31,7 @@ class LayerProblem:
 
     @property
     def names(self) -> list[str]:
-        """What the inputs of `problem` are: "x", then the parameters by name."""
+        """The names of the inputs of `problem`: "x", then the parameters'."""
         return ["x", *(name for name, _ in self.layer.named_parameters())]
 
     def problem(self) -> Problem:
@@ -39,12 +39,12 @@ class LayerProblem:
         values = [np.array(p.data) for p in self.layer.parameters()]
         f = partial(call, layer=self.layer)
         near = self.x + 1e-3 * np.random.default_rng(self.seed).standard_normal(self.x.shape)
-        unseen = np.array_equal(f(self.x, *values), f(near, *values))  # all dropped, all negative
-        return Problem(f, (self.x, *values), self.seed, frozenset({0} if unseen else ()))
+        constant = np.array_equal(f(self.x, *values), f(near, *values))  # all dropped, all negative
+        return Problem(f, (self.x, *values), self.seed, frozenset({0} if constant else ()))
 
 
 def call(x: Any, *parameters: Any, layer: nn.Module) -> Any:
-    """layer(x) with these values of its parameters, on x's backend. The layer keeps its own."""
+    """layer(x) with these values of its parameters, on x's backend; the layer keeps its own."""
     with substitute_parameters(layer, value(x), parameters):
         return layer(x)
 
@@ -71,7 +71,7 @@ def substitute_parameters(layer: nn.Module, x: Any, parameters: Any) -> Iterator
 
 
 def copy_of_state(state: State, x: Any, dtype: Any) -> Any:
-    """A buffer on x's backend, of this dtype; a counter that counts on by itself."""
+    """A copy of a buffer or a counter; of a buffer, on x's backend and of this dtype."""
     if isinstance(state, nn.Counter):
         counter = nn.Counter()
         counter.place(state.data)

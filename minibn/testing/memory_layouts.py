@@ -1,7 +1,7 @@
-"""The same values, elsewhere in memory and in another order.
+"""The same values in other memory layouts.
 
-What a function returns must not depend on how its inputs lie in memory, and it must write into none
-of them.
+A function's result must not depend on its inputs' memory layout, and it must write into none of
+them.
 """
 
 from __future__ import annotations

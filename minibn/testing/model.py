@@ -1,8 +1,8 @@
 """`check_model`: a whole network's gradients, parameter by parameter.
 
-Differencing a network is a trap: each forward pass moves BatchNorm's running statistics and the
-counters of noise and dropout, so no two passes are of the same function. Here every evaluation
-starts from the same buffers and the same generators, and afterwards all is as it was, bit for bit.
+Each forward pass moves BatchNorm's running statistics and the counters of noise and dropout, so two
+passes evaluate two functions, and their difference is no derivative. Here every evaluation starts
+from the same buffers and generators, and afterwards all is as before, bit for bit.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from minibn.nn.module import Module, Parameter, State
 from minibn.testing.check import check_vjp
 from minibn.testing.report import GradReport, without_listeners
 
-ENTRIES = 4  # of a parameter: up to here each is looked at; a forward pass each is the price
+ENTRIES = 4  # a parameter with as many is compared entry by entry, at a forward pass each
 STARTS = (5e-6,)  # of the differences: a larger step would cross the kinks of some ReLU
 
 
@@ -40,11 +40,11 @@ def check_model(
 
     batch   (x, *rest), for instance (images, labels), or x alone
     dtype   in which the gradient is computed; the oracles are in float64 at the same numbers
-    zero_gradient  names of parameters that are known to have none, such as a bias before BatchNorm
+    zero_gradient  names of parameters whose gradient is zero, such as a bias before BatchNorm
 
-    The model is checked in the mode it is in, with its noise and its masks held still. Parameters,
-    buffers, gradients and generators are afterwards as they were. The report has a line for each
-    parameter, and raises as `check_vjp`'s does.
+    The model is checked in its present mode, with the same noise and masks in every evaluation.
+    Parameters, buffers, gradients and generators are afterwards as before. The report has a line
+    for each parameter. Raises as `check_vjp` does, and ValueError for an unknown parameter.
 
     >>> from minibn import nn, ops
     >>> model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm(4), nn.ReLU()).initialize(seed=0)
@@ -95,8 +95,8 @@ def check_model(
             raises=False,
             diagnose=False,
         )  # fmt: skip
-    for found in report.inputs:
-        found.name = names[found.position]
+    for entry in report.inputs:
+        entry.name = names[entry.position]
     return report.settle(raises)
 
 
@@ -109,21 +109,21 @@ def _position(name: str, names: list[str]) -> int:
 
 @contextmanager
 def _unchanged(model: Module, dtype: Any) -> Iterator[None]:
-    """Inside, the model may compute with other parameters, in another dtype; afterwards its arrays
-    are the ones it had, with the values they had, and so are its generators."""
+    """Inside, the model may compute with other parameters, in another dtype; afterwards its arrays,
+    their values and its generators are as before."""
     states = [state for _, state in _states(model)]
-    kept = [state.data for state in states]
+    arrays = [state.data for state in states]
     plain = [(module, _plain(module)) for module in _modules(model)]
     generators = [g for module in _modules(model) for g in _generators(module)]
     positions = [g.bit_generator.state for g in generators]
-    legacy = np.random.get_state()  # noqa: NPY002  # somebody's layer may use it
-    for state, array in zip(states, kept, strict=True):
+    legacy = np.random.get_state()  # noqa: NPY002  # a layer may use it
+    for state, array in zip(states, arrays, strict=True):
         if not isinstance(state, Parameter):
             state.data = array.astype(dtype) if array.dtype.kind == "f" else array.copy()
     try:
         yield
     finally:
-        for state, array in zip(states, kept, strict=True):
+        for state, array in zip(states, arrays, strict=True):
             state.data = array
         for module, values in plain:
             vars(module).update(values)
@@ -147,7 +147,7 @@ def _plain(module: Module) -> dict[str, Any]:
 
 def _generators(module: Module) -> list[np.random.Generator]:
     """NumPy's generators among the attributes, also in lists."""
-    found: list[Any] = []
+    values: list[Any] = []
     for v in vars(module).values():
-        found += v if isinstance(v, (list, tuple)) else [v]
-    return [v for v in found if isinstance(v, np.random.Generator)]
+        values += v if isinstance(v, (list, tuple)) else [v]
+    return [v for v in values if isinstance(v, np.random.Generator)]

@@ -2,7 +2,7 @@
 
 The option chooses how many problems hypothesis draws (`profiles.py`). With it, or with `-v`, the
 session ends with a table of the gradient checks that ran. A check that failed in a test that passed
-was meant to fail, and is only counted. With pytest-xdist the table is not printed.
+was expected to fail, and is only counted. With pytest-xdist the table is not printed.
 
 A session without gradient checks pays for the import of minibn and NumPy, some 0.15 s; hypothesis
 is not imported before it is needed, and nothing is printed.
@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _load_profile(config: pytest.Config, chosen: str) -> None:
-    """Over what the conftest has loaded; its own profiles keep their meaning."""
+    """In place of the profile that the conftest loaded; a project's own profiles are kept."""
     other = config.getoption("--hypothesis-profile", None)
     if other:
         raise pytest.UsageError(
@@ -63,17 +63,17 @@ class Digits:
     """Listens to the checks of a session, test by test, and prints the table."""
 
     def __init__(self) -> None:
-        self.heard: list[GradReport] = []  # reports of the test that runs
+        self.reports: list[GradReport] = []  # of the test that runs
         self.table = DigitsTable()
-        self.meant_to_fail = 0
-        listeners.append(self.hear)
+        self.expected_failures = 0
+        listeners.append(self.add_report)
 
-    def hear(self, report: GradReport) -> None:
-        self.heard.append(report)
+    def add_report(self, report: GradReport) -> None:
+        self.reports.append(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self) -> None:
-        self.heard.clear()
+        self.reports.clear()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -85,28 +85,28 @@ class Digits:
         return report
 
     def _settle(self, item: pytest.Item, failed: bool) -> None:
-        once = list({id(heard): heard for heard in self.heard}.values())
-        wrong = [heard for heard in once if not heard.passed]
+        once = list({id(report): report for report in self.reports}.values())
+        wrong = [report for report in once if not report.passed]
         if not failed:
-            self.meant_to_fail += len(wrong)
+            self.expected_failures += len(wrong)
         last = wrong[-1] if wrong and failed else None  # those before it: hypothesis shrinks
-        for heard in once:
-            if heard.passed or heard is last:
-                self.table.add(_name(heard.name, item), heard)
-        self.heard.clear()
+        for report in once:
+            if report.passed or report is last:
+                self.table.add(_name(report.name, item), report)
+        self.reports.clear()
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.table.rows:
             return
         terminalreporter.section("digits of gradients")
         terminalreporter.write_line(self.table.table())
-        if self.meant_to_fail:
+        if self.expected_failures:
             terminalreporter.write_line(
-                f"{self.meant_to_fail} more checks failed in tests that passed: they were meant to"
+                f"{self.expected_failures} more checks failed in tests that passed, as expected"
             )
 
     def pytest_unconfigure(self) -> None:
-        listeners.remove(self.hear)
+        listeners.remove(self.add_report)
 
 
 def _name(name: str, item: pytest.Item) -> str:

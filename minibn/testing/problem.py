@@ -1,4 +1,4 @@
-"""A function with the point at which it is differentiated: what strategies draw, checks take."""
+"""A function with the point at which it is differentiated: drawn by strategies, given to checks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Problem:
 
     f takes arrays or Tensors of `inputs`' shapes, and gives one of them.
     seed: of everything that a check draws for this problem (cotangents, directions).
-    flat: positions of inputs whose gradient is zero at this point, as the strategy knows.
+    flat: positions of inputs whose gradient is known to be zero at this point.
     """
 
     f: Callable[..., Any]
@@ -27,8 +27,8 @@ class Problem:
         object.__setattr__(self, "inputs", tuple(np.asarray(x) for x in self.inputs))
 
     def astype(self, dtype: Any) -> Problem:
-        """The problem in another precision. Numbers of which a hundred would not add up in it
-        (float16 ends at 65,504) are scaled down first."""
+        """The problem in another precision. Inputs are scaled down first if a sum of a hundred of
+        their numbers would overflow in it (float16 ends at 65,504)."""
         room = float(np.finfo(dtype).max) / 100
 
         def fitted(x: np.ndarray) -> np.ndarray:
@@ -42,6 +42,6 @@ class Problem:
         return np.random.default_rng((self.seed, 1))
 
     def cotangent(self) -> np.ndarray:
-        """Normal numbers, of the output's shape. Never ones: sums of gradients hide a lot."""
+        """Normal numbers, of the output's shape. Never ones: sums of gradients hide mistakes."""
         shape = np.shape(self.f(*self.inputs))
         return np.asarray(self.rng().standard_normal(shape))

@@ -1,4 +1,4 @@
-"""What a check found: an entry for each input, in digits agreed, as text and as data."""
+"""The report of a check: for each input the digits that agree, as text and as data."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ listeners: list[
 @contextmanager
 def without_listeners():
     """Inside, the listeners are not called: these reports are parts of a larger one."""
-    kept = listeners[:]
+    saved = listeners[:]
     listeners.clear()
     try:
         yield
     finally:
-        listeners[:] = kept
+        listeners[:] = saved
 
 
 class GradientError(AssertionError):
@@ -36,7 +36,7 @@ class GradientError(AssertionError):
         super().__init__(report)
         self.report = report
 
-    def __str__(self) -> str:  # only when somebody reads it: a diagnosis takes time
+    def __str__(self) -> str:  # only when it is printed: a diagnosis takes time
         return str(self.report)
 
 
@@ -45,7 +45,7 @@ class Vacuous(GradientError):
 
 
 def digits(difference: float, scale: float) -> float:
-    """The decimal digits to which two numbers of size `scale` agree that differ by `difference`.
+    """The decimal digits to which two numbers of size `scale` agree if they differ by `difference`.
 
     >>> digits(1e-7, 10.0)
     8.0
@@ -59,14 +59,14 @@ def digits(difference: float, scale: float) -> float:
 
 @dataclass
 class InputReport:
-    """What was found about the gradient of one input.
+    """The result for the gradient of one input.
 
     verdict   "agrees", "wrong", "vacuous" (both sides are zero), "zero" (as declared),
               "inconclusive" (the oracles contradict each other), "empty" (no entries)
-    digits    of the largest entry, to which gradient and oracle agree; `demanded`: how many
-              must, by the oracle's error and the conditioning
+    digits    to which gradient and oracle agree, relative to the largest entry; `demanded`: to
+              how many they must, by the oracle's error and the conditioning
     oracles   name -> digits agreed with the gradient, or the reason why it abstains
-    kinks     the number of outputs whose slope from the left is not that from the right
+    kinks     the number of outputs whose slopes from the left and from the right differ
     too_small  the number of entries that are below the tolerance, and so were not judged
     missed    the chance that a gradient wrong by 0.1 % of its norm would have passed
     """
@@ -86,7 +86,7 @@ class InputReport:
     missed: float = 0.0
     sides: str = ""
     worst: dict[str, Any] | None = None
-    cotangent: int = 0  # with which the worst entry was seen
+    cotangent: int = 0  # number of the cotangent with the worst entry
 
     @property
     def passed(self) -> bool:
@@ -124,10 +124,11 @@ class Diagnosis:
 
 @dataclass
 class GradReport:
-    """The findings of one check.
+    """The report of one check.
 
-    faults     those that belong to no single input
-    diagnose   makes the diagnosis, when it is asked for
+    inputs     a report for each input
+    faults     what is wrong with f or the vjp as a whole, a sentence each
+    diagnose   makes the diagnosis, on first use
     """
 
     name: str
@@ -172,7 +173,7 @@ class GradReport:
         for x in self.inputs:
             lines.append("  " + x.line())
             if not x.passed and x.verdict != "vacuous":
-                lines += [f"    {oracle}: {_said(found)}" for oracle, found in x.oracles.items()]
+                lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
                 lines += [f"    {x.sides}"] if x.sides else []
         if missed := max((x.missed for x in self.inputs), default=0.0):
             lines.append(
@@ -204,7 +205,7 @@ class GradReport:
         return json.dumps(_plain(whole), allow_nan=False)
 
     def settle(self, raises: bool) -> GradReport:
-        """Tell the listeners, then return the report, or raise what it says."""
+        """Call the listeners, then return the report, or raise it as an error if it fails."""
         for listen in listeners:
             listen(self)
         if raises and not self.passed:
@@ -215,8 +216,8 @@ class GradReport:
         return self
 
 
-def _said(found: Any) -> str:
-    return f"agrees to {found:.1f} digits" if isinstance(found, float) else str(found)
+def _agreement(answer: Any) -> str:
+    return f"agrees to {answer:.1f} digits" if isinstance(answer, float) else str(answer)
 
 
 def _plain(x: Any) -> Any:

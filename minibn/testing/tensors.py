@@ -1,7 +1,7 @@
-"""`check_gradients`: the same questions for functions of Tensors, and of their second derivatives.
+"""`check_gradients`: the same check for functions of Tensors, and of their second derivatives.
 
 A function of Tensors is made into a pair of functions on NumPy arrays, its value and its vjp, and
-handed to `check_vjp`. Second derivatives need no other text: the gradient is itself a function,
+passed to `check_vjp`. Second derivatives need no other code: the gradient is itself a function,
 and `grad(create_graph=True)` gives its vjp.
 """
 
@@ -57,8 +57,8 @@ def forward_and_vjp(
                 f"f gives a {type(y).__name__} for Tensors, not a Tensor: was .numpy() or .item() "
                 "called on the way, or are there several results? Return one Tensor."
             )
-        found = grad(y, leaves, device.asarray(g), unused="zeros")
-        return tuple(np.asarray(to_numpy(g)) for g in found)
+        gradients = grad(y, leaves, device.asarray(g), unused="zeros")
+        return tuple(np.asarray(to_numpy(g)) for g in gradients)
 
     return forward, vjp
 
@@ -69,7 +69,7 @@ def gradient_and_vjp(
     """(value, vjp) of the gradient of h(*inputs, c) = ⟨c, f(*inputs)⟩ with respect to all of its
     arguments, in one flat array. The vjp is a Hessian-vector product.
 
-    That c is an argument, too, asks how the vjp of f depends on its cotangent.
+    c is an argument too, so that the derivative of the vjp in its cotangent is checked as well.
     """
 
     def slopes(device: Backend, arrays: Any, create_graph: bool) -> tuple[list[Tensor], Any]:
@@ -79,17 +79,17 @@ def gradient_and_vjp(
         return leaves, grad(h, leaves, create_graph=create_graph, unused="zeros")
 
     def forward(*arrays: np.ndarray) -> np.ndarray:
-        _, found = slopes(get_backend("numpy"), arrays, create_graph=False)
-        return np.concatenate([g.numpy().reshape(-1) for g in found])
+        _, gradients = slopes(get_backend("numpy"), arrays, create_graph=False)
+        return np.concatenate([g.numpy().reshape(-1) for g in gradients])
 
     def vjp(v: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         device = _backend(backend)
-        leaves, found = slopes(device, arrays, create_graph=True)
-        ends = np.cumsum([g.size for g in found])[:-1]
+        leaves, gradients = slopes(device, arrays, create_graph=True)
+        ends = np.cumsum([g.size for g in gradients])[:-1]
         with set_grad_enabled(True):
             along = [
                 (g.reshape(-1) * device.asarray(part)).sum()
-                for g, part in zip(found, np.split(v, ends), strict=True)
+                for g, part in zip(gradients, np.split(v, ends), strict=True)
             ]
             total = sum(along[1:], along[0])
         return tuple(to_numpy(h) for h in grad(total, leaves, unused="zeros"))
@@ -111,11 +111,11 @@ def check_gradients(
     raises: bool = True,
     diagnose: bool = True,
 ) -> GradReport:
-    """Compare what the tape says with derivatives computed from values alone.
+    """Compare the tape's gradients with derivatives computed from values alone.
 
     f takes Tensors of the shapes of `inputs` (arrays or Tensors) and gives one; it must also run
-    on the host, where the oracles are (`backend` names where the gradient is computed). With
-    `order=2` Hessian-vector products are compared, in the same way, with the gradient. The other
+    on the host, where the oracles run; the gradient is computed on `backend`. With `order=2`
+    Hessian-vector products, too, are compared with derivatives of the gradient. The other
     arguments, the report and the errors are those of `check_vjp`.
 
     >>> from minibn import ops
@@ -167,9 +167,9 @@ def _check_second(
     name += ", second derivatives"
     with without_listeners():
         report = check_vjp(forward, vjp, *arrays, c, name=name, raises=False, **settings)
-    for found in report.inputs:
-        if found.verdict == "vacuous" and (flat or found.position < len(arrays)):
-            found.verdict, found.how = "zero", "its second derivative"
+    for entry in report.inputs:
+        if entry.verdict == "vacuous" and (flat or entry.position < len(arrays)):
+            entry.verdict, entry.how = "zero", "its second derivative"
     if y.size and all(x.dtype == np.float64 for x in arrays):
         _second_remainder(f, arrays, c, (forward, vjp), rng, report)
     return report
@@ -204,12 +204,12 @@ def _second_remainder(
     if not np.isfinite(values).all():
         return
     try:
-        found = taylor_order(values, steps, phi(0.0), slope, noise, curvature)
+        order = taylor_order(values, steps, phi(0.0), slope, noise, curvature)
     except Abstention:
         return
-    if 1.5 < found < 2.5 and not any(x.kinks for x in report.inputs):
+    if 1.5 < order < 2.5 and not any(x.kinks for x in report.inputs):
         report.faults.append(
-            f"the second Taylor remainder is of order {found:.2f}, where 3 is right: the second "
+            f"the second Taylor remainder is of order {order:.2f}, where 3 is right: the second "
             "derivative is not that of the gradient"
         )
 
@@ -222,7 +222,7 @@ def check_problem(
     raises: bool = True,
     diagnose: bool = True,
 ) -> GradReport:
-    """`check_gradients` at a problem that a strategy has drawn."""
+    """`check_gradients` at a problem drawn by a strategy."""
     return check_gradients(
         problem.f, *problem.inputs, backend=backend, order=order, name=name, seed=problem.seed,
         zero_gradient=problem.flat, allow_empty=True, raises=raises, diagnose=diagnose,

@@ -210,7 +210,7 @@ def test_the_model_is_left_as_it_was_also_when_a_layer_fails():
         ({"before": {}}, r"distribution_shift: before lacks an array for conv1\.weight"),
         ({"after": {}}, r"distribution_shift: after lacks an array for conv1\.weight"),
         ({"batch": (images()[0][:0], None)}, "the batch is empty"),
-        ({"places": ["unused"]}, "unused saw nothing in a forward pass"),
+        ({"places": ["unused"]}, "unused had no input in the forward pass"),
     ],
 )
 def test_what_cannot_be_asked_is_an_error_of_one_line(change, said):

@@ -192,7 +192,7 @@ def test_all_variants_start_from_the_same_convolutions():
         ({"norm_layers": "lst"}, r"norm_layers 'lst' is unknown\. Did you mean 'last'\?"),
         (
             {"norm": "instance", "head": "8", "norm_head": True},
-            "norm='instance' needs pixels; norm_head=True puts it behind vectors",
+            "norm='instance' needs pixels; norm_head=True puts it after linear layers",
         ),
         ({"width": 0.01}, r"leaves 64·0.01 < 1 channels in layer 1\. Use at least 0.0156"),
         ({"width": 0.0}, "width=0.0 must be a positive number"),

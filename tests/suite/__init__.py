@@ -1,2 +1,2 @@
-"""What only minibn's own tests use: the registry of its ops and layers, laws about them, machines,
-mutants. In a checkout pytest finds it as `suite`, and so do the commands of `minibn.testing`."""
+"""Code for minibn's own tests: the registry of its ops and layers, laws about them, machines,
+mutants. In a checkout pytest and the commands of `minibn.testing` import it as `suite`."""

@@ -1,4 +1,4 @@
-"""Second implementations, which read like the definitions: loops over single numbers.
+"""Second implementations, as loops over single numbers, close to the mathematical definitions.
 
 They share nothing with `minibn.ops` but the layout: images (N, H, W, C), filters (Kh, Kw, C, F).
 """
@@ -55,7 +55,7 @@ def conv2d_vjp(
 def max_pool(
     x: np.ndarray, g: Any, size: Pair, stride: Pair, padding: Pair
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(value, gradient of ⟨g(shape), value⟩): each window's goes to the first of its largest."""
+    """(value, gradient of ⟨g(shape), value⟩): a window's goes to its first largest value."""
     N, H, W, C = x.shape
     y = np.zeros((N, *sides((H, W), size, stride, padding), C))
     c, g_x = g(y.shape), np.zeros_like(x)

@@ -225,8 +225,8 @@ IN_THE_GRAPH: dict[Plant, str] = {
     arguments_told_apart_by_identity: "grad|slope",
     no_grad_forgets_after_an_exception: "recording",
     nothing_is_released: "which was released",
-    everything_is_released: "all there raises|released",
-    gradients_on_inner_nodes: "no walk gave it",
+    everything_is_released: "complete raises|released",
+    gradients_on_inner_nodes: "from no backward pass",
     gradients_shared_with_the_cotangent: r"\.grad of|read-only",
     a_vjp_that_takes_its_cotangent_for_a_constant: "second derivative",
 }

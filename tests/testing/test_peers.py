@@ -105,6 +105,6 @@ def test_a_peer_without_its_package_is_not_installed():
 
 def test_every_peer_says_what_it_is():
     for peer in PEERS.values():
-        assert peer.kind in ("common practice", "the real one", "our re-making")
-        assert bool(peer.needs) == (peer.kind == "the real one")
+        assert peer.kind in ("common practice", "the original", "our re-implementation")
+        assert bool(peer.needs) == (peer.kind == "the original")
         assert peer.mechanics

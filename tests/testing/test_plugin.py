@@ -107,7 +107,7 @@ def test_quick_draws_ten_and_prints_the_digits_worst_first(session):
     ]  # fmt: skip
     assert "wrong 1" in lines[2], "the last failure, not each on the way there"
     assert "agrees 5" in lines[3]
-    assert lines[5] == "1 more checks failed in tests that passed: they were meant to"
+    assert lines[5] == "1 more checks failed in tests that passed, as expected"
 
 
 def test_a_profile_of_the_project_keeps_its_meaning_and_the_option_chooses_it(session):
@@ -180,11 +180,11 @@ def test_a_report_that_is_told_twice_counts_once_as_it_is_at_the_end_of_its_test
     digits.pytest_unconfigure()  # it hears what is told here
     found = report("vacuous", 0)
     for _ in range(2):  # second derivatives and models are told before and after their last word
-        digits.hear(found)
+        digits.add_report(found)
     found.inputs[0].verdict = "zero"
     digits._settle(SimpleNamespace(name="test_it"), failed=False)
     assert digits.table.rows["test_it"].verdicts == {"zero": 1}
-    assert digits.heard == []
+    assert digits.reports == []
 
 
 def test_failures_come_first_then_the_fewest_digits_and_long_tables_are_cut():

@@ -58,7 +58,7 @@ def test_every_geometry_fits_and_its_channels_differ(most_padding, data):
         assert side + 2 * p == (out - 1) * s + k + rest
     assert g.x[3] == g.w[2] != g.w[3]
     if most_padding != "beyond":
-        assert g.sees, "with padding below the kernel the first window holds a pixel"
+        assert g.reaches_pixels, "with padding below the kernel the first window holds a pixel"
 
 
 def test_conv2d_problems_have_a_bias_or_not_and_pads_below_the_kernel():

@@ -1,4 +1,4 @@
-"""A gradient beside what the oracles say, number by number; is a difference rounding?"""
+"""A gradient beside the oracles' values, number by number; is a difference rounding?"""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from minibn.testing.checking.ensemble import Ensemble
 from minibn.testing.checking.oracles import Abstention
 from minibn.testing.checking.vjp_calls import LEAST, SAFETY, VjpResult, systematic
 
-NEARBY = 10  # points at which an error is looked at again
+NEARBY = 10  # points at which an error is measured again
 
 
 @dataclass
 class Comparison:
-    """⟨gradient, u⟩ and ⟨c, J u⟩ for every cotangent c and direction u, flat, with the error that
-    the oracle admits."""
+    """⟨gradient, u⟩ and ⟨c, J u⟩ for every cotangent c and direction u, flat, with the oracle's
+    estimate of its error."""
 
     ours: np.ndarray
     expected: np.ndarray
@@ -27,12 +27,12 @@ class Comparison:
     @classmethod
     def at(cls, ensemble: Ensemble, gradients: Sequence[np.ndarray], us: np.ndarray) -> Comparison:
         slopes = [ensemble.slope(u) for u in us]
-        found = [
+        rows = [
             (float((g.astype(float) * u).sum()), *slope.along(c))
             for c, g in zip(ensemble.point.cotangents, gradients, strict=True)
             for u, slope in zip(us, slopes, strict=True)
         ]
-        return cls(*np.array(found).T)
+        return cls(*np.array(rows).T)
 
     @property
     def gap(self) -> np.ndarray:
@@ -60,17 +60,17 @@ def compare_at(
 
 
 def if_rounding(
-    ensemble: Ensemble, result: VjpResult, us: np.ndarray, found: Comparison, wrong: np.ndarray
+    ensemble: Ensemble, result: VjpResult, us: np.ndarray, comparison: Comparison, wrong: np.ndarray
 ) -> float | None:
-    """How far rounding moves the gradient, if that is all that is wrong with it; else None.
+    """How far rounding moves the gradient, if its error is rounding alone; else None.
 
-    The error is looked at again from points nearby. In the saturated half of a sigmoid, s (1 - s)
-    has few digits left, and its error takes both signs; a forgotten factor is as large as before.
+    The error is measured again at points nearby. In the saturated half of a sigmoid, s (1 - s) has
+    few digits left, and its error has either sign; that of a forgotten factor stays the same.
     """
-    lost = found.gap[wrong] > 10 ** -LEAST[result.bytes] * found.scale
-    if not np.isfinite(found.ours).all() or lost.any():
+    lost = comparison.gap[wrong] > 10 ** -LEAST[result.bytes] * comparison.scale
+    if not np.isfinite(comparison.ours).all() or lost.any():
         return None
-    seen = []
+    samples = []
     for _ in range(NEARBY):
         inputs = [
             (x * (1 + result.eps ** (1 / 3) * ensemble.point.rng.uniform(-1, 1, x.shape)))
@@ -80,11 +80,11 @@ def if_rounding(
         ]
         there = compare_at(ensemble, result, us, inputs)
         if there is not None:
-            seen.append((there.ours - there.expected)[wrong])
-    if len(seen) < NEARBY // 2:
+            samples.append((there.ours - there.expected)[wrong])
+    if len(samples) < NEARBY // 2:
         return None
-    errors = np.array(seen)
+    errors = np.array(samples)
     noise = np.abs(errors).max(axis=0)
-    if systematic(errors).any() or (found.gap[wrong] > SAFETY * noise).any():
+    if systematic(errors).any() or (comparison.gap[wrong] > SAFETY * noise).any():
         return None
     return float(noise.max())

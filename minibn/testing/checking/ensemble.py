@@ -1,7 +1,7 @@
-"""The ensemble: every oracle at one input of a function, asked along one direction.
+"""The ensemble: every oracle at one input of a function, evaluated along one direction.
 
-The differences look first, since they need nothing but values: they find kinks, and judge whether
-the complex step can be believed. Then the most exact oracle that serves leads.
+Differences come first, since they need nothing but values: they find kinks and show whether the
+complex step is valid. Then the most exact of the valid oracles is used.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Point:
     rng: np.random.Generator
     reference: Function | None = None  # f, written independently
     starts: Sequence[float] = oracles.STARTS  # of the differences
-    composite: bool = False  # a network: what its gradient is at a kink is a convention
+    composite: bool = False  # a network: its gradient at a kink is a convention
     measured: np.ndarray | None = None  # the noise, once it is known
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class Point:
         return replace(self, inputs=inputs)
 
     def neighbour(self) -> Point:
-        """The same, one unit in the last place away; or here, if f raises there."""
+        """The point with all inputs moved to their neighbours; itself, if f raises there."""
         salt = oracles.salt_from(self.rng)
         away = [oracles.one_ulp_away(x, salt) for x in self.inputs]
         return self if oracles.value_near(self.f, away) is None else self.at(away)
@@ -58,7 +58,7 @@ class Point:
 
 @dataclass
 class Ensemble:
-    """The oracles at one input of a point: which of them serve, and which leads."""
+    """The oracles at one input of a point: which of them are valid, and which is used."""
 
     point: Point
     i: int
@@ -77,11 +77,11 @@ class Ensemble:
             self._guard("one large step", step)
         if self.point.reference is not None:
             self._ask("reference", self.by_reference)
-        served = [n for n in ("complex step", "one large step") if not self.abstains(n)]
-        self.leading = served[0] if served else "differences"
+        valid = [n for n in ("complex step", "one large step") if not self.abstains(n)]
+        self.leading = valid[0] if valid else "differences"
 
     def at(self, point: Point) -> Ensemble:
-        """The same ensemble, with the oracle that leads here, at another point."""
+        """The same ensemble, with the oracle that is used here, at another point."""
         other = object.__new__(Ensemble)
         other.__dict__.update(self.__dict__ | {"point": point})
         return other
@@ -107,7 +107,7 @@ class Ensemble:
         return oracles.differences(p.f, p.inputs, self.i, u, p.noise, p.starts)
 
     def slope(self, u: np.ndarray) -> Slope:
-        """J u by the most exact oracle that serves here, or by differences where it does not."""
+        """J u by the most exact valid oracle, or by differences where it abstains."""
         try:
             if self.leading == "complex step":
                 return self.complex_step(u)
@@ -119,21 +119,21 @@ class Ensemble:
 
     def _ask(self, name: str, oracle: Callable[[np.ndarray], Any]) -> Any:
         try:
-            found = oracle(self.probe)
+            answer = oracle(self.probe)
         except Abstention as reason:
             self.answers[name] = str(reason)
             return None
-        if isinstance(found, Slope):
-            self.answers[name] = found
-        return found
+        if isinstance(answer, Slope):
+            self.answers[name] = answer
+        return answer
 
     def abstains(self, name: str) -> bool:
         return isinstance(self.answers[name], str)
 
-    def _guard(self, name: str, found: Slope | None) -> None:
-        """An oracle must agree with the differences, roughly: `np.abs` passes the complex step
-        without a word, `x % 1` looks affine. A contradiction is confirmed with smaller steps."""
-        if found is None or not self._against(found, self.sides):
+    def _guard(self, name: str, slope: Slope | None) -> None:
+        """Reject an oracle that contradicts the differences: the complex step of `np.abs` is wrong
+        without an error, `x % 1` looks affine. Smaller steps must confirm the contradiction."""
+        if slope is None or not self._contradicts(slope, self.sides):
             return
         p = self.point
         try:
@@ -142,7 +142,7 @@ class Ensemble:
             )
         except Abstention:
             return
-        if not self._against(found, closer):
+        if not self._contradicts(slope, closer):
             self.sides, self.answers["differences"] = closer, closer.central
             return
         self.answers[name] = "contradicts the differences: " + (
@@ -152,8 +152,8 @@ class Ensemble:
         )
 
     @staticmethod
-    def _against(found: Slope, sides: Sides | None) -> bool:
+    def _contradicts(slope: Slope, sides: Sides | None) -> bool:
         assert sides is not None
-        gap = np.abs(found.value - sides.central.value)
+        gap = np.abs(slope.value - sides.central.value)
         size = float(np.abs(sides.central.value).max(initial=0))
         return bool((gap > 100 * sides.central.error + 1e-4 * size).any())

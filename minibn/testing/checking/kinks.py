@@ -1,4 +1,4 @@
-"""What a gradient must be at a kink, and beside it."""
+"""The check of a gradient at a kink, and beside it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from minibn.testing.report import InputReport, digits
 def at_kinks(
     report: InputReport, ensemble: Ensemble, us: np.ndarray, result: VjpResult, whole: bool
 ) -> None:
-    """At a kink two things are asked: does each entry of the gradient lie between the one-sided
-    derivatives, and is the gradient right beside the kink?
+    """At a kink two things are checked: each entry of the gradient lies between the one-sided
+    derivatives, and the gradient is right beside the kink.
 
     Between the sides: output by output, in the generalised gradient of Clarke (1983). This holds
     for each entry by itself, and along the direction in which all entries move at once, so that
     ties stay ties, if f is smooth along it; not along any direction, where several kinks meet.
-    Nor does it hold for a network, whose chain rule may leave the sides: only beside is asked.
+    Nor does it hold for a network, whose chain rule may give a value outside the sides: there only
+    the second is checked.
     """
     point, i = ensemble.point, ensemble.i
     report.how = "beside the kinks"
@@ -34,13 +35,13 @@ def at_kinks(
         if not ensemble.differences(together).kinks().any():
             between_the_sides(report, ensemble, [together], result)
     if not _right_beside(report, ensemble, us, result) and point.composite:
-        report.verdict, report.sides = "inconclusive", "there are kinks wherever one looks"
+        report.verdict, report.sides = "inconclusive", "every point tried nearby has kinks"
 
 
 def _right_beside(
     report: InputReport, ensemble: Ensemble, us: np.ndarray, result: VjpResult
 ) -> bool:
-    """Compare at a point 0.1 % away that has no kink; False if none of three is one."""
+    """Compare at a point 0.1 % away that has no kink; False if all of three have one."""
     point, number = ensemble.point, f"f{result.bytes}"
     for _ in range(3):
         moved = [
@@ -52,28 +53,28 @@ def _right_beside(
         there = Ensemble(point.at(beside), ensemble.i)
         if there.kink_count or there.sides is None:
             continue
-        found = Comparison.at(there, g, us)
-        limit = 10 ** -(LEAST[result.bytes] - 1 if result.bytes == 8 else 1) * found.scale
-        agree = digits(float(found.gap.max()), found.scale)
+        comparison = Comparison.at(there, g, us)
+        limit = 10 ** -(LEAST[result.bytes] - 1 if result.bytes == 8 else 1) * comparison.scale
+        agree = digits(float(comparison.gap.max()), comparison.scale)
         report.digits = min(report.digits, agree)
-        report.demanded = max(report.demanded, digits(limit, found.scale))
-        if not (found.gap <= limit + SAFETY * found.error).all():
-            worst = int(np.argmax(np.nan_to_num(found.gap, nan=np.inf)))
+        report.demanded = max(report.demanded, digits(limit, comparison.scale))
+        if not (comparison.gap <= limit + SAFETY * comparison.error).all():
+            worst = int(np.argmax(np.nan_to_num(comparison.gap, nan=np.inf)))
             report.verdict, report.sides = "wrong", "wrong beside the kinks, too"
             report.worst = {
                 "index": None,
-                "analytic": float(found.ours[worst]),
-                "numeric": float(found.expected[worst]),
+                "analytic": float(comparison.ours[worst]),
+                "numeric": float(comparison.expected[worst]),
             }
         return True
     return False
 
 
 def some_kinks(ensemble: Ensemble, most: int = 4) -> list[np.ndarray]:
-    """Unit directions of some entries of a large input that sit at a kink: halve the entries, and
-    follow a half that has one."""
+    """Unit directions of some entries of a large input that are at a kink, by bisection: halve the
+    entries, and go on with a half that has one."""
     x, rng = ensemble.point.inputs[ensemble.i], ensemble.point.rng
-    found = []
+    directions = []
     for _ in range(most):
         suspects = rng.permutation(x.size)
         while len(suspects) > 1:
@@ -88,8 +89,8 @@ def some_kinks(ensemble: Ensemble, most: int = 4) -> list[np.ndarray]:
                 break
         u = np.zeros(x.shape)
         u.flat[suspects[0]] = 1.0
-        found.append(u)
-    return found
+        directions.append(u)
+    return directions
 
 
 def between_the_sides(

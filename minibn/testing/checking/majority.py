@@ -22,11 +22,11 @@ def vote(report: InputReport, ensemble: Ensemble, result: VjpResult) -> None:
     least = 10 ** -(CEILING[result.bytes] if report.verdict == "wrong" else report.demanded)
     with_us: list[str] = []
     against: list[str] = []
-    for name, said in ensemble.answers.items():
-        if isinstance(said, str):
-            report.oracles[name] = f"abstains: {said}"
+    for name, answer in ensemble.answers.items():
+        if isinstance(answer, str):
+            report.oracles[name] = f"abstains: {answer}"
             continue
-        value, error = said.along(c)
+        value, error = answer.along(c)
         scale = max(abs(value), abs(ours))
         report.oracles[name] = digits(abs(value - ours), scale) if scale else FULL
         limit = 2 * least * max(float(np.abs(terms).sum()), abs(value))
@@ -45,9 +45,9 @@ def vote(report: InputReport, ensemble: Ensemble, result: VjpResult) -> None:
         report.verdict = "inconclusive"
 
 
-def _contradict(said: dict[str, Slope | str], c: np.ndarray) -> bool:
-    """Whether the differences are exact enough to say that the complex step is wrong."""
-    exact, central = said["complex step"], said["differences"]
+def _contradict(answers: dict[str, Slope | str], c: np.ndarray) -> bool:
+    """Whether the differences are exact enough to show that the complex step is wrong."""
+    exact, central = answers["complex step"], answers["differences"]
     if isinstance(exact, str) or isinstance(central, str):
         return False
     value, error = central.along(c)
@@ -55,7 +55,7 @@ def _contradict(said: dict[str, Slope | str], c: np.ndarray) -> bool:
 
 
 def _order(report: InputReport, ensemble: Ensemble, ours: float, rounding: float) -> float | None:
-    """The order of the first Taylor remainder along the probe, from values at hand."""
+    """The order of the first Taylor remainder along the probe, from the differences' values."""
     if ensemble.sides is None:
         return None
     c, ahead = ensemble.point.cotangents[0], ensemble.sides.ahead

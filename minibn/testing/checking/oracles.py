@@ -1,8 +1,8 @@
-"""Oracles: ways to a derivative that use nothing but values of the function.
+"""Oracles: derivatives computed from nothing but values of the function.
 
 Each is a function of `f`, the list of its inputs, the position `i` of the one that moves and the
 direction `u` in which it moves, and returns a `Slope`: J u, the derivative of every output along
-u, with an estimate of its own error. An oracle that can't serve raises `Abstention`, with why.
+u, with an estimate of its own error. An oracle that does not apply raises `Abstention`.
 
     complex step   f(x + ihu).imag / h    Squire & Trapp 1998    exact, where f is analytic
     differences    (f(x+hu) - f(x-hu)) / 2h, extrapolated to h = 0: Ridders 1982    any smooth f
@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 
 Function = Callable[..., Any]
-TINY = 1e-100  # the complex step cancels nothing, so it can be as small as one likes
+TINY = 1e-100  # nothing cancels in the complex step, so it can be this small
 EPS = float(np.finfo(float).eps)
-STRIDE = 0.7548776662466927  # of a large step
+STRIDE = 0.7548776662466927  # the large step; no whole number, which could be a period of f
 LEVELS = 5  # steps of a tableau, each half the one before
 STARTS = (5e-2, 2e-3, 1e-4, 5e-6)  # its largest step, in units of the input's own scale
-SMALLER = (1e-4, 5e-6, 1e-7, 2e-9)  # where a doubt is looked into
+SMALLER = (1e-4, 5e-6, 1e-7, 2e-9)  # to confirm a contradiction
 
 
 class Abstention(Exception):
-    """The oracle can't say anything here, and the message says why."""
+    """The oracle does not apply here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,12 @@ class Slope:
 
 @dataclass(frozen=True)
 class Sides:
-    """What the points x ± hu tell: the slopes from either side and between them, and the values
-    along the way."""
+    """The slopes from the points x ± hu, from either side and central, with the values ahead."""
 
     central: Slope
     right: Slope  # as h falls to 0
     left: Slope  # as h rises to 0: the slope in direction -u is minus this
-    steps: np.ndarray  # (n,) the h at which f was seen
+    steps: np.ndarray  # (n,) the h at which f was evaluated
     ahead: np.ndarray  # (n, *output) f(x + hu)
 
     def kinks(self) -> np.ndarray:
@@ -69,10 +68,11 @@ def shift(inputs: Sequence[np.ndarray], i: int, step: Any) -> list[np.ndarray]:
 
 
 def one_ulp_away(x: np.ndarray, salt: int) -> np.ndarray:
-    """The neighbours of x among the numbers of its precision, nearer to 0 or further, by chance.
+    """The neighbours of x among the numbers of its precision, nearer to 0 or further, at random.
 
-    The chance is drawn for each magnitude (a hash of its bits and the salt): ties stay ties, and
-    zeros zero. Otherwise at a kink the other side's gradient would pass for a rounding error.
+    The side is drawn for each magnitude (a hash of its bits and the salt): ties stay ties, and
+    zeros zero. Otherwise, at a kink, the gradient of the other side would pass for a rounding
+    error.
     """
     magnitude = np.abs(x)
     bits = magnitude.view(f"u{x.dtype.itemsize}").astype(np.uint64)
@@ -93,29 +93,28 @@ def smooth(noise: np.ndarray) -> np.ndarray:
 
 
 def value_near(f: Function, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
-    """f beside the point that was asked for; None where it raises, or is not finite: nobody said
-    that it is defined there."""
+    """f at a point nearby, where it need not be defined: None if it raises or is not finite."""
     try:
         with np.errstate(all="ignore"):
             y = np.asarray(f(*map(np.asarray, inputs)), float)  # 0-d arithmetic gives scalars
-    except Exception:  # f is anybody's: a domain that it checks, a matrix that is not positive
+    except Exception:  # any error of f's own: it may check its domain
         return None
     return y if np.isfinite(y).all() else None
 
 
 def noise_of(f: Function, inputs: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """How far rounding moves each output: fourth differences over steps so small that nothing else
-    is left (Moré & Wild 2011, "Estimating computational noise"). They see what f loses inside, by
-    cancellation, or by computing in float32."""
+    is left (Moré & Wild 2011, "Estimating computational noise"). They include what f loses inside,
+    by cancellation or by computing in float32."""
     y = np.asarray(f(*inputs))
     own = np.abs(y).astype(float) * (np.finfo(y.dtype).eps if y.dtype.kind == "f" else EPS)
     steps = [3e-7 * scale_of(x) * rng.standard_normal(x.shape) for x in inputs]
-    seen = [
+    samples = [
         value_near(f, [np.asarray(x + k * h) for x, h in zip(inputs, steps, strict=True)])
         for k in range(8)  # on one side, so that a kink at x is not seen
     ]
-    values = [v for v in seen if v is not None and v.shape == y.shape]
-    if len(values) < len(seen):
+    values = [v for v in samples if v is not None and v.shape == y.shape]
+    if len(values) < len(samples):
         return smooth(own)
     fourth = np.diff(np.stack(values), n=4, axis=0)
     return smooth(np.maximum(own, np.sqrt((fourth**2).mean(axis=0) / 70)))  # 70 = Σ binomials²
@@ -125,12 +124,12 @@ def complex_step(f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarra
     """f(x + ihu).imag / h: no cancellation, so exact to rounding, if f is analytic as written.
 
     Abstention if the imaginary part is lost (`np.abs`, `np.var`, `.real`, integer arrays) or f's
-    value is not the real part. What that can't see, a comparison with `differences` does.
+    value is not the real part. Other cases are found by a comparison with `differences`.
     """
     try:
         with np.errstate(all="ignore"):
             y = np.asarray(f(*shift(inputs, i, TINY * 1j * u)))
-    except Exception as error:  # f is anybody's: whatever it raises on complex numbers
+    except Exception as error:  # whatever f raises on complex numbers
         raise Abstention(f"f does not take complex numbers ({type(error).__name__})") from error
     if y.dtype.kind != "c":
         raise Abstention("f drops the imaginary part: it is not analytic as written")
@@ -149,7 +148,6 @@ def one_large_step(
 ) -> Slope:
     """f(x + u) - f(x), which is J u if f is affine in this input: the adjoint test
     ⟨g, J u⟩ = ⟨Jᵀ g, u⟩ without a J. Abstention if two such steps are not alike."""
-    # Not a whole number, which could be a period of f.
     near, far, further = (value_near(f, shift(inputs, i, k * STRIDE * u)) for k in (1, 2, 3))
     if near is None or far is None or further is None:
         raise Abstention("f is not finite one step away")
@@ -160,7 +158,7 @@ def one_large_step(
     return Slope(first / STRIDE, error / STRIDE)
 
 
-def _extrapolated(quotients: list[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
+def _extrapolate(quotients: list[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
     """Neville's tableau over steps that halve; the error is the last step of the extrapolation."""
     row = [quotients[0]]
     for quotient in quotients[1:]:
@@ -173,7 +171,7 @@ def _extrapolated(quotients: list[np.ndarray], order: int) -> tuple[np.ndarray, 
 
 
 def scale_of(x: np.ndarray) -> float:
-    """The length on which x varies: what a step is measured in."""
+    """The length on which x varies: the unit of steps."""
     largest = float(np.abs(x).max(initial=0))
     if x.size > 1 and largest > 0:
         spread = largest * float(np.std(x / largest))  # squares of large numbers overflow
@@ -182,8 +180,8 @@ def scale_of(x: np.ndarray) -> float:
 
 
 def _lengths(x: np.ndarray, u: np.ndarray) -> list[float]:
-    """What steps along u are measured in: the scale of x, and where a single small entry moves,
-    its own size."""
+    """The units of steps along u: the scale of x, and where a single small entry moves, its own
+    size."""
     reach = max(float(np.abs(u).max(initial=0)), 1e-300)
     lengths = [scale_of(x) / reach]
     if (
@@ -204,14 +202,14 @@ def differences(
 ) -> Sides:
     """Central and one-sided differences, extrapolated, from the same values of f.
 
-    The largest step falls until the error is small next to the slope: for each output the best
-    tableau counts. Abstention if f is finite at no step.
+    The largest step is reduced until the error is small beside the slope; each output takes its
+    best tableau. Abstention if f is finite at no step.
     """
     y = np.asarray(f(*inputs), float)
     starts = [start * length for length in _lengths(inputs[i], u) for start in starts]
     best: list[Slope] = []
     steps: np.ndarray = np.zeros(0)
-    seen: np.ndarray = np.zeros((0, *y.shape))
+    values_ahead: np.ndarray = np.zeros((0, *y.shape))
     for start in starts:
         h = start / 2.0 ** np.arange(LEVELS)
         values = [value_near(f, shift(inputs, i, s * u)) for s in (*h, *-h)]
@@ -219,28 +217,28 @@ def differences(
             continue
         ahead, behind = np.split(np.array(values), 2)
         along = h.reshape(-1, *[1] * y.ndim)
-        found = []
+        slopes = []
         for quotient, order in (
             ((ahead - behind) / (2 * along), 2),
             ((ahead - y) / along, 1),
             ((y - behind) / along, 1),
         ):
-            value, error = _extrapolated(list(quotient), order)
-            found.append(Slope(value, error + 4 * noise / h[-1]))
-        steps, seen = h, ahead
-        best = [_better(a, b) for a, b in zip(best, found, strict=True)] if best else found
+            value, error = _extrapolate(list(quotient), order)
+            slopes.append(Slope(value, error + 4 * noise / h[-1]))
+        steps, values_ahead = h, ahead
+        best = [_better(a, b) for a, b in zip(best, slopes, strict=True)] if best else slopes
         worst = [s.error.max(initial=0) / max(np.abs(s.value).max(initial=0), 1e-300) for s in best]
         if worst[0] < 1e-9 and max(worst) < 1e-5:
             break
     if not best:
         raise Abstention("f is not finite around this point")
     central, right, left = best
-    return Sides(central, right, left, steps, seen)
+    return Sides(central, right, left, steps, values_ahead)
 
 
 def _better(one: Slope, other: Slope) -> Slope:
     """Entry by entry the more exact of two estimates, from larger and from smaller steps. If they
-    contradict each other, the larger steps went astray: across a kink, or past a pole."""
+    contradict each other, the larger steps are wrong: they cross a kink or a pole."""
     apart = np.abs(one.value - other.value) > 10 * (one.error + other.error)
     keep = (one.error <= other.error) & ~apart
     return Slope(np.where(keep, one.value, other.value), np.where(keep, one.error, other.error))
@@ -260,7 +258,7 @@ def taylor_order(
     values (n,): φ at `steps` (n,), each half the one before; noise: of one value; slope_error: the
     rounding of φ'. A right slope gives 2 (3 with the right curvature), a wrong one 1 (2), whatever
     the units; an expansion that is exact for small h gives infinity. Abstention if fewer than three
-    remainders stand out of the noise.
+    remainders exceed the noise.
     """
     rest = np.abs(values - at_zero - steps * slope - steps**2 / 2 * curvature)
     rounding = EPS * (np.abs(values) + abs(at_zero) + np.abs(steps * slope))
@@ -268,10 +266,10 @@ def taylor_order(
     hidden = rest <= hidden_below
     if hidden.all():
         return float("inf")
-    seen = int(np.argmax(hidden)) if hidden.any() else len(rest)
-    if 0 < seen < len(rest) and rest[seen - 1] > 30 * hidden_below[seen - 1]:
-        return float("inf")  # it fell off a cliff: a kink further out, and nothing this side of it
-    if seen < 3:
-        raise Abstention("fewer than three remainders stand out of the rounding errors")
-    last = slice(seen - 3, seen)
+    count = int(np.argmax(hidden)) if hidden.any() else len(rest)  # of the larger remainders
+    if 0 < count < len(rest) and rest[count - 1] > 30 * hidden_below[count - 1]:
+        return float("inf")  # exact up to a kink, and only steps beyond it have a remainder
+    if count < 3:
+        raise Abstention("fewer than three remainders exceed the rounding errors")
+    last = slice(count - 3, count)
     return float(np.polyfit(np.log2(steps[last]), np.log2(rest[last]), 1)[0])

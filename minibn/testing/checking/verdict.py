@@ -1,9 +1,9 @@
-"""The verdict on the gradient of one input: how far it is from the oracles, and which is right.
+"""The verdict on the gradient of one input: how far it is from the oracles, and if that is wrong.
 
 The tolerance is measured, not chosen: ten times the sum of the oracle's own error, the change of
 the oracle's and of the gradient's value when every number moves to its neighbour, and one rounding
-of the largest entry. No more than `CEILING` digits are demanded. What exceeds it is wrong if it is
-systematic: seen from points nearby, an error stays as it is, and rounding comes out anew.
+of the largest entry. No more than `CEILING` digits are demanded. A larger difference is wrong if it
+is systematic: at points nearby a mistake gives the same error, rounding a different one.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from minibn.testing.checking.oracles import Abstention
 from minibn.testing.checking.vjp_calls import CEILING, LEAST, SAFETY, VjpResult
 from minibn.testing.report import InputReport, digits
 
-ENTRIES = 400  # of the Jacobian: up to here each is looked at
+ENTRIES = 400  # a Jacobian of up to so many is compared entry by entry
 DIRECTIONS = 4  # for a larger one
 
 
 def judge(
     point: Point, i: int, result: VjpResult, zero: bool = False, entries: int = ENTRIES
 ) -> tuple[InputReport, Ensemble]:
-    """Compare the gradients of input `i` with what the oracles say. `zero`: they should be."""
+    """Compare the gradients of input `i` with the oracles. `zero`: they are declared to be zero."""
     x = point.inputs[i]
     ensemble = Ensemble(point, i)
     report = InputReport(i, x.shape, str(x.dtype), kinks=ensemble.kink_count)
@@ -67,46 +67,48 @@ def _compare(
 def _equal_to_the_slope(
     report: InputReport, ensemble: Ensemble, us: np.ndarray, result: VjpResult, whole: bool
 ) -> None:
-    found = Comparison.at(ensemble, result.gradients, us)
+    comparison = Comparison.at(ensemble, result.gradients, us)
     here, away = (
         ensemble.slope(ensemble.probe),
         ensemble.at(ensemble.point.neighbour()).slope(ensemble.probe),
     )
-    shaken = max(abs(here.along(c)[0] - away.along(c)[0]) for c in ensemble.point.cotangents)
+    change = max(abs(here.along(c)[0] - away.along(c)[0]) for c in ensemble.point.cotangents)
     lengths = np.tile([float(np.linalg.norm(u)) for u in us], len(ensemble.point.cotangents))
     spread = np.tile([result.spread_along(u) for u in us], len(ensemble.point.cotangents))
-    tolerance = found.error + spread + shaken * lengths / np.linalg.norm(ensemble.probe)
-    tolerance = SAFETY * (tolerance + result.eps * found.scale)
-    tolerance = np.maximum(tolerance, 10 ** -CEILING[result.bytes] * found.scale)
-    wrong = ~(found.gap <= tolerance)  # a NaN is wrong
-    report.digits = digits(float(found.gap.max()), found.scale)
+    tolerance = comparison.error + spread + change * lengths / np.linalg.norm(ensemble.probe)
+    tolerance = SAFETY * (tolerance + result.eps * comparison.scale)
+    tolerance = np.maximum(tolerance, 10 ** -CEILING[result.bytes] * comparison.scale)
+    wrong = ~(comparison.gap <= tolerance)  # a NaN is wrong
+    report.digits = digits(float(comparison.gap.max()), comparison.scale)
     if wrong.any():
-        noise = if_rounding(ensemble, result, us, found, wrong)
+        noise = if_rounding(ensemble, result, us, comparison, wrong)
         report.verdict = "wrong" if noise is None else "agrees"
         tolerance = tolerance if noise is None else np.maximum(tolerance, SAFETY * noise)
-    report.demanded = digits(float(tolerance.max()), found.scale)
+    report.demanded = digits(float(tolerance.max()), comparison.scale)
     if whole:
-        small = (found.expected != 0) & (np.abs(found.expected) <= tolerance)
+        small = (comparison.expected != 0) & (np.abs(comparison.expected) <= tolerance)
         report.too_small = int(small.reshape(-1, len(us)).all(axis=0).sum())
     else:
         norm = max(float(np.linalg.norm(g.astype(float))) for g in result.gradients)
-        _state_what_may_be_missed(report, float(tolerance.max()), norm, len(us))
-    worst = int(np.argmax(np.nan_to_num(found.gap / np.maximum(tolerance, 1e-300), nan=np.inf)))
+        _add_chance_to_miss(report, float(tolerance.max()), norm, len(us))
+    worst = int(
+        np.argmax(np.nan_to_num(comparison.gap / np.maximum(tolerance, 1e-300), nan=np.inf))
+    )
     report.cotangent = worst // len(us)
     index = np.unravel_index(worst % len(us), report.shape) if whole and report.shape else ()
     report.worst = {
         "index": [int(k) for k in index] if whole else None,
-        "analytic": float(found.ours[worst]),
-        "numeric": float(found.expected[worst]),
+        "analytic": float(comparison.ours[worst]),
+        "numeric": float(comparison.expected[worst]),
         "tolerance": float(tolerance[worst]),
     }
 
 
-def _state_what_may_be_missed(
+def _add_chance_to_miss(
     report: InputReport, tolerance: float, norm: float, directions: int
 ) -> None:
-    """⟨error, u⟩ is normal with the error's norm as its width: near 0 its density is 0.4 / width.
-    For an error of 0.1 % of the gradient's norm."""
+    """The chance to miss an error of 0.1 % of the gradient's norm. ⟨error, u⟩ is normal with the
+    error's norm as its standard deviation σ: near 0 its density is 0.4 / σ."""
     inside = min(1.0, 0.8 * tolerance / (1e-3 * norm)) if norm > 0 else 1.0
     report.missed = inside**directions
 
@@ -114,11 +116,11 @@ def _state_what_may_be_missed(
 def _vacuous_or_zero(
     report: InputReport, ensemble: Ensemble, result: VjpResult, us: np.ndarray, zero: bool
 ) -> None:
-    """Are both sides no more than rounding errors? Then nothing was compared."""
+    """If both sides are no more than rounding errors, nothing was compared."""
     c = ensemble.point.cotangents[0]
     near = ensemble.at(ensemble.point.neighbour())
     analytic = max(float(np.abs(g.astype(float)).max()) for g in result.gradients)
-    numeric = shaken = 0.0
+    numeric = change = 0.0
     if ensemble.kink_count and ensemble.sides is not None:
         numeric = float(
             max(np.abs(s.value).max() for s in (ensemble.sides.right, ensemble.sides.left))
@@ -127,12 +129,12 @@ def _vacuous_or_zero(
         for u in (ensemble.probe, *us[:8]):
             value, error = ensemble.slope(u).along(c)
             numeric = max(numeric, abs(value))
-            shaken = max(shaken, abs(value - near.slope(u).along(c)[0]), error)
-    nothing = analytic <= SAFETY * float(result.spread.max()) and numeric <= SAFETY * shaken
-    if report.digits < 2:  # below what can be seen of f, and not alike: noise on either side
-        seen = SAFETY * float((np.abs(c) * ensemble.point.noise).sum())
-        seen /= oracles.scale_of(ensemble.point.inputs[ensemble.i])
-        nothing = nothing or max(analytic, numeric) <= seen
+            change = max(change, abs(value - near.slope(u).along(c)[0]), error)
+    nothing = analytic <= SAFETY * float(result.spread.max()) and numeric <= SAFETY * change
+    if report.digits < 2:  # both sides may be noise of f
+        noise = SAFETY * float((np.abs(c) * ensemble.point.noise).sum())
+        noise /= oracles.scale_of(ensemble.point.inputs[ensemble.i])
+        nothing = nothing or max(analytic, numeric) <= noise
     if nothing and report.verdict in ("agrees", "inconclusive"):
         report.verdict = "zero" if zero else "vacuous"
         report.sides = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from minibn.testing.checking.oracles import Function, one_ulp_away, salt_from, smooth, value_near
 
-SAFETY = 10.0  # between a measured error and the tolerance
+SAFETY = 10.0  # the tolerance is so many times the measured error
 CEILING = {8: 12.0, 4: 5.0, 2: 2.0}  # digits demanded at most, by the bytes of a number
 LEAST = {8: 6.0, 4: 2.0, 2: 0.5}  # digits demanded at least: with fewer, rounding hides everything
 
@@ -20,7 +20,7 @@ Gradients = list[np.ndarray]
 
 @dataclass
 class VjpResult:
-    """What the vjp made of each cotangent for one input.
+    """The gradients of one input, for each cotangent.
 
     spread   how far the gradient's entries move when every number moves to its neighbour
     eps      the rounding of the least exact of the inputs, `bytes` the size of its numbers
@@ -34,13 +34,13 @@ class VjpResult:
     again: Callable[[Sequence[np.ndarray]], Gradients | None]
 
     def spread_along(self, u: np.ndarray) -> float:
-        """Of ⟨gradient, u⟩: the entries' roundings are independent."""
+        """The spread of ⟨gradient, u⟩, as the entries' roundings are independent."""
         return float(np.sqrt(((self.spread * u) ** 2).sum()))
 
 
 @dataclass
 class VjpCalls:
-    """A vjp with the inputs at which it is called; what is wrong with it goes to `faults`."""
+    """A vjp with the inputs at which it is called; its mistakes are added to `faults`."""
 
     vjp: Callable[..., Any]
     given: list[Any]
@@ -52,7 +52,7 @@ class VjpCalls:
             self.faults.append(text)
 
     def with_inputs(self, moving: Sequence[np.ndarray]) -> list[Any]:
-        """The inputs, with others in the places that are differentiated."""
+        """The inputs, with `moving` in place of those that are differentiated."""
         whole = list(self.given)
         for i, x in zip(self.wrt, moving, strict=True):
             whole[i] = x
@@ -64,13 +64,13 @@ class VjpCalls:
         arrays = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
         passed = g.copy()
         with np.errstate(all="ignore"):  # the comparison reports what is not finite
-            found = self.vjp(passed, *arrays)
+            result = self.vjp(passed, *arrays)
         if passed.tobytes() != g.tobytes():
             self.fault("the vjp modifies its cotangent in place")
         for i, (x, array) in enumerate(zip(given, arrays, strict=True)):
             if isinstance(x, np.ndarray) and x.tobytes() != array.tobytes():
                 self.fault(f"the vjp modifies input {i} in place")
-        grads = list(found) if isinstance(found, (tuple, list)) else [found]
+        grads = list(result) if isinstance(result, (tuple, list)) else [result]
         if len(grads) == len(given):
             grads = [grads[i] for i in self.wrt]
         if len(grads) != len(self.wrt):
@@ -79,18 +79,18 @@ class VjpCalls:
                 "one array for each, by position (None for one without)"
             )
             return None
-        formed = [self._formed(i, gi, given[i]) for i, gi in zip(self.wrt, grads, strict=True)]
-        whole = [gi for gi in formed if gi is not None]
-        return whole if len(whole) == len(formed) else None
+        checked = [self._as_gradient(i, d, given[i]) for i, d in zip(self.wrt, grads, strict=True)]
+        valid = [d for d in checked if d is not None]
+        return valid if len(valid) == len(checked) else None
 
     def pull_near(self, g: np.ndarray, given: Sequence[Any]) -> Gradients | None:
-        """The same beside the point, where the vjp need not be defined."""
+        """`pull` at a point nearby, where the vjp need not be defined: None if it raises."""
         try:
             return self.pull(g, given)
-        except Exception:  # the vjp is anybody's: a domain that it checks
+        except Exception:  # any error of the vjp's own: it may check its domain
             return None
 
-    def _formed(self, i: int, grad: Any, x: np.ndarray) -> np.ndarray | None:
+    def _as_gradient(self, i: int, grad: Any, x: np.ndarray) -> np.ndarray | None:
         if grad is None:  # "no gradient" is a claim that it is zero
             return np.zeros_like(x)
         kind = type(grad).__name__
@@ -111,13 +111,13 @@ class VjpCalls:
     def measure(
         self, cotangents: Sequence[np.ndarray], rng: np.random.Generator, f: Function | None = None
     ) -> list[VjpResult] | None:
-        """Pull every cotangent back, and see that the vjp keeps the laws of all vjps.
-        f: the function, to be called elsewhere in between."""
-        found = [self.pull(c) for c in cotangents]
-        first, second = found[0], found[1]
+        """Pull every cotangent back, and check what holds for every vjp.
+        f: the function; it is called at another point in between."""
+        pulled = [self.pull(c) for c in cotangents]
+        first, second = pulled[0], pulled[1]
         if first is None or second is None:
             return None
-        if f is not None:  # a vjp that keeps what f saw last now has something else
+        if f is not None:  # a vjp that reads what f's last call left now reads other values
             value_near(f, [np.asarray(1.001 * self.given[i]) for i in self.wrt])
         again = self.pull(cotangents[0]) or first
         if any(a.tobytes() != b.tobytes() for a, b in zip(first, again, strict=True)):
@@ -148,20 +148,20 @@ class VjpCalls:
             for k, spread in enumerate(spreads)
         ]
         if (broken := self._not_linear(self.given, cotangents, spreads)) is not None:
-            self._linear(broken, cotangents, spreads, rng)
+            self._check_linear(broken, cotangents, spreads, rng)
         self.zero_at_zero(cotangents[0])
         return result
 
     def _between_neighbours(self, g: np.ndarray, rng: np.random.Generator) -> Gradients | None:
-        """How far the gradients at three neighbouring points are apart. The point itself is not
-        asked: a gradient that is wrong in a single point is not rounding."""
-        found = []
+        """The range of the gradients at three neighbouring points. The point itself is left out: a
+        gradient that is wrong at a single point is not rounding."""
+        samples = []
         for _ in range(3):
             salt = salt_from(rng)
             at = self.with_inputs([one_ulp_away(self.given[i], salt) for i in self.wrt])
-            found.append(self.pull_near(one_ulp_away(g, salt), at))
-        whole = [grads for grads in found if grads is not None]
-        if len(whole) < len(found):
+            samples.append(self.pull_near(one_ulp_away(g, salt), at))
+        whole = [grads for grads in samples if grads is not None]
+        if len(whole) < len(samples):
             return None
         stacks = [np.stack(grads).astype(float) for grads in zip(*whole, strict=True)]
         with np.errstate(invalid="ignore"):
@@ -170,7 +170,7 @@ class VjpCalls:
     def _not_linear(
         self, given: Sequence[Any], c: Sequence[np.ndarray], spreads: Gradients
     ) -> Gradients | None:
-        """By how much vjp(c₁ - 2 c₂) misses vjp(c₁) - 2 vjp(c₂), if that is more than rounding."""
+        """vjp(c₁ - 2 c₂) - (vjp(c₁) - 2 vjp(c₂)), if that is more than rounding; else None."""
         a, b, both = (self.pull_near(g, given) for g in (c[0], c[1], c[0] - 2 * c[1]))
         if a is None or b is None or both is None:
             return None
@@ -185,28 +185,28 @@ class VjpCalls:
             gaps.append(gap)
         return gaps if far else None
 
-    def _linear(
+    def _check_linear(
         self,
         broken: Gradients,
         c: Sequence[np.ndarray],
         spreads: Gradients,
         rng: np.random.Generator,
     ) -> None:
-        """Is it rounding? Beside the point that comes out anew, and a mistake stays as it is."""
+        """Add a fault, unless `broken` is rounding, which differs at points nearby."""
 
         def beside(x: np.ndarray) -> np.ndarray:
             shake = np.finfo(x.dtype).eps ** (1 / 3) * rng.uniform(-1, 1, x.shape)
             return np.asarray(x * (1 + shake)).astype(x.dtype)
 
-        seen = [broken]
+        samples = [broken]
         for _ in range(8):
             at = self.with_inputs([beside(self.given[i]) for i in self.wrt])
             gaps = self._not_linear(at, [beside(g) for g in c], spreads)
             if gaps is None:
                 return
-            seen.append(gaps)
+            samples.append(gaps)
         for k, i in enumerate(self.wrt):
-            errors = np.stack([gaps[k] for gaps in seen])
+            errors = np.stack([gaps[k] for gaps in samples])
             if errors.size and systematic(errors).any():
                 self.fault(f"input {i}: the vjp is not linear in the cotangent")
 
@@ -218,8 +218,8 @@ class VjpCalls:
 
 
 def systematic(errors: np.ndarray) -> np.ndarray:
-    """Which errors, seen from several points nearby (axis 0), are no rounding: they keep their sign
-    and their size."""
+    """Which errors, measured at several points nearby (axis 0), are no rounding: those that keep
+    their sign and their size."""
     one_sign = np.abs(np.sign(errors).sum(axis=0)) == len(errors)
     sizes = np.abs(errors)
     return np.asarray(one_sign & (sizes.min(axis=0) > 0.5 * sizes.max(axis=0)))

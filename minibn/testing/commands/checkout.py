@@ -1,4 +1,4 @@
-"""The suite of minibn's own ops, which is found in a checkout and is not installed."""
+"""The suite of minibn's own ops, which is part of a checkout and is not installed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What minibn does where mathematics leaves a choice: computed, beside what is promised.
+"""minibn's conventions where mathematics leaves a choice: as computed, beside the documented value.
 
-`python -m minibn.testing conventions` prints the table. Each number comes out of the tape or the
-layer at that moment; a test compares it with the promise. What PyTorch does (2.13, tried) stands
-beside it, and what other libraries do with BatchNorm, for those who come from there.
+`python -m minibn.testing conventions` prints the table. Each number is computed by the tape or the
+layer when the table is printed; a test compares it with the documented one. Beside it: PyTorch's
+convention (2.13, as run), and for BatchNorm those of other libraries.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INF = float("inf")
 
 @dataclass(frozen=True)
 class Convention:
-    """One choice: `compute()` shows it, `promised` is what the documentation says."""
+    """One choice: `compute()` gives its value, `promised` is the documented one."""
 
     choice: str
     compute: Callable[[], Any]
@@ -36,11 +36,11 @@ class Convention:
 
     @property
     def holds(self) -> bool:
-        found = self.compute()
+        value = self.compute()
         if isinstance(self.promised, str):
-            return bool(found == self.promised)
-        return np.shape(found) == np.shape(self.promised) and np.allclose(
-            found, self.promised, rtol=1e-9, atol=1e-14
+            return bool(value == self.promised)
+        return np.shape(value) == np.shape(self.promised) and np.allclose(
+            value, self.promised, rtol=1e-9, atol=1e-14
         )
 
 
@@ -48,8 +48,8 @@ def slopes(f: Callable[..., Any], *inputs: Any) -> Any:
     """The gradient of Σ f at the inputs, as (nested lists of) numbers; of several inputs, each."""
     leaves = [Tensor(np.array(x, float), requires_grad=True) for x in inputs]
     with np.errstate(all="ignore"):
-        found = [g.numpy().tolist() for g in grad(f(*leaves).sum(), leaves, unused="zeros")]
-    return found[0] if len(found) == 1 else found
+        gradients = [g.numpy().tolist() for g in grad(f(*leaves).sum(), leaves, unused="zeros")]
+    return gradients[0] if len(gradients) == 1 else gradients
 
 
 def of_constant_image(x: Tensor) -> Tensor:
@@ -173,8 +173,11 @@ def weight_of_new_batch() -> float:
 
 def variance_that_runs() -> float:
     """From running_var = (1 - weight) · 1 + weight · variance."""
-    found, weight = float(train_batch_norm(BATCH)[0].running_var.numpy()[0]), weight_of_new_batch()
-    return (found - (1 - weight)) / weight
+    running_var, weight = (
+        float(train_batch_norm(BATCH)[0].running_var.numpy()[0]),
+        weight_of_new_batch(),
+    )
+    return (running_var - (1 - weight)) / weight
 
 
 def mean_without_momentum() -> float:
@@ -184,9 +187,9 @@ def mean_without_momentum() -> float:
 def in_evaluation() -> str:
     norm, _ = train_batch_norm(BATCH)
     mean, var = (s.numpy()[0] for s in (norm.running_mean, norm.running_var))
-    found = norm.train(False)(np.array([[5.0]])).numpy()[0, 0]
+    y = norm.train(False)(np.array([[5.0]])).numpy()[0, 0]
     unmoved = mean == norm.running_mean.numpy()[0] and var == norm.running_var.numpy()[0]
-    by_running = np.isclose(found, (5 - mean) / np.sqrt(var + norm.eps), rtol=1e-12)
+    by_running = np.isclose(y, (5 - mean) / np.sqrt(var + norm.eps), rtol=1e-12)
     return f"running {'used' if by_running else 'ignored'}, {'kept' if unmoved else 'moved'}"
 
 
@@ -241,7 +244,7 @@ def format_value(x: Any) -> str:
 
 
 def conventions_table() -> str:
-    """Both tables, computed now."""
+    """Both tables, computed at the call."""
     parts = []
     for title, rows, others in (
         ("Derivatives at kinks and edges", SUBGRADIENTS, "in PyTorch"),
@@ -257,5 +260,5 @@ def conventions_table() -> str:
 
 
 def broken_promises() -> list[str]:
-    """The choices in which what is computed is not what is promised."""
+    """The choices whose computed value is not the promised one."""
     return [c.choice for c in (*SUBGRADIENTS, *BATCH_NORM) if not c.holds]

@@ -10,27 +10,27 @@ from typing import Any
 
 from minibn.testing.report import GradReport, InputReport
 
-VERDICTS = ("wrong", "vacuous", "inconclusive", "agrees", "zero", "empty")  # the first that occurs
+VERDICTS = ("wrong", "vacuous", "inconclusive", "agrees", "zero", "empty")  # the gravest first
 HEADER = ("gradients of", "checks", "least", "median", "demanded", "verdicts", "oracles")
 LEFT = (0, 5, 6)  # columns of words; the others are numbers
 
 
 def verdict_of(report: GradReport) -> str:
-    """The gravest verdict on an input, or "fault" for what is wrong with the vjp as a whole."""
+    """The gravest verdict on an input, or "fault" if the vjp as a whole is wrong."""
     if report.faults:
         return "fault"
-    found = {x.verdict for x in report.inputs}
-    return next((verdict for verdict in VERDICTS if verdict in found), "agrees")
+    verdicts = {x.verdict for x in report.inputs}
+    return next((verdict for verdict in VERDICTS if verdict in verdicts), "agrees")
 
 
 def _compared_numbers(x: InputReport) -> bool:
-    """Zeros and empty arrays have no digits; nor has a value that lies between two others."""
+    """Whether x has digits: zeros, empty arrays, and values between two slopes have none."""
     return x.verdict in ("wrong", "inconclusive") or (x.verdict == "agrees" and not x.kinks)
 
 
 @dataclass
 class Row:
-    """What the checks of one name found."""
+    """The results of the checks of one name."""
 
     name: str
     verdicts: Counter[str] = field(default_factory=Counter)

@@ -4,9 +4,9 @@
     check all
     check mylayers:forward --vjp mylayers:backward --shapes 4,3 3
 
-Exit code 0: all is right; 1: a gradient is wrong; 2: the command can't be carried out, and a line
-says why. A function with a hand-written vjp needs NumPy alone; rows of the registry, which is part
-of a checkout, need hypothesis.
+Exit code 0: all is right; 1: a gradient is wrong; 2: the command can't be run, for the reason that
+is printed. A function with a hand-written vjp needs NumPy alone; rows of the registry, which is
+part of a checkout, need hypothesis.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ ROW_EXAMPLES, FUNCTION_EXAMPLES = 100, 20
 
 
 class CommandError(Exception):
-    """What was asked for can't be done; the message is one line, with the remedy."""
+    """The command can't be run; the message is one line, with the remedy."""
 
 
 # -- check
 
 
 def check(args: argparse.Namespace) -> int:
-    """Check what `args.names` names, print the table of digits, then what is wrong."""
+    """Check the rows or functions `args.names`, print the table of digits, then failures."""
     if args.examples is not None and args.examples < 1:
         raise CommandError(f"--examples {args.examples}: at least 1.")
     if args.seed < 0:
@@ -123,7 +123,7 @@ def _check_function(name: str, args: argparse.Namespace, table: DigitsTable) -> 
     if args.vjp:
         if args.backend != "numpy" or args.order != 1:
             raise CommandError(
-                "--backend and --order need a function of Tensors: a vjp runs where it runs. "
+                "--backend and --order need a function of Tensors: a vjp runs on NumPy arrays. "
                 "Leave them out, or --vjp."
             )
         vjp = import_function(args.vjp)
@@ -145,7 +145,7 @@ def _check_function(name: str, args: argparse.Namespace, table: DigitsTable) -> 
     examples = args.examples or FUNCTION_EXAMPLES
     try:
         return sample(name, shapes, f, ask, table, examples=examples, seed=args.seed)
-    except Exception as error:  # f is anybody's
+    except Exception as error:  # any error of f's own
         last = traceback.extract_tb(error.__traceback__)[-1]
         given = ", ".join(map(str, shapes))
         raise CommandError(
@@ -163,17 +163,17 @@ def import_function(name: str) -> Callable[..., Any]:
         raise CommandError(
             f"{name}: {error}. Is it installed, or a file of the working directory?"
         ) from error
-    found: Any = module
+    target: Any = module
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            functions = [key for key, x in vars(found).items() if callable(x) and key[0] != "_"]
+        if not hasattr(target, part):
+            functions = [key for key, x in vars(target).items() if callable(x) and key[0] != "_"]
             raise CommandError(
                 f"in {module_name} there is no function {part!r}. {did_you_mean(part, functions)}"
             )
-        found = getattr(found, part)
-    if not callable(found):
-        raise CommandError(f"{name} is a {type(found).__name__}: name a function.")
-    return found
+        target = getattr(target, part)
+    if not callable(target):
+        raise CommandError(f"{name} is a {type(target).__name__}: name a function.")
+    return target
 
 
 def shape_of(text: str) -> tuple[int, ...]:
@@ -270,7 +270,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, metavar="S", help="other problems (0)")
     one.add_argument("--json", metavar="FILE", help="the table and the reports, as data")
     one.set_defaults(run=check)
-    commands.add_parser("kill", help="which check notices which wrong gradient", add_help=False)
+    commands.add_parser("kill", help="which check finds which wrong gradient", add_help=False)
     for name, run, about in (
         ("conventions", conventions, "derivatives at kinks and BatchNorm's choices, as computed"),
         ("laws", laws, "what holds for every op and layer, as a table"),

@@ -4,7 +4,7 @@
 |---|---|---|
 | quick   | 5 | the same on every run |
 | ci      | 100 | the same on every run |
-| nightly | 2000 | others on every run, a failure says how to get it again |
+| nightly | 2000 | others on every run; a failure prints how to reproduce it |
 
 A project that has a profile of one of these names keeps its own.
 """
@@ -21,7 +21,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def share(count: int, of: int = 25) -> int:
-    """As many examples as `count` in a profile of 25: in proportion to the profile in use."""
+    """`count` examples for a profile of `of`, in proportion for the profile in use; at least 1."""
     from hypothesis import settings
 
     return max(1, round(count * settings().max_examples / of))

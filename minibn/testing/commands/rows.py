@@ -1,6 +1,6 @@
 """Rows of the registry by name: the problems that they draw, and the check of one.
 
-The registry is part of the suite of a checkout, and is imported when a row is asked for.
+The registry is part of the suite of a checkout, and is imported on first use.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DTYPES = ("float64", "float32", "float16")
 
 
 class UnknownName(LookupError):
-    """There is no row of this name; the message shows the nearest, or all."""
+    """There is no row of this name; the message shows the nearest names, or all."""
 
 
 def all_rows() -> dict[str, Any]:
@@ -41,7 +41,7 @@ def problems(name: str) -> Any:
 
 
 def as_problem(drawn: Any) -> Problem:
-    """A LayerProblem has a Problem, a Problem is one."""
+    """The Problem of a LayerProblem; a Problem itself."""
     return drawn if isinstance(drawn, Problem) else drawn.problem()
 
 
@@ -55,7 +55,7 @@ def check_named(
     raises: bool = True,
     diagnose: bool = True,
 ) -> GradReport:
-    """`check_problem`, under a name of one's own, and in any precision."""
+    """`check_problem` under a given name and in a given precision."""
     return check_problem(
         problem.astype(dtype), backend, order, name=name, raises=raises, diagnose=diagnose
     )

@@ -1,6 +1,6 @@
-"""Looking for a problem at which a gradient is wrong: outside of pytest, and without a database.
+"""The search for a problem at which a gradient is wrong, outside of pytest, without a database.
 
-`search` lets hypothesis draw the problems, shrink one that fails, and climb towards those that
+`search_failure` lets hypothesis draw the problems, shrink one that fails, and search for those that
 lose the most digits. `sample` needs NumPy alone: normal inputs of given shapes, a seed each.
 """
 
@@ -24,8 +24,8 @@ def search_failure(
 ) -> GradReport | None:
     """The report on the smallest problem that fails, with its diagnosis; None if none fails.
 
-    problems is a strategy. What is found until the first failure goes into the table, then the
-    smallest failure: what shrinking tried in between is no statistics.
+    problems is a strategy. The table gets the checks before the first failure, and the smallest
+    failure, but not the steps of shrinking.
     """
     import hypothesis
     from hypothesis import HealthCheck, Phase, settings, target
@@ -55,14 +55,14 @@ def search_failure(
 
     with contextlib.suppress(GradientError, Flaky):
         look()
-    return _diagnosed(name, failing, ask, table)
+    return _diagnose(name, failing, ask, table)
 
 
 def sample(
     name: str, shapes: Sequence[tuple[int, ...]], f: Any, ask: Ask, table: DigitsTable, **how: int
 ) -> GradReport | None:
-    """The same with normal inputs of these shapes; how: examples and seed. The first failure ends
-    it, and is as small as the shapes are."""
+    """The report on the first of `how["examples"]` problems that fails, with its diagnosis; None if
+    none fails. Inputs are normal, of these shapes, from the seeds `how["seed"]` on."""
     failing: list[Problem] = []
     for seed in range(how["seed"], how["seed"] + how["examples"]):
         rng = np.random.default_rng(seed)
@@ -72,12 +72,10 @@ def sample(
             failing.append(problem)
             break
         table.add(name, report)
-    return _diagnosed(name, failing, ask, table)
+    return _diagnose(name, failing, ask, table)
 
 
-def _diagnosed(
-    name: str, failing: list[Problem], ask: Ask, table: DigitsTable
-) -> GradReport | None:
+def _diagnose(name: str, failing: list[Problem], ask: Ask, table: DigitsTable) -> GradReport | None:
     if not failing:
         return None
     report = ask(failing[-1], diagnose=True)

@@ -1,1 +1,1 @@
-"""What a wrong gradient looks like, and a script that reproduces it."""
+"""The description of a wrong gradient's error, and a script that reproduces it."""

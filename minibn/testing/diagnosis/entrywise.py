@@ -16,7 +16,7 @@ SECONDS = 20.0  # that this may take, about
 
 
 def dissect(ensemble: Ensemble, result: VjpResult, which: int = 0) -> Evidence:
-    """What is known about the gradient of the ensemble's input, for cotangent number `which`."""
+    """The evidence about the gradient of the ensemble's input, for cotangent number `which`."""
     point, i = ensemble.point, ensemble.i
     c, x = point.cotangents[which], point.inputs[i]
     ones = np.ones_like(c)
@@ -28,7 +28,7 @@ def dissect(ensemble: Ensemble, result: VjpResult, which: int = 0) -> Evidence:
     most = int(np.clip(SECONDS / max(time.perf_counter() - start, 1e-9), 8, MOST))
     if x.size > most:
         some = point.rng.choice(x.size, most, replace=False)
-        entries = np.union1d(some, _hunt(ensemble, result, which))
+        entries = np.union1d(some, _bisect(ensemble, result, which))
     for k in entries:
         u = np.zeros(x.shape)
         u.flat[k] = 1.0
@@ -51,13 +51,13 @@ def dissect(ensemble: Ensemble, result: VjpResult, which: int = 0) -> Evidence:
         analytic=analytic,
         numeric=numeric.reshape(x.shape),
         tolerance=np.maximum(tolerance, 1e-9 * scale),
-        others=_of_the_others(ensemble, c),
+        others=_numeric_of_others(ensemble, c),
         with_ones=with_ones.reshape(x.shape),
         ties=ties.reshape(x.shape) if ensemble.kink_count else None,
     )
 
 
-def _hunt(ensemble: Ensemble, result: VjpResult, which: int) -> np.ndarray:
+def _bisect(ensemble: Ensemble, result: VjpResult, which: int) -> np.ndarray:
     """Where in a large input the gradient is wrong: halve it, and follow the half that is worse."""
     c, x = ensemble.point.cotangents[which], ensemble.point.inputs[ensemble.i]
     g = result.gradients[which].astype(float)
@@ -74,9 +74,9 @@ def _hunt(ensemble: Ensemble, result: VjpResult, which: int) -> np.ndarray:
     return suspects
 
 
-def _of_the_others(ensemble: Ensemble, c: np.ndarray) -> dict[int, np.ndarray]:
+def _numeric_of_others(ensemble: Ensemble, c: np.ndarray) -> dict[int, np.ndarray]:
     """The numeric gradients of inputs of the same size: were two of them swapped?"""
-    found = {}
+    gradients = {}
     point, x = ensemble.point, ensemble.point.inputs[ensemble.i]
     for k, other in enumerate(point.inputs):
         if k == ensemble.i or other.size != x.size or x.size > MOST // 10:
@@ -84,7 +84,8 @@ def _of_the_others(ensemble: Ensemble, c: np.ndarray) -> dict[int, np.ndarray]:
         there = Ensemble(point, k)
         units = np.eye(other.size).reshape(other.size, *other.shape)
         try:
-            found[k] = np.array([there.slope(u).along(c)[0] for u in units]).reshape(other.shape)
+            entries = [there.slope(u).along(c)[0] for u in units]
+            gradients[k] = np.array(entries).reshape(other.shape)
         except Abstention:
             continue
-    return found
+    return gradients

@@ -1,4 +1,4 @@
-"""What a failed comparison of one gradient knows, and when a hypothesis explains it.
+"""The data of a failed comparison of one gradient, and whether a hypothesis explains it.
 
 A recogniser guesses the mistake, computes what the vjp would have returned had that mistake been
 made, and asks `Evidence.explained_by`. The guess counts if it accounts for the error to a
@@ -17,7 +17,7 @@ from minibn.errors import ShapeError
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a failed comparison of one input's gradient knows. Arrays live on the host.
+    """The data of a failed comparison of one input's gradient. Arrays are on the host.
 
     numeric is NaN where nothing was measured (large inputs are probed in some entries only).
     """
@@ -42,9 +42,9 @@ class Evidence:
             keep(name, _floats(getattr(self, name)))
         shape = self.inputs[self.position].shape
         for name in ("analytic", "numeric"):
-            if (found := getattr(self, name).shape) != shape:
+            if (actual := getattr(self, name).shape) != shape:
                 raise ShapeError(
-                    f"Evidence: {name} has shape {found}, input {self.position} has {shape}. They "
+                    f"Evidence: {name} has shape {actual}, input {self.position} has {shape}. They "
                     "must be equal."
                 )
         keep("tolerance", np.broadcast_to(_floats(self.tolerance), shape))
@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def x(self) -> np.ndarray:
-        """The input whose gradient is in question."""
+        """The input whose gradient is wrong."""
         return _floats(self.inputs[self.position])
 
     @cached_property
@@ -82,7 +82,7 @@ class Evidence:
 
     @property
     def few(self) -> bool:
-        """One entry: no shape of an error can be seen."""
+        """Whether fewer than two entries were measured: no pattern of an error can be seen."""
         return int(self.measured.sum()) < 2
 
     def explained_by(
@@ -97,7 +97,7 @@ class Evidence:
 
         fitted: how many numbers were fitted to the error; there must be more entries than that.
         noise: the tolerance of the guess itself, on top of the evidence's.
-        where: the entries that the guess speaks of.
+        where: the entries that the guess is about.
         """
         if guess.shape != self.analytic.shape:
             return False
@@ -123,11 +123,11 @@ def largest(x: np.ndarray) -> float:
 
 
 def names(items: Any) -> str:
-    """0, 1 and 2."""
+    """The items as text: 0, 1 and 2."""
     words = [str(i) for i in items]
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
 
 
 def name_axes(axes: Any) -> str:
-    """axis 1, or: axes 0 and 2."""
+    """The axes as text: axis 1; axes 0 and 2."""
     return ("axis " if len(axes) == 1 else "axes ") + names(axes)

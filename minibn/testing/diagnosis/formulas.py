@@ -1,7 +1,7 @@
-"""Mistakes that are a formula: what the vjp would have returned, had it been made everywhere.
+"""Mistakes in a formula, which change every entry in the same way.
 
-Each recogniser takes the Evidence and returns a sentence, or None. None of them knows which op was
-differentiated: they know what wrong gradients look like.
+Each recogniser takes the Evidence and returns a sentence, or None. None of them depends on the op
+that was differentiated.
 """
 
 from collections.abc import Iterator
@@ -25,10 +25,10 @@ def identically_zero(ev: Evidence) -> str | None:
     none = 1e-13 * largest(ev.numeric)
     if not np.all(np.abs(ev.analytic) <= none) or not ev.wrong.any():
         return None
-    told = "The analytic gradient is zero everywhere, the numeric one is not"
+    sentence = "The analytic gradient is zero everywhere, the numeric one is not"
     if ev.with_ones is not None and largest(ev.with_ones) <= 1e4 * none:
-        told += " (but for a cotangent of ones it is): is the cotangent ignored?"
-    return told if told.endswith("?") else told + "."
+        sentence += " (but for a cotangent of ones it is): is the cotangent ignored?"
+    return sentence if sentence.endswith("?") else sentence + "."
 
 
 # -- ratios
@@ -44,7 +44,7 @@ def least_squares_ratio(ev: Evidence, axes: tuple[int, ...]) -> np.ndarray:
 
 
 def readings(ev: Evidence) -> Iterator[tuple[float, str]]:
-    """Ratios that have a name, and what they suggest."""
+    """Ratios with a known cause, and that cause."""
     yield -1.0, "-1 everywhere: the sign is wrong"
     yield 2.0, "2 everywhere: counted twice?"
     yield 0.5, "1/2 everywhere: is a factor of 2 missing?"
@@ -74,15 +74,16 @@ def constant_ratio(ev: Evidence) -> str | None:
     r = float(least_squares_ratio(ev, tuple(range(ev.x.ndim))).reshape(()))
     if not np.isfinite(r) or r == 0 or not ev.explained_by(r * ev.numeric, noise=ev.tolerance):
         return None
-    seen = "The ratio analytic/numeric is "
+    start = "The ratio analytic/numeric is "
     named = [text for c, text in readings(ev) if abs(r / c - 1) < 1e-4][:2]
     if named:
         doubt = " (One entry only: other explanations fit as well.)" if ev.few else ""
-        return seen + (told := "; or ".join(named)) + ("" if told.endswith("?") else ".") + doubt
+        text = "; or ".join(named)
+        return start + text + ("" if text.endswith("?") else ".") + doubt
     if (np.abs(ev.numeric[ev.measured]) > ev.tolerance[ev.measured]).sum() < 2:
         return None
     by = f": {abs(r - 1):.3g} too {'large' if r > 1 else 'small'}, relatively"
-    return f"{seen}{r:.6g} everywhere" + (by if abs(r - 1) < 0.2 else "") + "."
+    return f"{start}{r:.6g} everywhere" + (by if abs(r - 1) < 0.2 else "") + "."
 
 
 def along_axes(v: np.ndarray, shape: tuple[int, ...]) -> Iterator[tuple[np.ndarray, str]]:
@@ -124,7 +125,7 @@ def forgotten_factor(ev: Evidence) -> str | None:
 def ratio_along_axis(ev: Evidence) -> str | None:
     """analytic = numeric · r, where r depends on the index along one axis."""
     if constant_ratio(ev) or forgotten_factor(ev):
-        return None  # these say more
+        return None  # these are more specific
     for axis in reversed(range(ev.x.ndim)):
         size = ev.x.shape[axis]
         rest = tuple(a for a in range(ev.x.ndim) if a != axis)
@@ -134,15 +135,15 @@ def ratio_along_axis(ev: Evidence) -> str | None:
         if ((np.abs(r) < 1e-6) | (np.abs(r - 1) < 1e-6)).all():  # slices that are dropped
             continue
         if ev.explained_by(ev.numeric * r, fitted=size, noise=np.abs(ev.tolerance * r)):
-            shown = ", ".join(f"{q:.4g}" for q in r.ravel()[:6]) + (", ..." if size > 6 else "")
+            values = ", ".join(f"{q:.4g}" for q in r.ravel()[:6]) + (", ..." if size > 6 else "")
             return (
                 "The ratio analytic/numeric depends only on the index along "
-                f"axis {axis}: {shown}. A factor of one number for each is missing or wrong."
+                f"axis {axis}: {values}. A factor of one number for each is missing or wrong."
             )
     return None
 
 
-# -- the right numbers in the wrong place
+# -- right values in wrong entries
 
 
 def another_input(ev: Evidence) -> str | None:
@@ -188,7 +189,7 @@ def find_flip(ev: Evidence) -> str | None:
 
 
 def find_shift(ev: Evidence) -> str | None:
-    """analytic = numeric, moved by one along an axis. What moved in at the end doesn't count."""
+    """analytic = numeric, moved by one along an axis; the entries at the edge are ignored."""
     for axis, size in enumerate(ev.x.shape):
         for step, edge in ((1, 0), (-1, size - 1)):
             if size < 3:

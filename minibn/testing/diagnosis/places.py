@@ -1,7 +1,7 @@
-"""Mistakes that sit somewhere: the gradient is right but in a set of entries that has a name.
+"""Mistakes in a place: the gradient is wrong only in a set of entries that has a name.
 
 That all wrong entries lie in some set says little if most entries do. A place is named only if as
-many entries, drawn at random, would lie in it less often than once in a hundred times.
+many entries, drawn at random, would all lie in it with a probability below 0.01.
 """
 
 from itertools import combinations
@@ -19,8 +19,8 @@ def log_choose(m: int, k: int) -> float:
 
 
 def only_in(ev: Evidence, place: np.ndarray, log_tried: float = 0.0) -> bool:
-    """Whether the error is in `place` alone, and not by chance. `log_tried`: the logarithm of how
-    many such places were there to choose from."""
+    """Whether the error is in `place` alone, and not by chance. `log_tried`: the logarithm of the
+    number of such places."""
     candidates = ev.measured | ev.wrong
     n, inside, wrong = (int(s.sum()) for s in (candidates, place & candidates, ev.wrong))
     if not wrong or inside == n or (ev.wrong & ~place).any():
@@ -98,7 +98,7 @@ def at_border(ev: Evidence) -> str | None:
 
 def at_some_index(ev: Evidence) -> str | None:
     """Wrong only at a few indices along an axis."""
-    found = []
+    places = []
     for axis, size in enumerate(ev.x.shape):
         rest = tuple(a for a in range(ev.x.ndim) if a != axis)
         hit = np.flatnonzero(ev.wrong.any(rest))
@@ -108,8 +108,8 @@ def at_some_index(ev: Evidence) -> str | None:
         place[(slice(None),) * axis + (hit,)] = True
         if ev.wrong.sum() > 1 and only_in(ev, place, log_choose(size, len(hit))):
             last = " (the last)" if list(hit) == [size - 1] else ""
-            found.append(f"{names(hit)}{last} of axis {axis}")
-    return f"The error is only at index {', and at index '.join(found)}." if found else None
+            places.append(f"{names(hit)}{last} of axis {axis}")
+    return f"The error is only at index {', and at index '.join(places)}." if places else None
 
 
 def by_sign_of_input(ev: Evidence) -> str | None:

@@ -6,7 +6,7 @@ step if that works for f and by central differences if not, prints the worst ent
 AssertionError if the two gradients differ by more than they may.
 
 A function is imported by name where it can be; otherwise its source is pasted, with the numbers
-and modules it uses; and if that can't be done or is too long, a marked line asks for it.
+and modules it uses; if that is impossible or too long, a marked line is left to fill in.
 """
 
 import ast
@@ -26,7 +26,7 @@ from minibn.testing.diagnosis.sources import Source, source_of, without
 LINES, COLUMNS = 20, 100
 NUMBERS = 60  # an array of more is stored as base64
 ENTRIES = 2000  # of an input with more, only the worst are compared
-DIGITS = {"float64": 1e-9, "float32": 1e-4, "float16": 3e-2}  # of its scale, what may be lost
+DIGITS = {"float64": 1e-9, "float32": 1e-4, "float16": 3e-2}  # tolerance, relative to the scale
 
 
 def script(
@@ -40,20 +40,20 @@ def script(
 ) -> str:
     """The script that compares vjp(cotangent, *inputs)[position] with the derivative of f.
 
-    numeric: what the oracles said, if known (NaN where they didn't look). Of an input with more
+    numeric: the oracles' gradient, if known (NaN where it was not measured). Of an input with more
     than 2000 entries only the worst ones of these are compared.
     The script exits with 0 if the gradients agree.
     """
     arrays, g = [_host(x) for x in inputs], _host(cotangent)
     returned = vjp(g.copy(), *(x.copy() for x in arrays))
     several = isinstance(returned, (tuple, list))
-    found = returned[position] if several else returned
+    analytic = returned[position] if several else returned
     call = f"vjp(g, *inputs){f'[{position}]' if several else ''}"
-    if found is None:
-        found, call = np.zeros_like(arrays[position]), f"0 * inputs[{position}]"
+    if analytic is None:
+        analytic, call = np.zeros_like(arrays[position]), f"0 * inputs[{position}]"
     functions = [source_of(f, "f"), source_of(vjp, "vjp")]
-    tail = _comparison(f, arrays, g, position, found, numeric, call, "f(*moved)")
-    return _laid_out(_title(name, position), functions, arrays, g, tail)
+    tail = _comparison(f, arrays, g, position, analytic, numeric, call, "f(*moved)")
+    return _layout(_title(name, position), functions, arrays, g, tail)
 
 
 def script_for_tensors(
@@ -64,24 +64,31 @@ def script_for_tensors(
     numeric: np.ndarray | None = None,
     name: str = "f",
 ) -> str:
-    """The same for a function of minibn's Tensors, whose gradient is what `minibn.grad` gives."""
+    """`script` for a function of minibn's Tensors, whose gradient comes from `minibn.grad`."""
 
     def on_arrays(*values: np.ndarray) -> np.ndarray:
         return f(*map(Tensor, values)).numpy()
 
     arrays, g = [_host(x) for x in inputs], _host(cotangent)
     leaves = [Tensor(x, requires_grad=x.dtype.kind == "f") for x in arrays]
-    found = grad(f(*leaves), leaves[position], g, unused="zeros").numpy()
+    analytic = grad(f(*leaves), leaves[position], g, unused="zeros").numpy()
     real = all(x.dtype.kind == "f" for x in arrays) or 'x.dtype.kind == "f"'
     functions = [Source("grad", ("from minibn import Tensor, grad",)), source_of(f, "f")]
     call = f'grad(f(*leaves), leaves[{position}], g, unused="zeros").numpy()'
     tail = [
         f"leaves = [Tensor(x, requires_grad={real}) for x in inputs]",
         *_comparison(
-            on_arrays, arrays, g, position, found, numeric, call, "f(*map(Tensor, moved)).numpy()"
+            on_arrays,
+            arrays,
+            g,
+            position,
+            analytic,
+            numeric,
+            call,
+            "f(*map(Tensor, moved)).numpy()",
         ),
     ]
-    return _laid_out(_title(name, position), functions, arrays, g, tail)
+    return _layout(_title(name, position), functions, arrays, g, tail)
 
 
 def _host(x: Any) -> np.ndarray:
@@ -92,7 +99,7 @@ def _title(name: str, position: int) -> str:
     return f"# Gradient of input {position} of {' '.join(name.split())}: is the vjp right?"
 
 
-# -- what the script computes
+# -- the script's computation
 
 
 def _comparison(
@@ -100,23 +107,23 @@ def _comparison(
     inputs: list[np.ndarray],
     g: np.ndarray,
     position: int,
-    found: Any,
+    analytic: Any,
     numeric: np.ndarray | None,
     call: str,
     value: str,
 ) -> list[str]:
     """The lines that differentiate, call the vjp and compare."""
-    x, found = inputs[position], _host(found)
-    if found.shape != x.shape:
-        shapes = f"shape {{found.shape}} for an input of {{inputs[{position}].shape}}"
+    x, analytic = inputs[position], _host(analytic)
+    if analytic.shape != x.shape:
+        shapes = f"shape {{analytic.shape}} for an input of {{inputs[{position}].shape}}"
         return [
-            f"found = np.asarray({call})",
-            f'assert found.shape == inputs[{position}].shape, f"{shapes}"',
+            f"analytic = np.asarray({call})",
+            f'assert analytic.shape == inputs[{position}].shape, f"{shapes}"',
         ]
     if x.size == 0:
         return ["# The input is empty: there is nothing to compare."]
-    entries = _entries(found, numeric)
-    oracle, h, tolerance = _oracle(f, inputs, g, position, found, numeric, entries)
+    entries = _entries(analytic, numeric)
+    oracle, h, tolerance = _oracle(f, inputs, g, position, analytic, numeric, entries)
     floats = all(x.dtype.kind == "f" for x in inputs)
     cast = "x.astype(type(h))" + ("" if floats else ' if x.dtype.kind == "f" else x')
     every = entries is None
@@ -136,22 +143,22 @@ def _comparison(
         "",
         *choice,
         f"numeric = np.array([{slope} for i in {f'range({x.size})' if every else 'entries'}])",
-        f"found = np.ravel({call}){'' if every else '[entries]'}.astype(float)",
-        "worst = np.argmax(off := np.abs(found - numeric))",
+        f"analytic = np.ravel({call}){'' if every else '[entries]'}.astype(float)",
+        "worst = np.argmax(off := np.abs(analytic - numeric))",
         f"index = tuple(map(int, np.unravel_index({worst}, {x.shape})))",
-        f'print(f"at {{index}}: vjp {{found[worst]:.15g}}, {oracle} {{numeric[worst]:.15g}}")',
+        f'print(f"at {{index}}: vjp {{analytic[worst]:.15g}}, {oracle} {{numeric[worst]:.15g}}")',
         f'assert off[worst] <= {tolerance:.1e}, f"the vjp is off by {{off[worst]:.3g}}"',
     ]
 
 
-def _entries(found: np.ndarray, numeric: np.ndarray | None) -> list[int] | None:
+def _entries(analytic: np.ndarray, numeric: np.ndarray | None) -> list[int] | None:
     """The entries to compare, worst first; None for all of them."""
-    if found.size <= ENTRIES:
+    if analytic.size <= ENTRIES:
         return None
     if numeric is None:
-        return [int(i) for i in np.linspace(0, found.size - 1, 12)]
-    off = np.abs(np.ravel(found - numeric))
-    off[~np.isfinite(np.ravel(found))] = np.inf
+        return [int(i) for i in np.linspace(0, analytic.size - 1, 12)]
+    off = np.abs(np.ravel(analytic - numeric))
+    off[~np.isfinite(np.ravel(analytic))] = np.inf
     off[np.isnan(np.ravel(numeric))] = -1
     return [int(i) for i in np.argsort(-off, kind="stable")[:12] if off[i] >= 0]
 
@@ -161,13 +168,13 @@ def _oracle(
     inputs: list[np.ndarray],
     g: np.ndarray,
     position: int,
-    found: np.ndarray,
+    analytic: np.ndarray,
     numeric: np.ndarray | None,
     entries: list[int] | None,
 ) -> tuple[str, float, float]:
     """(oracle, step, tolerance): a complex step if it agrees with differences, else differences
     with the step at which halving it changes least. Tried on forty entries at most."""
-    n = found.size
+    n = analytic.size
     probes = entries or sorted({int(i) for i in np.linspace(0, n - 1, min(n, 40))})
 
     def along(i: int, h: float | complex) -> Any:
@@ -186,7 +193,7 @@ def _oracle(
         value = along(0, 0.0)
         scale = max(largest(tries[h]), 0.0 if numeric is None else largest(numeric))
         floor = 1e-14 * largest(np.abs(value))
-        loss = DIGITS.get(str(found.dtype), 1e-9)
+        loss = DIGITS.get(str(analytic.dtype), 1e-9)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # "discards the imaginary part"
@@ -196,21 +203,21 @@ def _oracle(
                 np.abs(exact - tries[h]) <= 10 * errors[h] + 1e-6 * scale
             ):
                 return "complex step", 1e-20, max(loss / 10, 1e-10) * scale + floor
-        except Exception:  # whatever f does with complex numbers: differences need none
+        except Exception:  # f may raise anything for complex numbers: then differences are used
             pass
     tolerance = loss * scale + 10 * errors[h] + floor / h
     return "central differences", h, tolerance if np.isfinite(tolerance) else loss * scale
 
 
-# -- how it is laid out
+# -- its layout
 
 
-def _laid_out(
+def _layout(
     title: str, functions: list[Source], inputs: list[np.ndarray], g: np.ndarray, tail: list[str]
 ) -> str:
-    """At most 20 lines: inputs share a line, function bodies are packed ever closer, and at last
-    functions are left out, the longest first, until it fits. Room that is left goes to folding
-    arrays, and then to blank lines."""
+    """At most 20 lines: inputs share a line, function bodies are packed closer, and at last
+    functions are left out, the longest first, until it fits. Remaining room is used to fold
+    arrays, and then for blank lines."""
     written = [_literal(x) for x in inputs]
     rows = [f"inputs = [{written[0]},", *(f"          {w}," for w in written[1:])]
     rows[-1] = rows[-1][:-1] + "]"
@@ -221,9 +228,9 @@ def _laid_out(
         imports = sorted({line for part in parts for line in part.imports})
         return [title, "import numpy as np", *imports, *(x for p in parts for x in getattr(p, how))]
 
-    taken: dict[str, str] = {}  # a name that two functions mean differently goes to the first
+    imports: dict[str, str] = {}  # a name that two functions import differently: the first has it
     for k, part in enumerate(functions):
-        if any(taken.setdefault(line.split()[-1], line) != line for line in part.imports):
+        if any(imports.setdefault(line.split()[-1], line) != line for line in part.imports):
             functions = [without(p) if i == k else p for i, p in enumerate(functions)]
     tries = [(functions, how, a) for how in ("lines", "packed", "dense") for a in (rows, shared)]
     left = list(functions)
@@ -236,7 +243,7 @@ def _laid_out(
             break
     room, folded = LINES - used, []
     for line in [*arrays, f"g = {_literal(g)}"]:
-        pieces = _folded(line)
+        pieces = _fold(line)
         fits = len(pieces) - 1 <= room
         room -= len(pieces) - 1 if fits else 0
         folded += pieces if fits else [line]
@@ -245,7 +252,7 @@ def _laid_out(
     )
 
 
-def _folded(line: str) -> list[str]:
+def _fold(line: str) -> list[str]:
     """The line broken at spaces into lines of 100 columns, if that can be done."""
     indent = " " * (len(line) - len(line.lstrip()))
     parts = wrap(

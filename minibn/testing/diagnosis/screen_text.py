@@ -1,8 +1,8 @@
-"""Why a gradient is wrong, on one screen: the worst entries, a picture, and what they look like.
+"""Why a gradient is wrong, on one screen: the worst entries, a picture, and sentences.
 
-`explain` asks every recogniser: mistakes that are a formula (a forgotten factor, a transpose),
-missing terms of a normalisation, mistakes that sit in a place (the border, ties). A sentence
-appears only if it accounts for the error in every entry, so that an error without a pattern gets
+`explain` calls every recogniser: of mistakes in a formula (a forgotten factor, a transpose), of
+missing terms of a normalisation, of mistakes in certain entries only (the border, ties). A sentence
+appears only if it accounts for the error in every entry, so an error without a known pattern gets
 none.
 
 >>> import numpy as np
@@ -25,23 +25,23 @@ from minibn.testing.diagnosis.terms import TERMS
 
 Recogniser = Callable[[Evidence], str | None]
 
-RECOGNISERS: tuple[Recogniser, ...] = (*FORMULAS, *TERMS, *PLACES)  # the most telling first
+RECOGNISERS: tuple[Recogniser, ...] = (*FORMULAS, *TERMS, *PLACES)  # the most specific first
 
 LINES, COLUMNS = 25, 100  # of the screen
 ROWS, WIDTH = 12, 40  # of the picture
 
 
 def explain(evidence: Evidence, most: int = 4) -> list[str]:
-    """What the error looks like, the most telling sentence first; [] if nothing is recognised."""
+    """Descriptions of the error, the most specific first; [] if nothing is recognised."""
     if not evidence.wrong.any():
         return []
     if zero := identically_zero(evidence):
-        return [zero]  # the rest would only say it in other words
+        return [zero]  # the others would say the same
     with np.errstate(all="ignore"):
-        for recognisers in (FORMULAS + TERMS, PLACES):  # a formula explains every place
-            found = [sentence for ask in recognisers if (sentence := ask(evidence))]
-            if found:
-                return found[:most]
+        for recognisers in (FORMULAS + TERMS, PLACES):  # a formula explains errors in places, too
+            sentences = [text for recognise in recognisers if (text := recognise(evidence))]
+            if sentences:
+                return sentences[:most]
     return []
 
 
@@ -87,19 +87,19 @@ def picture(evidence: Evidence, rows: int = ROWS, columns: int = WIDTH) -> list[
     if not worst or evidence.x.size < 2:
         return []
     longest = sorted(range(len(shape)), key=lambda a: shape[a])[-2:]  # later axes win ties
-    shown = tuple(sorted(a for a in longest if shape[a] > 1))
+    axes = tuple(sorted(a for a in longest if shape[a] > 1))
     signs = np.where(evidence.wrong, "X", ".")
     signs[evidence.wrong & (evidence.analytic == 0)] = "0"
     signs[~evidence.measured] = "?"
     signs[~np.isfinite(evidence.analytic)] = "!"
     cut: list[Any] = list(worst[0]["index"])
     start = []
-    for axis, room in zip(shown, (rows, columns)[-len(shown) :], strict=True):
+    for axis, room in zip(axes, (rows, columns)[-len(axes) :], strict=True):
         first = max(0, min(cut[axis] - room // 2, shape[axis] - room))  # the worst entry is inside
         start.append(first)
         cut[axis] = slice(first, first + room)
-    rest = [f"axis {a} at {cut[a]}" for a in range(len(shape)) if a not in shown and shape[a] > 1]
-    caption = f"axes {names(shown)}" if len(shown) == 2 else f"axis {shown[0]}"
+    rest = [f"axis {a} at {cut[a]}" for a in range(len(shape)) if a not in axes and shape[a] > 1]
+    caption = f"axes {names(axes)}" if len(axes) == 2 else f"axis {axes[0]}"
     if any(start):
         caption += f" from {names(start)}"
     caption = "; ".join([caption, *rest])
@@ -114,7 +114,7 @@ def screen(evidence: Evidence, name: str = "f") -> str:
     """At most 25 lines: what was checked, the worst entries, a picture, the sentences."""
     shapes = ", ".join(f"{x.dtype} {x.shape}" for x in evidence.inputs)
     wrong, of = int(evidence.wrong.sum()), int((evidence.measured | evidence.wrong).sum())
-    told = [
+    sentences = [
         line
         for sentence in explain(evidence)
         for line in wrap(sentence, COLUMNS, initial_indent="=> ", subsequent_indent="   ")
@@ -130,9 +130,9 @@ def screen(evidence: Evidence, name: str = "f") -> str:
             for e in worst_entries(evidence)
         ),
     ]
-    room = LINES - len(top) - len(told) - 2  # for the caption
+    room = LINES - len(top) - len(sentences) - 2  # for the caption
     drawing = picture(evidence, min(ROWS, room)) if room > 0 else []
-    return "\n".join([*top, *drawing, *told])
+    return "\n".join([*top, *drawing, *sentences])
 
 
 __all__ = [

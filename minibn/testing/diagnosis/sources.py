@@ -1,8 +1,8 @@
-"""How a function gets into a script of its own: imported by name, pasted, or left to the reader.
+"""The source of a function for a standalone script: an import, pasted code, or a line to fill in.
 
 Pasted source may use NumPy, the standard library, anything that can be imported by name, and
-numbers and strings of its surroundings, which are written down with it. Annotations and docstrings
-are left out.
+numbers and strings of its globals and closure, which are inserted as literals. Annotations and
+docstrings are left out.
 """
 
 import ast
@@ -17,7 +17,7 @@ from typing import Any
 
 WIDTH = 100
 RESERVED = {
-    "f", "vjp", "inputs", "g", "along", "numeric", "found", "worst", "index", "off", "entries",
+    "f", "vjp", "inputs", "g", "along", "numeric", "analytic", "worst", "index", "off", "entries",
     "stencil", "leaves",
 }  # fmt: skip  # the names of the script itself: a helper of that name would be overwritten
 
@@ -38,16 +38,16 @@ def missing(name: str) -> str:
 
 
 def without(source: Source) -> Source:
-    """The place at which the reader puts the function."""
+    """A line in place of the function, for the reader to fill in."""
     line = (missing(source.name),)
     return replace(source, imports=(), lines=line, packed=line, dense=line)
 
 
 def source_of(function: Callable[..., Any], name: str) -> Source:
-    """`function` under the name `name`: its import, its source, or a line that asks for it."""
+    """`function` under the name `name`: its import, its source, or a line to fill in."""
     if line := importable(function, name):
         return Source(name, (line,))
-    return _pasted(function, name) or without(Source(name))
+    return _paste(function, name) or without(Source(name))
 
 
 def importable(thing: Any, name: str) -> str | None:
@@ -66,12 +66,12 @@ def importable(thing: Any, name: str) -> str | None:
     if not module or module == "__main__" or last.startswith("test_") or last == "conftest":
         return None  # pytest's modules are found by pytest alone
     try:
-        found = importlib.import_module(module)
+        target = importlib.import_module(module)
         for part in path.split(".") if path else ():
-            found = getattr(found, part)
+            target = getattr(target, part)
     except (ImportError, AttributeError):
         return None
-    if found is not thing:
+    if target is not thing:
         return None
     if not path:
         return f"import {module} as {name}" if module != name else f"import {module}"
@@ -81,7 +81,7 @@ def importable(thing: Any, name: str) -> str | None:
     return f"from {module} import {path}" + (f" as {name}" if name != path else "")
 
 
-def _pasted(function: Callable[..., Any], name: str) -> Source | None:
+def _paste(function: Callable[..., Any], name: str) -> Source | None:
     if not isinstance(function, types.FunctionType) or (node := _node(function)) is None:
         return None
     around = _surroundings(node, function)
@@ -99,8 +99,8 @@ def _pasted(function: Callable[..., Any], name: str) -> Source | None:
 
 
 class Literals(ast.NodeTransformer):
-    """Puts the numbers and strings of a function's surroundings into its source: f and its vjp may
-    mean two numbers by one name."""
+    """Puts the numbers and strings of a function's globals and closure into its source: f and its
+    vjp may use one name for two numbers."""
 
     def __init__(self, constants: Mapping[str, Any]) -> None:
         self.constants = constants
@@ -126,7 +126,7 @@ def _node(function: types.FunctionType) -> ast.FunctionDef | ast.Lambda | None:
         and (line, column) != (end_line, end_column)  # the code of the call itself
     ]
     arguments = code.co_varnames[: code.co_argcount]
-    found: list[tuple[tuple[int, int], Any]] = []
+    matches: list[tuple[tuple[int, int], Any]] = []
     for node in ast.walk(tree):
         if not isinstance(node, (ast.FunctionDef, ast.Lambda)):
             continue
@@ -134,8 +134,8 @@ def _node(function: types.FunctionType) -> ast.FunctionDef | ast.Lambda | None:
         end = (node.end_lineno or 0, node.end_col_offset or 0)
         same = tuple(a.arg for a in (*node.args.posonlyargs, *node.args.args)) == arguments
         if same and all(start <= place[:2] and place[2:] <= end for place in places):
-            found.append((start, node))
-    return max(found, key=lambda pair: pair[0])[1] if found else None  # the innermost
+            matches.append((start, node))
+    return max(matches, key=lambda pair: pair[0])[1] if matches else None  # the innermost
 
 
 def _surroundings(

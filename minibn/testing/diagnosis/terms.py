@@ -23,7 +23,7 @@ def mean_over(x: np.ndarray, known: np.ndarray, axes: tuple[int, ...]) -> np.nda
 
 
 def slope(y: np.ndarray, x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """The c of y ≈ c · x within each group."""
+    """The c of y ≈ c · x within each group, by least squares."""
     return np.asarray((y * x).sum(axes, keepdims=True) / (x * x).sum(axes, keepdims=True))
 
 
@@ -84,13 +84,13 @@ def mean_term(ev: Evidence) -> str | None:
             true = true_terms(ev, axes)
             how = share(offset, true[0]) if true else None
             if offset.size == 1:
-                seen = f"The error is the same everywhere, {offset.item():.6g}"
+                pattern = f"The error is the same everywhere, {offset.item():.6g}"
                 rest = "an added constant, or a mean term that is missing"
             else:
-                seen = f"The error is constant along {name_axes(axes)}"
+                pattern = f"The error is constant along {name_axes(axes)}"
                 rest = "a mean term that is missing or wrong"
-            told = f"the mean term over {name_axes(axes)} {how}" if how else rest
-            return f"{seen}: {told}."
+            reason = f"the mean term over {name_axes(axes)} {how}" if how else rest
+            return f"{pattern}: {reason}."
     return None
 
 
@@ -111,13 +111,15 @@ def variance_term(ev: Evidence) -> str | None:
         over = name_axes(axes)
         if pure:
             how = share(c, true[1]) if true else None
-            told = f"the variance term {how or 'is missing or wrong'}"
-            return f"The error is proportional to the input centred over {over}: {told}."
+            reason = f"the variance term {how or 'is missing or wrong'}"
+            return f"The error is proportional to the input centred over {over}: {reason}."
         both = [share(e, t) for e, t in zip((offset, c), true[:2], strict=True)] if true else [None]
-        told = "the mean and the variance term are missing or wrong"
+        reason = "the mean and the variance term are missing or wrong"
         if all(both):
-            told = f"the mean term {both[0]}, the variance term {both[1]}"
-        return f"The error is a constant plus a multiple of the input centred over {over}: {told}."
+            reason = f"the mean term {both[0]}, the variance term {both[1]}"
+        return (
+            f"The error is a constant plus a multiple of the input centred over {over}: {reason}."
+        )
     return None
 
 

@@ -1,7 +1,7 @@
 """Laws: what holds for every op, whatever the numbers.
 
-`LAWS` has them (`LAWS.md` is made from it), and `check_laws(problem)` puts somebody's own op
-through all. `make_op(f, vjp)` makes an op of a function with a hand-written vjp. Laws about
+`LAWS` has them (`LAWS.md` is made from it), and `check_laws(problem)` checks them on an op of your
+own. `make_op(f, vjp)` makes an op of a function with a hand-written vjp. Laws about
 minibn's own ops, layers and optimizers are in `tests/suite/laws/` of a checkout.
 """
 

@@ -19,17 +19,17 @@ from minibn.testing.problem import Problem
 
 
 def saved_by(y: Tensor) -> list[np.ndarray]:
-    """Every array that the graph behind y keeps for its vjps."""
-    found: list[np.ndarray] = []
-    seen: set[Node] = set()
+    """Every array that the graph of y saves for its vjps."""
+    arrays: list[np.ndarray] = []
+    visited: set[Node] = set()
     waiting: list[Any] = [y.node]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, Node) and node not in seen:
-            seen.add(node)
+        if isinstance(node, Node) and node not in visited:
+            visited.add(node)
             waiting += node.parents
-            found += [a for a in (node.output, *node.inputs) if isinstance(a, np.ndarray)]
-    return found
+            arrays += [a for a in (node.output, *node.inputs) if isinstance(a, np.ndarray)]
+    return arrays
 
 
 @law(
@@ -98,10 +98,10 @@ def zero_strides_change_nothing(problem: Problem, backend: Backend) -> None:
     inputs = [np.broadcast_to(x.reshape(-1)[:1].sum() + 1.5, x.shape) for x in problem.inputs]
     c = np.broadcast_to(0.75, problem.cotangent().shape)
     with np.errstate(all="ignore"):  # all values are equal: outside the domain of some ops
-        found = pull(problem.f, inputs, c, backend)
+        actual = pull(problem.f, inputs, c, backend)
         expected = pull(problem.f, [x.copy() for x in inputs], c.copy(), backend)
     scale = max(np.nanmax(np.abs(e), initial=1) for e in expected)
-    each(found, expected, "the gradient", scale=scale)
+    each(actual, expected, "the gradient", scale=scale)
 
 
 # -- dtypes
@@ -111,14 +111,14 @@ def dtypes(problem: Problem, kinds: list[Any], backend: Backend) -> tuple[Any, l
     """The dtype of the value and those of the gradients, with inputs of these dtypes."""
     inputs = [x.astype(kind) for x, kind in zip(problem.inputs, kinds, strict=True)]
     leaves = leaves_of(inputs, backend)
-    with np.errstate(all="ignore"):  # only dtypes are looked at
+    with np.errstate(all="ignore"):  # only dtypes matter
         y = problem.f(*leaves)
-        found = grad(y, leaves, backend.asarray(problem.cotangent(), y.dtype), unused="zeros")
-    return y.dtype, [g.dtype for g in found]
+        gradients = grad(y, leaves, backend.asarray(problem.cotangent(), y.dtype), unused="zeros")
+    return y.dtype, [g.dtype for g in gradients]
 
 
 def mixtures(k: int) -> Iterator[list[Any]]:
-    """All inputs of one precision; and each in turn of another."""
+    """All inputs of one precision; then each in turn of another than the rest."""
     for kind in (np.float16, np.float32):
         yield [kind] * k
     for odd in range(k if k > 1 else 0):
@@ -128,10 +128,10 @@ def mixtures(k: int) -> Iterator[list[Any]]:
 @law("dtype", "The value has the promoted dtype of the inputs, each gradient that of its input.")
 def dtype_in_is_dtype_out(problem: Problem, backend: Backend) -> None:
     for kinds in mixtures(len(problem.inputs)):
-        out, found = dtypes(problem, kinds, backend)
+        out, kinds_out = dtypes(problem, kinds, backend)
         names = ", ".join(np.dtype(kind).name for kind in kinds)
         assert out == np.result_type(*kinds), f"the value of {names} is {out}"
-        assert found == kinds, f"the gradients of {names} are {', '.join(map(str, found))}"
+        assert kinds_out == kinds, f"the gradients of {names} are {', '.join(map(str, kinds_out))}"
 
 
 # -- determinism

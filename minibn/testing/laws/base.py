@@ -4,7 +4,7 @@
     def zero_at_the_zero_cotangent(problem, backend): ...
 
 The function raises AssertionError where the sentence is false. Laws of this package are about any
-op: `check_laws` puts somebody's own through all of them.
+op: `check_laws` checks all of them on an op of your own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Law:
     """A sentence with the function that checks it.
 
     check     (problem, backend) -> None; raises AssertionError.
-    devices   whether the law says something on other backends than NumPy, too.
+    devices   whether the law is checked on other backends than NumPy, too.
     examples  how many problems are drawn in a profile of 25 examples, in others in proportion.
     """
 
@@ -77,12 +77,13 @@ def add_law(laws: dict[str, Any], made: Any) -> Any:
 def check_laws(
     problem: Problem, backend: str | Backend = "numpy", without: Collection[str] = ()
 ) -> None:
-    """Put somebody's own op through every law that is about any op.
+    """Check every law that is about any op on an op of your own.
 
-    problem: the op as a function of arrays or Tensors, at a point of its domain. Laws are about
-    everything but the numbers: that those are right is `check_problem`'s to say.
+    problem: the op as a function of arrays or Tensors, at a point of its domain. Laws do not check
+    the numbers of its derivative: `check_problem` does.
     without: names of laws, or of groups, to leave out.
-    Raises AssertionError that names every law that is broken, and how.
+    Raises AssertionError, which names every law that is broken, and how; ValueError for an unknown
+    name in `without`.
 
     >>> import numpy as np
     >>> from minibn import ops

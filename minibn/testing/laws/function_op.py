@@ -9,7 +9,7 @@ from minibn.autograd.tape import Op, apply
 
 
 class FunctionOp(Op):
-    """y = f(*inputs).    The gradients are vjp(g, *inputs), and are taken as they come."""
+    """y = f(*inputs).    The gradients are those of vjp(g, *inputs), unchanged."""
 
     def __init__(self, f: Callable[..., Any], vjp: Callable[..., Any]) -> None:
         self.f, self.vjp_of_f = f, vjp
@@ -18,17 +18,17 @@ class FunctionOp(Op):
         return self.f(*inputs)
 
     def vjp(self, g, out, *inputs):
-        found = self.vjp_of_f(g, *inputs)
-        found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
-        for i, (gradient, x) in enumerate(zip(found, inputs, strict=False)):
+        result = self.vjp_of_f(g, *inputs)
+        gradients = tuple(result) if isinstance(result, (tuple, list)) else (result,)
+        for i, (gradient, x) in enumerate(zip(gradients, inputs, strict=False)):
             if gradient is not None and gradient.dtype != x.dtype:  # the tape would cast it
                 raise TypeError(f"the vjp gives {gradient.dtype} for input {i}, which is {x.dtype}")
-        return found
+        return gradients
 
 
 def make_op(f: Callable[..., Any], vjp: Callable[..., Any]) -> Callable[..., Any]:
-    """f, for arrays and Tensors, with the gradients that `vjp(g, *inputs)` says (an array for one
-    input, else a tuple). NumPy code needs no law of the groups "backends" and "second order".
+    """f, for arrays and Tensors, with the gradients of `vjp(g, *inputs)` (an array for one input,
+    else a tuple). NumPy code needs no law of the groups "backends" and "second order".
 
     >>> import numpy as np
     >>> from minibn.testing import Problem

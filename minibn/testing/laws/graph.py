@@ -1,4 +1,4 @@
-"""Laws of the graph, each with any op inside it; and of the backends that it may live on."""
+"""Laws of the graph around any op, and of the backends on which it runs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def the_value_is_the_same(problem: Problem, backend: Backend) -> None:
     assert recorded.requires_grad, "inputs with requires_grad give a value without"
     assert quiet.is_leaf, "under no_grad the value is recorded"
     assert type(quiet.data) is type(arrays[0]), f"a Tensor holds a {type(quiet.data).__name__}"
-    for name, found in (("recorded", recorded), ("under no_grad", quiet)):
-        identical(found.numpy(), to_numpy(plain), name)
+    for name, actual in (("recorded", recorded), ("under no_grad", quiet)):
+        identical(actual.numpy(), to_numpy(plain), name)
 
 
 @law("graph", "A value that is used k times gets the sum of the k cotangents.")
@@ -61,8 +61,8 @@ def diamonds_add_up(problem: Problem, backend: Backend) -> None:
     with np.errstate(all="ignore"):
         expected = pull(problem.f, problem.inputs, c * (2 + 2 * y), backend)
         sides = [pull(problem.f, problem.inputs, g, backend) for g in (c * 2, 2 * c * y)]
-        found = pull(diamond, problem.inputs, c, backend)
-    for i, (g, e, *parts) in enumerate(zip(found, expected, *sides, strict=True)):
+        actual = pull(diamond, problem.inputs, c, backend)
+    for i, (g, e, *parts) in enumerate(zip(actual, expected, *sides, strict=True)):
         agree(g, e, f"input {i}", scale=sum(np.abs(p).max(initial=0) for p in parts))
 
 
@@ -75,9 +75,9 @@ def unused_results_change_nothing(problem: Problem, backend: Backend) -> None:
         problem.f(*inputs), y * 3, [x * 2 for x in inputs]
         return y
 
-    found = pull(wasteful, problem.inputs, c, backend)
+    actual = pull(wasteful, problem.inputs, c, backend)
     for i, (g, e) in enumerate(
-        zip(found, pull(problem.f, problem.inputs, c, backend), strict=True)
+        zip(actual, pull(problem.f, problem.inputs, c, backend), strict=True)
     ):
         identical(g, e, f"input {i}")
 
@@ -89,31 +89,33 @@ def detached_inputs_get_nothing(problem: Problem, backend: Backend) -> None:
     for i in range(len(leaves)):
         cut = [x.detach() if k == i else x for k, x in enumerate(leaves)]
         y, c = problem.f(*cut), backend.asarray(problem.cotangent())
-        found = gradients(y, leaves, c) if y.requires_grad else [0 * leaves[i].numpy()] * len(cut)
-        assert not found[i].any(), f"input {i} is detached and gets a gradient"
+        actual = gradients(y, leaves, c) if y.requires_grad else [0 * leaves[i].numpy()] * len(cut)
+        assert not actual[i].any(), f"input {i} is detached and gets a gradient"
         if y.requires_grad:
-            kept = [e if k != i else 0 * e for k, e in enumerate(expected)]
-            each(found, kept, f"with input {i} detached")
+            others = [e if k != i else 0 * e for k, e in enumerate(expected)]
+            each(actual, others, f"with input {i} detached")
 
 
-@law("graph", "A second walk over a released graph raises; over a retained one it repeats itself.")
+@law(
+    "graph", "A second backward pass on a released graph raises; on a retained one it is the same."
+)
 def a_second_walk(problem: Problem, backend: Backend) -> None:
     leaves, c = leaves_of(problem.inputs, backend), backend.asarray(problem.cotangent())
     y = problem.f(*leaves)
-    if y.is_leaf:  # the function hands its input through
+    if y.is_leaf:  # the function returns its input
         return
     first = gradients(y, leaves, c, retain_graph=True)
     for i, (g, e) in enumerate(zip(gradients(y, leaves, c), first, strict=True)):
-        identical(g, e, f"the second walk, input {i}")
+        identical(g, e, f"the second backward pass, input {i}")
     try:
         y.backward(c)
     except GraphError:
         return
-    raise AssertionError("a third walk, after the graph was released, raises nothing")
+    raise AssertionError("a third backward pass, after the graph was released, raises nothing")
 
 
 class Failing(Op):
-    """The identity, which raises in one of its passes."""
+    """The identity, which raises in its forward or its vjp."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -132,7 +134,7 @@ def exceptions_leave_no_trace(problem: Problem, backend: Backend) -> None:
     leaves, c = leaves_of(problem.inputs, backend), backend.asarray(problem.cotangent())
     problem.f(*leaves).backward(c)
     before = [leaf.grad for leaf in leaves]
-    kept = [None if g is None else g.numpy().copy() for g in before]
+    copies = [None if g is None else g.numpy().copy() for g in before]
     for where in ("forward", "vjp"):
         try:
             y = problem.f(*(apply(Failing(where), x) for x in leaves))
@@ -142,9 +144,9 @@ def exceptions_leave_no_trace(problem: Problem, backend: Backend) -> None:
         for i, leaf in enumerate(leaves):
             assert leaf.grad is before[i], f"a failed {where} pass wrote to the .grad of input {i}"
             if leaf.grad is not None:
-                identical(leaf.grad.numpy(), kept[i], f".grad of input {i} after a failed {where}")
+                identical(leaf.grad.numpy(), copies[i], f".grad of input {i} after {where} failed")
     again = pull(problem.f, problem.inputs, problem.cotangent(), backend)
-    for i, (g, e) in enumerate(zip(again, kept, strict=True)):
+    for i, (g, e) in enumerate(zip(again, copies, strict=True)):
         identical(g, 0 * g if e is None else e, f"input {i}, computed afterwards")
 
 

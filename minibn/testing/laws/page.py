@@ -13,12 +13,12 @@ from minibn.testing.laws.base import Law
 HEAD = """\
 # Laws
 
-Made by `python -m minibn.testing.laws`; a test compares. Each line is a sentence, a function (in
-`laws/`, where the last column says), and a test for everything that it is about. *All backends* are
-NumPy, the strict double, and CuPy where there is a GPU. `check_laws(problem)` puts an op of yours
-through every law that is about *anything*. LAWS.md has these; `python -m minibn.testing laws`, from
-a checkout, prints those about minibn's own ops, layers and optimizers as well, each of which stands
-beside a fault that breaks it in `tests/suite/laws/`.
+Written by `python -m minibn.testing.laws`; a test compares. Each line is a sentence, a function (in
+the file of `laws/` in the last column), and a test for everything that it is about. *All backends*
+are NumPy, the strict double, and CuPy where there is a GPU. `check_laws(problem)` checks every
+law about *anything* on an op of yours. LAWS.md has these; `python -m minibn.testing laws`, from a
+checkout, prints those about minibn's own ops, layers and optimizers as well; each of these has a
+fault that breaks it in `tests/suite/laws/`.
 """
 COLUMNS = ("| law | about | on | checked by |", "|---|---|---|---|")
 

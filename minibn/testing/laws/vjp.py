@@ -47,7 +47,7 @@ def finite_where_the_value_is(problem: Problem, backend: Backend) -> None:
 
 @law(
     "aliasing",
-    "A Tensor that stands in two places of an op gets the sum of the gradients of both.",
+    "A Tensor that is two inputs of an op gets the sum of both gradients.",
 )
 def both_places_add_up(problem: Problem, backend: Backend) -> None:
     f, c = problem.f, problem.cotangent()
@@ -69,8 +69,10 @@ def both_places_add_up(problem: Problem, backend: Backend) -> None:
 @law("broadcasting", "A gradient has the shape of its input.")
 def the_shape_of_the_input(problem: Problem, backend: Backend) -> None:
     leaves = leaves_of(problem.inputs, backend)
-    found = grad(problem.f(*leaves), leaves, backend.asarray(problem.cotangent()), unused="zeros")
-    for i, (g, x) in enumerate(zip(found, problem.inputs, strict=True)):
+    gradients = grad(
+        problem.f(*leaves), leaves, backend.asarray(problem.cotangent()), unused="zeros"
+    )
+    for i, (g, x) in enumerate(zip(gradients, problem.inputs, strict=True)):
         assert g.shape == x.shape, f"input {i} of shape {x.shape} gets a gradient of {g.shape}"
 
 
@@ -94,8 +96,8 @@ def hessian_symmetry(problem: Problem, backend: Backend) -> None:
     for ahead, back in ((u, v), (v, u)):
         along = [(g * backend.asarray(d)).sum() for g, d in zip(slopes, ahead, strict=True)]
         total = sum(along[1:], start=along[0])
-        found = grad(total, leaves, retain_graph=True, unused="zeros")
-        products = [product(to_numpy(h), d) for h, d in zip(found, back, strict=True)]
+        hessian_products = grad(total, leaves, retain_graph=True, unused="zeros")
+        products = [product(to_numpy(h), d) for h, d in zip(hessian_products, back, strict=True)]
         sides.append((sum(p for p, _ in products), sum(s for _, s in products)))
     (one, scale), (other, _) = sides
     agree(one, other, "⟨v, Hu⟩ against ⟨u, Hv⟩", digits=9, scale=scale)

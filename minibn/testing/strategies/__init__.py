@@ -1,6 +1,6 @@
 """Hypothesis strategies for gradient tests: shapes, values, layouts, and whole problems.
 
-They know nothing of minibn's ops. A problem is drawn as a `Point`: plain NumPy arrays, and the
+They are independent of minibn's ops. A problem is drawn as a `Point`: plain NumPy arrays, and the
 settings of the call.
 
     from hypothesis import given
@@ -23,10 +23,10 @@ settings of the call.
 | index_problems, gather_problems, axes_of | indices, flat positions, axes |
 
 Domains are real, positive, nonzero, within(limit), gap_separated(gap) and with_ties. Where an
-example may be empty or its gradient zero, say so to the check: `allow_empty=True`,
-`zero_gradient=point.flat`. A hundred examples cost 0.1 to 0.2 s, whatever the arrays' size.
+example may be empty or its gradient zero, pass `allow_empty=True` and `zero_gradient=point.flat` to
+the check. A hundred examples cost 0.1 to 0.2 s, whatever the arrays' size.
 
-All are constructive: nothing is drawn and thrown away. Each shrinks to small shapes, the seed 0,
+All are constructive: no example is rejected. Each shrinks to small shapes, the seed 0,
 and the texture "integers".
 """
 

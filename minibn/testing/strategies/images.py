@@ -1,11 +1,11 @@
 """Strategies of convolution and pooling problems. Images are (N, H, W, C), filters (Kh, Kw, C, F).
 
-The geometry is drawn forward: output size, kernel, stride, padding and remainder are free, and the
-image's side follows from them,
+Output size, kernel, stride, padding and remainder are drawn independently, and the image's side
+follows from them,
 
     side = (out - 1) · stride + kernel - 2 · padding + rest,    0 <= rest < stride,
 
-so every example fits and none is thrown away. For channels-first code, transpose:
+so every example fits and none is rejected. For channels-first code, transpose:
 `x.transpose(0, 3, 1, 2)`, `w.transpose(3, 2, 0, 1)`.
 """
 
@@ -48,7 +48,7 @@ class Geometry(NamedTuple):
         return h, w
 
     @property
-    def sees(self) -> bool:
+    def reaches_pixels(self) -> bool:
         """Whether any window holds a pixel, not padding alone."""
         return all(
             any(-k < i * s - p < side for i in range(out))
@@ -66,12 +66,12 @@ def geometries(
     kernel: int | None = None,
     stride: int | None = None,
 ) -> Geometry:
-    """Geometries of at most `most` outputs, kernel and stride a side, in each direction its own
+    """Geometries whose output size, kernel and stride are at most `most`, each direction its own
     (or of the given kernel and stride, the same in both).
 
-    most_padding: "inside" keeps it below the kernel, so that each border window sees a pixel;
+    most_padding: "inside" keeps it below the kernel, so that each border window holds a pixel;
     "half" up to half of it (pooling); "none"; "beyond" up to the kernel's size, which convolution
-    allows. C and F differ always, Kh and Kw, H and W often: a swapped pair has no place to hide.
+    allows. C and F always differ, Kh and Kw, H and W often, so that swapped ones are found.
     Shrinks to one pixel, one channel, two filters.
     """
     sides, kernels, strides, padding = [], [], [], []
@@ -117,7 +117,9 @@ def conv2d_problems(
     x, w = nonzero(rng, geometry.x, texture), nonzero(rng, geometry.w, texture)
     inputs = (x, w, real(rng, geometry.w[3:], texture)) if draw(st.booleans()) else (x, w)
     settings = {"stride": geometry.stride, "padding": geometry.padding}
-    return Point(inputs, settings, seed, frozenset() if geometry.sees else frozenset({0, 1}))
+    return Point(
+        inputs, settings, seed, frozenset() if geometry.reaches_pixels else frozenset({0, 1})
+    )
 
 
 @st.composite
@@ -132,7 +134,7 @@ def pool_problems(
     """Points of a pooling f(x, size=..., stride=..., padding=...).
 
     ties: False for values that differ by a gap, True for windows in which several are the largest,
-    None for both kinds. padding: False for functions that have none; they aren't given the setting.
+    None for both kinds. padding: False for functions without it; the setting is then left out.
     Windows overlap, touch or leave gaps, and there are remainders. Shrinks to one pixel.
 
     >>> tied = pool_problems(ties=True)

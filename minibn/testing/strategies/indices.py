@@ -1,4 +1,4 @@
-"""Strategies of indices: what may stand in x[...], and flat positions for gathering."""
+"""Strategies of indices: for x[...], and flat positions for gathering."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ KINDS = ("basic", "repeated", "mask", "first", "last", "two")
 def basic_indices(draw: Any, shape: Shape) -> tuple[Any, ...]:
     """Slices with steps of either sign, integers from either end, None, and an Ellipsis.
 
-    Shrinks to the empty tuple, which is the whole array.
+    Shrinks to the empty tuple, which gives the whole array.
 
     >>> views = basic_indices((4, 3))
     """
@@ -40,7 +40,7 @@ def basic_indices(draw: Any, shape: Shape) -> tuple[Any, ...]:
 
 @st.composite
 def index_problems(draw: Any, kinds: tuple[str, ...] = KINDS) -> Point:
-    """Points of x[index], f(x, index=...): an array and something that may index it.
+    """Points of x[index], f(x, index=...): an array and an index of it.
 
     kinds, the simplest first: "basic" (slices, integers, None, Ellipsis: NumPy gives a view),
     "repeated" (an array of integers from either end, many of them twice: gradients add up),

@@ -13,7 +13,7 @@ from minibn.testing.strategies.values import TEXTURES, Domain, real
 
 
 def with_zero_strides(x: np.ndarray) -> np.ndarray:
-    """Strides of 0 along every axis along which x is constant; read-only, as NumPy has it."""
+    """Strides of 0 along every axis along which x is constant; read-only, as NumPy makes them."""
     for axis in range(x.ndim):
         first = x[(slice(None),) * axis + (slice(0, 1),)]
         if x.shape[axis] > 1 and np.array_equal(np.broadcast_to(first, x.shape), x):
@@ -25,7 +25,7 @@ def layouts(x: np.ndarray) -> st.SearchStrategy[np.ndarray]:
     """x itself, laid out differently in memory: C and Fortran order, negative strides, a slice of
     step 2, read-only, and strides of 0 where x is constant along an axis.
 
-    What a function returns must not depend on it. Shrinks to C order.
+    A function's result must not depend on it. Shrinks to C order.
 
     >>> x = np.arange(6.0).reshape(2, 3)
     >>> same = layouts(x)  # every example equals x
@@ -45,8 +45,8 @@ def zero_stride_arrays(
 ) -> np.ndarray:
     """Arrays with a stride of 0 along at least one axis, as np.broadcast_to makes them.
 
-    The shape needs an axis of two values or more. Who writes into such an array writes many values
-    at once, so NumPy makes it read-only. Shrinks to one axis of two equal integers.
+    The shape needs an axis of two values or more. Writing to one entry would change several, so
+    NumPy makes such arrays read-only. Shrinks to one axis of two equal integers.
 
     >>> x = zero_stride_arrays((4, 3))
     """

@@ -1,8 +1,9 @@
 """Strategies of normalisation problems: channels last, x (..., C), gamma (C,), beta (C,).
 
-What decides whether a wrong gradient is seen is the variance v beside eps. With v ≫ eps it makes no
-difference on which side of the root eps stands; with v ≈ eps the gradients differ by tens of
-percents. And with gamma = 1 and beta = 0, as layers start, whoever forgets gamma is right.
+Whether a wrong gradient is detected depends on the variance v relative to eps. With v ≫ eps it
+makes no difference whether eps is inside or outside of the root; with v ≈ eps the gradients differ
+by tens of per cent. And with gamma = 1 and beta = 0, as layers start, a forgotten gamma changes
+nothing.
 """
 
 from collections.abc import Sequence
@@ -32,8 +33,9 @@ def norm_problems(
       "near eps"  eps · 10^U(-1, 1): where eps decides
       "ordinary"  10^U(-1, 2), and means of the same size: where it doesn't matter
       "any"       each channel one of the two
-    offset: added to x in units of the channel's spread; 10⁶ shows a variance that cancels.
+    offset: added to x in units of the channel's spread; 10⁶ shows cancellation in the variance.
     gamma has no zeros, and both signs; beta is any. Shrinks to three values of one channel.
+    Raises ValueError for another `variance`.
 
     >>> batches = norm_problems(variance="near eps", eps=1e-3)
     """

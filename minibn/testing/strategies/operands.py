@@ -1,8 +1,8 @@
 """Strategies of operands: shapes, values, broadcasting, axes, cotangents.
 
-Hypothesis draws the structure, a seed and a texture; the bulk comes from the seed. So a large array
-costs no more than a small one, all of its values differ, and an example shrinks to a small shape
-of small integers.
+Hypothesis draws the structure, a seed and a texture; the values come from the seed. So a large
+array costs little more than a small one, all of its values differ, and an example shrinks to a
+small shape of small integers.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ full_shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
 """One to three axes of one to four values."""
 
 longer_shapes = full_shapes.map(lambda shape: (*shape[:-1], shape[-1] + 1))
-"""The same, and the last axis has two values or more."""
+"""As `full_shapes`, but the last axis has two values or more."""
 
 shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple) | st.lists(
     st.integers(0, 3), min_size=1, max_size=2
@@ -94,12 +94,12 @@ def broadcast_shapes(
     """
     ndim = draw(st.integers(0, max_dims))
     sides = [draw(st.integers(min_side, max_side)) for _ in range(ndim)]
-    found = []
+    drawn = []
     for _ in range(k):
         missing = draw(st.integers(0, len(sides)))
         ones = draw(st.integers(0, 2 ** len(sides) - 1))  # a bit for each axis
-        found.append(tuple(1 if ones >> i & 1 else n for i, n in enumerate(sides))[missing:])
-    return tuple(found)
+        drawn.append(tuple(1 if ones >> i & 1 else n for i, n in enumerate(sides))[missing:])
+    return tuple(drawn)
 
 
 @st.composite
@@ -151,8 +151,8 @@ def cotangents(draw: Any, shape: Shape) -> np.ndarray:
     """Normal numbers, of which none is 0 and no two are equal.
 
     Never ones: the sum of a normalised layer is constant, so a backward that returns zeros passes.
-    Never positive only: such directions all point along ones. Shrinks to the seed 0, and there is
-    nothing else to it: a cotangent with zeros or ties would hide what it multiplies.
+    Never positive only: such directions are all close to ones. Shrinks to the seed 0 only, since
+    zeros or ties in a cotangent hide mistakes.
 
     >>> g = cotangents((2, 3))
     """

@@ -1,4 +1,4 @@
-"""What strategies draw: a point at which a function is differentiated."""
+"""The point at which a function is differentiated, as strategies draw it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,11 +12,11 @@ from minibn.testing.problem import Problem
 
 @dataclass(frozen=True)
 class Point:
-    """Arrays, and the settings of the call `f(*inputs, **settings)`. Nothing here is minibn's own.
+    """Arrays, and the settings of the call `f(*inputs, **settings)`, of any function.
 
     seed: of everything that a check draws at this point (cotangents, directions).
     flat: positions of inputs whose gradient is zero here, whatever the values are (an empty
-    result, say), so that a check of them is not called vacuous.
+    result, say), so that a check of them is not reported as vacuous.
 
     >>> point = Point((np.ones(3),), {"axis": 0})
     >>> float(point.bind(np.sum)(*point.inputs))

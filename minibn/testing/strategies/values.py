@@ -1,20 +1,20 @@
-"""What arrays are filled with: functions (rng, shape, texture) -> float64 array.
+"""The values of arrays: functions (rng, shape, texture) -> float64 array.
 
-The texture says what kind of numbers are drawn. They are in the order in which an example shrinks,
-the simplest first: a drawn seed can't shrink, its texture can.
+The texture is the kind of numbers. Textures are in the order in which an example shrinks, the
+simplest first: values from a seed can't shrink, the texture can.
 
     integers   -3 … 3: zeros, ties and negatives among them
     dyadic     quarters from -3 to 3: exact in every precision
     normal     N(0, 1)
     heavy      normal numbers times 10^U(-2, 0.7): some tiny, some large
 
-Special textures break some functions for good reasons (an exponential of 10⁴, a tie of a maximum).
-They are drawn where one asks for them:
+Special textures are outside the domain of some functions (an exponential of 10⁴, a tie of a
+maximum). They are drawn on request only:
 
     ties       three different values, the largest of them at least twice
     zeros      about half of the values are 0
     tiny       about half are 10⁻⁶: too near to a kink at 0 for any difference quotient
-    offset     normal numbers around ±10⁴: what cancels badly does so here
+    offset     normal numbers around ±10⁴, for functions that suffer from cancellation
 
 A domain says where a function is defined, or smooth, and keeps the texture's character there.
 """
@@ -78,7 +78,8 @@ def within(limit: float) -> Domain:
 
 
 def gap_separated(gap: float = 0.2) -> Domain:
-    """A domain away from every kink: all absolute values differ by `gap`, and from 0, at least.
+    """A domain away from every kink: all absolute values differ from each other and from 0 by at
+    least `gap`.
 
     So there is no tie in a maximum, none in a maximum of absolute values, and no zero.
 

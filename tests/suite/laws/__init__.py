@@ -1,6 +1,6 @@
 """Laws: what holds for minibn's ops, layers, optimizers and graph, whatever the numbers.
 
-`LAWS[name].run(case)` checks one law on one case; `FAULTS[name]` breaks it.
+`LAWS[name].run(case)` checks one law on one case; `FAULTS[name]` is a fault that breaks it.
 """
 
 from suite.laws import (  # noqa: F401  each registers its laws and their faults

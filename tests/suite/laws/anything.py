@@ -1,4 +1,4 @@
-"""The laws about anything, over every row of the registry; and what breaks each."""
+"""The laws about anything, over every row of the registry; and a fault for each."""
 
 from __future__ import annotations
 

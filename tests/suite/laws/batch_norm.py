@@ -1,4 +1,4 @@
-"""Laws of batch normalisation and of a convolution that it follows.
+"""Laws of batch normalisation, alone and after a convolution.
 
 The op under test is `op(x, gamma, beta, *, eps)` with channels last. v is the biased variance of a
 channel, σ² = v + eps, x̂ = (x - mean) / σ, M the values per channel, g the cotangent of the output.
@@ -55,10 +55,10 @@ def batch_norm_equals_loops(op: Any, point: Point, backend: Backend) -> None:
     (x, gamma, beta), eps, g = point.inputs, point.settings["eps"], cotangent(point)
     y = value(point.bind(op), point.inputs, backend)
     agree(y, loops.batch_norm(x, gamma, beta, eps), "the value", digits=10)
-    found = pull(point.bind(op), point.inputs, g, backend)
+    actual = pull(point.bind(op), point.inputs, g, backend)
     sizes = [np.abs(g).sum() * s for s in (np.abs(gamma / normalised(x, eps)[2]), 1.0, 1.0)]
     expected = loops.batch_norm_vjp(g, x, gamma, eps)
-    for i, (a, b, size) in enumerate(zip(found, expected, sizes, strict=True)):
+    for i, (a, b, size) in enumerate(zip(actual, expected, sizes, strict=True)):
         agree(a, b, f"the gradient, input {i}", digits=10, scale=size)
 
 
@@ -77,8 +77,8 @@ def equal_to_second_order(ours: Any, other: Any, point: Point, backend: Backend)
     agree(value(ours, point.inputs, backend), y, "the value", digits=10)
     for what, of in (("first", pull), ("second", twice)):
         expected = of(other, point.inputs, g, backend)
-        found = of(ours, point.inputs, g, backend)
-        each(found, expected, f"the {what} derivative", digits=8.5)
+        actual = of(ours, point.inputs, g, backend)
+        each(actual, expected, f"the {what} derivative", digits=8.5)
 
 
 @law(
@@ -141,9 +141,9 @@ def linear_in_gamma(op: Any, point: Point, backend: Backend) -> None:
     x, gamma, beta = point.inputs
     g, f = cotangent(point), point.bind(op)
     once = pull(f, (x, np.ones_like(gamma), 0 * beta), g, backend)[0]
-    found = pull(f, point.inputs, g, backend)[0]
+    actual = pull(f, point.inputs, g, backend)[0]
     sizes = np.abs(gamma) / normalised(x, point.settings["eps"])[2] * np.abs(g).max()
-    agree(found, gamma * once, "x̄", scale=sizes)
+    agree(actual, gamma * once, "x̄", scale=sizes)
 
 
 @about_batch_norm("Permuting the batch permutes value and x̄, and leaves gamma's and beta's alone.")
@@ -162,8 +162,8 @@ def equivariant_under_permutations(op: Any, point: Point, backend: Backend) -> N
     g_x, *rest = pull(f, point.inputs, g, backend)
     sigma = normalised(x, point.settings["eps"])[2]
     sizes = [np.abs(gamma) / sigma * np.abs(g).sum(), np.abs(g).sum(), np.abs(g).sum()]
-    found, expected = pull(f, permuted, mixed(g), backend), [mixed(g_x), *rest]
-    for i, (a, b, size) in enumerate(zip(found, expected, sizes, strict=True)):
+    actual, expected = pull(f, permuted, mixed(g), backend), [mixed(g_x), *rest]
+    for i, (a, b, size) in enumerate(zip(actual, expected, sizes, strict=True)):
         agree(a, b, f"the gradient, input {i}", digits=10, scale=size)
 
 
@@ -173,8 +173,8 @@ def channels_are_independent(op: Any, point: Point, backend: Backend) -> None:
     whole = [value(f, point.inputs, backend), *pull(f, point.inputs, g, backend)]
     for c in range(point.inputs[0].shape[-1]):
         alone = [a[..., c : c + 1] for a in point.inputs]
-        found = [value(f, alone, backend), *pull(f, alone, g[..., c : c + 1], backend)]
-        each(found, [a[..., c : c + 1] for a in whole], f"channel {c}", digits=9.5)
+        actual = [value(f, alone, backend), *pull(f, alone, g[..., c : c + 1], backend)]
+        each(actual, [a[..., c : c + 1] for a in whole], f"channel {c}", digits=9.5)
 
 
 @law(

@@ -46,8 +46,8 @@ def conv2d_equals_loops(op: Any, point: Point, backend: Backend) -> None:
     agree(value(f, (x, w), backend), loops.conv2d(x, w, *where), "the value", scale=size)
     expected = loops.conv2d_vjp(g, x, w, *where)
     sizes = np.abs(g).max() * np.abs(w).sum(), np.abs(x).max() * np.abs(g).sum()
-    found = pull(f, (x, w), g, backend)
-    for i, (a, b, size) in enumerate(zip(found, expected, sizes, strict=True)):
+    actual = pull(f, (x, w), g, backend)
+    for i, (a, b, size) in enumerate(zip(actual, expected, sizes, strict=True)):
         agree(a, b, f"the gradient, input {i}", scale=size)
 
 
@@ -93,7 +93,7 @@ def one_trilinear_form(point: Point, backend: Backend) -> None:
     agree(through_w.sum(), through_y.sum(), "⟨w, weight_grad(x, c)⟩", scale=size)
 
 
-@about_conv2d("An image of one bright pixel returns the kernel, turned round.")
+@about_conv2d("The output for an image with a single 1 is the kernel, rotated by 180°.")
 def an_impulse_returns_the_kernel(op: Any, point: Point, backend: Backend) -> None:
     w = point.inputs[1]
     Kh, Kw, C, _ = w.shape
@@ -145,19 +145,19 @@ def unseen_pixels_do_nothing(op: Any, drawn: tuple[Point, int, int], backend: Ba
     point, below, beside = drawn
     (x, w), (sh, sw) = point.inputs[:2], point.settings["stride"]
     (Kh, Kw), (H, W) = w.shape[:2], x.shape[1:3]
-    seen = (H - Kh) // sh * sh + Kh, (W - Kw) // sw * sw + Kw  # the last window's end
+    end = (H - Kh) // sh * sh + Kh, (W - Kw) // sw * sw + Kw  # the last window's end
     below, beside = min(below, sh - 1), min(beside, sw - 1)
-    x = x[:, : seen[0], : seen[1]]
+    x = x[:, : end[0], : end[1]]
     larger = np.pad(x, ((0, 0), (0, below), (0, beside), (0, 0)), constant_values=7.0)
     f = point.bind(op)
     y = value(f, (x, w), backend)
     agree(value(f, (larger, w), backend), y, "the value", digits=13)
     (g,) = like(point, y.shape)
     g_x = pull(f, (larger, w), g, backend)[0]
-    assert not g_x[:, seen[0] :].any() and not g_x[:, :, seen[1] :].any(), (
+    assert not g_x[:, end[0] :].any() and not g_x[:, :, end[1] :].any(), (
         "pixels that no window sees get a gradient"
     )
-    agree(g_x[:, : seen[0], : seen[1]], pull(f, (x, w), g, backend)[0], "the gradient")
+    agree(g_x[:, : end[0], : end[1]], pull(f, (x, w), g, backend)[0], "the gradient")
 
 
 # -- faults

@@ -1,4 +1,4 @@
-"""A fault for each law: something wrong that breaks it. A law that cannot fail is worse than none.
+"""A fault for each law: a wrong op, layer or function that breaks it, so that every law can fail.
 
     add_faults(max_pool_equals_loops=Fault("max_pool2d", subject=wrong_pooling))
 
@@ -18,7 +18,7 @@ from minibn.testing.problem import Problem
 class Fault:
     """One of three things.
 
-    subject  stands in for what the law is about, while examples are drawn for `case`
+    subject  replaces the law's subject, while examples are drawn for `case`
     patch    (target, attribute, value): planted in minibn, while examples are drawn for `case`
     problem  a problem whose op is wrong; the law is checked on it
     """

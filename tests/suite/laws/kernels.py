@@ -1,8 +1,8 @@
-"""The law of kernels: what runs in an op's place computes what the op's definition says.
+"""The law of kernels: a kernel computes what its op's definition computes.
 
-How exactly, is measured by the definition itself: with `size` the change of its results where each
-number that goes in moves by one part in itself, up or down by chance, kernels stay within 1e-12 of
-`size` in float64 and 2e-5 in float32. (For a convolution that is about conv(|x|, |w|).)
+The tolerance is relative to the definition's condition: `size` is the change of its results for a
+unit relative change of each input, of random sign (by a small one, scaled up). Kernels are within
+1e-12 of `size` in float64 and 2e-5 in float32. (For a convolution `size` is about conv(|x|, |w|).)
 """
 
 from __future__ import annotations
@@ -115,8 +115,8 @@ def kernels_agree_with_definitions(problem: Problem, backend: Backend) -> None:
                 for _ in range(3)
             ]
         with kernels("always"):
-            found = results(problem, given, along, backend)
-        for i, (ours, exact, *others) in enumerate(zip(found, expected, *moved, strict=True)):
+            actual = results(problem, given, along, backend)
+        for i, (ours, exact, *others) in enumerate(zip(actual, expected, *moved, strict=True)):
             changes = [np.abs(other - exact).max(initial=0) / STEP for other in others]
             size = max(np.abs(exact).max(initial=0), *changes)
             error = np.abs(ours - exact).max(initial=0)

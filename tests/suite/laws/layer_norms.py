@@ -58,7 +58,7 @@ def sets(case: str, point: Point) -> np.ndarray:
 
 
 def by_sets(x: np.ndarray, of: np.ndarray, eps: float, centred: bool) -> np.ndarray:
-    """x̂ by counting: Σ over each set of the values, and of their squares."""
+    """x̂ from the sums over each set of the values, and of their squares (np.bincount)."""
     flat, of = x.ravel(), of.ravel()
     count = np.bincount(of)
     z = flat - (np.bincount(of, flat) / count)[of] * centred
@@ -88,8 +88,8 @@ def examples_are_independent(op: Any, drawn: tuple[str, Point], backend: Backend
     for n in range(len(x)):
         alone = (x[n : n + 1], *rest)
         agree(value(f, alone, backend), y[n : n + 1], f"example {n}", digits=10)
-        found = pull(f, alone, g[n : n + 1], backend)[0]
-        agree(found, g_x[n : n + 1], f"x̄ of example {n}", digits=9.5)
+        actual = pull(f, alone, g[n : n + 1], backend)[0]
+        agree(actual, g_x[n : n + 1], f"x̄ of example {n}", digits=9.5)
 
 
 @about_norms("f(a·x; a²·eps) = f(x; eps), and x̄ shrinks by a: the scale cancels.", tuple(DRAWN))
@@ -124,8 +124,8 @@ def both(one: Any, other: Any, inputs: Any, point: Point, backend: Backend, what
     """Two functions agree in value and gradient."""
     g = np.random.default_rng((point.seed, 1)).standard_normal(inputs[0].shape)
     agree(value(one, inputs, backend), value(other, inputs, backend), what, digits=10)
-    found, expected = (pull(f, inputs, g, backend) for f in (one, other))
-    each(found, expected, f"the gradient: {what}", digits=9)
+    actual, expected = (pull(f, inputs, g, backend) for f in (one, other))
+    each(actual, expected, f"the gradient: {what}", digits=9)
 
 
 @about_norms("One group is layer norm over the whole example.", ("group_norm",))
@@ -160,17 +160,15 @@ def one_instance_is_a_batch(op: Any, drawn: tuple[str, Point], backend: Backend)
     )  # fmt: skip
 
 
-@about_norms(
-    "Of values whose mean is taken away, rms norm is layer norm without beta.", ("rms_norm",)
-)
+@about_norms("Of centred values, rms norm is layer norm without beta.", ("rms_norm",))
 def centred_rms_norm_is_layer_norm(op: Any, drawn: tuple[str, Point], backend: Backend) -> None:
     point = drawn[1]
     axes, gamma = point.settings["axes"], point.inputs[1]
     every = tuple(range(1, point.inputs[0].ndim))
-    found = every if axes == "example" else tuple(range(-gamma.ndim, 0)) if axes is None else axes
+    over = every if axes == "example" else tuple(range(-gamma.ndim, 0)) if axes is None else axes
 
     def rms_of_centred(x: Any, gamma: Any) -> Any:
-        return point.bind(op)(x - ops.mean(x, found, keepdims=True), gamma)
+        return point.bind(op)(x - ops.mean(x, over, keepdims=True), gamma)
 
     def layer_norm(x: Any, gamma: Any) -> Any:
         return ops.layer_norm(x, gamma, gamma * 0.0, **point.settings)
@@ -179,7 +177,8 @@ def centred_rms_norm_is_layer_norm(op: Any, drawn: tuple[str, Point], backend: B
 
 
 @about_norms(
-    "A constant image is invisible to standardised filters, whatever their shift and scale.",
+    "A constant added to the image changes nothing after standardised filters, nor do the filters' "
+    "own shift and scale.",
     ("weight_standardisation",),
 )
 def standardised_filters_see_no_constant(
@@ -216,8 +215,8 @@ def standardised_layers(draw: Any, case: str) -> tuple[tuple[Any, ...], dict[str
 
 @law(
     "norms of an example",
-    "A layer of standardised filters doesn't see their shift and scale, f(a·W + b; a²·eps) = f(W; "
-    "eps), and of a constant input only its bias.",
+    "A layer of standardised filters does not depend on their shift and scale, f(a·W + b; a²·eps) "
+    "= f(W; eps), and its output for a constant input is its bias.",
     over=("nn.WSConv2d", "nn.WSLinear"),
     draw=standardised_layers,
     subject=lambda case: getattr(nn, case.removeprefix("nn.")),
@@ -245,7 +244,7 @@ def filters_have_no_shift_and_no_scale(cls: Any, drawn: Any, backend: Backend) -
 
 @law(
     "BatchNorm layer",
-    "Frozen at the first batch: there its output is BatchNorm's, and it is affine for ever: "
+    "Frozen at the first batch: there its output is BatchNorm's, and then it stays affine: "
     "x̄ = g·γ/√(var + eps) with that batch's variance.",
     over=("nn.FrozenBatchNorm",),
     draw=norm_problems(),

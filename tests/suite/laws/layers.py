@@ -1,6 +1,6 @@
-"""Laws of layers: BatchNorm's running statistics, and what every module keeps.
+"""Laws of layers: BatchNorm's running statistics, and the state of every module.
 
-Those of the other norms stand beside theirs: `layer_norms.py`, `lp_norms.py`.
+Those of the other norms are in `layer_norms.py` and `lp_norms.py`.
 """
 
 from __future__ import annotations
@@ -118,15 +118,15 @@ def training_ignores_running_statistics(cls: Any, drawn: Any, backend: Backend) 
     identical(to_numpy(norm(x)), first, "the output with other running statistics")
 
 
-@about_the_layer("Images and vectors are one case: what is not the last axis is the batch.")
+@about_the_layer("Images and vectors are one case: all axes but the last are the batch.")
 def images_and_vectors_are_one(cls: Any, drawn: Any, backend: Backend) -> None:
     point, m, _ = drawn
     x = point.inputs[0]
     for training in (True, False):
         one, other = (layer(cls, point, m).train(training) for _ in range(2))
         expected = to_numpy(one(backend.asarray(x.reshape(-1, x.shape[-1]))))
-        found = to_numpy(other(backend.asarray(x)))
-        identical(found, expected.reshape(x.shape), f"the output, training={training}")
+        actual = to_numpy(other(backend.asarray(x)))
+        identical(actual, expected.reshape(x.shape), f"the output, training={training}")
         unchanged(one.state_dict(), other, "after images")
 
 
@@ -168,9 +168,9 @@ def no_grad_is_not_evaluation(drawn: LayerProblem, backend: Backend) -> None:
     module, twin = drawn.layer, copy.deepcopy(drawn.layer)
     expected = module(Tensor(drawn.x, requires_grad=True))
     with no_grad():
-        found = twin(Tensor(drawn.x, requires_grad=True))
-    assert found.is_leaf, "under no_grad the output is recorded"
-    identical(found.numpy(), expected.numpy(), "the output")
+        actual = twin(Tensor(drawn.x, requires_grad=True))
+    assert actual.is_leaf, "under no_grad the output is recorded"
+    identical(actual.numpy(), expected.numpy(), "the output")
     unchanged(module.state_dict(), twin, "after a call under no_grad")
 
 

@@ -1,4 +1,4 @@
-"""Laws of linear and homogeneous ops: the op itself says what its derivative is."""
+"""Laws of linear and homogeneous ops, whose derivative follows from the op itself."""
 
 from __future__ import annotations
 

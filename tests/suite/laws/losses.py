@@ -84,14 +84,14 @@ def finite_at_huge_logits(op: Any, drawn: Any, backend: Backend) -> None:
     like, labels, rng = drawn
     x = rng.choice([-1e4, 0.0, 1e4], like.shape)
     f = op(labels)
-    with np.errstate(all="ignore"):  # what is not finite is told below
+    with np.errstate(all="ignore"):  # the asserts below report what is not finite
         y = value(f, (x,), backend)
         g = rng.standard_normal(y.shape)
         (g_x,) = pull(f, (x,), g, backend)
     assert np.isfinite(y).all(), "the value is not finite"
     assert np.isfinite(g_x).all(), "the gradient is not finite"
     top = x == x.max(1, keepdims=True)
-    p = top / top.sum(1, keepdims=True)  # what is 10⁴ smaller counts for nothing
+    p = top / top.sum(1, keepdims=True)  # exp(-10⁴) is 0
     lost = x.max(1) - x[np.arange(len(x)), labels] + np.log(top.sum(1))
     agree(y, p if y.ndim else lost.mean(), "the value", scale=1e-3)
     hot = np.arange(x.shape[1]) == labels[:, None]
@@ -173,7 +173,7 @@ def the_limit_is_the_maximum(of: Any, drawn: Any, backend: Backend) -> None:
     (_, f), (x, rng) = of, drawn
     y, g = value(f, (x,), backend), rng.standard_normal(len(x))
     agree(y, np.abs(x).max(1), "l∞ against max |x|", digits=15)
-    (found,) = pull(f, (x,), g, backend)
+    (actual,) = pull(f, (x,), g, backend)
     errors = []
     for p in (2, 8, 32, 256):  # sizes differ by a sixth at least: (5/6)^256 is 5e-21
 
@@ -181,7 +181,7 @@ def the_limit_is_the_maximum(of: Any, drawn: Any, backend: Backend) -> None:
             return ops.power(ops.sum(ops.power(ops.abs(x), p), 1), 1 / p)
 
         (slope,) = pull(l_p, (x,), g, backend)
-        errors.append((np.abs(value(l_p, (x,), backend) - y).max(), np.abs(slope - found).max()))
+        errors.append((np.abs(value(l_p, (x,), backend) - y).max(), np.abs(slope - actual).max()))
     assert all(later[0] <= sooner[0] + 1e-12 for sooner, later in itertools.pairwise(errors))
     agree(errors[-1][1] / max(np.abs(g).max(), 1e-3), 0, "gradients at p = 256", scale=1)
 

@@ -56,8 +56,8 @@ def as_after_broadcast_to(drawn: tuple[str, Problem], backend: Backend) -> None:
     c = problem.cotangent()
     expected = pull(explicit, problem.inputs, c, backend)
     sizes = pull(explicit, problem.inputs, np.abs(c), backend)
-    found = pull(problem.f, problem.inputs, c, backend)
-    for i, (a, b, size) in enumerate(zip(found, expected, sizes, strict=True)):
+    actual = pull(problem.f, problem.inputs, c, backend)
+    for i, (a, b, size) in enumerate(zip(actual, expected, sizes, strict=True)):
         scale = max(np.abs(b).max(initial=0), np.abs(size).max(initial=0))
         agree(a, b, f"the gradient, input {i}", scale=scale)
 
@@ -84,8 +84,8 @@ def small_shapes(draw: Any, case: str) -> Problem:
     examples=12,
 )
 def small_shapes_keep_theirs(problem: Problem, backend: Backend) -> None:
-    found = pull(problem.f, problem.inputs, problem.cotangent(), backend)
-    for i, (g, x) in enumerate(zip(found, problem.inputs, strict=True)):
+    actual = pull(problem.f, problem.inputs, problem.cotangent(), backend)
+    for i, (g, x) in enumerate(zip(actual, problem.inputs, strict=True)):
         assert g.shape == x.shape, f"input {i} of shape {x.shape} gets a gradient of {g.shape}"
 
 

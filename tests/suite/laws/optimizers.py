@@ -127,16 +127,16 @@ def steps(optimizer: Any, p: Tensor, grads: np.ndarray, backend: Backend) -> np.
 @about_optimizers("Ten steps are the closed form of the ten gradients.")
 def ten_steps_in_closed_form(kind: Kind, drawn: Training, backend: Backend) -> None:
     p = leaf(drawn.w, backend)
-    found = steps(kind.make([p], drawn.lr, weight_decay=drawn.decay), p, drawn.grads, backend)
+    actual = steps(kind.make([p], drawn.lr, weight_decay=drawn.decay), p, drawn.grads, backend)
     expected = kind.path(drawn.w, drawn.grads, drawn.lr, drawn.decay)
-    agree(found, expected, "the weights after each step", digits=10)
+    agree(actual, expected, "the weights after each step", digits=10)
 
 
 @about_optimizers("Without gradient and decay nothing changes.")
 def no_gradient_no_change(kind: Kind, drawn: Training, backend: Backend) -> None:
     p = leaf(drawn.w, backend)
-    found = steps(kind.make([p], drawn.lr), p, 0 * drawn.grads, backend)
-    identical(found, np.array([drawn.w] * STEPS), "the weights")
+    actual = steps(kind.make([p], drawn.lr), p, 0 * drawn.grads, backend)
+    identical(actual, np.array([drawn.w] * STEPS), "the weights")
 
 
 @law(
@@ -149,8 +149,8 @@ def no_gradient_no_change(kind: Kind, drawn: Training, backend: Backend) -> None
 def decay_alone_is_geometric(kind: Kind, drawn: Training, backend: Backend) -> None:
     p = leaf(drawn.w, backend)
     optimizer = kind.make([p], drawn.lr, weight_decay=0.5)
-    found = steps(optimizer, p, 0 * drawn.grads, backend)[-1]
-    agree(found, drawn.w * (1 - drawn.lr * 0.5) ** STEPS, "the weights")
+    actual = steps(optimizer, p, 0 * drawn.grads, backend)[-1]
+    agree(actual, drawn.w * (1 - drawn.lr * 0.5) ** STEPS, "the weights")
 
 
 @about_optimizers("The state round-trips: a fresh optimizer that loads it continues bit for bit.")
@@ -209,7 +209,7 @@ SCHEDULES: dict[str, tuple[Callable[..., Any], Callable[..., float]]] = {
 
 @law(
     "optimizers",
-    "A schedule is its closed form at every step, whatever was asked of it before.",
+    "A schedule is its closed form at every step, in any order of calls.",
     over=tuple(SCHEDULES),
     draw=rates(),
     subject=SCHEDULES.__getitem__,

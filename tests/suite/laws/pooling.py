@@ -44,8 +44,8 @@ def max_pool_equals_loops(op: Any, point: Point, backend: Backend) -> None:
     (x,), f = point.inputs, point.bind(op)
     y, expected = loops.max_pool(x, lambda shape: cotangent_of(point, shape), **point.settings)
     identical(value(f, (x,), backend), y, "the value")
-    (found,) = pull(f, (x,), g := cotangent_of(point, y.shape), backend)
-    agree(found, expected, "the gradient", scale=np.abs(g).sum())
+    (actual,) = pull(f, (x,), g := cotangent_of(point, y.shape), backend)
+    agree(actual, expected, "the gradient", scale=np.abs(g).sum())
 
 
 @about_pooling("Average pooling equals loops, in value and gradient.", "avg_pool2d")
@@ -53,8 +53,8 @@ def avg_pool_equals_loops(op: Any, point: Point, backend: Backend) -> None:
     (x,), f = point.inputs, point.bind(op)
     y, expected = loops.avg_pool(x, lambda shape: cotangent_of(point, shape), **point.settings)
     agree(value(f, (x,), backend), y, "the value", scale=np.abs(x).max())
-    (found,) = pull(f, (x,), g := cotangent_of(point, y.shape), backend)
-    agree(found, expected, "the gradient", scale=np.abs(g).sum())
+    (actual,) = pull(f, (x,), g := cotangent_of(point, y.shape), backend)
+    agree(actual, expected, "the gradient", scale=np.abs(g).sum())
 
 
 @about_pooling(
@@ -71,7 +71,7 @@ def gradient_mass_is_conserved(op: Any, point: Point, backend: Backend) -> None:
 
 
 @about_pooling(
-    "Max-pooling never returns padding: each value is one of the image's, however negative.",
+    "Max-pooling never returns padding: each value is the image's, even if all are negative.",
     "max_pool2d",
 )
 def padding_is_never_returned(op: Any, point: Point, backend: Backend) -> None:

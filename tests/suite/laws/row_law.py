@@ -3,8 +3,8 @@
     @law("pooling", "Σ x̄ = Σ g.", over=("avg_pool2d",), draw=points, subject=ops_function)
     def gradient_mass_is_conserved(op, point, backend): ...
 
-Without a subject the function is given (problem, backend), the problem drawn by the case's row in
-the registry; with one (subject, drawn, backend), the subject found by `subject(name)` and `drawn`
+Without a subject the function's arguments are (problem, backend), the problem drawn by the case's
+row in the registry; with one they are (subject, drawn, backend), with `subject(name)` and `drawn`
 from the law's own strategy.
 """
 
@@ -48,8 +48,8 @@ class RowLaw(Law):
     """A law with the cases that it is about.
 
     over     the names of the cases.
-    draw     name of a case -> strategy of what `check` is given.
-    subject  name of a case -> what the law is about (None: the drawn problem says it all).
+    draw     name of a case -> strategy of the argument `drawn` of `check`.
+    subject  name of a case -> what the law is about (None: the drawn problem).
     """
 
     over: tuple[str, ...] = ANYTHING
@@ -74,8 +74,8 @@ class RowLaw(Law):
     ) -> None:
         """Check the law on examples drawn for `case`. Raises AssertionError if one breaks it.
 
-        subject: stands in for what the case names: another batch_norm, say.
-        shrink: look for a small example that breaks it, too, which takes a second or more.
+        subject: in place of the case's own: another batch_norm, say.
+        shrink: also search for a small example that breaks it, which takes a second or more.
         """
         if not self.applies_to(case):
             raise ValueError(f"law {self.name} is not about {case!r}; it is about {self.over}.")
@@ -99,7 +99,7 @@ class RowLaw(Law):
             examine()
         except AssertionError:
             raise
-        except Exception as error:  # in drawing, or another one each time
+        except Exception as error:  # in drawing, or a different one each time
             raise self.to_error(error) from error
 
 

@@ -71,11 +71,11 @@ def ladders_are_walked_once(n: int, backend: Backend) -> None:
 
 
 def recursive_ancestors(node):
-    found = {node.order: node}
+    ancestors = {node.order: node}
     for parent in node.parents:
         if isinstance(parent, tape.Node):
-            found |= {n.order: n for n in recursive_ancestors(parent)}
-    return [found[order] for order in sorted(found)]
+            ancestors |= {n.order: n for n in recursive_ancestors(parent)}
+    return [ancestors[order] for order in sorted(ancestors)]
 
 
 add_faults(

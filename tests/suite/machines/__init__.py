@@ -1,6 +1,6 @@
 """State machines: random programs, each step checked against a naive twin.
 
-`GraphMachine` writes programs on Tensors; its twin carries dense slopes (`twin.py`).
+`GraphMachine` draws programs on Tensors; its twin carries dense slopes (`twin.py`).
 `ModuleMachine` trains, evaluates, saves and loads a model; its twin is closed forms in NumPy.
 Both are `hypothesis.stateful.RuleBasedStateMachine`s. A test of one line runs them:
 

@@ -1,4 +1,4 @@
-"""The half of `GraphMachine` that writes programs: leaves, ops, aliases, views.
+"""The half of `GraphMachine` that draws programs: leaves, ops, aliases, views.
 
 Shapes are small, empty ones among them, and values are quarters: sums and products of a few are
 exact, and ties are common.
@@ -95,7 +95,7 @@ class GraphBuilder(GraphRecords):
 
     @rule(data=st.data(), kind=st.sampled_from(["reshape", "transpose", "getitem", "broadcast_to"]))
     def look(self, data: st.DataObject, kind: str) -> None:
-        """A view: it shares memory, and what is written into that memory shows."""
+        """A view: it shares memory, so that later changes of that memory change it."""
         x = self.pick(data, anything, "x")
         shape, ndim = x.tensor.shape, x.tensor.ndim
         setting: Any
@@ -132,7 +132,7 @@ class GraphBuilder(GraphRecords):
 
     @rule(data=st.data(), columns=st.sampled_from([(), (1,), (2,)]), seed=seeds)
     def product(self, data: st.DataObject, columns: tuple[int, ...], seed: int) -> None:
-        """x @ y; the y that fits may have to be made."""
+        """x @ y; a new leaf y if none fits."""
         x = self.pick(data, lambda x: x.ndim > 0 and within(3)(x), "x")
         K = x.tensor.shape[-1]
         fitting = [

@@ -1,13 +1,13 @@
-"""The graph against a naive twin: programs that nobody would think of writing.
+"""The graph against a naive twin: random programs.
 
-Hypothesis draws a program step by step: leaves, ops, aliases, views (all in `building`), no_grad,
-walks back, changes in place, exceptions. Each Tensor has a `Twin` beside it (forward mode: it
-shares nothing with the tape) and a note of what the tape may have kept for it. After every step,
-whatever it was: values are the twin's, `.grad` of a leaf is the sum of the twin's gradients so far,
+Hypothesis draws a program step by step: leaves, ops, aliases, views (all in `graph_builder.py`),
+no_grad, backward passes, changes in place, exceptions. Each Tensor has a `Twin` (forward mode: it
+shares nothing with the tape) and a record of what the tape may have saved for it. After every step:
+values are the twin's, `.grad` of a leaf is the sum of the twin's gradients so far,
 nothing else has a `.grad`, and what was made under no_grad is not recorded.
 
-A walk back must raise GraphError exactly if its part of the graph was released, or if memory that a
-derivative on the way reads was changed since; else its gradients must be right.
+A backward pass must raise GraphError exactly if its part of the graph was released, or if memory
+that one of its derivatives reads was changed since; else its gradients must be right.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from suite.machines.twin import TINY
 
 
 class Broken(Op):
-    """An op of somebody who is still writing it."""
+    """The identity, which raises in its forward or its vjp."""
 
     def __init__(self, forward_works: bool) -> None:
         self.forward_works = forward_works
@@ -45,7 +45,7 @@ class Broken(Op):
 
 
 class GraphMachine(GraphBuilder):
-    """Random programs on Tensors, next to the same programs on Twins. See the module's text.
+    """Random programs on Tensors, next to the same programs on Twins. See the module's docstring.
 
     backend: the name of the backend on which the Tensors live.
     """
@@ -58,11 +58,11 @@ class GraphMachine(GraphBuilder):
         error = ArithmeticError("on purpose")
         self.blocks.pop().__exit__(ArithmeticError, error, None)
 
-    # -- rules: walking back
+    # -- rules: backward passes
 
     @rule(data=st.data(), seed=seeds, retain=st.booleans())
     def backward(self, data: st.DataObject, seed: int, retain: bool) -> None:
-        """Twice in a row is one of the programs: it works on what was retained, else it raises."""
+        """Also twice in a row: the second works on a retained graph, else it raises."""
         self.backward_from(self.pick_result(data), seed, retain)
 
     def backward_from(self, z: Pair, seed: int, retain: bool) -> None:
@@ -71,7 +71,7 @@ class GraphMachine(GraphBuilder):
         worked, _ = self.walk(
             self.visited(z), retain, lambda: z.tensor.backward(cotangent, retain_graph=retain)
         )
-        cotangent[...] = 99.0  # nobody may have kept it
+        cotangent[...] = 99.0  # the tape must not have kept a reference
         if worked:
             for leaf in self.pairs:
                 if leaf.requires_grad and not leaf.parents and self.behind(leaf, z):
@@ -118,11 +118,11 @@ class GraphMachine(GraphBuilder):
         )
         with set_grad_enabled(True):
             total = (first * self.array(v)).sum()
-        found = grad(total, x.tensor, unused="zeros", retain_graph=True)
+        product = grad(total, x.tensor, unused="zeros", retain_graph=True)
         moved = twin.replay(z.twin, along={x.twin.name: v})
         expected = np.asarray(twin.gradient(moved, x.twin, c).imag / TINY)
         scale = float(np.abs(expected).max(initial=0)) + float(np.abs(slope).max(initial=0))
-        agree(to_numpy(found), expected, f"second derivative of {z} by {x}", 7, scale)
+        agree(to_numpy(product), expected, f"second derivative of {z} by {x}", 7, scale)
 
     @rule(data=st.data())
     def zero_grad(self, data: st.DataObject) -> None:
@@ -146,9 +146,9 @@ class GraphMachine(GraphBuilder):
 
     @rule(data=st.data(), seed=seeds)
     def backward_after_a_change(self, data: st.DataObject, seed: int) -> None:
-        """What a derivative behind z reads is changed: the walk must not read the new values."""
+        """After a change of a value that a derivative behind z reads, it must not be used."""
         z = self.pick_result(data)
-        read = [memory.owner for p in self.visited(z) for memory, _ in p.kept]
+        read = [memory.owner for p in self.visited(z) for memory, _ in p.saved]
         if read:
             x = data.draw(st.sampled_from(read), label="x")
             new = values(x.tensor.shape, seed)
@@ -164,7 +164,7 @@ class GraphMachine(GraphBuilder):
             SGD([x.tensor], lr=0.125).step()
             self.now_holds(x, x.twin.value - 0.125 * moves[x])
 
-    # -- rules: what goes wrong leaves no trace
+    # -- rules: errors leave the graph unchanged
 
     @rule(data=st.data())
     def refused(self, data: st.DataObject) -> None:
@@ -185,7 +185,7 @@ class GraphMachine(GraphBuilder):
 
     @rule(data=st.data())
     def an_op_that_raises(self, data: st.DataObject) -> None:
-        """In its forward; or in its vjp, where what lies behind it is neither released nor given a
+        """In its forward; or in its vjp, where the graph behind it is not released and gets no
         gradient."""
         x = self.pick(data, anything, "x")
         self.must_raise(ArithmeticError, lambda: apply(Broken(forward_works=False), x.tensor))
@@ -194,7 +194,7 @@ class GraphMachine(GraphBuilder):
                 y = ops.sum(apply(Broken(forward_works=True), x.tensor) + x.tensor)
             self.must_raise(ArithmeticError, lambda: y.backward())
 
-    # -- what always holds
+    # -- invariants
 
     @invariant()
     def recording_is_as_the_blocks_say(self) -> None:
@@ -204,14 +204,14 @@ class GraphMachine(GraphBuilder):
     @invariant()
     def values_and_gradients_are_the_twins(self) -> None:
         for p in self.pairs:
-            found = to_numpy(p.tensor)
-            assert np.array_equal(found, p.twin.value), f"{p} holds {found}, not {p.twin.value}"
+            actual = to_numpy(p.tensor)
+            assert np.array_equal(actual, p.twin.value), f"{p} holds {actual}, not {p.twin.value}"
             assert p.tensor.requires_grad == p.requires_grad, (
                 f"{p}: requires_grad {not p.requires_grad}"
             )
             assert p.tensor.is_leaf == (not p.parents), f"{p}: is_leaf {bool(p.parents)}"
             if p.grad is None:
-                assert p.tensor.grad is None, f"{p} has a gradient that no walk gave it"
+                assert p.tensor.grad is None, f"{p} has a gradient from no backward pass"
                 continue
             assert p.tensor.grad is not None, f"{p} has lost its gradient"
             assert p.tensor.grad.dtype == p.tensor.dtype

@@ -1,4 +1,4 @@
-"""What both machines share: a backend in use, and blocks of no_grad() that open and close."""
+"""The base of both machines: a backend in use, and blocks of no_grad() that open and close."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minibn.backend import use
 
 
 class Machine(RuleBasedStateMachine):
-    """A program on Tensors of `backend`, cleaned up after when it ends, however it ends."""
+    """A program on Tensors of `backend`; settings are restored when it ends, even by an error."""
 
     backend = "numpy"
 

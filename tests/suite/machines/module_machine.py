@@ -1,10 +1,10 @@
 """Models against closed forms: train, eval, step, save and load in any order.
 
-Hypothesis draws a model and what is done with it. Beside it stand, in NumPy: a copy of each
-parameter, moved by the optimizer's textbook formula; every batch that each BatchNorm has seen in
-training, from which the running statistics follow in closed form; how often each layer drew; each
-module's mode. After every step the model must agree with all of them, evaluation must have
-written nothing, and the model must still hold the very Parameters that its optimizer moves.
+Hypothesis draws a model and calls of it. The expected state is computed in NumPy: a copy of each
+parameter, moved by the optimizer's textbook formula; the moments of every training batch of each
+BatchNorm, from which the running statistics follow in closed form; how often each layer drew; each
+module's mode. After every step the model must agree with it, evaluation must have written nothing,
+and the model must still hold the same Parameter objects that its optimizer moves.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ sizes = st.integers(2, 4)
 
 
 class ModuleMachine(Machine):
-    """A model trained, evaluated, saved and loaded in any order. See the module's text.
+    """A model trained, evaluated, saved and loaded in any order. See the module's docstring.
 
     backend: the name of the backend on which the model lives.
     """
@@ -78,19 +78,19 @@ class ModuleMachine(Machine):
                 self.stack.enter_context(module.watch(self.watcher(name)))
 
     def watcher(self, name: str) -> Callable[..., None]:
-        """What a call of this layer should have done to its state, read from its input alone."""
+        """Update the expected state of this layer after a call, from its input alone."""
 
         def note(module: Module, inputs: tuple, output: Any) -> None:
             if not self.modes[name]:
                 return
             if name in self.twin.statistics:
-                self.twin.statistics[name].see(to_numpy(inputs[0]))
+                self.twin.statistics[name].add_batch(to_numpy(inputs[0]))
             else:
                 self.twin.drawn[name] += 1
 
         return note
 
-    # -- what the rules share
+    # -- shared by the rules
 
     def batch(self, size: int, seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
@@ -116,8 +116,8 @@ class ModuleMachine(Machine):
     def train_on(self, size: int, seed: int) -> None:
         """One backward: `.grad` should be the sum of what each backward gave."""
         loss = self.loss(size, seed)
-        found = grad(loss, list(self.parameters.values()), retain_graph=True)
-        for name, g in zip(self.parameters, found, strict=True):
+        gradients = grad(loss, list(self.parameters.values()), retain_graph=True)
+        for name, g in zip(self.parameters, gradients, strict=True):
             self.gradients[name] = self.gradients.get(name, 0) + to_numpy(g)
         loss.backward()
 
@@ -262,7 +262,7 @@ class ModuleMachine(Machine):
             return
         raise AssertionError("a state without last.bias should be refused")
 
-    # -- what always holds
+    # -- invariants
 
     @invariant()
     def recording_is_as_the_blocks_say(self) -> None:
@@ -271,8 +271,8 @@ class ModuleMachine(Machine):
 
     @invariant()
     def modes_are_as_they_were_set(self) -> None:
-        found = {name: module.training for name, module in self.model.named_modules()}
-        assert found == self.modes, f"modes are {found}, not {self.modes}"
+        modes = {name: module.training for name, module in self.model.named_modules()}
+        assert modes == self.modes, f"modes are {modes}, not {self.modes}"
 
     @invariant()
     def parameters_follow_the_formula(self) -> None:

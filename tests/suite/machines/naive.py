@@ -38,7 +38,7 @@ def vectors(momentum: float | None) -> Sequential:
 
 
 def images(momentum: float | None) -> Sequential:
-    """For batches (N, 4, 3, 2); one BatchNorm sees images, one vectors."""
+    """For batches (N, 4, 3, 2); one BatchNorm is over images, one over vectors."""
     return Sequential(
         first=Conv2d(2, 3, 3, padding=1, bias=False), norm=BatchNorm(3, momentum=momentum),
         noise=Noise(), relu=ReLU(), pool=GlobalAvgPool2d(), trap=Trap(), flat=Flatten(),
@@ -79,16 +79,17 @@ class NaiveAdam:
     def __init__(self) -> None:
         self.lr, self.beta1, self.beta2, self.eps = 0.02, 0.8, 0.9, 1e-8
         self.t = 0
-        self.seen: dict[str, list[tuple[int, np.ndarray]]] = {}
+        self.gradients: dict[str, list[tuple[int, np.ndarray]]] = {}
 
     def optimizer(self, params: list) -> Optimizer:
         return Adam(params, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps)
 
     def moved(self, name: str, w: np.ndarray, g: np.ndarray) -> np.ndarray:
-        self.seen.setdefault(name, []).append((len(self.seen.get(name, [])) + 1, g))
-        k = len(self.seen[name])  # moments decay once for each gradient seen, bias once a step
-        m = sum((1 - self.beta1) * self.beta1 ** (k - i) * g for i, g in self.seen[name])
-        v = sum((1 - self.beta2) * self.beta2 ** (k - i) * g * g for i, g in self.seen[name])
+        gradients = self.gradients.setdefault(name, [])
+        k = len(gradients) + 1  # moments decay once for each gradient, bias once a step
+        gradients.append((k, g))
+        m = sum((1 - self.beta1) * self.beta1 ** (k - i) * g for i, g in gradients)
+        v = sum((1 - self.beta2) * self.beta2 ** (k - i) * g * g for i, g in gradients)
         m_hat, v_hat = m / (1 - self.beta1**self.t), v / (1 - self.beta2**self.t)
         return w - self.lr * m_hat / (np.sqrt(v_hat) + self.eps)
 
@@ -97,14 +98,14 @@ class NaiveAdam:
 
 
 class Statistics:
-    """The batches that one BatchNorm has seen in training, as their moments."""
+    """The moments of the training batches of one BatchNorm."""
 
     def __init__(self, channels: int, momentum: float | None) -> None:
         self.channels, self.momentum = channels, momentum
         self.means: list[np.ndarray] = []
         self.variances: list[np.ndarray] = []
 
-    def see(self, x: np.ndarray) -> None:
+    def add_batch(self, x: np.ndarray) -> None:
         rows = x.reshape(-1, self.channels)
         self.means.append(np.mean(rows, axis=0))
         self.variances.append(np.var(rows, axis=0, ddof=1))
@@ -123,7 +124,7 @@ class Statistics:
 
 
 class Twin:
-    """All that is known of a model without looking at it again. Copied with each save."""
+    """The expected state of a model. Copied with each save."""
 
     def __init__(self, model: Sequential, rule: NaiveSGD | NaiveAdam) -> None:
         self.rule = rule
@@ -141,12 +142,12 @@ class Twin:
             self.parameters[name] = self.rule.moved(name, self.parameters[name], g)
 
 
-def same(found: np.ndarray, expected: np.ndarray, what: str) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10, err_msg=what)
+def same(actual: np.ndarray, expected: np.ndarray, what: str) -> None:
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-10, err_msg=what)
 
 
-def same_bits(found: States, expected: States, what: str) -> None:
-    assert found.keys() == expected.keys(), f"{what}: {found.keys() ^ expected.keys()}"
+def same_bits(actual: States, expected: States, what: str) -> None:
+    assert actual.keys() == expected.keys(), f"{what}: {actual.keys() ^ expected.keys()}"
     for name, array in expected.items():
-        assert array.dtype == found[name].dtype, f"{what}: dtype of {name}"
-        assert array.tobytes() == found[name].tobytes(), f"{what}: {name} differs"
+        assert array.dtype == actual[name].dtype, f"{what}: dtype of {name}"
+        assert array.tobytes() == actual[name].tobytes(), f"{what}: {name} differs"

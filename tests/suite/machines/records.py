@@ -1,7 +1,7 @@
-"""What `GraphMachine` knows of each Tensor: its twin, and what the tape may have kept for it.
+"""The records of `GraphMachine` for each Tensor: its twin, and the values saved for its derivative.
 
-The tape's promises are written down here a second time, from its documentation: which values the
-derivative of an op reads, which results share memory, what a walk back visits and releases.
+The tape's documented behaviour is implemented here a second time: which values the derivative of an
+op reads, which results share memory, what a backward pass visits and releases.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def not_empty(x: np.ndarray) -> Any:
     return x.size > 0 and within(6)(x)
 
 
-# op -> (where it is tame, whose values its derivative reads). The domains keep slopes below 1e7, so
+# op -> (its domain here, whose values its derivative reads). The domains keep slopes below 1e7, so
 # that rounding stays far below the tolerance of a comparison.
 ELEMENTWISE: dict[str, tuple[Domain, tuple[int, ...]]] = {
     "negative": (anything, ()),
@@ -55,7 +55,7 @@ ELEMENTWISE: dict[str, tuple[Domain, tuple[int, ...]]] = {
     "relu": (anything, (OUTPUT,)),
     "abs": (anything, (0,)),
 }
-# op -> (where the first is tame, where the second is, whose values its derivative reads).
+# op -> (the domain of the first, that of the second, whose values its derivative reads).
 BINARY: dict[str, tuple[Domain, Domain, tuple[int, ...]]] = {
     "add": (within(100), within(100), ()),
     "subtract": (within(100), within(100), ()),
@@ -72,18 +72,18 @@ REDUCTIONS: dict[str, tuple[Domain, tuple[int, ...]]] = {
 
 
 class Memory:
-    """What a Tensor shares with its views: its first owner, and how often it was changed."""
+    """The memory that a Tensor shares with its views: its first owner, and how often it changed."""
 
     def __init__(self, owner: Pair) -> None:
         self.owner, self.changes = owner, 0
 
 
 class Pair:
-    """A Tensor with its twin, and what the tape should know about it.
+    """A Tensor with its twin, and what the tape should have recorded about it.
 
-    parents: the arguments that want a gradient, if the op was recorded.
-    kept: (memory, its number of changes then) of every value that the derivative reads.
-    view: (the Pair looked at, the values seen in it, as a function of its values).
+    parents: the arguments that require a gradient, if the op was recorded.
+    saved: (memory, its number of changes then) of every value that the derivative reads.
+    view: (the Pair of which it is a view, the function from its values to the view's).
     """
 
     def __init__(self, number: int, tensor: Tensor, twin: Twin, requires_grad: bool) -> None:
@@ -95,38 +95,38 @@ class Pair:
         )
         self.grad: np.ndarray | None = None
         self.parents: tuple[Pair, ...] = ()
-        self.kept: list[tuple[Memory, int]] = []
+        self.saved: list[tuple[Memory, int]] = []
         self.view: tuple[Pair, Callable[[np.ndarray], np.ndarray] | None] | None = None
         self.memory = Memory(self)
         self.released = False
-        self.doubtful = False  # a walk that failed may have released it
+        self.doubtful = False  # a backward pass that failed may have released it
 
     @property
     def changed(self) -> bool:
-        return any(memory.changes != count for memory, count in self.kept)
+        return any(memory.changes != count for memory, count in self.saved)
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of its memory, and not a part or a permutation of it."""
+        """Whether it is the whole of its memory, not a part or a permutation of it."""
         if self.view is None:
             return True
-        parent, seen = self.view
-        return seen is None and parent.whole
+        parent, function = self.view
+        return function is None and parent.whole
 
     def __repr__(self) -> str:
         return f"t{self.number}{self.twin.value.shape}"
 
 
 def agree(
-    found: np.ndarray, expected: np.ndarray, what: str, digits: int, scale: float = 0
+    actual: np.ndarray, expected: np.ndarray, what: str, digits: int, scale: float = 0
 ) -> None:
-    assert found.shape == expected.shape, f"{what}: shape {found.shape}, twin {expected.shape}"
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, twin {expected.shape}"
     tolerance = 10.0**-digits * (1 + scale)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance, err_msg=what)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=what)
 
 
 class GraphRecords(Machine):
-    """The pairs made so far, and how they are made, found, walked and changed.
+    """The pairs so far, and the methods that add, pick, walk back over and change them.
 
     backend: the name of the backend on which the Tensors live.
     """
@@ -135,7 +135,7 @@ class GraphRecords(Machine):
         super().__init__()
         self.pairs: list[Pair] = []
 
-    # -- how pairs are made and found
+    # -- pairs: adding and picking
 
     def array(self, x: np.ndarray) -> Any:
         return self.device.asarray(x.copy())
@@ -170,7 +170,7 @@ class GraphRecords(Machine):
         view: bool = False,
         together: bool = False,
     ) -> Pair:
-        """Apply one op on both sides, compare the values, and note what was kept.
+        """Apply one op on both sides, compare the values, and record what was saved.
 
         together: the op takes its arguments as one sequence.
         """
@@ -189,45 +189,46 @@ class GraphRecords(Machine):
         recorded = not self.blocks and any(p.requires_grad for p in arguments)
         pair = Pair(len(self.pairs), out, made if recorded else twin.constant(made.value), recorded)
         if view:
-            seen = getattr(twin, name)
-            pair.view = (arguments[0], lambda x: seen(twin.constant(x), *settings).value)
+            function = getattr(twin, name)
+            pair.view = (arguments[0], lambda x: function(twin.constant(x), *settings).value)
             pair.memory = arguments[0].memory
         if recorded:
             pair.parents = tuple(p for p in arguments if p.requires_grad)
             sources = [pair if i == OUTPUT else arguments[i] for i in reads]
-            pair.kept = [(p.memory, p.memory.changes) for p in sources]
+            pair.saved = [(p.memory, p.memory.changes) for p in sources]
         self.pairs.append(pair)
         c = np.asarray(np.random.default_rng(pair.number).standard_normal(out.shape))
         for x in dict.fromkeys(pair.parents):  # at once, before anything is changed or released
             self.check_gradient(pair, x, c, retain=True)
         return pair
 
-    # -- what a walk back visits, and leaves behind
+    # -- backward passes: what they visit and release
 
     def visited(self, z: Pair, targets: list[Pair] | None = None) -> list[Pair]:
-        """The results behind z, z included, that a walk to the targets (to all leaves) visits."""
+        """The results behind z, z included, that a backward pass to the targets (to all leaves)
+        visits."""
         behind, waiting = {z}, [z]
         while waiting:
             fresh = set(waiting.pop().parents) - behind
             behind |= fresh
             waiting += fresh
         active = {p for p in behind if not p.parents} if targets is None else set(targets)
-        found = []
+        results = []
         for p in sorted(behind, key=lambda p: p.number):
             if any(parent in active for parent in p.parents):
                 active.add(p)
-                found.append(p)
-        return found
+                results.append(p)
+        return results
 
     def walk(self, visited: list[Pair], retain: bool, go: Callable[[], Any]) -> tuple[bool, Any]:
-        """Go back. Returns whether that worked, after a look at whether it should have."""
+        """Run a backward pass. Returns whether it worked, after a check that it should have."""
         gone = [p for p in visited if p.released]
         changed = [p for p in visited if p.changed]
         try:
             result = go()
         except GraphError as error:
             doubtful = any(p.doubtful for p in visited)
-            assert gone or changed or doubtful, f"a graph that is all there raises: {error}"
+            assert gone or changed or doubtful, f"a graph that is complete raises: {error}"
             if not retain:
                 for p in visited:
                     p.doubtful = True
@@ -241,7 +242,7 @@ class GraphRecords(Machine):
 
     def check_gradient(self, z: Pair, x: Pair, c: np.ndarray, retain: bool) -> None:
         """grad() of ⟨c, z⟩ by a node behind it, against the twin's."""
-        worked, found = self.walk(
+        worked, gradient = self.walk(
             self.visited(z, [x]),
             retain,
             lambda: grad(z.tensor, x.tensor, self.array(c), retain_graph=retain),
@@ -250,8 +251,8 @@ class GraphRecords(Machine):
             again = twin.replay(z.twin, fresh=x.twin)
             expected = twin.gradient(again, x.twin, c)
             scale = float(np.abs(expected).max(initial=0))
-            agree(to_numpy(found), expected, f"grad of {z} by {x}", 8, scale)
-            found.data[...] = 99.0  # it is the caller's
+            agree(to_numpy(gradient), expected, f"grad of {z} by {x}", 8, scale)
+            gradient.data[...] = 99.0  # it is the caller's
 
     def behind(self, x: Pair, z: Pair) -> bool:
         """Whether z was made of x by recorded ops."""
@@ -259,10 +260,10 @@ class GraphRecords(Machine):
 
     def in_use(self) -> set[Memory]:
         """Memory that a derivative reads or a view shows."""
-        kept = {memory for p in self.pairs if not p.released for memory, _ in p.kept}
-        return kept | {p.memory for p in self.pairs if p.view is not None}
+        saved = {memory for p in self.pairs if not p.released for memory, _ in p.saved}
+        return saved | {p.memory for p in self.pairs if p.view is not None}
 
-    # -- what a change in place does, and what must not work
+    # -- changes in place, and calls that must raise
 
     def now_holds(self, x: Pair, new: np.ndarray) -> None:
         """Bring the twins up to date with a change of x's memory, of which x is the whole."""
@@ -276,8 +277,8 @@ class GraphRecords(Machine):
                 p.twin = p.twin.holding(new)
                 continue
             assert p.view is not None
-            parent, seen = p.view
-            value = parent.twin.value if seen is None else seen(parent.twin.value)
+            parent, function = p.view
+            value = parent.twin.value if function is None else function(parent.twin.value)
             # A reshape may have had to copy; a copy keeps what it had.
             if np.array_equal(to_numpy(p.tensor), value):
                 p.twin = p.twin.holding(value)

@@ -1,15 +1,15 @@
-"""A deliberately naive autodiff in NumPy: what a gradient is, with nothing saved and nothing fast.
+"""A deliberately naive autodiff in NumPy, without saved values and without optimisation.
 
 The method is the dual number of Clifford (1873), forward mode: every value carries its slope along
 each single entry of each leaf, and an op pushes each slope forward in turn. There is no tape, no
-walk back, no cotangent on the way and no un-broadcasting, so nothing that the tape could have
-wrong is shared. A gradient is read off at the end: ⟨cotangent, slope⟩, entry by entry.
+backward pass, no cotangent on the way and no un-broadcasting, so it shares no mistakes with the
+tape. A gradient is computed at the end: ⟨cotangent, slope⟩, entry by entry.
 
     x = leaf([3.0, 4.0])
     gradient(multiply(x, x), of=x, cotangent=ones(2))          # [6, 8]
 
 Each op is one function: its value, then for each argument the linear map that pushes a slope
-through. Comparisons look at real parts, so that values may be complex: `replay` computes a result
+through. Comparisons are of real parts, so that values may be complex: `replay` computes a result
 again with a leaf moved by a tiny imaginary step, and the imaginary part of its gradient is then a
 row of the Hessian.
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-TINY = 1e-20  # the complex step: it cancels nothing, so it can be as small as one likes
+TINY = 1e-20  # the complex step: nothing cancels, so it can be this small
 
 
 class Twin:
@@ -39,7 +39,7 @@ class Twin:
         self.recipe: tuple[Callable[..., Twin], tuple] | None = None
 
     def holding(self, value: Any) -> Twin:
-        """The same node with another value: what is left after a change in place."""
+        """The same node with another value, after a change in place."""
         changed = Twin(value, self.slopes, self.name)
         changed.recipe = self.recipe
         return changed
@@ -96,13 +96,13 @@ def replay(z: Twin, fresh: Twin | None = None, along: dict | None = None) -> Twi
     return again(z)
 
 
-# -- how an op is made of its value and the maps that push slopes through it
+# -- an op, from its value and the maps that push slopes through it
 
 
 def op(rule: Callable[..., tuple]) -> Callable[..., Twin]:
     """The op whose `rule` gives its value and the pairs (argument, map of that argument's slope).
 
-    The slopes of all arguments add up: that is the chain rule, all of it.
+    The slopes of all arguments add up: the chain rule.
     """
 
     @functools.wraps(rule)
@@ -258,7 +258,7 @@ def getitem(x, index):
 
 @op
 def concatenate(parts, axis):
-    """Along one argument's entry the other arguments stand still."""
+    """Along one argument's entry the other arguments are constant."""
 
     def only(i):
         zeros = [np.zeros(x.value.shape) for x in parts]

@@ -1,11 +1,11 @@
 """A catalogue of wrong gradients: read it to learn how gradients go wrong.
 
-Each entry is a vjp of minibn with a mistake that somebody could make, and most of them have been
-made; the docstring says which. A set of checks is worth what it finds here:
+Each entry is a vjp of minibn with a plausible mistake, which the docstring describes; most of them
+have been made. A set of checks is as good as what it finds here:
 `python -m minibn.testing kill` runs every check against every mutant and prints which finds which.
 
-One file for each family of ops. What is wrong in the walk itself (broadcasting, memory, dtypes,
-saved arrays) is in `tape.py`.
+One file for each family of ops. Mistakes of the backward pass itself (broadcasting, memory, dtypes,
+saved arrays) are in `tape.py`.
 """
 
 from suite.mutants import (

@@ -19,14 +19,14 @@ def weight_grad(op, x, g):
 
 
 def moved(image, rows):
-    """The image with its rows moved down, those that fall off coming back at the top."""
+    """The image with its rows moved down cyclically."""
     rows %= image.shape[1]
     return concatenate([image[:, -rows:], image[:, :-rows]], axis=1) if rows else image
 
 
 @wrong(Conv2d, "conv2d")
 def conv2d_does_not_flip_the_kernel(self, g, out, x, w):
-    """x̄ is a correlation with w where it is a convolution (or the other way round)."""
+    """x̄ is a correlation with w where it should be a convolution (or the reverse)."""
     return input_grad(self, g, w[::-1, ::-1]), weight_grad(self, x, g)
 
 
@@ -79,15 +79,15 @@ def conv2d_learns_from_the_first_image(self, g, out, x, w):
 
 @wrong(Conv2d, "conv2d")
 def conv2d_gives_x_nothing(self, g, out, x, w):
-    """Only the weights are trained, so nobody noticed: x̄ = 0."""
+    """x̄ = 0: not noticed where only the weights are trained."""
     return x * 0, weight_grad(self, x, g)
 
 
 @wrong("minibn.autograd.backward", "conv2d", "unbroadcast")
 def conv2d_averages_the_bias(g, shape):
-    """The gradient of the bias is a mean over the pixels, where it is the sum."""
-    found = unbroadcast(g, shape)
-    return found * (found.size / g.size)
+    """The gradient of the bias is a mean over the pixels, where it should be the sum."""
+    summed = unbroadcast(g, shape)
+    return summed * (summed.size / g.size)
 
 
 @wrong(Conv2dInputGrad, "conv2d", order=2)

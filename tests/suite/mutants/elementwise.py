@@ -14,7 +14,7 @@ from suite.mutants.mutant import wrong
 
 @wrong(ew.Exp, "exp")
 def exp_gives_zeros(self, g, out, x):
-    """The backward pass was left for later."""
+    """The backward pass is not implemented yet."""
     return g * 0
 
 
@@ -62,7 +62,7 @@ def tanh_loses_the_square(self, g, out, x):
 
 @wrong(ew.Sigmoid, "sigmoid")
 def sigmoid_applied_twice(self, g, out, x):
-    """The derivative takes x, and is given the output."""
+    """The derivative is evaluated at the output instead of x."""
     s = sigmoid(out)
     return g * s * (1 - s)
 
@@ -100,7 +100,7 @@ def where_forgets_to_invert(self, g, out, x, y):
 
 @wrong(arithmetic.Multiply, "dropout")
 def dropout_loses_its_scale(self, g, out, x, y):
-    """What was kept gets g instead of g / (1-p)."""
+    """Values that are not dropped get g instead of g / (1-p)."""
     return g * (real(y) != 0), None
 
 
@@ -137,7 +137,7 @@ def cast_through_single_precision(self, g, out, x):
     return g.astype(np.float32).astype(x.dtype)
 
 
-# -- wrong somewhere only
+# -- wrong in part of the domain
 
 
 @wrong(ew.Abs, "abs")

@@ -1,11 +1,10 @@
 """Which check kills which mutant: `python -m minibn.testing kill` prints the table.
 
-Every wrong gradient of `suite.mutants` is shown to every check: to ours, to what most
-tests do, and to the checkers of other projects (`peers.py`). Once on problems as people write them
-by hand, once on problems that our strategies draw. The right ops are shown to the same checks, to
-count false alarms.
+Every check runs on every wrong gradient of `suite.mutants`: ours, common practice, and the checkers
+of other projects (`peers.py`); once on hand-written problems, once on problems that our strategies
+draw. The same checks run on the right ops, to count false alarms.
 
-Exit code: 0 if our suite kills every mutant and complains about no right op; else 1.
+Exit code: 0 if our suite kills every mutant and raises no false alarm; else 1.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from typing import Any
 from minibn.errors import did_you_mean
 from suite.mutants import FAMILIES, MUTANTS
 from suite.mutants.peers import PEERS
-from suite.mutants.run import SETS, Check, Found, MutationResults, killers, run_mutants
+from suite.mutants.run import SETS, Check, Findings, MutationResults, killers, run_mutants
 from suite.registry import CASES
 
 # -- the tables
@@ -30,18 +29,18 @@ from suite.registry import CASES
 
 def groups(names: Iterable[str]) -> dict[str, list[str]]:
     """The mutants by what is wrong: the first derivative, only the second, only at ties."""
-    found: dict[str, list[str]] = {"first": [], "second": [], "ties": []}
+    by_kind: dict[str, list[str]] = {"first": [], "second": [], "ties": []}
     for name in names:
         m = MUTANTS[name]
-        found["ties" if m.kink else "second" if m.order == 2 else "first"].append(name)
-    return found
+        by_kind["ties" if m.kink else "second" if m.order == 2 else "first"].append(name)
+    return by_kind
 
 
 HEADER = ("checker", "kind", "plain", "drawn", "2nd order", "ties", "alarms plain", "alarms drawn")
 
 
 def summary(result: MutationResults) -> list[tuple[str, ...]]:
-    """A row for each checker, then for ours: killed of how many, false alarms of how many."""
+    """A row for each checker, then for ours: mutants killed of all, false alarms of all."""
     by = groups(result.mutants)
     ours, laws = (
         [c.name for c in result.suite if (c.kind == "a law") == is_law] for is_law in (False, True)
@@ -50,7 +49,7 @@ def summary(result: MutationResults) -> list[tuple[str, ...]]:
     rows += [(c.name, "ours", [c.name]) for c in result.suite if c.kind != "a law"]
     rows += [(f"{len(laws)} laws", "ours", laws), ("the whole suite", "ours", [*ours, *laws])]
 
-    def of(table: dict[str, Found], names: Iterable[str], checks: list[str], which: str) -> str:
+    def of(table: dict[str, Findings], names: Iterable[str], checks: list[str], which: str) -> str:
         asked = [n for n in names if any(table[n][which][c] is not None for c in checks)]
         return f"{sum(bool(killers(table[n], checks, [which])) for n in asked)}/{len(asked)}"
 
@@ -88,8 +87,8 @@ def matrix(result: MutationResults) -> list[list[str]]:
     ours = [c for c in result.suite if c.kind != "a law"]
     laws = [c.name for c in result.suite if c.kind == "a law"]
 
-    def cells(found: Found, checks: list[Check], which: str) -> str:
-        marks = (found[which][c.name] for c in checks)
+    def cells(results: Findings, checks: list[Check], which: str) -> str:
+        marks = (results[which][c.name] for c in checks)
         return "".join(" " if said is None else "x" if said else "." for said in marks)
 
     def letters(checks: list[Check], first: str) -> str:
@@ -99,12 +98,12 @@ def matrix(result: MutationResults) -> list[list[str]]:
     sets = [(checks, which) for checks, _ in both if checks for which in SETS]
     rows = [["mutant", *(f"{which} {key}" for c, key in both if c for which in SETS), "laws"]]
     for family in FAMILIES:
-        for name, found in result.mutants.items():
+        for name, results in result.mutants.items():
             if MUTANTS[name].family == family:
-                broken = killers(found, laws)
-                told = " ".join(broken[:2]) + (f" +{len(broken) - 2}" if broken[2:] else "")
-                marks = [" " * (len(w) + 1) + cells(found, c, w) for c, w in sets]
-                rows.append([f"{family}: {name}", *marks, told])
+                broken = killers(results, laws)
+                laws_column = " ".join(broken[:2]) + (f" +{len(broken) - 2}" if broken[2:] else "")
+                marks = [" " * (len(w) + 1) + cells(results, c, w) for c, w in sets]
+                rows.append([f"{family}: {name}", *marks, laws_column])
     return rows
 
 
@@ -134,7 +133,7 @@ def of_laws(result: MutationResults) -> list[list[str]]:
 
 
 def known_name(parser: argparse.ArgumentParser, name: str, known: Iterable[str], what: str) -> str:
-    """The name, if it is known; else an error that shows what it could have been."""
+    """The name, if it is known; else a parser error with the nearest names."""
     known = list(known)
     if name not in known:
         parser.error(f"there is no {what} {name!r}. {did_you_mean(name, known)}")
@@ -142,7 +141,7 @@ def known_name(parser: argparse.ArgumentParser, name: str, known: Iterable[str],
 
 
 def provenance(argv: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
-    """What one needs to get the same table again."""
+    """The command, versions and seeds with which the table can be reproduced."""
     versions = {"python": platform.python_version()}
     for package in ("minibn", "numpy", "hypothesis", "torch", "autograd"):
         try:
@@ -161,14 +160,14 @@ def provenance(argv: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def details(result: MutationResults) -> str:
-    """Everything that was said about a few mutants."""
+    """The result of every check for a few mutants."""
     lines = []
-    for name, found in result.mutants.items():
+    for name, results in result.mutants.items():
         m = MUTANTS[name]
         lines += [f"{name} ({m.case}): {m.sentence}"]
         for check in (*result.peers, *result.suite):
             for which in SETS:
-                said = found[which][check.name]
+                said = results[which][check.name]
                 if said is not None:
                     verdict = f"killed  {said[:110]}" if said else "-"
                     lines.append(f"  {which:<6} {check.name:<32} {verdict}")
@@ -180,7 +179,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m minibn.testing kill", description="Which check kills which wrong gradient."
     )
-    parser.add_argument("--mutant", metavar="NAME", help="this one only, with all that is said")
+    parser.add_argument(
+        "--mutant", metavar="NAME", help="this one only, with every check's message"
+    )
     parser.add_argument("--case", metavar="NAME", help="the mutants of this op only")
     parser.add_argument("--examples", type=int, default=40, help="problems drawn for each op (40)")
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="only our suite")
@@ -245,9 +246,9 @@ def as_data(result: MutationResults, about: dict[str, Any]) -> dict[str, Any]:
             name: {
                 "family": MUTANTS[name].family, "case": MUTANTS[name].case,
                 "sentence": MUTANTS[name].sentence, "order": MUTANTS[name].order,
-                "kink": MUTANTS[name].kink, "said": found,
+                "kink": MUTANTS[name].kink, "said": results,
             }
-            for name, found in result.mutants.items()
+            for name, results in result.mutants.items()
         },
         "correct": result.correct,
         "summary": [dict(zip(HEADER, row, strict=True)) for row in summary(result)],

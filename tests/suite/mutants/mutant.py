@@ -1,4 +1,4 @@
-"""A wrong gradient, and how it is put in place of the right one for a while."""
+"""A wrong gradient, and its temporary use in place of the right one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from minibn.autograd.tape import Op
 
 MUTANTS: dict[str, Mutant] = {}
 
-# What a class body has without anybody having written it there.
+# The entries that Python adds to every class body.
 _NOT_WRITTEN = {*vars(type("Empty", (), {})), "__firstlineno__", "__static_attributes__"}
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One mistake in one derivative: while `applied()`, minibn makes it.
+    """One mistake in one derivative, which minibn makes inside `applied()`.
 
     case: the row of `suite.registry.CASES` whose gradient is wrong then.
     order: 2 if the first derivative is right and only the second is wrong.
-    kink: whether only ties (or zeros) tell it from the right gradient.
+    kink: whether it differs from the right gradient only at ties (or zeros).
     """
 
     name: str
@@ -38,8 +38,8 @@ class Mutant:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Inside, the mistake is made, and no kernel runs in its place. Afterwards all is as
-        before, whatever was left behind."""
+        """Inside, the mistake is made, and no kernel runs in its place. Afterwards the target is
+        restored, and attributes that were added to it are deleted."""
         before = dict(vars(self.target))
         try:
             for name, wrong in self.changes.items():
@@ -57,11 +57,11 @@ class Mutant:
 def wrong(
     target: Any, case: str, attribute: str = "vjp", *, order: int = 1, kink: bool = False
 ) -> Callable[[Any], Mutant]:
-    """A decorator: what follows is written in the place of `target`'s own.
+    """A decorator: the decorated function or class replaces members of `target`.
 
-    target: the class of an op, or the name of a module. What follows is a function, which
-    replaces `attribute`, or a class, all of whose members replace those of their names. Its name
-    is the mutant's, its docstring says the mistake.
+    target: the class of an op, or the name of a module. A function replaces `attribute`; each
+    member of a class replaces that of its name. The name of the function or class is the
+    mutant's, its docstring describes the mistake. Raises ValueError for a name that is taken.
     """
 
     def enter(mistake: Any) -> Mutant:

@@ -15,7 +15,7 @@ from suite.mutants.reduce import count, spread
 
 
 class Parts:
-    """The quantities that the formula is made of, each open to a mistake."""
+    """The quantities of the formula, each of which may be wrong."""
 
     def __init__(self, op, g, x, inv_std=None):
         self.axes = tuple(range(x.ndim - 1))
@@ -27,7 +27,7 @@ class Parts:
         self.g_gamma = sum(g * self.x_hat, self.axes)
 
     def gradients(self, g, gamma, mean_term=1.0, var_term=1.0, M=None):
-        """All three, right unless told otherwise."""
+        """All three, right by default."""
         subtracted = mean_term * self.g_beta + var_term * self.x_hat * self.g_gamma
         g_x = (g - subtracted * (1 / (M or self.M))) * (gamma * self.inv_std)
         return g_x, self.g_gamma, self.g_beta
@@ -93,7 +93,7 @@ def batch_norm_with_x_for_x_hat(self, g, out, x, gamma, beta):
 
 @wrong(BatchNorm, "batch_norm")
 def batch_norm_averages_beta(self, g, out, x, gamma, beta):
-    """beta̅ is a mean, where it is the sum."""
+    """beta̅ is a mean, where it should be the sum."""
     g_x, g_gamma, _ = Parts(self, g, x).gradients(g, gamma)
     return g_x, g_gamma, mean(g, tuple(range(x.ndim - 1)))
 

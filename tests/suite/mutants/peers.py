@@ -1,12 +1,12 @@
-"""How others check gradients: the same questions as ours, asked of the same functions.
+"""How other projects check gradients, on the same functions as our checks.
 
 A checker takes `f(*arrays)`, `vjp(g, *arrays)` (a tuple, one gradient for each array), the arrays
 and a Generator, and raises when it finds something. `PEERS` lists them, in three kinds:
 
-    common practice   what most tests of gradients do that one meets
-    the real one      the package's own function, behind a thin adapter; it must be installed
-    our re-making     the mechanics of a checker that its project does not publish as a function:
-                      its oracle, step, cotangent, direction and tolerances, in our words
+    common practice         what most tests of gradients do
+    the original            the package's own function, behind a thin adapter; it must be installed
+    our re-implementation   a checker that its project does not publish as a function, from its
+                            oracle, step, cotangent, direction and tolerances
 
 `python -m minibn.testing kill` compares what they find.
 """
@@ -30,7 +30,7 @@ class Peer:
     """A checker: what it is called, how it works, and what it needs."""
 
     name: str
-    kind: str  # "common practice", "the real one", "our re-making"
+    kind: str  # "common practice", "the original", "our re-implementation"
     mechanics: str
     check: Checker
     needs: str = ""  # a package
@@ -63,10 +63,10 @@ def units(x: np.ndarray) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
 
 def by_entries(f: Callable, g: np.ndarray, arrays: Arrays, i: int, h: float) -> np.ndarray:
     """The gradient of Σ g·f in input i, one central difference an entry."""
-    found = np.zeros(arrays[i].shape)
+    gradient = np.zeros(arrays[i].shape)
     for index, u in units(arrays[i]):
-        found[index] = (g * central(f, arrays, i, u, h)).sum()
-    return found
+        gradient[index] = (g * central(f, arrays, i, u, h)).sum()
+    return gradient
 
 
 def unit_vector(rng: np.random.Generator, shapes: list) -> list[np.ndarray]:
@@ -99,7 +99,7 @@ def common_practice(
         np.testing.assert_allclose(g, numeric, rtol=tolerance, atol=tolerance)
 
 
-# -- the real ones
+# -- originals
 
 
 def torch_gradcheck(
@@ -107,7 +107,7 @@ def torch_gradcheck(
 ) -> None:
     """`torch.autograd.gradcheck`, with its defaults, of a `torch.autograd.Function`.
 
-    It refuses inputs without entries (their stride is 0), so it is not shown them.
+    It refuses inputs without entries (their stride is 0), so these are left out.
     """
     import torch
 
@@ -123,8 +123,8 @@ def torch_gradcheck(
         @staticmethod
         @torch.autograd.function.once_differentiable
         def backward(ctx, g):
-            found = vjp(g.numpy(), *(x.detach().numpy() for x in ctx.saved_tensors))
-            return tuple(map(tensor, found))
+            gradients = vjp(g.numpy(), *(x.detach().numpy() for x in ctx.saved_tensors))
+            return tuple(map(tensor, gradients))
 
     if any(x.size == 0 for x in arrays):
         return
@@ -136,7 +136,7 @@ def torch_gradcheck(
 def hips_check_grads(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Generator) -> None:
     """`autograd.test_util.check_grads` in reverse mode, of a `primitive` with its `defvjp`.
 
-    First order: its second asks for the derivative of the vjp, which a pair of functions lacks.
+    First order only: the second needs the derivative of the vjp, which a pair of functions lacks.
     """
     from autograd.extend import defvjp, primitive
     from autograd.test_util import check_grads
@@ -155,7 +155,7 @@ def hips_check_grads(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.
         np.random.set_state(before)  # noqa: NPY002  as above
 
 
-# -- our re-makings
+# -- our re-implementations
 
 
 def like_jax(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Generator) -> None:
@@ -182,14 +182,14 @@ def like_chainer(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Gene
 
 def like_mygrad(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Generator) -> None:
     """Every entry by the complex step 1e-20 (central differences of 1e-8 where f is not analytic);
-    1e-8; a cotangent of different numbers within ±10. Nothing that goes in is modified, and no
-    gradient is a view of the cotangent or of another one."""
+    1e-8; a cotangent of different numbers within ±10. No argument is modified, and no gradient is
+    a view of the cotangent or of another one."""
     y = f(*arrays)
     c = rng.permutation(np.linspace(-10, 10, max(2, y.size)))[: y.size].reshape(y.shape)
-    kept_c, kept = c.copy(), [x.copy() for x in arrays]
+    c_copy, copies = c.copy(), [x.copy() for x in arrays]
     grads = vjp(c, *arrays)
-    np.testing.assert_array_equal(c, kept_c, "the cotangent was modified")
-    for x, before in zip(arrays, kept, strict=True):
+    np.testing.assert_array_equal(c, c_copy, "the cotangent was modified")
+    for x, before in zip(arrays, copies, strict=True):
         np.testing.assert_array_equal(x, before, "an input was modified")
     for i, g in enumerate(grads):
         for other in (c, *grads[:i]):
@@ -198,14 +198,14 @@ def like_mygrad(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Gener
 
 
 def _complex_or_central(f: Callable, c: np.ndarray, arrays: Arrays, i: int) -> np.ndarray:
-    """Its user says which of the two; here the function's dtype does."""
-    found = np.zeros(arrays[i].shape)
+    """MyGrad's user chooses one of the two; here the function's dtype decides."""
+    gradient = np.zeros(arrays[i].shape)
     for index, u in units(arrays[i]):
         y = np.asarray(f(*moved(arrays, i, 1e-20j * u)))
         if y.dtype.kind != "c":
             return by_entries(f, c, arrays, i, 1e-8)
-        found[index] = (c * y.imag / 1e-20).sum()
-    return found
+        gradient[index] = (c * y.imag / 1e-20).sum()
+    return gradient
 
 
 def like_dezero(f: Callable, vjp: Callable, arrays: Arrays, rng: np.random.Generator) -> None:
@@ -256,20 +256,20 @@ PEERS = {
             partial(common_practice, tolerance=1e-4),
         ),
         Peer(
-            "torch gradcheck", "the real one", "torch.autograd.gradcheck, with its defaults",
+            "torch gradcheck", "the original", "torch.autograd.gradcheck, with its defaults",
             partial(torch_gradcheck, fast_mode=False), "torch",
         ),
         Peer(
-            "torch gradcheck, fast", "the real one", "torch.autograd.gradcheck(fast_mode=True)",
+            "torch gradcheck, fast", "the original", "torch.autograd.gradcheck(fast_mode=True)",
             partial(torch_gradcheck, fast_mode=True), "torch",
         ),
         Peer(
-            "HIPS check_grads", "the real one",
+            "HIPS check_grads", "the original",
             "autograd.test_util.check_grads(modes=['rev'], order=1), for each input",
             hips_check_grads, "autograd",
         ),
         *(
-            Peer(name, "our re-making", " ".join(str(check.__doc__).split()), check)
+            Peer(name, "our re-implementation", " ".join(str(check.__doc__).split()), check)
             for name, check in (
                 ("jax check_grads", like_jax),
                 ("Chainer check_backward", like_chainer),

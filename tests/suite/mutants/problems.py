@@ -1,4 +1,4 @@
-"""What mutants are shown to: problems as people write them by hand, and drawn ones."""
+"""The problems on which mutants are checked: hand-written ones, and drawn ones."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from suite.registry import CASES
 def draw_examples(strategy: st.SearchStrategy[Any], n: int) -> list[Any]:
     """`n` examples of a strategy, always the same ones.
 
-    Every third of three times as many: hypothesis likes to draw variations of its last example.
+    Every third of three times as many, since hypothesis often draws variations of its last example.
     """
-    found: list[Any] = []
+    found: list[Any] = []  # hypothesis's draws depend on the source of `collect`
 
     @settings(
         max_examples=3 * n, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
@@ -32,7 +32,7 @@ def draw_examples(strategy: st.SearchStrategy[Any], n: int) -> list[Any]:
 
 
 def plain_problems(case: str, n: int = 5) -> list[Problem]:
-    """`n` hand-written problems of a case; none if nobody has written one."""
+    """`n` hand-written problems of a case; [] if its row has none."""
     make = CASES[case].plain
     if make is None:
         return []

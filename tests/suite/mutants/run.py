@@ -1,7 +1,7 @@
-"""Which check finds which mutant: our suite, and others' checkers, asked one by one.
+"""Which check finds which mutant: our suite, and others' checkers, run one by one.
 
 Every check is a list of trials for a case, and has found the mutant when one of them raises. It
-must be silent about the right op, on the same trials: a check that always complains finds
+must not raise for the right op on the same trials: a check that always raises would find
 everything.
 """
 
@@ -29,12 +29,12 @@ from suite.registry import CASES, Tied
 
 Trial = Callable[[], Any]
 SETS = ("plain", "drawn")
-Found = dict[str, dict[str, str | None]]  # set of problems -> check -> what `finding` says
+Findings = dict[str, dict[str, str | None]]  # set of problems -> check -> `finding`
 
 
 @dataclass(frozen=True)
 class Check:
-    """A check: `trials(case, set)` are the questions that it asks; none if it has none."""
+    """A check: `trials(case, set)` are its runs for a case; none if it does not apply."""
 
     name: str
     kind: str  # "ours", "a law", or the kind of the peer
@@ -50,7 +50,7 @@ def problems(case: str, which: str, examples: int) -> list[Problem]:
 
 
 def fresh(example: Any) -> Any:
-    """A copy: some mutants write into what they are given."""
+    """A copy: some mutants write into their arguments."""
     return copy.deepcopy(example)
 
 
@@ -81,7 +81,7 @@ def ties(case: str, examples: int) -> list[Tied]:
 
 
 def check_promise(tied: Tied) -> None:
-    """The gradient at ties is the one that the op's documentation promises."""
+    """Raise unless the gradient at ties is the documented one."""
     problem = tied.problem
     c, (_, vjp) = problem.cotangent(), forward_and_vjp(problem.f)
     promised = tied.expected(c, *problem.inputs)
@@ -151,16 +151,16 @@ def their_checkers(examples: int = 40) -> list[Check]:
 
 
 def finding(check: Check, case: str, which: str, mutant: Mutant | None = None) -> str | None:
-    """What the check says of the mutant (of the right op, without one): the first complaint, ""
-    for none, None if it has nothing to ask here. What it says of the right op, too, is no finding.
-    """
+    """The first error that the check raises for the mutant (for the right op, without one); "" for
+    none, None if it does not apply here. An error that it raises for the right op, too, is no
+    finding."""
     trials = list(check.trials(case, which))
     start, asked = 0, len(trials)
     while (complaint := _first(trials, start, asked, mutant)) is not None:
-        index, said = complaint
+        index, message = complaint
         trials = list(check.trials(case, which))  # with fresh copies
         if mutant is None or _first(trials, index, index + 1, None) is None:
-            return said
+            return message
         start = index + 1
     return "" if asked else None
 
@@ -168,14 +168,14 @@ def finding(check: Check, case: str, which: str, mutant: Mutant | None = None) -
 def _first(
     trials: list[Trial], start: int, stop: int, mutant: Mutant | None
 ) -> tuple[int, str] | None:
-    """The first trial that raises, and what it says."""
+    """The first trial that raises, and its message."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         with mutant.applied() if mutant else nullcontext():
             for i in range(start, stop):
                 try:
                     trials[i]()
-                except Exception as error:  # whatever it is, somebody will look
+                except Exception as error:  # any error counts as a finding
                     return i, " ".join(f"{type(error).__name__}: {error}".split())
     return None
 
@@ -185,29 +185,29 @@ def _first(
 
 @dataclass
 class MutationResults:
-    """What every check said about every mutant, and about every right op."""
+    """The result of every check for every mutant, and for every right op."""
 
     peers: list[Check]
     suite: list[Check]
-    mutants: dict[str, Found] = field(default_factory=dict)
-    correct: dict[str, Found] = field(default_factory=dict)
+    mutants: dict[str, Findings] = field(default_factory=dict)
+    correct: dict[str, Findings] = field(default_factory=dict)
 
     @property
     def survivors(self) -> list[str]:
-        """Mutants that no check of ours kills."""
+        """Mutants that no check of ours finds."""
         ours = {check.name for check in self.suite}
-        return [name for name, found in self.mutants.items() if not killers(found, ours)]
+        return [name for name, results in self.mutants.items() if not killers(results, ours)]
 
     @property
     def false_alarms(self) -> list[str]:
-        """Right ops that a check of ours complains about."""
+        """Right ops for which a check of ours raises."""
         ours = {check.name for check in self.suite}
-        return [case for case, found in self.correct.items() if killers(found, ours)]
+        return [case for case, results in self.correct.items() if killers(results, ours)]
 
 
-def killers(found: Found, among: Collection[str], sets: Iterable[str] = SETS) -> list[str]:
-    """The checks that complained."""
-    return [name for name in among if any(found[which].get(name) for which in sets)]
+def killers(results: Findings, among: Collection[str], sets: Iterable[str] = SETS) -> list[str]:
+    """The checks that found something."""
+    return [name for name in among if any(results[which].get(name) for which in sets)]
 
 
 def run_mutants(
@@ -217,11 +217,11 @@ def run_mutants(
     peers: bool = True,
     examples: int = 40,
 ) -> MutationResults:
-    """Show these mutants, and the right ops of these cases, to every check."""
+    """Run every check on these mutants, and on the right ops of these cases."""
     result = MutationResults(their_checkers(examples) if peers else [], our_suite(examples))
     checks = [*result.peers, *result.suite]
 
-    def ask(case: str, mutant: Mutant | None) -> Found:
+    def ask(case: str, mutant: Mutant | None) -> Findings:
         return {
             which: {check.name: finding(check, case, which, mutant) for check in checks}
             for which in SETS

@@ -23,7 +23,7 @@ def transpose_by_the_same_permutation(self, g, out, x):
 
 @wrong(shape.BroadcastTo, "broadcast_to")
 def broadcast_to_averages(self, g, out, x):
-    """The mean over the copies, where it is the sum."""
+    """The mean over the copies, where it should be the sum."""
     return unbroadcast(g, x.shape) * (x.size / max(g.size, 1))
 
 
@@ -42,7 +42,7 @@ def getitem_starts_at_zero(self, g, out, x):
 
 @wrong(shape.Gather, "getitem")
 def getitem_overwrites_repeats(self, g, out, x):
-    """An index that occurs twice gets one of its two gradients: x̄[index] = g, where it is +=."""
+    """An index that occurs twice gets one of its two gradients: x̄[index] = g, not += g."""
     return scatter(g, self.index, x.shape, unique=True)
 
 

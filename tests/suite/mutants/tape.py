@@ -1,4 +1,4 @@
-"""What goes wrong around the formulas: broadcasting, memory, dtypes, saved arrays."""
+"""Mistakes outside of the formulas: broadcasting, memory, dtypes, saved arrays."""
 
 import numpy as np
 
@@ -26,9 +26,9 @@ def unbroadcast_forgets_axes_of_one(g, shape):
 
 @wrong("minibn.autograd.backward", "subtract", "unbroadcast")
 def unbroadcast_averages(g, shape):
-    """The mean over what was broadcast, where it is the sum."""
-    found = unbroadcast(g, shape)
-    return found * (found.size / g.size) if g.size else found
+    """The mean over what was broadcast, where it should be the sum."""
+    summed = unbroadcast(g, shape)
+    return summed * (summed.size / g.size) if g.size else summed
 
 
 @wrong("minibn.autograd.backward", "divide", "unbroadcast")
@@ -88,14 +88,14 @@ def the_value_drifts_to_float64(self, x):
 class the_layer_keeps_its_last_inputs:
     """Inputs are saved on the class: an op that is used twice differentiates its last call."""
 
-    seen: tuple = ()
+    last_inputs: tuple = ()
 
     def forward(self, x, y):
-        type(self).seen = (x, y)
+        type(self).last_inputs = (x, y)
         return x * y
 
     def vjp(self, g, out, x, y):
-        x, y = type(self).seen
+        x, y = type(self).last_inputs
         return g * y, g * x
 
 
@@ -112,10 +112,10 @@ def the_last_gradient_is_not_cleared(self, g, out, x):
 
 @wrong(ew.Exp, "exp")
 def the_first_output_is_kept(self, g, out, x):
-    """A cache that knows its entries by their shape, and never looks at their values."""
-    kept = type(self).__dict__.get("kept") or {}
-    type(self).kept = kept
-    return g * kept.setdefault(out.shape, value(out).copy())
+    """A cache whose key is the shape alone, so that later calls get the first values."""
+    cache = type(self).__dict__.get("cache") or {}
+    type(self).cache = cache
+    return g * cache.setdefault(out.shape, value(out).copy())
 
 
 @wrong(ew.Tanh, "tanh")

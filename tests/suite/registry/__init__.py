@@ -1,4 +1,4 @@
-"""One row for each op and each layer: how to draw a point of its domain, and what to expect there.
+"""One row for each op and each layer: a strategy of its problems, and its expected properties.
 
 `CASES` are the ops, `LAYERS` the layers of `minibn.nn`. The row is the one declaration of an op:
 laws, mutants, parity with PyTorch and the check of kinks read it. A new op or layer without a row

@@ -1,4 +1,4 @@
-"""What the registry says of one op: where it is drawn, and what may be expected of it."""
+"""A row of the registry: the problems of one op, and its expected properties."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ class Tied:
 class Precise:
     """How many digits the gradient keeps in each precision, beside float64 at the rounded inputs.
 
-    They count from the largest entry that cotangents of this size give, so that one which cancels
-    by chance doesn't matter. float16 may be None, and nothing is promised: in it 10⁻⁵, an eps, has
-    lost half of its digits, and the square of a small spread is zero.
+    They are relative to the largest entry for cotangents of this size, so that one in which terms
+    cancel by chance doesn't matter. float16 may be None, and nothing is promised: in it 10⁻⁵, an
+    eps, has half of its digits, and the square of a small spread is zero.
     """
 
     digits: float = 4.5  # float32
     half_digits: float | None = 1.0  # float16
 
     def digits_of(self, dtype: Any) -> float | None:
-        """Of float64, float32 or float16, as declared."""
+        """The digits of float64, float32 or float16, as declared."""
         return {8: 10.0, 4: self.digits, 2: self.half_digits}[np.dtype(dtype).itemsize]
 
 
@@ -45,14 +45,14 @@ class Precise:
 class Case(Precise):
     """One op.
 
-    problems: smooth points, away from every kink. plain: a problem as one writes it by hand.
-    torch: what the op is called in PyTorch, if it takes the same arguments ("nn.functional.relu");
+    problems: smooth points, away from every kink. plain: a hand-written problem.
+    torch: the op's name in PyTorch, if it takes the same arguments ("nn.functional.relu");
     other ops have an entry in `tests/parity/torch_pairs.py`.
     linear: groups of inputs in which the op is linear, jointly in a group with the others fixed,
     up to a constant: the Jacobian in such a group is J u = f(u) - f(0).
     homogeneous: f(a·x) = a·f(x) for a > 0, in all inputs together.
     operands: how many an elementwise op has, which broadcast; 0 for other ops.
-    kinks, convention: points with exact ties, what is promised there, and that in words.
+    kinks: points with exact ties, and the documented gradient there. convention: that in words.
     """
 
     problems: st.SearchStrategy[Problem]
@@ -76,5 +76,5 @@ def groups(linear: tuple[Positions, ...], problem: Problem) -> list[Positions]:
 
 def here(x: Any, constant: np.ndarray) -> Any:
     """A constant of the problem on x's backend, in x's precision."""
-    found = backend_of(value(x)).asarray(constant)
-    return found.astype(value(x).real.dtype) if found.dtype.kind == "f" else found
+    array = backend_of(value(x)).asarray(constant)
+    return array.astype(value(x).real.dtype) if array.dtype.kind == "f" else array

@@ -64,9 +64,9 @@ def not_one(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np
     return positive(rng, shape, texture) + 0.1
 
 
-def flat_where_none(*taken: np.ndarray) -> frozenset[int]:
-    """The inputs of which nothing reaches the output."""
-    return frozenset(i for i, mask in enumerate(taken) if not mask.any())
+def flat_where_none(*masks: np.ndarray) -> frozenset[int]:
+    """The inputs whose mask is False everywhere: none of their values reaches the output."""
+    return frozenset(i for i, mask in enumerate(masks) if not mask.any())
 
 
 def relus() -> Problems:
@@ -93,12 +93,12 @@ def choices(draw: Any) -> Problem:
     mask = rng.random(mask_shape) < 0.5
     x, y = (real(rng, shape, draw(textures)) for shape in both)
     everywhere = np.broadcast_shapes(mask_shape, *both)
-    taken = np.broadcast_to(mask, everywhere)
+    first = np.broadcast_to(mask, everywhere)
 
     def f(x: Any, y: Any) -> Any:
         return ops.where(here(x, mask), x, y)
 
-    return Problem(f, (x, y), seed, flat_where_none(taken, ~taken))
+    return Problem(f, (x, y), seed, flat_where_none(first, ~first))
 
 
 @st.composite

@@ -1,12 +1,12 @@
 """Problems of `fused_block`: convolution, norm or bias, noise, ReLU and pooling, or some of them.
 
-They are built from the end: what reaches the ReLU is drawn, apart from 0 and from each other (or
-tied, on purpose), and x follows by undoing the noise and the affine. A norm can be undone, too: for
-x = a·u + b with any a and b
+They are drawn backwards: first the ReLU's input, whose values differ from 0 and from each other (or
+are tied, on purpose); x follows by inverting the noise and the affine map. A norm can be inverted,
+too: for x = a·u + b with any a and b
 
     gamma · x̂ + beta = u   where   gamma = √(a² var(u) + eps) / a,   beta = mean(u)
 
-So can a convolution that keeps the images' shape: it is a square matrix, and x a solution.
+So can a convolution that keeps the images' shape: its matrix is square, and x a solution.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ def call_fused_block(
 
 
 def undo(z: np.ndarray, rng: np.random.Generator, kind: str, noise: Any, eps: float) -> Any:
-    """(x, *affine) for which z is what reaches the ReLU."""
+    """(x, *affine) for which z is the ReLU's input."""
     u = z if noise is None else (z - noise[1]) / noise[0]
     C = z.shape[-1:]
     if kind == "nothing":
@@ -67,7 +67,7 @@ def undo(z: np.ndarray, rng: np.random.Generator, kind: str, noise: Any, eps: fl
 def deconvolve(y: np.ndarray, rng: np.random.Generator, side: int) -> tuple[Any, Any]:
     """(x, w) for which y (N, H, W, C) = conv2d(x, w, padding=side // 2).
 
-    w (side, side, C, C) is near enough to the convolution that changes nothing to be inverted.
+    w (side, side, C, C) is close enough to the identity convolution to be inverted.
     """
     C = y.shape[3]
     w = rng.uniform(-1, 1, (side, side, C, C))
@@ -104,7 +104,7 @@ def fused_block_problems() -> st.SearchStrategy[Problem]:
 
 
 def slopes(g: np.ndarray, x: np.ndarray, *affine: np.ndarray, noise: Any, pool: int) -> Any:
-    """What is promised, for a shift or a scale and a shift before a ReLU."""
+    """The documented gradient, for a shift or a scale and a shift before a ReLU."""
     *scale, shift = affine or (np.zeros(x.shape[-1]),)
     s, m = (1.0, 0.0) if noise is None else noise
     z = (x * scale[0] if scale else x) + shift
@@ -113,8 +113,8 @@ def slopes(g: np.ndarray, x: np.ndarray, *affine: np.ndarray, noise: Any, pool: 
         (g,) = max_pool_slope(g, np.maximum(z, 0), (pool, pool), (pool, pool), (0, 0))
     g = g * (z > 0) * s
     over = tuple(range(x.ndim - 1))
-    found = [g * scale[0], (g * x).sum(over)] if scale else [g]
-    return (*found, g.sum(over)) if affine else tuple(found)
+    gradients = [g * scale[0], (g * x).sum(over)] if scale else [g]
+    return (*gradients, g.sum(over)) if affine else tuple(gradients)
 
 
 @st.composite
@@ -141,7 +141,7 @@ def tied_fused_blocks(draw: Any) -> Tied:
 
 
 def bias_relu_pool(rng: Rng):
-    """What follows a convolution in a network without norms: bias, ReLU, pooling."""
+    """Bias, ReLU and pooling, as after a convolution in a network without norms."""
     return (
         lambda x, b: fused_block(x, b, relu=True, pool=2),
         (rng.standard_normal((2, 4, 4, 3)), rng.standard_normal(3)),

@@ -1,4 +1,4 @@
-"""One row for each layer of `minibn.nn`: how to draw a layer with random weights, and its input.
+"""One row for each layer of `minibn.nn`: a strategy of layers with random weights, and inputs.
 
 A layer becomes a function of its input *and its parameters* (`minibn.testing.layer_problem`).
 """
@@ -52,8 +52,8 @@ class LayerCase(Precise):
 
 
 def randomise(layer: nn.Module, seed: int, training: bool) -> nn.Module:
-    """The layer initialised in float64 on NumPy, every parameter and buffer then made random:
-    nothing may hide behind a bias of 0 or a gamma of 1."""
+    """The layer initialised in float64 on NumPy, with every parameter and buffer random, since a
+    bias of 0 or a gamma of 1 would hide mistakes."""
     rng = np.random.default_rng((seed, 2))
     with use("numpy"):
         layer.initialize(seed, np.float64)
@@ -114,18 +114,18 @@ def standardised_linear(
 
 
 def has_large_filters(point: Point) -> bool:
-    """Of three weights or more: two are standardised to ±1, whatever they are."""
+    """Whether filters have three weights or more: two are always standardised to ±1."""
     return point.inputs[1][..., 0].size > 2
 
 
 def frozen(problem: LayerProblem) -> LayerProblem:
-    """With its statistics given: it has seen a batch."""
+    """The layer with its statistics fixed, as after a first batch."""
     dict(problem.layer.named_buffers())["batches"].place(np.array(1))
     return problem
 
 
 def network(shape: tuple[int, ...]) -> nn.Sequential:
-    """Smooth throughout: a kink inside would lie anywhere."""
+    """A network without kinks, whose place would be unknown."""
     _, H, W, C = shape
     return nn.Sequential(
         conv=nn.Conv2d(C, 2, (1, 2), padding=(0, 1), bias=False),

@@ -1,8 +1,8 @@
 """Problems of the l_p norms, of norms of each example by itself, and of standardised filters.
 
-As for BatchNorm, what is divided by lies near eps, where eps decides, or far above it. l1 has a
-kink where a value that counts in the norm is 0, l∞ where two of the largest are equal in size:
-problems stay away from both, and `tied` ones lie on them.
+As for BatchNorm, the norm is near eps, where eps matters, or far above it. l1 has a kink where a
+value in the norm is 0, l∞ where two of the largest are equal in size: problems are away from both,
+and `tied_lp` draws points on them.
 """
 
 import math
@@ -81,7 +81,7 @@ def lp_slope(
     center_first: bool,
     reduce: str,
 ) -> tuple[np.ndarray, ...]:
-    """What is promised of l1 and l∞: sign(0) = 0, and the largest share equally."""
+    """The documented gradient of l1 and l∞: sign(0) = 0, and the largest share equally."""
     axes, M = tuple(range(x.ndim - 1)), math.prod(x.shape[:-1])
     centred = x - x.mean(axes)
     z = centred if center_first else x
@@ -147,9 +147,9 @@ def layer_norm_points(draw: Any) -> Point:
         choices += [(1, 2, 3)]
     axes = draw(st.sampled_from(choices))
     many = axes == "example" and k > 2 and draw(st.booleans())  # a gamma for each feature
-    found = range(1, k) if axes in ("example", (1, 2, 3)) else (k - 1,)
+    reduced = range(1, k) if axes in ("example", (1, 2, 3)) else (k - 1,)
     e, rng = draw(st.sampled_from(EPS)), np.random.default_rng(seed := draw(seeds))
-    x = spread_out(rng, shape, tuple(found), e)
+    x = spread_out(rng, shape, tuple(reduced), e)
     vectors = affine(rng, shape[1:] if many else shape[-1:])
     return Point((x, *vectors), {"axes": axes, "eps": e}, seed)
 

@@ -1,8 +1,8 @@
-"""Problems as people write them by hand.
+"""Hand-written problems.
 
 One small shape, standard normal numbers, gamma = 1 and beta = 0, no ties, equal shapes where two
-arrays meet, stride 1 or windows that tile: the example that comes to mind. Mutants are shown to
-them, to see what they miss.
+arrays are combined, stride 1 or windows that tile: typical examples. Mutants are checked on them,
+to find what such examples miss.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def reduction_problems(
     at_least: int = 1,
     textures: Any = TEXTURES,
 ) -> Problem:
-    """at_least: how many values the reduction needs before it depends on them."""
+    """at_least: how many values the reduction needs to depend on them (a variance: 2)."""
     shape = draw(full_shapes)
     axis = draw(axes_of(len(shape)))
     point = draw(points(shape, domain, textures, axis=axis, keepdims=st.booleans()))

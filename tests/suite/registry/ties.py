@@ -1,6 +1,6 @@
-"""Problems on the kinks, and the gradients that the documentation promises there.
+"""Problems on the kinks, and the documented gradients there.
 
-The promises are written here a second time, on NumPy arrays, without the ops.
+These are implemented here a second time, on NumPy arrays, without the ops.
 """
 
 import itertools
@@ -76,7 +76,7 @@ def shared(at_top: np.ndarray, axis: Any) -> np.ndarray:
 
 
 def opened(g: np.ndarray, x: np.ndarray, axis: Any) -> np.ndarray:
-    """The cotangent of a reduction over `axis`, with the reduced axes as 1."""
+    """The cotangent of a reduction over `axis`, with the reduced axes kept as 1."""
     return np.reshape(g, np.sum(x, axis=axis, keepdims=True).shape)
 
 
