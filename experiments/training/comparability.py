@@ -50,8 +50,8 @@ def require_comparable(studies: Sequence[Study], free: Collection[str] = ()) -> 
                 )
     first_runs: dict[int | None, Run] = {}
     for run in (run for study in studies for run in study.runs()):
-        key = None if first.kind == "vgg_cifar" else run.config["seed"]
-        like = first_runs.setdefault(key, run)
+        seed: int | None = None if first.kind == "vgg_cifar" else run.config["seed"]
+        like = first_runs.setdefault(seed, run)
         if run.config["data_fingerprint"] != like.config["data_fingerprint"]:
             raise DataError(
                 f"{run.folder} was trained on other data than {like.folder}: tables and figures "
