@@ -87,12 +87,16 @@ class Optimizer:
         for p, state, group in zip(self.params, self.state, groups, strict=True):
             if p.grad is not None:
                 arrays = [p.data, p.grad.data, *self.state_arrays(p.data, state, group)]
-                rows.append((arrays, group))
+                rows.append((arrays, self.settings_of(p, group)))
                 updated.append(p)
         kernel = find_kernel(self, [x for arrays, _ in rows for x in arrays]) if rows else None
         (kernel or self).update_all(rows)
         for p in updated:
             p.bump_version()
+
+    def settings_of(self, p: Tensor, group: Group) -> Group:
+        """The settings for this update of a parameter of the group."""
+        return group
 
     def update_all(self, rows: list[Row]) -> None:
         """Update all parameters that have gradients."""
@@ -134,11 +138,20 @@ class Optimizer:
             p = self.params[int(i)]
             if array.shape != p.shape:
                 raise KeyError(f"{type(self).__name__}: {name} is {array.shape}, not {p.shape}.")
+            if not np.can_cast(array.dtype, p.dtype, "same_kind"):
+                raise KeyError(f"{type(self).__name__}: {name} is {array.dtype}, not {p.dtype}.")
             fresh[int(i)][key] = backend_of(p.data).asarray(array.copy(), dtype=p.dtype)
         for number, arrays in enumerate(fresh):
             if arrays and (missing := set(self.slots) - set(arrays)):
                 raise KeyError(f"{type(self).__name__}: {number}.{missing.pop()} is missing.")
-        self.steps, self.state = int(state["steps"]), fresh
+        self.steps, self.state = self._count(state["steps"], "steps"), fresh
+
+    def _count(self, number: Any, name: str) -> int:
+        """A number of steps. Raises KeyError for what is none."""
+        array = np.asarray(number)  # host: from a checkpoint
+        if array.shape != () or array.dtype.kind not in "iu" or array < 0:
+            raise KeyError(f"{type(self).__name__}: {name} is {array!r}, not a number of steps.")
+        return int(array)
 
 
 class SGD(Optimizer):
@@ -198,6 +211,27 @@ class Adam(Optimizer):
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"Adam: betas={betas} must lie in [0, 1).")
         super().__init__(params, lr, weight_decay, betas=betas, eps=eps, decoupled=decoupled)
+        self.updates = [0] * len(self.params)  # of each parameter: its bias corrections count them
+        self._number = {id(p): i for i, p in enumerate(self.params)}
+
+    def settings_of(self, p: Tensor, group: Group) -> Group:
+        """The group's, and `step`: which update of this parameter it is."""
+        i = self._number[id(p)]
+        self.updates[i] += 1
+        return {**group, "step": self.updates[i]}
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """As Optimizer's, with the number of updates of each parameter."""
+        return super().state_dict() | {"updates": np.array(self.updates)}  # host: for a checkpoint
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """As Optimizer's."""
+        given = np.asarray(state.get("updates", ()))  # host: from a checkpoint
+        if given.shape != (len(self.params),):
+            raise KeyError(f"Adam: updates has shape {given.shape}, not {(len(self.params),)}.")
+        updates = [self._count(n, "updates") for n in given]
+        super().load_state_dict({key: v for key, v in state.items() if key != "updates"})
+        self.updates = updates
 
     def update(self, group: Group, w: Any, g: Any, first: Any, second: Any) -> None:
         lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
@@ -208,8 +242,8 @@ class Adam(Optimizer):
             g = g + decay * w
         first += (1 - beta1) * (g - first)
         second += (1 - beta2) * (g * g - second)
-        mean = first / (1 - beta1**self.steps)
-        scale = array_module(w).sqrt(second / (1 - beta2**self.steps)) + group["eps"]
+        mean = first / (1 - beta1 ** group["step"])
+        scale = array_module(w).sqrt(second / (1 - beta2 ** group["step"])) + group["eps"]
         w -= lr * mean / scale
 
 

@@ -33,6 +33,9 @@ class Op:
                       not saved: `vjp` gets an `Absent`, which has their shape and dtype only.
     needs_output      whether `vjp` reads the output.
     broadcasts        inputs broadcast against each other; `backward` sums their gradients back.
+    keeps_integers    whether small integers stay integers: they are moved, not computed with. Other
+                      ops take them as float64, since they would wrap. (Beside floating-point inputs
+                      every op takes integers in the dtype of these.)
     view              the output may share memory with input 0 (and so shares its version).
     needs_input_grad  set before `vjp` is called: for each input, whether it needs a gradient.
     """
@@ -40,6 +43,7 @@ class Op:
     needs: tuple[int, ...] | None = None
     needs_output = False
     broadcasts = False
+    keeps_integers = False
     view = False
     needs_input_grad: tuple[bool, ...] = ()
 
@@ -152,12 +156,27 @@ def apply(op: Op, *inputs: Any) -> Any:
     """Run `op`. Arrays in, array out. A Tensor in, a Tensor out, recorded if one of the inputs
     requires a gradient. Raises BackendMismatch if the inputs live on two backends."""
     values = [value(x) for x in inputs]
-    if len(values) > 1:
-        array_module(*values)
-    elif isinstance(inputs[0], np.generic):  # alone, so no array gives its dtype
+    if len(values) == 1 and isinstance(inputs[0], np.generic):  # no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
+    array_module(*values)
+    values = _without_integers(values, op.keeps_integers)
     needs = needs_gradient(inputs)
     return run_by(find_kernel(op, values, needs) or op, op, inputs, values, needs)
+
+
+def _without_integers(values: list[Any], keep: bool) -> list[Any]:
+    """The values, with arrays of integers in floating point where `Op.keeps_integers` says so."""
+    dtypes = [x.dtype for x in values if hasattr(x, "dtype")]
+    floats = [dtype for dtype in dtypes if dtype.kind in "fc"]
+    if len(floats) == len(dtypes) or (keep and not floats):
+        return values
+    common = np.result_type(*(floats or dtypes))
+    if common.kind == "i" and common.itemsize >= 4:
+        return values
+    target = common if floats else np.dtype(np.float64)
+    return [
+        x.astype(target) if hasattr(x, "dtype") and x.dtype.kind not in "fc" else x for x in values
+    ]
 
 
 def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import get_backend, to_numpy
+from minibn.errors import ShapeError
 
 Array = Any  # an array of any backend: NumPy, CuPy or the strict double
 
@@ -40,6 +41,14 @@ def value(x: Any) -> Any:
     return x.item() if isinstance(x, np.generic) else x
 
 
+class _ArrayUfunc:
+    """`Tensor.__array_ufunc__`. NumPy looks it up in the class: `_call_ufunc`. CuPy looks it up in
+    the object: None, so that its operators leave array + Tensor to Tensor."""
+
+    def __get__(self, tensor: Tensor | None, owner: type[Tensor]) -> Any:
+        return _call_ufunc if tensor is None else None
+
+
 class Tensor:
     """An array with a gradient.
 
@@ -54,7 +63,7 @@ class Tensor:
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad", "version")
     __minibn_tensor__ = True
-    __array_ufunc__ = None  # ndarray + Tensor is Tensor.__radd__, not a loop over objects
+    __array_ufunc__ = _ArrayUfunc()
     __array_priority__ = 1000
     __hash__ = object.__hash__
 
@@ -154,6 +163,66 @@ class Tensor:
         self.data[...] = values
         self.bump_version()
         return self
+
+    def _update(self, op: Any, other: Any, symbol: str) -> Tensor:
+        """self = op(self, other), in place where no gradient is recorded, as in PyTorch; of a graph
+        a new Tensor, to which Python binds the name."""
+        result = op(self, other)
+        if result.node is not None:
+            if self.is_leaf and self.requires_grad:
+                raise TypeError(
+                    f"Tensor {symbol}: a leaf that requires a gradient can't be changed in place "
+                    "while ops are recorded. Do it inside `with minibn.no_grad():`, or write "
+                    f"x = x {symbol[:-1]} y for a new Tensor."
+                )
+            return result
+        if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+            raise TypeError(
+                f"Tensor {symbol}: the result is {result.dtype}, this Tensor {self.dtype}. Write "
+                f"x = x {symbol[:-1]} y, or use .astype first."
+            )
+        if result.shape != self.shape:
+            raise ShapeError(
+                f"Tensor {symbol}: the result has shape {result.shape}, this Tensor {self.shape}. "
+                f"Write x = x {symbol[:-1]} y for a new Tensor."
+            )
+        self.data[...] = result.data
+        self.bump_version()
+        return self
+
+    def __iadd__(self, other: Any) -> Tensor:
+        return self._update(ops.add, other, "+=")
+
+    def __isub__(self, other: Any) -> Tensor:
+        return self._update(ops.subtract, other, "-=")
+
+    def __imul__(self, other: Any) -> Tensor:
+        return self._update(ops.multiply, other, "*=")
+
+    def __itruediv__(self, other: Any) -> Tensor:
+        return self._update(ops.divide, other, "/=")
+
+    def __ipow__(self, other: Any) -> Tensor:
+        return self._update(ops.power, other, "**=")
+
+    def __imatmul__(self, other: Any) -> Tensor:
+        return self._update(ops.matmul, other, "@=")
+
+    # -- among NumPy's functions
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """np.asarray(tensor), np.save and the like: the values, of a Tensor on the host that
+        requires no gradient. Raises TypeError for another."""
+        if self.requires_grad:
+            raise TypeError(
+                "a Tensor that requires a gradient is not made an array of NumPy's silently. Use "
+                ".numpy(), or functions of minibn.ops to differentiate through them."
+            )
+        if not isinstance(self.data, np.ndarray):
+            raise TypeError(
+                f"a Tensor of {type(self.data).__name__} is not copied to the host silently. Use "
+                ".numpy()."
+            )
+        return np.array(self.data, dtype=dtype, copy=copy)
 
     # -- gradients
     def backward(
@@ -257,3 +326,35 @@ class Tensor:
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis=axis, keepdims=keepdims)
+
+
+# NumPy's functions behind Python's operators, and these operators' names.
+_OPERATORS = {
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "truediv", "power": "pow",
+    "matmul": "matmul", "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le",
+    "greater": "gt", "greater_equal": "ge",
+}  # fmt: skip
+_REFLECTED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
+
+
+def _call_ufunc(tensor: Tensor, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+    """A function of NumPy's with a Tensor: array + Tensor is an op, as Tensor + array, and
+    `array -= Tensor` writes into the array. Raises TypeError for others, such as np.exp."""
+    name = _OPERATORS.get(ufunc.__name__)
+    out = settings.pop("out", (None,))[0]
+    if method != "__call__" or settings or name is None:
+        known = {"absolute": "abs"}.get(ufunc.__name__, ufunc.__name__)
+        remedy = f"minibn.ops.{known}" if hasattr(ops, known) else "a function of minibn.ops"
+        raise TypeError(f"np.{ufunc.__name__} of a Tensor: use {remedy}, or tensor.numpy().")
+    if out is not None:
+        if any(isinstance(x, Tensor) and x.requires_grad for x in (*inputs, out)):
+            raise TypeError(
+                f"np.{ufunc.__name__}: a Tensor that requires a gradient can't be written into "
+                "an array: its graph would be lost. Use .detach()."
+            )
+        ufunc(*(value(x) for x in inputs), out=value(out))
+        return out
+    left, right = inputs
+    if isinstance(left, Tensor):
+        return getattr(left, f"__{name}__")(right)
+    return getattr(right, f"__{_REFLECTED.get(name, f'r{name}')}__")(left)

@@ -34,6 +34,18 @@ def library_of(x: Any) -> str:
     return found
 
 
+# Subclasses of ndarray whose operators compute something else.
+_REMEDIES = {
+    "MaskedArray": "Use x.filled(value), or select: x[~x.mask].",
+    "matrix": "Use numpy.asarray(x).",
+}
+
+
+def _base_of(cls: type) -> str:
+    """The class of NumPy's that an array's class derives from, by name."""
+    return next((c.__name__ for c in cls.__mro__ if c.__module__.startswith("numpy")), "")
+
+
 def backend_name(x: Any) -> str:
     """The backend to which an array, or a Tensor's data, belongs; numbers are NumPy's."""
     name = library_of(x.data if library_of(x) == TENSOR else x)
@@ -45,6 +57,8 @@ def _classify(cls: type) -> str:
         return TENSOR
     if cls is type(None) or issubclass(cls, (bool, int, float, complex, np.generic)):
         return NEUTRAL
+    if issubclass(cls, np.ndarray) and (remedy := _REMEDIES.get(_base_of(cls))):
+        raise TypeError(f"{cls.__module__}.{cls.__qualname__} is not computed on. {remedy}")
     for name, (module, attribute) in ARRAY_CLASSES.items():
         loaded = sys.modules.get(module)  # if x is its array, the library is loaded
         if loaded is not None and issubclass(cls, getattr(loaded, attribute)):

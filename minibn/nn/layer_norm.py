@@ -35,7 +35,7 @@ class LayerNorm(Module):
     """
 
     def __init__(self, shape: Shape, *, axes: Any = None, eps: float = 1e-5) -> None:
-        check_eps("LayerNorm", eps)
+        eps = check_eps("LayerNorm", eps)
         self.axes, self.eps = axes, eps
         self.gamma = Parameter(shape_of(shape), ones)
         self.beta = Parameter(shape_of(shape), zeros)
@@ -51,7 +51,7 @@ class RMSNorm(Module):
     """
 
     def __init__(self, shape: Shape, *, axes: Any = None, eps: float = 1e-5) -> None:
-        check_eps("RMSNorm", eps)
+        eps = check_eps("RMSNorm", eps)
         self.axes, self.eps = axes, eps
         self.gamma = Parameter(shape_of(shape), ones)
 
@@ -71,7 +71,7 @@ class GroupNorm(Module):
             raise ValueError(
                 f"GroupNorm: {channels} channels can't be cut into groups={groups} equal ones."
             )
-        check_eps("GroupNorm", eps)
+        eps = check_eps("GroupNorm", eps)
         self.groups, self.eps = groups, eps
         self.gamma = Parameter((channels,), ones)
         self.beta = Parameter((channels,), zeros)
@@ -88,7 +88,7 @@ class InstanceNorm(Module):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
-        check_eps("InstanceNorm", eps)
+        eps = check_eps("InstanceNorm", eps)
         self.eps = eps
         self.gamma = Parameter((channels,), ones)
         self.beta = Parameter((channels,), zeros)
@@ -130,7 +130,7 @@ class WSConv2d(Conv2d):
         **more: Any,
     ) -> None:
         super().__init__(channels, filters, size, *settings, **more)
-        check_eps("WSConv2d", eps)
+        eps = check_eps("WSConv2d", eps)
         self.factor, self.eps = factor, eps
         self.gain = Parameter((filters,), ones) if scaled else None
 
@@ -165,7 +165,7 @@ class WSLinear(Linear):
         **more: Any,
     ) -> None:
         super().__init__(inputs, outputs, *settings, **more)
-        check_eps("WSLinear", eps)
+        eps = check_eps("WSLinear", eps)
         self.factor, self.eps = factor, eps
         self.gain = Parameter((outputs,), ones) if scaled else None
 

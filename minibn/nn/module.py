@@ -78,6 +78,12 @@ class State(Tensor):
     def is_initialized(self) -> bool:
         return self._data is not None
 
+    def takes(self, dtype: np.dtype) -> bool:
+        """Whether values of this dtype can be placed here."""
+        if self._data is None:
+            return dtype.kind in "fc"
+        return np.can_cast(dtype, self._data.dtype, "same_kind")
+
     def place(self, values: np.ndarray) -> None:
         """Take these values: in place where there are some, else on the current backend."""
         if self._data is None:
@@ -182,7 +188,15 @@ class Module:
 
     # -- values
     def initialize(self, seed: int = 0, dtype: Any = np.float32) -> Any:
-        """Draw every parameter and reset every buffer, on the current backend. Returns self."""
+        """Draw every parameter and reset every buffer, on the current backend. Returns self.
+
+        Raises TypeError unless dtype is floating-point.
+        """
+        if np.dtype(dtype).kind not in "fc":
+            raise TypeError(
+                f"initialize: dtype {np.dtype(dtype)} can't be trained. Use a floating-point dtype,"
+                " such as numpy.float32."
+            )
         for name, state in self._named(State):
             state.initialize(generator(seed, "weights", name), dtype)
             state.grad = None
@@ -200,8 +214,8 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Take the values of `state`. Nothing is changed unless everything fits.
 
-        Raises KeyError that lists missing, unexpected and misshapen names; with `strict=False`
-        only misshapen ones count.
+        Raises KeyError that lists missing, unexpected and misshapen names, and values of another
+        kind (complex, text, fractions for a Counter); with `strict=False` only the last two count.
         """
         own: dict[str, State] = dict(self._named(State))
         given = {name: to_numpy(state[name]) for name in own if name in state}
@@ -214,6 +228,9 @@ class Module:
                 if array.shape != own[n].shape
             ],
         }
+        wrong["of another kind"] = [
+            f"{n} {array.dtype}" for n, array in given.items() if not own[n].takes(array.dtype)
+        ]
         if any(wrong.values()):
             found = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in wrong.items() if n)
             raise KeyError(f"load_state_dict: {found}. Was the state saved from another network?")

@@ -39,10 +39,10 @@ class RunningStatistics(Module):
 
     def __init__(self, eps: float, momentum: float | None) -> None:
         name = type(self).__name__
-        check_eps(name, eps)
+        eps = check_eps(name, eps)
         if momentum is not None and not 0 <= momentum <= 1:
             raise ValueError(f"{name}: momentum={momentum} is the weight of the new batch: 0 to 1.")
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum = eps, None if momentum is None else float(momentum)
         self.tracking = True  # whether training batches update the running statistics
 
     def update_running_statistics(self, *new: Any) -> None:
@@ -174,7 +174,7 @@ class FrozenBatchNorm(Module):
     """
 
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
-        check_eps("FrozenBatchNorm", eps)
+        eps = check_eps("FrozenBatchNorm", eps)
         self.eps = eps
         self.gamma = Parameter((channels,), ones)
         self.beta = Parameter((channels,), zeros)

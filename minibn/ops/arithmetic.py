@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
-from minibn.ops.elementwise import cast, log
+from minibn.ops.elementwise import cast, log, real, where
 
 
 class Add(Op):
@@ -76,7 +76,10 @@ class Negative(Op):
 
 
 class Power(Op):
-    """z = x^p.    x̄ = z̄ · p · x^(p-1), and 0 where p = 0;   p̄ = z̄ · x^p · log x, for x > 0"""
+    """z = x^p.    x̄ = z̄ · p · x^(p-1), and 0 where p = 0
+
+    p̄ = z̄ · x^p · log x, and 0 where x = 0
+    """
 
     broadcasts = True
 
@@ -84,8 +87,15 @@ class Power(Op):
         return x**p
 
     def vjp(self, g, out, x, p):
-        g_x = g * (p * power(x, p - 1 + (p == 0))) if self.needs_input_grad[0] else None
-        return g_x, (g * (power(x, p) * log(x)) if self.needs_input_grad[1] else None)
+        g_x = g_p = None
+        if self.needs_input_grad[0]:
+            constant = real(p) == 0
+            g_x = g * (p * power(x, p - 1 + constant))
+            g_x = g_x if constant is False else where(constant, 0, g_x)
+        if self.needs_input_grad[1]:
+            at_0 = real(x) == 0
+            g_p = where(at_0, 0, g * (power(x, p) * log(where(at_0, 1, x))))
+        return g_x, g_p
 
 
 def add(x, y):

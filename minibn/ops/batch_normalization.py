@@ -16,22 +16,15 @@ from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError
-from minibn.ops.elementwise import sqrt
-from minibn.ops.reduce import mean, sum, var
+from minibn.ops.elementwise import in_float32, sqrt
+from minibn.ops.reduce import deviations, mean, sum, var
 
 
-def moments(x, axis: Any = None) -> tuple[Any, Any]:
-    """Mean and biased variance of each channel: x (..., C) -> (C,), (C,).
-
-    With `axis`, over those axes, which are kept with length 1. The sum of many values of one sign
-    has a rounding error; the mean of the centred values corrects it (the corrected two-pass
-    algorithm of Chan, Golub & LeVeque 1983).
-    """
-    axes, keep = (tuple(range(x.ndim - 1)), False) if axis is None else (axis, True)
-    mu = mean(x, axes, keep)
-    centred = x - mu
-    rest = mean(centred, axes, keep)
-    return mu + rest, mean(centred * centred, axes, keep) - rest * rest
+def moments(x) -> tuple[Any, Any]:
+    """Mean and biased variance of each channel: x (..., C) -> (C,), (C,)."""
+    axes = tuple(range(x.ndim - 1))
+    mu, centred = deviations(x, axes)
+    return mu.reshape(x.shape[-1:]), mean(centred * centred, axes)
 
 
 class BatchNorm(Op):
@@ -53,16 +46,17 @@ class BatchNorm(Op):
         self.eps = eps
 
     def forward(self, x, gamma, beta):
-        self.mean, self.var = moments(x)  # (C,) each, for the layer
-        scale = gamma / array_module(x).sqrt(self.var + self.eps)
-        return x * scale + (beta - self.mean * scale)
+        axes = tuple(range(x.ndim - 1))
+        mu, centred = deviations(x, axes)
+        self.mean, self.var = mu.reshape(-1), mean(centred * centred, axes)  # (C,), for the layer
+        return centred * (gamma / array_module(x).sqrt(self.var + self.eps)) + beta
 
     def vjp(self, g, out, x, gamma, beta):
         axes = tuple(range(x.ndim - 1))
         M = math.prod(x.shape[:-1])
-        mu, variance = moments(x)  # recomputed as differentiable functions of x
-        inv_std = 1 / sqrt(variance + self.eps)  # (C,)
-        x_hat = (x - mu) * inv_std  # (..., C)
+        centred = deviations(x, axes)[1]  # recomputed as a differentiable function of x
+        inv_std = 1 / sqrt(mean(centred * centred, axes) + self.eps)  # (C,)
+        x_hat = centred * inv_std  # (..., C)
         g_beta = sum(g, axes)  # (C,)
         g_gamma = sum(g * x_hat, axes)  # (C,)
         if not self.needs_input_grad[0]:
@@ -93,12 +87,15 @@ def check_batch(shape: tuple[int, ...], gamma, beta) -> None:
         )
 
 
-def check_eps(who: str, eps: float) -> None:
-    """Raise ValueError for an eps that is negative, or nan."""
-    if not eps >= 0:
-        raise ValueError(f"{who}: eps={eps} must not be negative.")
+def check_eps(who: str, eps: Any) -> float:
+    """eps as a Python number, which adopts the dtype of the arrays. Raises ValueError for one that
+    is negative, infinite or nan."""
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"{who}: eps={eps} must not be negative or infinite.")
+    return float(eps)
 
 
+@in_float32
 def batch_norm(x, gamma, beta, *, eps: float = 1e-5, return_moments: bool = False) -> Any:
     """Normalise each channel of x to zero mean and unit variance, then scale and shift.
 
@@ -108,15 +105,17 @@ def batch_norm(x, gamma, beta, *, eps: float = 1e-5, return_moments: bool = Fals
     Raises ShapeError if a channel has a single value: its variance is undefined.
     """
     check_batch(x.shape, gamma, beta)
-    op = BatchNorm(eps)
+    op = BatchNorm(check_eps("batch_norm", eps))
     y = apply(op, x, gamma, beta)
     return (y, op.mean, op.var) if return_moments else y
 
 
+@in_float32
 def batch_norm_composed(x, gamma, beta, *, eps: float = 1e-5) -> Any:
     """`batch_norm` composed of primitive ops: its definition. Slower; equal by law."""
     axes = tuple(range(x.ndim - 1))
-    x_hat = (x - mean(x, axes)) / sqrt(var(x, axes) + eps)
+    eps = check_eps("batch_norm_composed", eps)
+    x_hat = deviations(x, axes)[1] / sqrt(var(x, axes) + eps)
     return gamma * x_hat + beta
 
 
@@ -128,6 +127,6 @@ def batch_norm_inference(x, gamma, beta, running_mean, running_var, *, eps: floa
     check_channels(
         "batch_norm_inference", x.shape, gamma=gamma, beta=beta, mean=running_mean, var=running_var
     )
-    inv_std = 1 / sqrt(value(running_var) + eps)
+    inv_std = 1 / sqrt(value(running_var) + check_eps("batch_norm_inference", eps))
     scale = gamma * inv_std
     return x * scale + (beta - value(running_mean) * scale)

@@ -20,6 +20,7 @@ import numpy as np
 from minibn.autograd.tape import Op, apply
 from minibn.backend import array_module
 from minibn.errors import ShapeError
+from minibn.ops.elementwise import in_float32
 from minibn.ops.shape import Pad
 
 Pair = tuple[int, int]
@@ -147,6 +148,7 @@ def conv2d_op(x, w, stride: Any, padding: Any) -> Conv2d:
     return Conv2d(stride, padding, tuple(x.shape), tuple(w.shape))
 
 
+@in_float32
 def conv2d(x, w, bias=None, *, stride: Any = 1, padding: Any = 0):
     """The convolution of images x with filters w.
 

@@ -1,12 +1,17 @@
 """Elementwise functions. z̄ is the cotangent of z; x and y broadcast together where there are two.
 
 Conventions at kinks: relu'(0) = 0, |·|'(0) = 0, and a tie in `maximum` is shared equally.
+Where such a derivative is 0, the cotangent is replaced by 0, not multiplied: it may be infinite, as
+in √relu(x).
+
 Comparisons use the real part, so that the smooth pieces of each op also compute on complex numbers,
 for the complex-step derivative.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,7 +70,7 @@ class Abs(Op):
         return x * sign(x)
 
     def vjp(self, g, out, x):
-        return g * sign(x)
+        return where(real(x) != 0, g * sign(x), 0)
 
 
 class Tanh(Op):
@@ -101,6 +106,7 @@ class Sigmoid(Op):
 class Relu(Op):
     """z = max(x, 0).    x̄ = z̄ where z > 0, else 0: the derivative at 0 is taken as 0"""
 
+    keeps_integers = True
     needs = ()
     needs_output = True
 
@@ -108,12 +114,13 @@ class Relu(Op):
         return array_module(x).maximum(x, 0)
 
     def vjp(self, g, out, x):
-        return g * (real(out) > 0)
+        return where(real(out) > 0, g, 0)
 
 
 class Maximum(Op):
     """z = max(x, y), and NaN where either is.    The larger gets z̄; where x = y each gets half"""
 
+    keeps_integers = True
     broadcasts = True
 
     def forward(self, x, y):
@@ -121,14 +128,14 @@ class Maximum(Op):
         return xp.where((real(x) >= real(y)) | (real(x) != real(x)), x, y)
 
     def vjp(self, g, out, x, y):
-        to_x = (real(x) > real(y)) + 0.5 * (real(x) == real(y))
-        to_x = to_x.astype(real(g).dtype)
-        return g * to_x, g * (1 - to_x)
+        share = where(real(x) == real(y), 0.5 * g, g)
+        return where(real(x) < real(y), 0, share), where(real(x) > real(y), 0, share)
 
 
 class Where(Op):
-    """z = x where the mask is set, else y.    x̄ = z̄ · mask,   ȳ = z̄ · (not mask)"""
+    """z = x where the mask is set, else y.    x̄ = z̄ where it is, else 0,   ȳ = z̄ where not"""
 
+    keeps_integers = True
     broadcasts = True
     needs = ()
 
@@ -139,12 +146,13 @@ class Where(Op):
         return array_module(self.mask, x, y).where(self.mask, x, y)
 
     def vjp(self, g, out, x, y):
-        return g * self.mask, g * ~self.mask
+        return where(self.mask, g, 0), where(self.mask, 0, g)
 
 
 class Cast(Op):
     """z = x in another precision.    x̄ = z̄ in x's"""
 
+    keeps_integers = True
     needs = ()
 
     def __init__(self, dtype: Any) -> None:
@@ -155,6 +163,27 @@ class Cast(Op):
 
     def vjp(self, g, out, x):
         return g.astype(x.dtype)
+
+
+def _is_half(x: Any) -> bool:
+    return getattr(x, "dtype", None) == np.float16
+
+
+def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator of a function with sums: it computes on float16 inputs in float32, so that no sum
+    overflows where the result does not. Results are float16 again (moments stay float32)."""
+
+    @functools.wraps(function)
+    def wrapper(x, *others, **settings):
+        if not _is_half(x):
+            return function(x, *others, **settings)
+        wide = [cast(y, np.float32) if _is_half(y) else y for y in (x, *others)]
+        result = function(*wide, **settings)
+        if isinstance(result, tuple):
+            return cast(result[0], np.float16), *result[1:]
+        return cast(result, np.float16) if result.dtype == np.float32 else result
+
+    return wrapper
 
 
 def exp(x):
@@ -233,4 +262,4 @@ def dropout(x, p: float, draws):
         raise ValueError(f"dropout: p={p} is the share that is dropped: 0 <= p < 1.")
     if draws.shape != x.shape:
         raise ShapeError(f"dropout: draws have shape {draws.shape}, x {x.shape}: one draw a value.")
-    return x * ((value(draws) >= p) * (1 / (1 - p))).astype(real(x).dtype)
+    return where(value(draws) >= p, x, 0) * float(1 / (1 - p))

@@ -19,12 +19,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minibn.autograd.tape import Op, apply
 from minibn.backend import array_module
 from minibn.errors import ShapeError
-from minibn.ops.batch_normalization import check_channels, moments
-from minibn.ops.elementwise import sqrt
-from minibn.ops.reduce import axes_of, mean
+from minibn.ops.batch_normalization import check_channels, check_eps
+from minibn.ops.elementwise import in_float32, sqrt
+from minibn.ops.reduce import axes_of, deviations, mean
 from minibn.ops.shape import reshape
 
 
@@ -44,13 +46,14 @@ class LayerNorm(Op):
         self.axes, self.eps = axes, eps
 
     def forward(self, x, gamma, beta):
-        mu, var = moments(x, self.axes)
-        return (x - mu) * (gamma / array_module(x).sqrt(var + self.eps)) + beta
+        centred = deviations(x, self.axes)[1]
+        var = mean(centred * centred, self.axes, keepdims=True)
+        return centred * (gamma / array_module(x).sqrt(var + self.eps)) + beta
 
     def vjp(self, g, out, x, gamma, beta):
-        mu, var = moments(x, self.axes)
-        inv_std = 1 / sqrt(var + self.eps)
-        x_hat = (x - mu) * inv_std
+        centred = deviations(x, self.axes)[1]
+        inv_std = 1 / sqrt(mean(centred * centred, self.axes, keepdims=True) + self.eps)
+        x_hat = centred * inv_std
         g_gamma, g_beta = (g * x_hat if self.needs_input_grad[1] else None), g
         if not self.needs_input_grad[0]:
             return None, g_gamma, g_beta
@@ -104,6 +107,7 @@ def normalised_axes(name: str, x, axes: Any, least: int = 2, **vectors) -> tuple
     return found
 
 
+@in_float32
 def layer_norm(x, gamma, beta, *, axes: Any = None, eps: float = 1e-5) -> Any:
     """Normalise the values along `axes` to zero mean and unit variance, then scale and shift.
 
@@ -114,9 +118,10 @@ def layer_norm(x, gamma, beta, *, axes: Any = None, eps: float = 1e-5) -> Any:
     Raises ShapeError for vectors of another shape, or a single value to normalise.
     """
     found = normalised_axes("layer_norm", x, axes, gamma=gamma, beta=beta)
-    return apply(LayerNorm(found, eps), x, gamma, beta)
+    return apply(LayerNorm(found, check_eps("layer_norm", eps)), x, gamma, beta)
 
 
+@in_float32
 def instance_norm(x, gamma, beta, *, eps: float = 1e-5) -> Any:
     """Normalise each channel of each example over its pixels, then scale and shift.
 
@@ -130,9 +135,10 @@ def instance_norm(x, gamma, beta, *, eps: float = 1e-5) -> Any:
             f"instance_norm: x {tuple(x.shape)} has one value for each channel of an example: it "
             "has no variance. Use larger images, or layer_norm, which also averages over channels."
         )
-    return apply(LayerNorm(pixels, eps), x, gamma, beta)
+    return apply(LayerNorm(pixels, check_eps("instance_norm", eps)), x, gamma, beta)
 
 
+@in_float32
 def group_norm(x, gamma, beta, *, groups: int, eps: float = 1e-5) -> Any:
     """Normalise groups of neighbouring channels of each example, then scale and shift.
 
@@ -152,9 +158,11 @@ def group_norm(x, gamma, beta, *, groups: int, eps: float = 1e-5) -> Any:
             "variance. Use fewer groups, or larger images."
         )
     parts = (reshape(v, split[-2:]) for v in (gamma, beta))
-    return reshape(apply(LayerNorm(axes, eps), reshape(x, split), *parts), x.shape)
+    op = LayerNorm(axes, check_eps("group_norm", eps))
+    return reshape(apply(op, reshape(x, split), *parts), x.shape)
 
 
+@in_float32
 def rms_norm(x, gamma, *, axes: Any = None, eps: float = 1e-5) -> Any:
     """Divide by the root mean square along `axes`, then scale. Not centred.
 
@@ -163,9 +171,10 @@ def rms_norm(x, gamma, *, axes: Any = None, eps: float = 1e-5) -> Any:
     shape. (PyTorch's default eps is the dtype's.)
     """
     found = normalised_axes("rms_norm", x, axes, least=1, gamma=gamma)
-    return apply(RmsNorm(found, eps), x, gamma)
+    return apply(RmsNorm(found, check_eps("rms_norm", eps)), x, gamma)
 
 
+@in_float32
 def weight_standardisation(w, gamma: Any = 1.0, *, eps: float = 1e-5) -> Any:
     """Normalise each filter to zero mean and unit variance, then scale it by gamma.
 
@@ -178,8 +187,10 @@ def weight_standardisation(w, gamma: Any = 1.0, *, eps: float = 1e-5) -> Any:
             f"weight_standardisation: w {tuple(w.shape)} has filters of fewer than two weights, "
             "which have no variance. Filters are the last axis."
         )
+    gamma = gamma.item() if isinstance(gamma, np.generic) else gamma
     if hasattr(gamma, "shape") and gamma.shape != w.shape[-1:]:
         raise ShapeError(
             f"weight_standardisation: gamma has shape {gamma.shape}, w {w.shape[-1]} filters."
         )
-    return apply(LayerNorm(tuple(range(w.ndim - 1)), eps), w, gamma, 0.0)
+    op = LayerNorm(tuple(range(w.ndim - 1)), check_eps("weight_standardisation", eps))
+    return apply(op, w, gamma, 0.0)

@@ -6,6 +6,9 @@ import math
 
 from minibn.autograd.tape import Op, apply
 from minibn.errors import ShapeError
+from minibn.ops.arithmetic import multiply
+from minibn.ops.elementwise import in_float32
+from minibn.ops.reduce import sum
 from minibn.ops.shape import reshape
 
 
@@ -32,6 +35,7 @@ class MatMul(Op):
         return gx, swap(x) @ g
 
 
+@in_float32
 def matmul(x, y):
     """The matrix product. x (..., M, K), y (..., K, N) -> (..., M, N); vectors as in NumPy.
 
@@ -45,7 +49,7 @@ def matmul(x, y):
             f"{y.shape[-2 if y.ndim > 1 else 0]} rows. Is one of them transposed?"
         )
     if x.ndim == 1 and y.ndim == 1:
-        return (x * y).sum()
+        return sum(multiply(x, y))
     if x.ndim == 1:
         z = matmul(reshape(x, (1, -1)), y)
         return reshape(z, z.shape[:-2] + z.shape[-1:])

@@ -10,10 +10,13 @@ from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError
+from minibn.ops.arithmetic import subtract
+from minibn.ops.elementwise import in_float32
 from minibn.ops.reduce import largest, logsumexp, mean, softmax_over
 from minibn.ops.shape import reshape
 
 
+@in_float32
 def softmax(x):
     """eˣ / Σ eˣ over the last axis, without overflow."""
     return softmax_over(x, (x.ndim - 1,))
@@ -43,6 +46,7 @@ class SoftmaxCrossEntropy(Op):
         return (softmax(x) - hot) * (g * (1 / N))
 
 
+@in_float32
 def softmax_cross_entropy(x, labels):
     """The mean over the batch of -log softmax(x)[label], stable for any logits.
 
@@ -83,6 +87,7 @@ def softmax_cross_entropy(x, labels):
     return apply(SoftmaxCrossEntropy(labels), x)
 
 
+@in_float32
 def mse(x, target):
     """The mean of (x - target)². x and target of one shape -> a scalar.
 
@@ -93,5 +98,5 @@ def mse(x, target):
             f"mse: x has shape {tuple(x.shape)}, target {tuple(target.shape)}; they must be equal. "
             "Reshape one of them."
         )
-    difference = reshape(x - target, (-1,))
+    difference = reshape(subtract(x, target), (-1,))
     return mean(difference * difference)

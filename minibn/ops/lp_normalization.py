@@ -25,9 +25,9 @@ from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError
-from minibn.ops.batch_normalization import check_channels
-from minibn.ops.elementwise import abs, real, sign, sqrt
-from minibn.ops.reduce import max, mean, sum
+from minibn.ops.batch_normalization import check_channels, check_eps
+from minibn.ops.elementwise import abs, in_float32, real, sign, sqrt
+from minibn.ops.reduce import deviations, max, mean, sum
 
 ORDERS = (1, 2, math.inf)
 REDUCTIONS = ("norm_of_mean", "mean_of_norm")
@@ -85,20 +85,20 @@ class LpBatchNorm(Op):
         return sign(z) * (top * (w / ties))
 
     def forward(self, x, gamma, beta):
-        self.mean = centre(x)  # (C,) each, for the layer
-        power, s = self.norms(x - self.mean if self.center_first else x)
+        mu, centred = deviations(x, tuple(range(x.ndim - 1)))
+        power, s = self.norms(centred if self.center_first else x)
+        self.mean = mu.reshape(-1)  # (C,) each, for the layer
         self.norm = array_module(x).sqrt(power) if self.p == 2 else power
-        scale = gamma / s
-        return x * scale + (beta - self.mean * scale)
+        return centred * (gamma / s) + beta
 
     def vjp(self, g, out, x, gamma, beta):
         axes = tuple(range(x.ndim - 1))
         M = math.prod(x.shape[:-1])
-        mu = centre(x)  # recomputed as a differentiable function of x
-        z = x - mu if self.center_first else x
+        centred = deviations(x, axes)[1]  # recomputed as a differentiable function of x
+        z = centred if self.center_first else x
         s = self.norms(z)[1]  # (C,)
         g_beta = sum(g, axes)  # (C,)
-        g_gamma = sum(g * ((x - mu) / s), axes)  # (C,)
+        g_gamma = sum(g * (centred / s), axes)  # (C,)
         if not self.needs_input_grad[0]:
             return None, g_gamma, g_beta
         d = self.slope(z, s)  # (..., C)
@@ -106,13 +106,6 @@ class LpBatchNorm(Op):
             d = d - mean(d, axes)
         g_x = (g - g_beta * (1 / M) - d * g_gamma) * (gamma / s)
         return g_x, g_gamma, g_beta
-
-
-def centre(x) -> Any:
-    """The mean of each channel, corrected for rounding: x (..., C) -> (C,)."""
-    axes = tuple(range(x.ndim - 1))
-    mu = mean(x, axes)
-    return mu + mean(x - mu, axes)
 
 
 def check_order(name: str, p: float, reduce: str) -> None:
@@ -123,6 +116,7 @@ def check_order(name: str, p: float, reduce: str) -> None:
         raise ValueError(f"{name}: reduce={reduce!r} is unknown. Use one of {REDUCTIONS}.")
 
 
+@in_float32
 def lp_batch_norm(
     x,
     gamma,
@@ -150,7 +144,7 @@ def lp_batch_norm(
             f"lp_batch_norm: each channel of x {tuple(x.shape)} has fewer than two values: without "
             "their mean nothing is left. Use a larger batch, or eval mode."
         )
-    op = LpBatchNorm(p, eps, center_first, reduce)
+    op = LpBatchNorm(p, check_eps("lp_batch_norm", eps), center_first, reduce)
     y = apply(op, x, gamma, beta)
     return (y, op.mean, op.norm) if return_moments else y
 
@@ -171,6 +165,6 @@ def lp_batch_norm_inference(
         mean=running_mean,
         norm=running_norm,
     )
-    n = value(running_norm)
+    n, eps = value(running_norm), check_eps("lp_batch_norm_inference", eps)
     scale = gamma / (sqrt(n * n + eps) if p == 2 else n + eps)
     return x * scale + (beta - value(running_mean) * scale)

@@ -11,7 +11,7 @@ from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError
 from minibn.ops.conv import pair
-from minibn.ops.elementwise import real
+from minibn.ops.elementwise import in_float32, real
 from minibn.ops.reduce import mean
 from minibn.ops.shape import Pad, scatter
 
@@ -146,6 +146,7 @@ def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
     return apply(MaxPool2d(size, stride, padding), x)
 
 
+@in_float32
 def avg_pool2d(x, size: Any = 2, stride: Any = None):
     """The mean of each window. x (N, H, W, C) -> (N, Ho, Wo, C); stride = size by default.
 
@@ -156,6 +157,7 @@ def avg_pool2d(x, size: Any = 2, stride: Any = None):
     return apply(AvgPool2d(size, stride), x)
 
 
+@in_float32
 def global_avg_pool2d(x):
     """The mean of each image's channels: (N, H, W, C) -> (N, C)."""
     _settings("global_avg_pool2d", x, 1, 1)

@@ -11,7 +11,8 @@ from typing import Any
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
-from minibn.ops.elementwise import abs, exp, real
+from minibn.ops.arithmetic import subtract
+from minibn.ops.elementwise import abs, exp, in_float32, real, where
 from minibn.ops.shape import broadcast_to, reshape
 
 
@@ -47,6 +48,7 @@ def nonempty_axes(x, axis: Any, name: str) -> tuple[int, ...]:
 class Sum(Op):
     """z = Σ x over `axes`.    x̄ = z̄, broadcast"""
 
+    keeps_integers = True
     needs = ()
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
@@ -68,6 +70,7 @@ class Sum(Op):
 class Max(Op):
     """z = max x over `axes`.    x̄ = z̄ / (number of ties) at each maximum, 0 elsewhere"""
 
+    keeps_integers = True
     needs_output = True
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
@@ -78,9 +81,10 @@ class Max(Op):
 
     def vjp(self, g, out, x):
         shape = keepdims_shape(x.shape, self.axes)
-        top = (value(x) == value(out).reshape(shape)).astype(real(x).dtype)
-        ties = array_module(top).maximum(top.sum(axis=self.axes, keepdims=True), 1)
-        return reshape(g, shape) * (top / ties)
+        top = value(x) == value(out).reshape(shape)
+        count = top.sum(axis=self.axes, keepdims=True)  # of ties
+        share = 1 / array_module(top).maximum(count, 1).astype(real(x).dtype)
+        return where(top, reshape(g, shape) * share, 0)
 
 
 def largest(x, axes: tuple[int, ...]) -> Any:
@@ -92,7 +96,7 @@ def largest(x, axes: tuple[int, ...]) -> Any:
 
 def softmax_over(x, axes: tuple[int, ...]):
     """eˣ / Σ eˣ over `axes`; 0 where all of x is -inf. The shift by the maximum cancels."""
-    e = exp(x - largest(x, axes))
+    e = exp(subtract(x, largest(x, axes)))
     total = sum(e, axes, keepdims=True)
     return e / (total + (real(total) == 0))
 
@@ -135,14 +139,17 @@ class L2Norm(Op):
     def vjp(self, g, out, x):
         shape = keepdims_shape(x.shape, self.axes)
         z = reshape(out, shape)
-        return reshape(g, shape) * (x / (z + (real(z) == 0)))
+        zero = real(z) == 0
+        return where(zero, 0, reshape(g, shape) * (x / (z + zero)))
 
 
+@in_float32
 def sum(x, axis: Any = None, keepdims: bool = False):
     """Σ x over `axis`."""
     return apply(Sum(axes_of(axis, x.ndim, "sum"), keepdims), x)
 
 
+@in_float32
 def mean(x, axis: Any = None, keepdims: bool = False):
     """The mean over `axis`. Raises ValueError for an empty one."""
     count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, "mean"))
@@ -151,16 +158,30 @@ def mean(x, axis: Any = None, keepdims: bool = False):
     return sum(x, axis, keepdims) * (1 / count)
 
 
+def deviations(x, axes: tuple[int, ...]) -> tuple[Any, Any]:
+    """(mean, x - mean) over `axes`, which are kept with length 1, accurate also where the mean is
+    large beside the deviations: equal values have deviations of exactly 0.
+
+    First one of the values is subtracted, as a constant, then the mean of what is left.
+    """
+    first = value(x)[tuple(slice(1) if i in axes else slice(None) for i in range(x.ndim))]
+    shifted = subtract(x, first)
+    rest = mean(shifted, axes, keepdims=True)
+    return first + rest, shifted - rest
+
+
+@in_float32
 def var(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
     """Σ (x - mean)² / (n - correction) over `axis`: biased by default, unbiased for 1."""
-    count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, "var"))
+    axes = axes_of(axis, x.ndim, "var")
+    count = math.prod(x.shape[a] for a in axes)
     if count <= correction:
         raise ValueError(
             f"var: axis {axis} of shape {x.shape} has {count} values; correction={correction} "
             "needs more."
         )
-    centred = x - mean(x, axis, keepdims=True)
-    return sum(centred * centred, axis, keepdims) * (1 / (count - correction))
+    centred = deviations(x, axes)[1]
+    return sum(centred * centred, axes, keepdims) * (1 / (count - correction))
 
 
 def max(x, axis: Any = None, keepdims: bool = False):
@@ -168,12 +189,14 @@ def max(x, axis: Any = None, keepdims: bool = False):
     return apply(Max(nonempty_axes(x, axis, "max"), keepdims), x)
 
 
+@in_float32
 def logsumexp(x, axis: Any = None, keepdims: bool = False):
     """log Σ eˣ over `axis`, without overflow; -inf if every x is -inf. Raises ValueError for an
     empty axis."""
     return apply(LogSumExp(nonempty_axes(x, axis, "logsumexp"), keepdims), x)
 
 
+@in_float32
 def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
     """The l1, l2 or l∞ norm over `axis` (p = 1, 2 or float("inf")).
 

@@ -9,6 +9,8 @@ its two sums, and the gradient. (After a convolution only two of them are separa
 
     y = x · scale + shift,   scale = gamma / √(var + eps),   shift = beta - mean · scale
 
+If a mean is large beside the deviations, it is subtracted from x first: x · scale would cancel.
+
 **Backward.** With ȳ the cotangent before ReLU and pooling (0 where their derivative is 0):
 
     beta̅ = Σ ȳ,   gamma̅ = Σ ȳ x̂,   x̄ = scale · (ȳ - (beta̅ + x̂ gamma̅) / M) = scale · ȳ + k x + c
@@ -33,6 +35,8 @@ from minibn.fast.cpu.pool import pool_and_relu, unpool
 from minibn.fast.cpu.rows import Rows, moments, sum_blocks
 from minibn.fast.kernel import Kernel
 
+FAR = 32  # standard deviations: a mean beyond is subtracted first
+
 
 class FusedBlockPasses:
     """The passes of one fused block over its input y (N, ..., C), one block of images at a time.
@@ -43,6 +47,7 @@ class FusedBlockPasses:
     mean: Any = None  # of the batch, with inv_std: (C,) in float64
     inv_std: Any = None
     scale: Any = None  # (C,)
+    pivot: Any = None  # (C,), subtracted from y first
     tiles: tuple[Any, Any] = (None, None)  # scale and shift, repeated along a row
 
     def __init__(self, op: Any, shape: tuple[int, ...], dtype: Any, wanted: bool) -> None:
@@ -83,7 +88,11 @@ class FusedBlockPasses:
             self.mean, var = moments
             self.inv_std = 1 / np.sqrt(var + self.op.eps)
             self.scale = gamma * self.inv_std
-            shift = beta - self.mean * self.scale
+            self.centre = self.mean.astype(self.dtype)  # rounded
+            self.rest = self.mean - self.centre
+            if (self.mean**2 > FAR**2 * (var + self.op.eps)).any():
+                self.pivot = self.centre
+            shift = beta - (self.mean if self.pivot is None else self.rest) * self.scale
             self.op.mean, self.op.var = self.mean.astype(self.dtype), var.astype(self.dtype)
         scale = self._tile(self.scale)
         self.tiles = scale, self._tile(shift)
@@ -97,6 +106,9 @@ class FusedBlockPasses:
         block = rows.rows(y)
         goal = memory.scratch(y.shape, self.dtype) if self.op.pool else self.out[images]
         z = rows.rows(goal)
+        if self.pivot is not None:
+            rows.subtract(y, self.pivot, goal)
+            block = z
         if scale is not None:
             block = np.multiply(block, scale, out=z)
         if shift is not None:
@@ -129,7 +141,7 @@ class FusedBlockPasses:
         if count == 2:
             if self.mean is not None:
                 centred = memory.scratch(y.shape, self.dtype)
-                np.subtract(self.rows.rows(y), self._tile(self.mean), out=self.rows.rows(centred))
+                self.rows.subtract(y, self.centre, centred)
                 y = centred
             sums.insert(0, self.rows.dot(y_bar, y))
         return sums
@@ -138,7 +150,7 @@ class FusedBlockPasses:
         """The gradients of the vectors, in float64, from the sums of all blocks."""
         total = sum_blocks(sums)
         if self.inv_std is not None:
-            total[0] *= self.inv_std
+            total[0] = (total[0] - self.rest * total[1]) * self.inv_std
         return total
 
     def from_output(self, g: np.ndarray, out: np.ndarray, affine: Any) -> list[np.ndarray] | None:
@@ -172,7 +184,8 @@ class FusedBlockPasses:
         if self.inv_std is not None:
             M = math.prod(self.shape[:-1])
             k = -self.scale * self.inv_std * total[0] / M
-            slope, offset = self._tile(k), self._tile(-self.scale * total[1] / M - k * self.mean)
+            around = self.mean if self.pivot is None else self.rest
+            slope, offset = self._tile(k), self._tile(-self.scale * total[1] / M - k * around)
 
         def of_block(y_bar: np.ndarray, y: Any) -> None:
             if scale is None:
@@ -181,7 +194,9 @@ class FusedBlockPasses:
             np.multiply(flat, scale, out=flat)
             if slope is not None:
                 t = memory.scratch(flat.shape, self.dtype)
-                np.multiply(rows.rows(y), slope, out=t)
+                if self.pivot is not None:
+                    rows.subtract(y, self.pivot, t.reshape(y.shape))
+                np.multiply(rows.rows(y) if self.pivot is None else t, slope, out=t)
                 np.add(t, offset, out=t)
                 np.add(flat, t, out=flat)
 

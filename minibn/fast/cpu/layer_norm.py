@@ -73,6 +73,10 @@ class Layout:
     def _folded(self, v: np.ndarray) -> np.ndarray:
         return v.reshape(len(v), self.repeat, self.C).sum(1, np.float64)
 
+    def first(self, x: np.ndarray) -> np.ndarray:
+        """The first value of each group, for each of its channels: (b, S, C) -> (b, C)."""
+        return np.repeat(x[:, 0, :: self.C // self.G], self.C // self.G, axis=1)
+
     def mean(self, v: np.ndarray) -> np.ndarray:
         """Sums over pixels as means over the group, for each of its channels: (b, C)."""
         each = v.reshape(len(v), self.G, -1).sum(2) / self.M
@@ -100,7 +104,9 @@ class FusedExampleNorm(Kernel):
         self.rows = Rows(at.shape)
         self.centres = isinstance(self.op, LayerNorm)
         N, C, wide = at.shape[0], at.C, np.float64
-        self.mu, self.inv = np.zeros((N, C)), np.empty((N, C))
+        # Subtracted from x one after another: see `_centred`.
+        self.mu, self.shift = np.zeros((N, C)), np.zeros((N, C))
+        self.inv = np.empty((N, C))
         gamma = affine[0].reshape(C).astype(wide)
         beta = affine[1].reshape(C).astype(wide) if self.centres else None
         values = np.ascontiguousarray(x).reshape(at.shape)
@@ -112,7 +118,16 @@ class FusedExampleNorm(Kernel):
                 self.mu[b] = at.mean(at.sum(block)).astype(x.dtype)  # as it will be subtracted
                 block = self._centred(block, b)
                 rest = at.mean(at.sum(block))  # the rounding error of the mean
-                var = at.mean(at.dot(block, block)) - rest * rest
+                square = at.mean(at.dot(block, block))
+                far = (rest * rest > 1e-3 * square).any()  # it is large beside the deviations
+                if far:
+                    self.mu[b] = at.first(values[b])
+                    shifted = self._centred(values[b], b)  # exact for equal values
+                    self.shift[b] = at.mean(at.sum(shifted)).astype(x.dtype)
+                    block = self._centred(values[b], b)
+                    rest = at.mean(at.sum(block))
+                    square = at.mean(at.dot(block, block))
+                var = np.maximum(square - rest * rest, 0)
             else:
                 var = at.mean(at.dot(block, block))
             self.inv[b] = 1 / np.sqrt(var + self.op.eps)
@@ -121,17 +136,19 @@ class FusedExampleNorm(Kernel):
             np.multiply(at.rows(block), at.tile(scale, x.dtype), out=y)
             if beta is not None:
                 np.add(y, at.tile(beta - rest * scale, x.dtype), out=y)
-                self.mu[b] += rest
+                (self.shift if far else self.mu)[b] += rest
 
         self.rows.map_blocks(normalise)
         return out.reshape(x.shape)
 
     def _centred(self, block: np.ndarray, b: slice) -> np.ndarray:
-        """x - mu of some examples; without a mean x itself."""
+        """(x - mu) - shift of some examples; without a mean x itself."""
         if not self.centres:
             return block
         at, z = self.layout, memory.scratch(block.shape, block.dtype)
         np.subtract(at.rows(block), at.tile(self.mu[b], block.dtype), out=at.rows(z))
+        if self.shift[b].any():
+            np.subtract(at.rows(z), at.tile(self.shift[b], block.dtype), out=at.rows(z))
         return z
 
     def vjp(self, g, out, x, gamma, *beta):

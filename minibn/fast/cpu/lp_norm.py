@@ -4,6 +4,7 @@ The plain op makes some fifteen passes over the activation; here are four: mean 
 forward map, the sums of the cotangent, and the gradient.
 
     forward    y = x · scale + shift,   scale = gamma / s,   shift = beta - mu · scale
+               (if x is centred first, y = (x - mu) · scale + beta: s may be small beside mu)
     backward   x̄ = scale · ȳ + c - k · e
 
 where e is the slope of the norm without its factors per channel (they are in k): sign(z) for l1, z
@@ -50,37 +51,48 @@ class FusedLpBatchNorm(Kernel):
         op, self.rows, self.M = self.op, Rows(x.shape), math.prod(x.shape[:-1])
         rows = self.rows
         if op.center_first:
-            self.mean = moments(rows, x)[0]
+            self._set_mean(x.dtype, *moments(rows, x))
             parts = rows.map_blocks(lambda b: self._gathered(self._z(x[b])))
         else:
             both = rows.map_blocks(lambda b: (rows.sum(x[b]), self._gathered(x[b])))
-            self.mean = sum_blocks([[total] for total, _ in both])[0] / self.M
+            self._set_mean(x.dtype, sum_blocks([[total] for total, _ in both])[0] / self.M)
             parts = [part for _, part in both]
         self.top = np.max(parts, axis=0)  # of l∞, in x's precision
         whole = self.top.astype(np.float64) if op.p == math.inf else np.sum(parts, 0, np.float64)
         power = whole * op.weight(self.M)
         self.s = np.sqrt(power + op.eps) if op.p == 2 else power + op.eps
         self.scale = gamma / self.s
-        op.mean = self.mean.astype(x.dtype)
+        op.mean = self.centre
         op.norm = (np.sqrt(power) if op.p == 2 else power).astype(x.dtype)
         out = memory.empty(x.shape, x.dtype)
-        scale, shift = self._tile(x, self.scale, beta - self.mean * self.scale)
+        around = self.rest if op.center_first else self.mean
+        scale, shift = self._tile(x, self.scale, beta - around * self.scale)
 
         def normalise(b: slice) -> None:
             y = rows.rows(out[b])
-            np.multiply(rows.rows(x[b]), scale, out=y)
+            np.multiply(rows.rows(self._z(x[b])), scale, out=y)
             np.add(y, shift, out=y)
 
         rows.map_blocks(normalise)
         return out
+
+    def _set_mean(self, dtype: Any, mean: np.ndarray, var: Any = math.inf) -> None:
+        """The mean in float64, as it is subtracted, and the rounding error that is left then. Where
+        it is large beside the deviations, that is subtracted as well."""
+        self.mean, self.centre = mean, mean.astype(dtype)
+        self.rest = mean - self.centre
+        self.second = None
+        if (self.rest**2 > 1e-6 * var).any():
+            self.second, self.rest = self.rest, np.zeros_like(mean)
 
     def _tile(self, x: np.ndarray, *vectors: np.ndarray) -> list[np.ndarray]:
         return [self.rows.tile(v, x.dtype) for v in vectors]
 
     def _centred(self, block: np.ndarray) -> np.ndarray:
         z = memory.scratch(block.shape, block.dtype)
-        mean = self.rows.tile(self.mean, block.dtype)
-        np.subtract(self.rows.rows(block), mean, out=self.rows.rows(z))
+        self.rows.subtract(block, self.centre, z)
+        if self.second is not None:
+            self.rows.subtract(z, self.second, z)
         return z
 
     def _z(self, block: np.ndarray) -> np.ndarray:
@@ -131,7 +143,7 @@ class FusedLpBatchNorm(Kernel):
             return found
 
         g_beta, g_gamma, *rest = sum_blocks(rows.map_blocks(sums))
-        g_gamma /= self.s
+        g_gamma = (g_gamma - self.rest * g_beta) / self.s
         grads = g_gamma.astype(x.dtype), g_beta.astype(x.dtype)
         if not self.needs_input_grad[0]:
             return None, *grads
@@ -142,7 +154,7 @@ class FusedLpBatchNorm(Kernel):
         elif op.p == math.inf:
             k = k / np.maximum(rest[1], 1)  # ties share; a NaN has none
         if op.center_first:
-            c = c + k * (self.mean if op.p == 2 else rest[0] / M)
+            c = c + k * (self.rest if op.p == 2 else rest[0] / M)
         dx = memory.empty(x.shape, x.dtype)
         scale, offset, slope = self._tile(x, self.scale, c, k)
 
@@ -154,13 +166,9 @@ class FusedLpBatchNorm(Kernel):
                 places, channels, signs = noted[b.start]
                 dx[b].reshape(-1)[places] -= signs * slope[channels]
                 return
-            if op.p == 2:  # the centre's share is in c
-                e = memory.scratch(x[b].shape, x.dtype)
-                np.multiply(rows.rows(x[b]), slope, out=rows.rows(e))
-            else:
-                e = self._sign(self._z(x[b]))
-                np.multiply(rows.rows(e), slope, out=rows.rows(e))
-            np.subtract(flat, rows.rows(e), out=flat)
+            e = self._z(x[b]) if op.p == 2 else self._sign(self._z(x[b]))
+            e = np.multiply(rows.rows(e), slope, out=memory.scratch(rows.rows(e).shape, x.dtype))
+            np.subtract(flat, e, out=flat)
 
         rows.map_blocks(gradient)
         return dx, *grads

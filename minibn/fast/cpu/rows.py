@@ -66,15 +66,29 @@ class Rows:
         parts = map_shares(lambda some: [work(b) for b in every[some]], len(every))
         return [result for part in parts for result in part]
 
+    def subtract(self, x: np.ndarray, v: np.ndarray, out: np.ndarray) -> None:
+        """x - v of a block and a vector over channels."""
+        np.subtract(self.rows(x), self.tile(v, x.dtype), out=self.rows(out))
+
     def moments(self, block: np.ndarray) -> Moments:
         """Of one block, around its own mean."""
-        n = block.size // self.C
+        n, wide = block.size // self.C, np.float64
         mean = self.sum(block) / n
         centred = memory.scratch(block.shape, block.dtype)
-        np.subtract(self.rows(block), self.tile(mean, block.dtype), out=self.rows(centred))
+        self.subtract(block, mean, centred)
         rest = self.sum(centred) / n  # the rounding error of the mean
-        squares = self.dot(centred, centred) - n * rest * rest
-        return n, mean + rest.astype(np.float64), squares.astype(np.float64)
+        squares = self.dot(centred, centred)
+        centre = mean.astype(wide)
+        if (n * rest * rest > 1e-3 * squares).any():  # it is large beside the deviations
+            first = block.reshape(-1, self.C)[0]
+            self.subtract(block, first, centred)  # exact for equal values
+            mean = self.sum(centred) / n
+            self.subtract(centred, mean, centred)
+            rest = self.sum(centred) / n
+            squares = self.dot(centred, centred)
+            centre = first.astype(wide) + mean
+        squares = np.maximum(squares - n * rest * rest, 0)
+        return n, centre + rest.astype(wide), squares.astype(wide)
 
 
 # Of some values per channel: how many, their mean, and Σ (x - mean)²: (C,) each, in float64.
