@@ -58,7 +58,7 @@ class Optimizer:
         given = list(params)
         groups = given if given and isinstance(given[0], Mapping) else [{"params": given}]
         self.lr = lr
-        defaults = {"weight_decay": weight_decay, "lr_scale": 1.0, **settings}
+        defaults = {"weight_decay": float(weight_decay), "lr_scale": 1.0, **settings}
         self.groups: list[Group] = []
         for group in groups:
             if unknown := set(group) - {"params", *defaults}:
@@ -66,7 +66,8 @@ class Optimizer:
                     f"{type(self).__name__}: a group has {', '.join(sorted(unknown))}; known are "
                     f"params, {', '.join(defaults)}."
                 )
-            self.groups.append({**defaults, **group, "params": list(group["params"])})
+            settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in group.items()}
+            self.groups.append({**defaults, **settings, "params": list(group["params"])})
         self.params: list[Tensor] = [p for group in self.groups for p in group["params"]]
         if not self.params or not all(isinstance(p, Tensor) and p.is_leaf for p in self.params):
             raise ValueError(f"{type(self).__name__}: params must be leaf Tensors, at least one.")
@@ -175,7 +176,7 @@ class SGD(Optimizer):
             raise ValueError(f"SGD: momentum={momentum} must lie in [0, 1).")
         if nesterov and momentum == 0:
             raise ValueError("SGD: nesterov=True needs a momentum above 0.")
-        super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
+        super().__init__(params, lr, weight_decay, momentum=float(momentum), nesterov=nesterov)
 
     def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
         """The velocity; nothing without momentum."""
@@ -188,7 +189,7 @@ class SGD(Optimizer):
             v *= group["momentum"]
             v += g
             g = g + group["momentum"] * v if group["nesterov"] else v
-        w -= self.lr * group["lr_scale"] * g
+        w -= float(self.lr) * group["lr_scale"] * g
 
 
 class Adam(Optimizer):
@@ -210,7 +211,8 @@ class Adam(Optimizer):
     ) -> None:
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"Adam: betas={betas} must lie in [0, 1).")
-        super().__init__(params, lr, weight_decay, betas=betas, eps=eps, decoupled=decoupled)
+        settings = {"betas": tuple(map(float, betas)), "eps": float(eps), "decoupled": decoupled}
+        super().__init__(params, lr, weight_decay, **settings)
         self.updates = [0] * len(self.params)  # of each parameter: its bias corrections count them
         self._number = {id(p): i for i, p in enumerate(self.params)}
 
@@ -234,7 +236,7 @@ class Adam(Optimizer):
         self.updates = updates
 
     def update(self, group: Group, w: Any, g: Any, first: Any, second: Any) -> None:
-        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
+        lr, decay = float(self.lr) * group["lr_scale"], group["weight_decay"]
         beta1, beta2 = group["betas"]
         if decay and group["decoupled"]:
             w *= 1 - lr * decay

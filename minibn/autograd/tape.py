@@ -159,9 +159,14 @@ def apply(op: Op, *inputs: Any) -> Any:
     if len(values) == 1 and isinstance(inputs[0], np.generic):  # no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
     array_module(*values)
+    values = [np.asarray(x) if _is_subclass(x) else x for x in values]  # host: such as memmap
     values = _without_integers(values, op.keeps_integers)
     needs = needs_gradient(inputs)
     return run_by(find_kernel(op, values, needs) or op, op, inputs, values, needs)
+
+
+def _is_subclass(x: Any) -> bool:
+    return type(x) is not np.ndarray and isinstance(x, np.ndarray)
 
 
 def _without_integers(values: list[Any], keep: bool) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import get_backend, to_numpy
+from minibn.backend import array_module, get_backend, to_numpy
 from minibn.errors import ShapeError
 
 Array = Any  # an array of any backend: NumPy, CuPy or the strict double
@@ -72,6 +72,9 @@ class Tensor:
             raise TypeError("Tensor: data is a Tensor already. Use .detach() for a fresh leaf.")
         if not hasattr(data, "dtype") or isinstance(data, np.generic):
             data = get_backend().asarray(data)  # host: a list, a number or a NumPy scalar
+        if type(data) is not np.ndarray:
+            array_module(data)  # raises for what is no array
+            data = np.asarray(data) if isinstance(data, np.ndarray) else data  # host: a subclass
         if data.dtype.kind not in "fciub":
             raise TypeError(f"Tensor: data of dtype {data.dtype} is not numeric.")
         if requires_grad and data.dtype.kind not in "fc":

@@ -68,7 +68,9 @@ class Noise(RandomLayer):
         in_eval: bool = False,
     ) -> None:
         super().__init__(in_eval)
-        self.n_mu, self.n_sigma, self.r_mu, self.r_sigma = n_mu, n_sigma, r_mu, r_sigma
+        self.n_mu, self.n_sigma, self.r_mu, self.r_sigma = map(
+            float, (n_mu, n_sigma, r_mu, r_sigma)
+        )
         self.r_is_variance = r_is_variance
 
     def draws(self, step: int) -> NoiseDraws:

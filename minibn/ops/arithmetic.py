@@ -90,11 +90,11 @@ class Power(Op):
         g_x = g_p = None
         if self.needs_input_grad[0]:
             constant = real(p) == 0
-            g_x = g * (p * power(x, p - 1 + constant))
-            g_x = g_x if constant is False else where(constant, 0, g_x)
+            slope = p * power(x, p - 1 + constant)
+            g_x = (g if constant is False else where(constant, 0, g)) * slope
         if self.needs_input_grad[1]:
             at_0 = real(x) == 0
-            g_p = where(at_0, 0, g * (power(x, p) * log(where(at_0, 1, x))))
+            g_p = where(at_0, 0, g) * (power(x, p) * log(where(at_0, 1, x)))
         return g_x, g_p
 
 

@@ -70,7 +70,7 @@ class Abs(Op):
         return x * sign(x)
 
     def vjp(self, g, out, x):
-        return where(real(x) != 0, g * sign(x), 0)
+        return where(real(x) == 0, 0, g) * sign(x)
 
 
 class Tanh(Op):

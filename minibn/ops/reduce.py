@@ -84,7 +84,7 @@ class Max(Op):
         top = value(x) == value(out).reshape(shape)
         count = top.sum(axis=self.axes, keepdims=True)  # of ties
         share = 1 / array_module(top).maximum(count, 1).astype(real(x).dtype)
-        return where(top, reshape(g, shape) * share, 0)
+        return where(top, reshape(g, shape), 0) * share
 
 
 def largest(x, axes: tuple[int, ...]) -> Any:
@@ -140,7 +140,7 @@ class L2Norm(Op):
         shape = keepdims_shape(x.shape, self.axes)
         z = reshape(out, shape)
         zero = real(z) == 0
-        return where(zero, 0, reshape(g, shape) * (x / (z + zero)))
+        return where(zero, 0, reshape(g, shape)) * (x / (z + zero))
 
 
 @in_float32

@@ -101,7 +101,7 @@ def test_comments_and_docstrings_are_no_edits(tmp_path):
 def test_an_edit_below_a_definition_counts_too(tmp_path):
     """What BatchNorm calls is a part of it."""
     folder = copy_of_minibn(tmp_path)
-    edit(folder / "minibn/ops/batch_normalization.py", "rest * rest\n", "rest * rest + 1.0\n")
+    edit(folder / "minibn/ops/reduce.py", "shifted - rest\n", "shifted - rest + 1.0\n")
     assert step_in(folder)[0]["told"] != []
 
 

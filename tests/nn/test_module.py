@@ -223,6 +223,39 @@ def test_a_load_that_does_not_fit_lists_all_of_it_and_changes_nothing(backend):
     assert equal(net.state_dict(), before)
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("last.weight", np.ones((2, 2), complex)),
+        ("last.weight", np.full((2, 2), "a")),
+        ("norm.batches", np.array(2.7)),
+        ("norm.batches", np.array(2 + 0j)),
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("initialized", [True, False])
+def test_values_of_another_kind_change_nothing(name, value, strict, initialized):
+    net = network()
+    state = network().initialize(1).state_dict() | {name: value}
+    if initialized:
+        before = net.initialize(0).state_dict()
+    with pytest.raises(KeyError, match=f"of another kind: {name} {value.dtype}"):
+        net.load_state_dict(state, strict)
+    if initialized:
+        assert equal(net.state_dict(), before)
+    else:
+        assert not any(p.is_initialized for p in net.parameters())
+
+
+@pytest.mark.parametrize("dtype", [int, bool, np.uint8, "S4"])
+def test_weights_are_floating_point(dtype):
+    net = network().initialize(0)
+    before = net.state_dict()
+    with pytest.raises(TypeError, match=r"initialize: dtype .* Use a floating-point dtype"):
+        net.initialize(0, dtype=dtype)
+    assert equal(net.state_dict(), before)
+
+
 def test_a_load_that_is_not_strict_takes_what_is_there_but_no_wrong_shape():
     net, other = network().initialize(0), network().initialize(1).state_dict()
     before = net.state_dict()

@@ -77,6 +77,33 @@ def test_a_parameter_without_a_gradient_is_left_alone(backend, make):
 
 
 @each_kind
+def test_a_parameter_whose_first_gradient_comes_late_moves_as_a_new_one(backend, make):
+    late, other, new = leaf(backend), leaf(backend), leaf(backend)
+    optimizer = make([other, late])
+    path(optimizer, other, backend)  # PyTorch's Adam counts the steps of each parameter, too
+    other.grad = None
+    moved = path(optimizer, late, backend)
+    np.testing.assert_array_equal(moved, path(make([new]), new, backend))
+    copy = make([leaf(backend, to_numpy(other.data)), leaf(backend, to_numpy(late.data))])
+    copy.load_state_dict(optimizer.state_dict())
+    for which in (0, 1):
+        found = [path(o, o.params[which], backend) for o in (optimizer, copy)]
+        np.testing.assert_array_equal(*found)
+
+
+@each_kind
+@pytest.mark.parametrize("scalar", [np.float64, np.float32])
+def test_a_numpy_scalar_as_a_setting_changes_no_bit(backend, make, scalar):
+    paths = []
+    for number in (float, scalar):
+        p = leaf(backend, dtype=np.float32)
+        optimizer = make([p], weight_decay=number(0.25))
+        optimizer.lr = number(0.125)
+        paths.append(path(optimizer, p, backend))
+    np.testing.assert_array_equal(*paths)
+
+
+@each_kind
 def test_float32_parameters_stay_float32_in_their_memory_even_under_a_numpy_rate(backend, make):
     p = leaf(backend, dtype=np.float32)
     memory, optimizer = p.data, make([p])
@@ -205,6 +232,11 @@ def test_settings_out_of_range_raise(kind, settings, message):
         ({"1.first": np.zeros((3, 2))}, "Adam: 1.first belongs to another optimizer"),
         ({"0.second": None}, "Adam: 0.second is missing"),
         ({"steps": None}, "Adam: steps is missing"),
+        ({"steps": np.array(2.7)}, "Adam: steps is .*, not a number of steps"),
+        ({"updates": None}, r"Adam: updates has shape \(0,\), not \(1,\)"),
+        ({"updates": np.array([-1])}, "Adam: updates is .*, not a number of steps"),
+        ({"0.first": np.zeros((3, 2), complex)}, "Adam: 0.first is complex128, not float64"),
+        ({"0.first": np.full((3, 2), "a")}, "Adam: 0.first is <U1, not float64"),
     ],
 )
 def test_state_of_other_parameters_is_refused_and_changes_nothing(backend, change, message):

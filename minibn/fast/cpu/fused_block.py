@@ -32,7 +32,7 @@ import numpy as np
 
 from minibn.fast.cpu import memory
 from minibn.fast.cpu.pool import pool_and_relu, unpool
-from minibn.fast.cpu.rows import Rows, moments, sum_blocks
+from minibn.fast.cpu.rows import Rows, moments, select, sum_blocks
 from minibn.fast.kernel import Kernel
 
 FAR = 32  # standard deviations: a mean beyond is subtracted first
@@ -90,9 +90,12 @@ class FusedBlockPasses:
             self.scale = gamma * self.inv_std
             self.centre = self.mean.astype(self.dtype)  # rounded
             self.rest = self.mean - self.centre
-            if (self.mean**2 > FAR**2 * (var + self.op.eps)).any():
-                self.pivot = self.centre
-            shift = beta - (self.mean if self.pivot is None else self.rest) * self.scale
+            self.around = self.mean  # without the pivot
+            far = self.mean**2 > FAR**2 * (var + self.op.eps)
+            if far.any():
+                self.pivot = np.where(far, self.centre, 0)
+                self.around = np.where(far, self.rest, self.mean)
+            shift = beta - self.around * self.scale
             self.op.mean, self.op.var = self.mean.astype(self.dtype), var.astype(self.dtype)
         scale = self._tile(self.scale)
         self.tiles = scale, self._tile(shift)
@@ -129,7 +132,7 @@ class FusedBlockPasses:
         if self.source is not None:
             unpool(g[images], self.source[images], y_bar)
         elif self.op.relu:
-            np.multiply(g[images], np.greater(out[images], 0), out=y_bar)
+            select(g[images], np.greater(out[images], 0), y_bar)
         else:
             np.copyto(y_bar, g[images])
         if s is not None:
@@ -170,8 +173,8 @@ class FusedBlockPasses:
 
         def of_block(images: slice) -> list[np.ndarray]:
             part = memory.scratch(g[images].shape, self.dtype)
-            np.multiply(g[images], np.greater(out[images], 0), out=part)
-            return [rows.dot(g[images], out[images]), rows.sum(part)]
+            select(g[images], np.greater(out[images], 0), part)
+            return [rows.dot(part, out[images]), rows.sum(part)]
 
         product, d_beta = sum_blocks(rows.map_blocks(of_block))
         return [(product - beta * d_beta) / gamma, d_beta]
@@ -184,8 +187,7 @@ class FusedBlockPasses:
         if self.inv_std is not None:
             M = math.prod(self.shape[:-1])
             k = -self.scale * self.inv_std * total[0] / M
-            around = self.mean if self.pivot is None else self.rest
-            slope, offset = self._tile(k), self._tile(-self.scale * total[1] / M - k * around)
+            slope, offset = self._tile(k), self._tile(-self.scale * total[1] / M - k * self.around)
 
         def of_block(y_bar: np.ndarray, y: Any) -> None:
             if scale is None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from minibn.fast.cpu import memory
-from minibn.fast.cpu.rows import Rows, sum_blocks
+from minibn.fast.cpu.rows import Rows, is_far, sum_blocks
 from minibn.fast.kernel import Kernel
 from minibn.ops.layer_normalization import LayerNorm
 
@@ -119,14 +119,14 @@ class FusedExampleNorm(Kernel):
                 block = self._centred(block, b)
                 rest = at.mean(at.sum(block))  # the rounding error of the mean
                 square = at.mean(at.dot(block, block))
-                far = (rest * rest > 1e-3 * square).any()  # it is large beside the deviations
-                if far:
-                    self.mu[b] = at.first(values[b])
+                far = is_far(rest * rest, square, 1e-8)  # less is lost in the backward pass
+                if far.any():
+                    self.mu[b] = np.where(far, at.first(values[b]), self.mu[b])
                     shifted = self._centred(values[b], b)  # exact for equal values
-                    self.shift[b] = at.mean(at.sum(shifted)).astype(x.dtype)
+                    self.shift[b] = np.where(far, at.mean(at.sum(shifted)).astype(x.dtype), 0)
                     block = self._centred(values[b], b)
-                    rest = at.mean(at.sum(block))
-                    square = at.mean(at.dot(block, block))
+                    rest = np.where(far, at.mean(at.sum(block)), rest)
+                    square = np.where(far, at.mean(at.dot(block, block)), square)
                 var = np.maximum(square - rest * rest, 0)
             else:
                 var = at.mean(at.dot(block, block))
@@ -136,7 +136,8 @@ class FusedExampleNorm(Kernel):
             np.multiply(at.rows(block), at.tile(scale, x.dtype), out=y)
             if beta is not None:
                 np.add(y, at.tile(beta - rest * scale, x.dtype), out=y)
-                (self.shift if far else self.mu)[b] += rest
+                self.shift[b] += np.where(far, rest, 0)
+                self.mu[b] += np.where(far, 0, rest)
 
         self.rows.map_blocks(normalise)
         return out.reshape(x.shape)

@@ -82,8 +82,9 @@ class FusedLpBatchNorm(Kernel):
         self.mean, self.centre = mean, mean.astype(dtype)
         self.rest = mean - self.centre
         self.second = None
-        if (self.rest**2 > 1e-6 * var).any():
-            self.second, self.rest = self.rest, np.zeros_like(mean)
+        far = self.rest**2 > 1e-6 * var
+        if far.any():
+            self.second, self.rest = np.where(far, self.rest, 0), np.where(far, 0, self.rest)
 
     def _tile(self, x: np.ndarray, *vectors: np.ndarray) -> list[np.ndarray]:
         return [self.rows.tile(v, x.dtype) for v in vectors]

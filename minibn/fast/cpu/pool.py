@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from minibn.fast.cpu import memory, threads
+from minibn.fast.cpu.rows import select
 from minibn.fast.kernel import Kernel
 
 BLOCK = 1 << 18  # numbers in a block of images: 1 MB in float32
@@ -170,4 +171,4 @@ def unpool(g: np.ndarray, source: np.ndarray, y_bar: np.ndarray) -> None:
     here = np.empty(source.shape, bool)
     for place, corner in enumerate(corners(y_bar, 2)):
         np.equal(source, np.uint8(place), out=here)
-        np.multiply(g, here, out=corner)
+        select(g, here, corner)

@@ -79,16 +79,31 @@ class Rows:
         rest = self.sum(centred) / n  # the rounding error of the mean
         squares = self.dot(centred, centred)
         centre = mean.astype(wide)
-        if (n * rest * rest > 1e-3 * squares).any():  # it is large beside the deviations
+        far = is_far(n * rest.astype(wide) ** 2, squares)
+        if far.any():
             first = block.reshape(-1, self.C)[0]
             self.subtract(block, first, centred)  # exact for equal values
             mean = self.sum(centred) / n
             self.subtract(centred, mean, centred)
-            rest = self.sum(centred) / n
-            squares = self.dot(centred, centred)
-            centre = first.astype(wide) + mean
+            rest = np.where(far, self.sum(centred) / n, rest)
+            squares = np.where(far, self.dot(centred, centred), squares)
+            centre = np.where(far, first.astype(wide) + mean, centre)
         squares = np.maximum(squares - n * rest * rest, 0)
         return n, centre + rest.astype(wide), squares.astype(wide)
+
+
+def is_far(rest: np.ndarray, squares: np.ndarray, share: float = 1e-3) -> np.ndarray:
+    """Where the error of a mean, squared, is more than a share of the squares around it."""
+    return (rest > share * squares) | np.isinf(squares)
+
+
+def select(g: np.ndarray, mask: np.ndarray, out: np.ndarray) -> None:
+    """out = g where the boolean mask is set, else 0, also where g is infinite or NaN.
+
+    The bits of g and -1 or 0: two thirds of the time of g · mask, a twelfth of a masked copy's.
+    """
+    bits = np.dtype(f"i{g.itemsize}")
+    np.bitwise_and(g.view(bits), np.negative(mask.view(np.int8)), out=out.view(bits))
 
 
 # Of some values per channel: how many, their mean, and Σ (x - mean)²: (C,) each, in float64.
