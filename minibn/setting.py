@@ -6,8 +6,8 @@ settings of the code that starts it; a new thread begins with the defaults.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import ContextDecorator
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
@@ -33,15 +33,39 @@ class Setting(Generic[T]):
         self.get = self._variable.get  # called at every op, so bound directly
         self.set = self._variable.set
 
-    @contextmanager
-    def override(self, value: T) -> Iterator[T]:
-        """Context manager: the setting is `value`; restored afterwards, also after an exception."""
-        before = self.get()
-        self.set(value)
+    def override(self, value: T) -> Override[T]:
+        """Context manager and decorator: the setting is `value`; restored afterwards, also after an
+        exception."""
+        return Override(self, value)
+
+
+class Override(ContextDecorator, Generic[T]):
+    """Returned by `Setting.override`.
+
+    A class and not a generator, so that an interrupt (a Ctrl-C, a signal handler's exception) that
+    arrives while the block is entered leaves the setting as it was.
+    """
+
+    def __init__(self, setting: Setting[T], value: T) -> None:
+        self.setting, self.value = setting, value
+        self._before: list[T] = []  # one for each block that is entered
+
+    def __enter__(self) -> T:
+        before = self.setting.get()
         try:
-            yield value
-        finally:
-            self.set(before)
+            self._before.append(before)
+            self.setting.set(self.value)
+            return self.value
+        except BaseException:
+            self.setting.set(before)
+            raise
+
+    def __exit__(self, *error: Any) -> None:
+        self.setting.set(self._before.pop())
+
+    def _recreate_cm(self) -> Override[T]:
+        """For each call of a decorated function."""
+        return Override(self.setting, self.value)
 
 
 class Choice(Setting[str]):

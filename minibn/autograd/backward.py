@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minibn.autograd import observers, tensor
-from minibn.autograd.tape import Node, Op, set_grad_enabled, unbroadcast
+from minibn.autograd.tape import Node, Op, grad_enabled, unbroadcast
 from minibn.autograd.tensor import Array, Tensor, value
 from minibn.backend import array_module, backend_of
 from minibn.errors import GraphError, ShapeError
@@ -142,7 +142,7 @@ def backward(
     not require a gradient; ShapeError for a cotangent of another shape.
     """
     g = _start(output, cotangent, "backward", create_graph)
-    with set_grad_enabled(create_graph):
+    with grad_enabled.override(create_graph):
         found = _backpropagate(output, g, None, create_graph, retain_graph or create_graph)
         owned = {id(_owner(value(g)))}
         for leaf, found_g in found.items():
@@ -212,7 +212,7 @@ def grad(
     found: dict = {}
     owned: set[int] = set()
     results = []
-    with set_grad_enabled(create_graph):
+    with grad_enabled.override(create_graph):
         if output.requires_grad or unused == "raise":
             g = _start(output, cotangent, "grad", create_graph)
             owned.add(id(_owner(value(g))))
@@ -238,7 +238,7 @@ def pull_back(f: Callable, inputs: Sequence[Any], g: Any, needs: Sequence[bool])
     each input that needs one (None for the others).
     """
     recorded = any(isinstance(x, Tensor) for x in (g, *inputs))
-    with set_grad_enabled(True):
+    with grad_enabled.override(True):
         # A separate node for each input: one Tensor may be passed twice.
         own = [
             x.reshape(x.shape)
@@ -260,7 +260,7 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:
     [[2.0, 0.0], [0.0, 4.0]]
     """
     leaf = Tensor(value(x), requires_grad=True)
-    with set_grad_enabled(True):
+    with grad_enabled.override(True):
         y = f(leaf)
     xp = array_module(leaf.data)
     rows = xp.zeros((y.size, *leaf.shape), dtype=leaf.dtype)
@@ -284,12 +284,12 @@ def hvp(f: Callable[[], Tensor], params: Sequence[Tensor], v: Iterable[Any]) -> 
     params, v = list(params), [value(direction) for direction in v]
     if [p.shape for p in params] != [getattr(d, "shape", ()) for d in v]:
         raise ShapeError("hvp: v needs one array per parameter, of the parameter's shape.")
-    with set_grad_enabled(True):
+    with grad_enabled.override(True):
         loss = f()
     if loss.size != 1:
         raise ShapeError(f"hvp: f() has shape {loss.shape}; it must be a scalar.")
     slopes = grad(loss, params, create_graph=True, unused="zeros")
-    with set_grad_enabled(True):
+    with grad_enabled.override(True):
         total = sum((g * d).sum() for g, d in zip(slopes, v, strict=True))
     return grad(total, params, unused="zeros")
 

@@ -132,13 +132,13 @@ def _tied(source: Node | Tensor, data: Array, seen: Any) -> Tensor:
     return source if isinstance(source, Tensor) else Tensor.from_op(source, data, seen[0])
 
 
-_grad_enabled: Setting[bool] = Setting("grad_enabled", True)
+grad_enabled: Setting[bool] = Setting("grad_enabled", True)
 
 
 def set_grad_enabled(mode: bool) -> SettingScope:
     """From here on ops are recorded, or not. In a `with` statement until its end, also after an
     exception. As PyTorch's."""
-    return SettingScope(_grad_enabled, bool(mode))
+    return SettingScope(grad_enabled, bool(mode))
 
 
 def no_grad() -> Any:
@@ -149,7 +149,7 @@ def no_grad() -> Any:
     ...     (w * w).requires_grad
     False
     """
-    return _grad_enabled.override(False)
+    return grad_enabled.override(False)
 
 
 def apply(op: Op, *inputs: Any) -> Any:
@@ -186,7 +186,7 @@ def _without_integers(values: list[Any], keep: bool) -> list[Any]:
 
 def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:
     """For each input of an op, whether it needs a gradient."""
-    on = _grad_enabled.get()
+    on = grad_enabled.get()
     return tuple([on and isinstance(x, Tensor) and x.requires_grad for x in inputs])
 
 

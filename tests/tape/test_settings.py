@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import sys
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ from minibn.autograd.dispatch import mode
 from minibn.autograd.tape import set_grad_enabled
 from minibn.backend import get_backend
 from minibn.fast.precision import current as precision
-from minibn.setting import Choice, Setting
+from minibn.setting import Choice, Override, Setting
 
 SETTINGS = {
     "no_grad": (no_grad, lambda: (Tensor([1.0], requires_grad=True) * 2).requires_grad),
@@ -161,3 +162,33 @@ def test_set_grad_enabled_holds_from_the_call_on_as_pytorchs():
     with set_grad_enabled(True):
         pass
     assert (leaf() * 2).requires_grad
+
+
+class Interrupt(Exception):
+    pass
+
+
+@pytest.mark.parametrize("line", range(8))
+def test_an_interrupt_at_any_line_of_entering_leaves_the_setting_as_it_was(line):
+    """As a signal's handler: raised at the line-th line that runs after the call."""
+    setting = Setting("number", 0)
+    left = [line]
+
+    def trace(frame, event, argument):
+        if event == "line" and frame.f_code is Override.__enter__.__code__:
+            left[0] -= 1
+            if left[0] < 0:
+                sys.settrace(None)
+                raise Interrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with setting.override(1):
+            sys.settrace(before)
+    except Interrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    assert setting.get() == 0

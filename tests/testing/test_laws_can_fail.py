@@ -32,7 +32,7 @@ def test_a_fault_planted_in_minibn_breaks_the_law(name, monkeypatch):
         with kernels("reference"), pytest.raises(AssertionError, match=BROKEN):
             LAWS[name].run(FAULTS[name].case, shrink=False)  # no kernel in place of what is broken
     finally:
-        tape._grad_enabled.set(True)
+        tape.grad_enabled.set(True)
 
 
 def test_each_law_has_a_fault_of_one_kind():

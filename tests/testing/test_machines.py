@@ -94,13 +94,13 @@ def found(machine: type) -> str:
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    before = tape._grad_enabled.get()
+    before = tape.grad_enabled.get()
     try:
         run_state_machine_as_test(machine, settings=quick)
     except Exception as error:  # what a bug ends in is its own affair
         return f"{type(error).__name__}: {error}"
     finally:
-        tape._grad_enabled.set(before)
+        tape.grad_enabled.set(before)
     return "nothing"
 
 
@@ -167,12 +167,12 @@ def arguments_told_apart_by_identity(patch: pytest.MonkeyPatch) -> None:
 def no_grad_forgets_after_an_exception(patch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def careless(on: bool) -> Any:
-        before = tape._grad_enabled.get()
-        tape._grad_enabled.set(on)
+        before = tape.grad_enabled.get()
+        tape.grad_enabled.set(on)
         yield
-        tape._grad_enabled.set(before)
+        tape.grad_enabled.set(before)
 
-    patch.setattr(tape._grad_enabled, "override", careless)
+    patch.setattr(tape.grad_enabled, "override", careless)
 
 
 def nothing_is_released(patch: pytest.MonkeyPatch) -> None:
@@ -326,7 +326,7 @@ def eval_turns_recording_off(patch: pytest.MonkeyPatch) -> None:
     train = module.Module.train
 
     def both(self: Any, mode: bool = True) -> Any:
-        tape._grad_enabled.set(mode)
+        tape.grad_enabled.set(mode)
         return train(self, mode)
 
     patch.setattr(module.Module, "train", both)

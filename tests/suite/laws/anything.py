@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import numpy as np
 from hypothesis import strategies as st
 
 from minibn import Op, Tensor, apply, ops
 from minibn.autograd import backward, tape
 from minibn.ops.arithmetic import Add
+from minibn.setting import Override
 from minibn.testing.laws.base import add_law
 from minibn.testing.problem import Problem
 from suite.laws.faults import Fault, add_faults
@@ -87,13 +86,10 @@ def own_nothing(g, owned):
     return Tensor(tape.value(g))
 
 
-@contextmanager
-def forgetful(on):
-    """`set_grad_enabled` that doesn't restore after an exception."""
-    before = tape._grad_enabled.get()
-    tape._grad_enabled.set(on)
-    yield
-    tape._grad_enabled.set(before)
+def forgetful(self, *error):
+    """An `Override.__exit__` that doesn't restore after an exception."""
+    if error == (None, None, None):
+        self.setting.set(self._before.pop())
 
 
 add_faults(
@@ -120,5 +116,5 @@ add_faults(
     detached_inputs_get_nothing=Fault("exp", patch=(Tensor, "detach", lambda self: self)),
     diamonds_add_up=Fault("exp", patch=(Add, "vjp", lambda self, g, out, x, y: (g, None))),
     a_second_walk=Fault("exp", patch=(tape.Node, "release", lambda self: None)),
-    exceptions_leave_no_trace=Fault("exp", patch=(backward, "set_grad_enabled", forgetful)),
+    exceptions_leave_no_trace=Fault("exp", patch=(Override, "__exit__", forgetful)),
 )

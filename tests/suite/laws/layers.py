@@ -205,7 +205,7 @@ class OnlyOverTheBatch(nn.BatchNorm):
 
 
 def only_recorded(layer, x):
-    return ops.relu(x) * (2.0 if tape._grad_enabled.get() else 1.0)
+    return ops.relu(x) * (2.0 if tape.grad_enabled.get() else 1.0)
 
 
 def counts_in_evaluation(layer, x):
