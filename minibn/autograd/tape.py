@@ -158,19 +158,22 @@ def apply(op: Op, *inputs: Any) -> Any:
     values = [value(x) for x in inputs]
     if len(values) == 1 and isinstance(inputs[0], np.generic):  # no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
-    array_module(*values)
-    values = [np.asarray(x) if _is_subclass(x) else x for x in values]  # host: such as memmap
-    values = _without_integers(values, op.keeps_integers)
+    for x in values:
+        if type(x) not in _NUMBERS and (type(x) is not np.ndarray or x.dtype.kind not in "fc"):
+            values = _as_operands(values, op.keeps_integers)
+            break
     needs = needs_gradient(inputs)
     return run_by(find_kernel(op, values, needs) or op, op, inputs, values, needs)
 
 
-def _is_subclass(x: Any) -> bool:
-    return type(x) is not np.ndarray and isinstance(x, np.ndarray)
+_NUMBERS = (float, int)
 
 
-def _without_integers(values: list[Any], keep: bool) -> list[Any]:
-    """The values, with arrays of integers in floating point where `Op.keeps_integers` says so."""
+def _as_operands(values: list[Any], keep: bool) -> list[Any]:
+    """The inputs of an op: arrays of one backend, as plain arrays, and integers in floating point
+    where `Op.keeps_integers` says so."""
+    array_module(*values)
+    values = [np.asarray(x) if isinstance(x, np.ndarray) else x for x in values]  # host: NumPy's
     dtypes = [x.dtype for x in values if hasattr(x, "dtype")]
     floats = [dtype for dtype in dtypes if dtype.kind in "fc"]
     if len(floats) == len(dtypes) or (keep and not floats):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
-from minibn.ops.elementwise import cast, log, real, where
+from minibn.ops.elementwise import cast, log, real, select, where
 
 
 class Add(Op):
@@ -91,10 +91,10 @@ class Power(Op):
         if self.needs_input_grad[0]:
             constant = real(p) == 0
             slope = p * power(x, p - 1 + constant)
-            g_x = (g if constant is False else where(constant, 0, g)) * slope
+            g_x = (g if constant is False else select(real(p) != 0, g)) * slope
         if self.needs_input_grad[1]:
             at_0 = real(x) == 0
-            g_p = where(at_0, 0, g) * (power(x, p) * log(where(at_0, 1, x)))
+            g_p = select(~at_0, g) * (power(x, p) * log(where(at_0, 1, x)))
         return g_x, g_p
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minibn.autograd.tape import Op, apply
-from minibn.autograd.tensor import value
+from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError
 
@@ -25,6 +25,13 @@ from minibn.errors import ShapeError
 def real(x: Any) -> Any:
     """The real part, as a plain array, for comparisons."""
     return getattr(value(x), "real", x)
+
+
+def select(mask: Any, g: Any) -> Any:
+    """g where the boolean mask is set, else 0, also where g is infinite: for cotangents."""
+    if isinstance(g, Tensor):
+        return where(mask, g, 0)
+    return array_module(g).where(mask, g, 0)
 
 
 class Exp(Op):
@@ -70,7 +77,7 @@ class Abs(Op):
         return x * sign(x)
 
     def vjp(self, g, out, x):
-        return where(real(x) == 0, 0, g) * sign(x)
+        return select(real(x) != 0, g) * sign(x)
 
 
 class Tanh(Op):
@@ -114,7 +121,7 @@ class Relu(Op):
         return array_module(x).maximum(x, 0)
 
     def vjp(self, g, out, x):
-        return where(real(out) > 0, g, 0)
+        return select(real(out) > 0, g)
 
 
 class Maximum(Op):
@@ -129,7 +136,7 @@ class Maximum(Op):
 
     def vjp(self, g, out, x, y):
         share = where(real(x) == real(y), 0.5 * g, g)
-        return where(real(x) < real(y), 0, share), where(real(x) > real(y), 0, share)
+        return select(~(real(x) < real(y)), share), select(~(real(x) > real(y)), share)
 
 
 class Where(Op):
@@ -146,7 +153,7 @@ class Where(Op):
         return array_module(self.mask, x, y).where(self.mask, x, y)
 
     def vjp(self, g, out, x, y):
-        return where(self.mask, g, 0), where(self.mask, 0, g)
+        return select(self.mask, g), select(~self.mask, g)
 
 
 class Cast(Op):

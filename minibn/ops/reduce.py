@@ -12,7 +12,7 @@ from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.ops.arithmetic import subtract
-from minibn.ops.elementwise import abs, exp, in_float32, real, where
+from minibn.ops.elementwise import abs, exp, in_float32, real, select
 from minibn.ops.shape import broadcast_to, reshape
 
 
@@ -84,7 +84,7 @@ class Max(Op):
         top = value(x) == value(out).reshape(shape)
         count = top.sum(axis=self.axes, keepdims=True)  # of ties
         share = 1 / array_module(top).maximum(count, 1).astype(real(x).dtype)
-        return where(top, reshape(g, shape), 0) * share
+        return select(top, reshape(g, shape)) * share
 
 
 def largest(x, axes: tuple[int, ...]) -> Any:
@@ -140,7 +140,7 @@ class L2Norm(Op):
         shape = keepdims_shape(x.shape, self.axes)
         z = reshape(out, shape)
         zero = real(z) == 0
-        return where(zero, 0, reshape(g, shape)) * (x / (z + zero))
+        return select(~zero, reshape(g, shape)) * (x / (z + zero))
 
 
 @in_float32

@@ -239,6 +239,8 @@ def test_values_of_another_kind_change_nothing(name, value, strict, initialized)
     state = network().initialize(1).state_dict() | {name: value}
     if initialized:
         before = net.initialize(0).state_dict()
+    elif value.dtype == complex and name == "last.weight":
+        return  # it decides the dtype
     with pytest.raises(KeyError, match=f"of another kind: {name} {value.dtype}"):
         net.load_state_dict(state, strict)
     if initialized:

@@ -122,10 +122,11 @@ def batch_norm_detaches_the_variance(x, axis=None, keepdims=False, correction=0)
     return var(value(x), axis, keepdims, correction)
 
 
-@wrong("minibn.ops.batch_normalization", "batch_norm_composed", "mean")
-def batch_norm_detaches_the_mean(x, axis=None, keepdims=False):
+@wrong("minibn.ops.batch_normalization", "batch_norm_composed", "deviations")
+def batch_norm_detaches_the_mean(x, axes):
     """The mean was computed outside of the graph."""
-    return mean(value(x), axis, keepdims)
+    mu = mean(value(x), axes, keepdims=True)
+    return mu, x - mu
 
 
 @wrong(arithmetic.Multiply, "batch_norm_inference")
