@@ -5,9 +5,9 @@ regular files; an archive with an absolute path, a `..`, a link or a device in i
 and so is one that unpacks to more than the limits, however small it is on disk.
 
 A tar is a row of blocks of 512 bytes: a header with a name, a type and a size, then the content. It
-is read here, and not by `tarfile`, which follows sizes and headers of any length: it seeks a size of
-1e20 to its end. Source: POSIX.1-2008, pax, "ustar Interchange Format" and "pax Interchange Format";
-GNU tar's manual, "Basic Tar Format".
+is read here, and not by `tarfile`, which follows sizes and headers of any length, and seeks to the
+end of a member of 1e20 bytes. Source: POSIX.1-2008, pax, "ustar Interchange Format" and "pax
+Interchange Format"; GNU tar's manual, "Basic Tar Format".
 """
 
 import os

@@ -170,11 +170,9 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
         path = folder / name
         if not path.is_file():
             continue
-        with path.open("rb") as file:
-            data = file.read(MAX_MEMBER + 1)
-        if len(data) > MAX_MEMBER:
+        if path.stat().st_size > MAX_MEMBER:
             raise DataError(f"{path}: larger than {MAX_MEMBER:,} bytes, no file of CIFAR-10 is")
-        yield name, data
+        yield name, path.read_bytes()
 
 
 def _read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -213,8 +211,7 @@ def _check_classes(content: dict[str, Any], source: str) -> None:
         raise DataError(f"{source}: no list 'label_names' in it")
     known = [{name, name.encode()} for name in CIFAR10_CLASSES]
     if len(names) != len(known) or not all(
-        type(name) in (str, bytes) and name in both
-        for name, both in zip(names, known, strict=True)
+        type(name) in (str, bytes) and name in both for name, both in zip(names, known, strict=True)
     ):
         raise DataError(f"{source}: label_names are not CIFAR-10's: {reprlib.repr(names)}")
 
