@@ -170,7 +170,7 @@ def progress_line(label: str) -> Progress:
         nonlocal last_print, first
         first = done if first is None else first
         now = time.monotonic()
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr is not None and sys.stderr.isatty()
         if done < total and (not terminal or now - last_print < 0.2):
             return
         last_print = now
