@@ -80,11 +80,14 @@ def test_the_help_of_every_command_prints_in_ascii():
     assert done.stdout.count("usage:") == len(EXPERIMENTS) + len(TOOLS) + 2
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
-    "command",
-    [("experiments.plot", "STUDY"), ("minibn.testing", "check", "relu", "--examples", "1")],
-    ids=" ".join,
+    ("redirection", "command"),
+    [
+        ("2>&-", ("minibn.testing", "check", "relu", "--examples", "1")),
+        ("<&- >&- 2>&-", ("minibn.testing", "check", "relu", "--examples", "1")),
+        (">&-", ("experiments.plot", "STUDY")),
+        ("2>&-", ("experiments.claims", "STUDY")),
+    ],
 )
 def test_commands_work_with_closed_streams(command, redirection, study):
     command = tuple(word.replace("STUDY", study) for word in command)
