@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 
 from experiments.catalogue import EXPERIMENTS, TOOLS
+from minibn.console import prints_anywhere
 
 
+@prints_anywhere
 def main() -> int:
     """Print the list. Returns the exit code."""
     wide = max(len(entry.name) for entry in (*EXPERIMENTS, *TOOLS))

@@ -30,7 +30,7 @@ from experiments.training.command_line import UsageError, parse_folders, setting
 from experiments.training.comparability import require_comparable
 from experiments.training.entry_point import check_out, program
 from experiments.training.study import Run, Study
-from experiments.views.plotting import COLOURS, pyplot, save, smooth
+from experiments.views.plotting import COLOURS, own_style, save, smooth, subplots
 from experiments.views.vgg_tables import final_train
 from minibn import checkpoint
 from minibn.errors import DataError
@@ -176,14 +176,14 @@ def _among(seeds: list[Pair]) -> str:
     return f"{' to '.join(ends)} between two seeds" if ends else "with one seed to compare"
 
 
+@own_style()
 def plot(a: Study, b: Study, folder: Path) -> Path:
     """A column a variant and rate. Above the losses of both, below how far they are apart."""
-    plt = pyplot()
     columns: dict[tuple[str, float], list[Pair]] = {}
     for pair in between(a, b):
         config = pair.a.config
         columns.setdefault((config["variant"], config["lr"]), []).append(pair)
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         2, len(columns), figsize=(4.2 * len(columns), 5.6), sharex=True, squeeze=False
     )
     for (above, below), ((variant, lr), pairs) in zip(grid.T, columns.items(), strict=True):

@@ -33,7 +33,7 @@ from experiments.training.settings import BACKENDS
 from experiments.training.study import Run, steps_of
 from experiments.vgg.runs import load_data, network
 from experiments.vgg.settings import Settings
-from experiments.views.plotting import pyplot, save
+from experiments.views.plotting import own_style, save, subplots
 from minibn import checkpoint, nn, precision, use
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, normalize
@@ -114,11 +114,11 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
     )
 
 
+@own_style()
 def picture(counts: np.ndarray, classes: Sequence[str], title: str, folder: Path) -> Path:
     """Draw a confusion matrix, each row in per cent of its class. Returns the path of the PNG."""
-    plt = pyplot()
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure, axes = plt.subplots(figsize=(6.4, 5.6))
+    figure, axes = subplots(figsize=(6.4, 5.6))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     axes.grid(False)
     for (i, j), percent in np.ndenumerate(share):

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -41,8 +42,10 @@ def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -
         f"{part}/{name}": np.asarray(a) for part, d in states.items() for name, a in d.items()
     }
     for name, array in arrays.items():
-        if array.dtype.hasobject:
-            raise TypeError(f"checkpoint: {name} holds Python objects; only numbers are saved.")
+        if array.dtype.hasobject or array.dtype.names:
+            raise TypeError(
+                f"checkpoint: {name} holds Python objects or records; only numbers are saved."
+            )
     own = {"format": FORMAT, "parts": list(states), "sha256": _digest(arrays)}
     if taken := own.keys() & manifest.keys():
         raise ValueError(f"checkpoint: the manifest's key {taken.pop()!r} is taken.")
@@ -61,8 +64,9 @@ def load(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, dict[str, n
     except FileNotFoundError:
         raise DataError(f"checkpoint {path}: there is no such file.") from None
     except Exception as error:  # whatever a damaged archive makes zipfile, NumPy or json raise
+        reason = " ".join(str(error).split())  # it may quote the file
         raise DataError(
-            f"checkpoint {path} is damaged or no checkpoint of minibn ({error}). "
+            f"checkpoint {path} is damaged or no checkpoint of minibn ({reason:.300}). "
             "Delete it and train again, or restore a copy."
         ) from error
     if manifest.pop("format", None) != FORMAT:
@@ -80,16 +84,39 @@ def load(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, dict[str, n
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file by name. Each member is read whole, so that its CRC is checked
-    before it is parsed."""
-    arrays = {}
+    before it is parsed. All of them together are no larger than the file."""
+    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
+        raise ValueError("it is a directory" if path.is_dir() else "it is no regular file")
     with zipfile.ZipFile(path) as file:
-        for member in file.infolist():
+        members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
+        if len(members) < len(file.infolist()):
+            raise ValueError("a name is there twice")
+        end = 0
+        for member in sorted(members.values(), key=lambda member: member.header_offset):
             if member.compress_type != zipfile.ZIP_STORED:  # as we write it; nothing to inflate
                 raise ValueError(f"{member.filename} is compressed")
-            content = io.BytesIO(file.read(member))
-            name = member.filename.removesuffix(".npy")
-            arrays[name] = np.lib.format.read_array(content, allow_pickle=False)
-    return arrays
+            if member.header_offset < end:
+                raise ValueError(f"{member.filename} overlaps another member")
+            end = member.header_offset + 30 + len(member.orig_filename) + member.compress_size
+        return {name: _array(file.read(member), name) for name, member in members.items()}
+
+
+def _array(content: bytes, name: str) -> np.ndarray:
+    """The array of an npy file, which must be as long as its shape says: nothing is allocated for a
+    shape of more."""
+    file = io.BytesIO(content)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"{name} is in npy format {version}")
+    shape, _, dtype = readers[version](file)
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell() or len(shape) > 64:
+        raise ValueError(f"{name} has another length than its shape {shape!s:.100} and {dtype}")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def sync_folder(folder: Path) -> None:

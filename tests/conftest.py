@@ -26,6 +26,8 @@ with contextlib.suppress(ModuleNotFoundError):
 
 # No tests. Collected for doctests, `support/cuda.py` would stand for the package `cuda` of CuPy's.
 collect_ignore = ["support"]
+# For doctests all of these would be the one module `conftest`. They hold none.
+collect_ignore_glob = ["*conftest.py"]
 
 settings.register_profile(
     "ci",

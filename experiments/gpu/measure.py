@@ -35,6 +35,7 @@ from experiments.vgg.settings import Settings
 from minibn import kernels, use
 from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 from minibn.backend import get_backend
+from minibn.console import prints_anywhere
 from minibn.data import Batches, load, normalize
 from minibn.ops import softmax_cross_entropy
 
@@ -195,6 +196,7 @@ PARTS: dict[str, Callable[[Sizes, Path], bool]] = {
 }
 
 
+@prints_anywhere
 def main(arguments: list[str]) -> int:
     """Measure one part. Exit code 1 if its check fails."""
     name, path, sizes = arguments

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.training.command_line import UsageError, report
+from minibn.console import prints_anywhere
 from minibn.errors import BackendUnavailable, DataError
 
 Arguments = Sequence[str] | None
@@ -35,6 +36,7 @@ def program(
     )
 
     def decorate(work: Callable[[Arguments], int | None]) -> Callable[..., int]:
+        @prints_anywhere
         @functools.wraps(work)
         def main(arguments: Arguments = None) -> int:
             try:

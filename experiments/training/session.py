@@ -28,6 +28,7 @@ from experiments.training.study import Run, Study, default_folder
 from experiments.training.study_lock import lock_study
 from minibn import kernels, precision, use
 from minibn.backend import get_backend
+from minibn.console import prints_anywhere
 from minibn.errors import BackendUnavailable, DataError
 from minibn.fast.cpu import threads
 
@@ -63,6 +64,7 @@ class Experiment:
     def program(self) -> str:
         return f"python -m experiments.{self.name}"
 
+    @prints_anywhere
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run the study, or go on with it; plot its figures, print its tables.
 

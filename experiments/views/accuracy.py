@@ -25,9 +25,10 @@ from experiments.views.plotting import (
     entries,
     entry,
     legend_below,
-    pyplot,
+    own_style,
     save,
     smooth,
+    subplots,
 )
 from experiments.views.series import (
     Group,
@@ -79,10 +80,10 @@ def groups_by_norm_family(every: Sequence[Group]) -> dict[str, list[Group]]:
     return families
 
 
+@own_style()
 def plot_accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> Path:
     """Training and test accuracy: a colour a variant, a dash a rate, x where a run diverged."""
-    plt = pyplot()
-    figure, axes = plt.subplots(1, 2, figsize=(WIDEST, 4.5), sharex=True, sharey=True)
+    figure, axes = subplots(1, 2, figsize=(WIDEST, 4.5), sharex=True, sharey=True)
     handles = _plot(axes, groups, window)
     rates = {group.lr for group in groups}
     at = f" at lr {min(rates):g}" if len(rates) == 1 else ""

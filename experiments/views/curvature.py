@@ -24,9 +24,10 @@ from experiments.views.plotting import (
     entries,
     entry,
     legend_below,
+    own_style,
     plain_numbers,
-    pyplot,
     save,
+    subplots,
 )
 from experiments.views.series import (
     Curve,
@@ -41,15 +42,15 @@ from experiments.views.series import (
 TITLES = ("along the gradient, g'Hg / g'g", "largest eigenvalue of H", "trace of H (estimated)")
 
 
+@own_style()
 def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     """A file for each rate at which curvature was recorded. Returns the paths of the PNGs."""
-    plt = pyplot()
     paths = []
     found = [group for group in group_runs(runs) if group.records("curvature")]
     for lr in sorted({group.lr for group in found}):
         groups = [group for group in found if group.lr == lr]
         linear = max(1.0, 10.0 ** round(np.log10(2 / lr) - 3))
-        figure, row = plt.subplots(1, 3, figsize=(WIDEST, 3.7))
+        figure, row = subplots(1, 3, figsize=(WIDEST, 3.7))
         variants = [group.variant for group in groups]
         for group in groups:
             width = line_width(group.variant, variants)

@@ -38,8 +38,9 @@ from experiments.views.plotting import (
     fan,
     legend_below,
     log_limits,
-    pyplot,
+    own_style,
     save,
+    subplots,
     thousands,
 )
 from experiments.views.series import (
@@ -123,10 +124,11 @@ def _losses(axes: Any, groups: Sequence[Group]) -> list[np.ndarray]:
     return seen
 
 
+@own_style()
 def loss_figure(groups: Sequence[Group], folder: Path) -> Path:
     """Fig. 5b, and the left of Fig. 3b: training loss, a panel a rate."""
-    plt, rates = pyplot(), by_rate(groups)
-    figure, (row,) = plt.subplots(
+    rates = by_rate(groups)
+    figure, (row,) = subplots(
         1, len(rates), figsize=(min(WIDEST, 1 + 4.8 * len(rates)), 4.2), sharey=True, squeeze=False
     )
     seen = []
@@ -156,14 +158,14 @@ def _rank_levels(row: Sequence[Any], losses: Sequence[float]) -> Any:
     return entry("best map of that rank: a saddle", **style)
 
 
+@own_style()
 def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path]:
     """Fig. 3b: standard and batchnorm, a row a rate."""
     found = [g for g in groups if g.records("shift") and g.variant in PAIR]
     rates, layers = by_rate(found), shift_layers(depth)
     if not found:
         return []
-    plt = pyplot()
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         len(rates), 1 + 2 * len(layers), figsize=(WIDEST, 1.0 + 2.3 * len(rates)), sharex=True,
         squeeze=False,
     )  # fmt: skip
@@ -209,18 +211,19 @@ def _shift(axes: Any, groups: Sequence[Group], measure: str, layer: int, k: int)
         axes.set_ylim(-1.08, 1.08)
 
 
+@own_style()
 def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
     """Covariate shift of every layer: the median over training, in both senses."""
     found = [group for group in groups if group.records("shift")]
     if not found:
         return []
-    plt, rates = pyplot(), by_rate(found)
+    rates = by_rate(found)
     measures = {
         "relative": "‖G - G'‖ / ‖G‖",
         "cosine": "cosine of G and G'",
         "wasserstein": "Wasserstein distance",
     }
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         len(rates), 3, figsize=(WIDEST, 1.0 + 2.4 * len(rates)), sharex=True, squeeze=False
     )
     for row, (lr, of_rate) in zip(grid, rates.items(), strict=True):
@@ -246,6 +249,7 @@ def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
     return [save(figure, folder, "shift-layers")]
 
 
+@own_style()
 def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
     """Fig. 9: the distribution of one unit of three layers over training, of the first seed at the
     highest rate."""
@@ -255,8 +259,7 @@ def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
     layers = sorted({r["layer"] for records in found.values() for r in records})
     if not layers:
         return []
-    plt = pyplot()
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         len(layers), len(found),
         figsize=(min(WIDEST, 1 + 2.7 * len(found)), 0.9 + 1.6 * len(layers)),
         sharex=True, squeeze=False,

@@ -26,8 +26,9 @@ from experiments.views.plotting import (
     entry,
     legend_below,
     log_limits,
-    pyplot,
+    own_style,
     save,
+    subplots,
 )
 from experiments.views.series import Group, middle_of, plot_curve
 
@@ -58,10 +59,11 @@ def _gradient_change(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     return plot_gradient_change(groups, theirs if lr == paper.DEEP_LINEAR_RATE else {}, folder)
 
 
+@own_style()
 def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     """Figs. 10 and 13."""
     width = min(WIDEST, 1.6 + 2.2 * len(groups))
-    figure, grid = pyplot().subplots(
+    figure, grid = subplots(
         3, len(groups), figsize=(max(5.0, width), 6.6), sharex=True, sharey="row", squeeze=False
     )
     for axes, group in zip(grid[0], groups, strict=True):

@@ -28,9 +28,10 @@ from experiments.views.plotting import (
     entry,
     fan,
     legend_below,
-    pyplot,
+    own_style,
     save,
     smooth,
+    subplots,
 )
 from experiments.views.series import Group, group_runs, main_rate
 from experiments.views.vgg_tables import first_seeds, first_units, successive
@@ -61,13 +62,13 @@ def _first_units_by_variant(
     return [(variant, series) for variant, series in found if series]
 
 
+@own_style()
 def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> list[Path]:
     """One panel a layer and variant: quantiles of one unit's values over the batch, by step."""
     recorded = _first_units_by_variant(runs)
     if not recorded:
         return []
-    plt = pyplot()
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         len(layers), len(recorded), figsize=(WIDEST / 4 * len(recorded), 1.6 * len(layers)),
         sharex=True, squeeze=False,
     )  # fmt: skip
@@ -92,6 +93,7 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
     return [save(figure, folder, "distributions")]
 
 
+@own_style()
 def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> list[Path]:
     """Fig. 8: how mean and variance change between successive steps, and since the first.
 
@@ -102,10 +104,9 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
     recorded = _first_units_by_variant(runs)
     if not recorded:
         return []
-    plt = pyplot()
     columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
     names, theirs = {"mean": "mean", "var": "variance"}, False
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         len(layers), 4, figsize=(WIDEST, 0.6 + 1.4 * len(layers)), sharex=True, squeeze=False
     )
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
@@ -162,6 +163,7 @@ def _since_first(records: list[dict[str, Any]], moment: str) -> tuple[list[int],
     ]
 
 
+@own_style()
 def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
     """Fig. 6: what enters the ReLU of one unit, a histogram a step, later ones higher up."""
     layer = _layer(groups[0].runs[0])
@@ -172,8 +174,7 @@ def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
             found.append((group, seen))
     if not found:
         return []
-    plt = pyplot()
-    figure, row = plt.subplots(
+    figure, row = subplots(
         1, len(found), figsize=(WIDEST / 5 * max(2, len(found)), 4.2), sharey=True, squeeze=False
     )
     for axes, (group, seen) in zip(row[0], found, strict=True):

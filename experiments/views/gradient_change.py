@@ -23,7 +23,15 @@ from experiments.training.settings import in_precision
 from experiments.training.study import Run
 from experiments.views.landscape import CHANGE, beside_the_paper, probe_groups
 from experiments.views.plotting import PAPER as DOTS
-from experiments.views.plotting import WIDEST, log_limits, plain_numbers, pyplot, save
+from experiments.views.plotting import (
+    WIDEST,
+    colour_scale,
+    log_limits,
+    own_style,
+    plain_numbers,
+    save,
+    subplots,
+)
 from experiments.views.series import Group
 
 ACROSS = 4  # panels
@@ -40,23 +48,24 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     ]
 
 
+@own_style()
 def plot_gradient_change(
     groups: Sequence[Group],
     theirs: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     folder: Path,
 ) -> Path:
     """The figure of groups at one rate. theirs: variant -> the paper's (step sizes, medians)."""
-    plt, lr = pyplot(), groups[0].lr
+    lr = groups[0].lr
     across = min(len(groups), ACROSS if len(groups) != 5 else 5)
     down = -(-len(groups) // across)
     width = min(WIDEST, 2.2 + 2.3 * across)
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         down, across, figsize=(width, 0.9 + 2.4 * down), sharex=True, sharey=True, squeeze=False
     )
     panels = grid.flat[: len(groups)]
     chosen = [group.records("landscape", direction="gradient")[0] for group in groups]
     last = max(records[-1]["step"] for records in chosen)
-    shades = plt.cm.ScalarMappable(plt.Normalize(0, max(last, 1)), plt.get_cmap("coolwarm"))
+    shades = colour_scale("coolwarm", 0, max(last, 1))
     for axes, group, records in zip(panels, groups, chosen, strict=True):
         _lines(axes, records, shades)
         axes.set_title(group.variant, color=group.colour)

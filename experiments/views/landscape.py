@@ -28,9 +28,10 @@ from experiments.views.plotting import (
     entry,
     legend_below,
     log_limits,
+    own_style,
     plain_numbers,
-    pyplot,
     save,
+    subplots,
 )
 from experiments.views.series import (
     Curve,
@@ -104,14 +105,14 @@ def file_name(view: str, lr: float, direction: str = "gradient") -> str:
     return view + ("" if direction == "gradient" else f"-{direction}") + f"-lr{lr:g}"
 
 
+@own_style()
 def plot_landscape(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Fig. 4: standard beside batchnorm (of other studies: the first three variants)."""
-    plt = pyplot()
     paths = []
     for (lr, direction), groups in probe_groups(runs).items():
         pair = [g for g in groups if g.variant in ("standard", "batchnorm")]
         pair = pair if len(pair) == 2 else groups[:3]
-        figure, row = plt.subplots(1, 3, figsize=(WIDEST, 4.0))
+        figure, row = subplots(1, 3, figsize=(WIDEST, 4.0))
         _panels([list(row)] * len(pair), pair, lr, direction)
         for axes, title, label in zip(row, TITLES, LABELS, strict=True):
             axes.set(title=title, ylabel=label, xlabel="step of training")
@@ -126,15 +127,15 @@ def plot_landscape(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
+@own_style()
 def plot_all_landscapes(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Fig. 12: a column a variant, on common scales. Nothing where Fig. 4 shows them all."""
-    plt = pyplot()
     paths = []
     for (lr, direction), groups in probe_groups(runs).items():
         if len(groups) < 3:
             continue
         size = (max(WIDEST, 1.4 * len(groups)), 5.8)
-        figure, grid = plt.subplots(
+        figure, grid = subplots(
             3, len(groups), figsize=size, sharex=True, sharey="row", squeeze=False
         )
         _panels([list(column) for column in grid.T], groups, lr, direction)

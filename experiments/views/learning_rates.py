@@ -40,11 +40,13 @@ from experiments.views.learning_rates_tables import (
 from experiments.views.plotting import (
     WIDEST,
     colour,
+    colour_scale,
     entries,
     entry,
     legend_below,
-    pyplot,
+    own_style,
     save,
+    subplots,
 )
 from experiments.views.series import Curve, line_width, over_seeds, plot_curve, without_copies
 from experiments.views.tables import CHANCE
@@ -82,14 +84,12 @@ def plot(studies: Sequence[Study], out: Path | None = None) -> None:
     print(f"\n{text}\n\nFigures: {', '.join(map(str, paths))}")
 
 
+@own_style()
 def rates_figure(
     found: Sequence[Outcome], grid: Sequence[float], settings: dict[str, Any], folder: Path
 ) -> Path:
-    plt = pyplot()
     variants = list(dict.fromkeys(o.variant for o in found))
-    figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(WIDEST, 4.6), width_ratios=(1, 1, 1.15)
-    )
+    figure, (left, middle, right) = subplots(1, 3, figsize=(WIDEST, 4.6), width_ratios=(1, 1, 1.15))
     for axes, measure, title in (
         (left, "train", f"training accuracy,\nlast tenth of {settings['steps']:,} steps"),
         (middle, "test", "test accuracy at the end"),
@@ -155,20 +155,20 @@ def bars(axes: Any, found: Sequence[Outcome], variants: Sequence[str]) -> None:
     )
 
 
+@own_style()
 def divergence_figure(runs: Sequence[Run], found: Sequence[Outcome], folder: Path) -> list[Path]:
     """The standard network's run that diverged at the lowest rate, if its moments were recorded up
     to there, beside BatchNorm's (else any two)."""
     chosen = diverged_and_other(runs, found)
     if chosen is None:
         return []
-    plt = pyplot()
     bad, other, step = chosen
     steps = sorted({0, *range(max(0, step - STEPS_BEFORE), step)})
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         2, len(other) + 1, figsize=(1.5 + 3.6 * (len(other) + 1), 5.4), sharex=True, sharey="row",
         squeeze=False,
     )  # fmt: skip
-    shades = plt.get_cmap("viridis_r")(np.linspace(0.1, 1, len(steps)))
+    shades = colour_scale("viridis_r", 0, 1).to_rgba(np.linspace(0.1, 1, len(steps)))
     for column, run in enumerate([bad, *other]):
         records = {r["step"]: r for r in run.records("moments")}
         for axes, key in zip(grid[:, column], ("mean", "var"), strict=True):

@@ -5,8 +5,14 @@ Figures are small files for a README: at most 10 inches wide at 100 dots an inch
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import io
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,33 +60,66 @@ def in_order(variants: Iterable[str]) -> list[str]:
     return sorted(set(variants), key=lambda v: (order.index(v) if v in order else len(order), v))
 
 
-def pyplot() -> Any:
-    """matplotlib.pyplot without a display, with our style."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {
-            "figure.dpi": 100,
-            "font.size": 9,
-            "axes.titlesize": 9.5,
-            "legend.fontsize": 8.5,
-            "xtick.labelsize": 8.5,
-            "ytick.labelsize": 8.5,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.titley": 1.0,  # else each rendering measures all labels for its place
-            "grid.alpha": 0.25,
-            "legend.frameon": False,
-            "svg.hashsalt": "minibn",
-        }
-    )
-    return plt
+MODULES = ("backends.backend_agg", "cm", "colors", "figure", "lines", "ticker")  # no pyplot
+STYLE = {
+    "figure.dpi": 100,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.titley": 1.0,  # else each rendering measures all labels for its place
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.hashsalt": "minibn",
+}
 
 
+@functools.cache
+def load_matplotlib() -> Any:
+    """matplotlib, whose own import fails if MPLBACKEND names a backend that is not installed, such
+    as a notebook's. The variable, and the backend of pyplot, stay as the user chose them."""
+    imported = "matplotlib" in sys.modules
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        for module in MODULES:
+            importlib.import_module(f"matplotlib.{module}")
+        matplotlib = sys.modules["matplotlib"]
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend and not imported:
+        with contextlib.suppress(ValueError):  # it is not installed
+            matplotlib.rcParams["backend"] = backend
+    return matplotlib
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """A context, or a decorator of a function that draws and saves figures: matplotlib's defaults
+    and STYLE, whatever the user's matplotlibrc and rcParams say; those are as before afterwards."""
+    matplotlib = load_matplotlib()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
+def subplots(rows: int = 1, columns: int = 1, *, figsize: Any = None, **options: Any) -> Any:
+    """(figure, axes) as from `pyplot.subplots`, on a canvas of our own: no display, no backend, and
+    nothing to close. Raises RuntimeError outside of `own_style`."""
+    matplotlib = load_matplotlib()
+    if matplotlib.rcParams["svg.hashsalt"] != STYLE["svg.hashsalt"]:
+        raise RuntimeError("subplots: a figure is drawn within own_style(), to its last label.")
+    figure = matplotlib.figure.Figure(figsize=figsize)
+    matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, **options)
+
+
+@own_style()
 def save(figure: Any, folder: Path, name: str) -> Path:
     """Write NAME.svg, and NAME.png with a palette, a third as large. Returns the PNG's path."""
     from PIL import Image  # matplotlib's own
@@ -90,7 +129,6 @@ def save(figure: Any, folder: Path, name: str) -> Path:
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
     png = io.BytesIO()
     figure.savefig(png, format="png")
-    pyplot().close(figure)
     with Image.open(png) as image:
         few = image.convert("RGB").quantize(
             256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
@@ -128,7 +166,7 @@ def early_steps(axes: Any, last: float) -> None:
 
 def thousands(axes: Any) -> None:
     """5k instead of 5000 on an axis of steps, and few of them, for narrow panels."""
-    axes.xaxis.set_major_locator(pyplot().MaxNLocator(3, integer=True))
+    axes.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(3, integer=True))
     axes.xaxis.set_major_formatter(lambda t, _: f"{t / 1000:g}k" if t >= 1000 else f"{t:g}")
 
 
@@ -145,9 +183,15 @@ def legend_below(figure: Any, handles: Sequence[Any], title: str = "", columns: 
     figure.tight_layout(rect=(0, (0.1 + 0.19 * rows) / height, 1, 1))
 
 
+def colour_scale(name: str, low: float, high: float) -> Any:
+    """The colours of a colour map from `low` to `high`: its `to_rgba` maps numbers to colours."""
+    matplotlib = load_matplotlib()
+    return matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(low, high), name)
+
+
 def entry(label: str, **style: Any) -> Any:
     """A line of a legend; grey if no colour is named."""
-    return pyplot().Line2D([], [], label=label, **{"color": "0.35", **style})
+    return load_matplotlib().lines.Line2D([], [], label=label, **{"color": "0.35", **style})
 
 
 def entries(variants: Iterable[str]) -> list[Any]:

@@ -29,10 +29,11 @@ from experiments.views.plotting import (
     entry,
     legend_below,
     log_limits,
+    own_style,
     plain_numbers,
-    pyplot,
     save,
     smooth,
+    subplots,
 )
 from experiments.views.series import (
     Curve,
@@ -110,14 +111,14 @@ def accuracy(group: Group, window: int) -> Curve:
     return over_seeds(curves)
 
 
+@own_style()
 def over_steps(runs: Sequence[Run], folder: Path) -> list[Path]:
     """Fig. 3a: standard beside batchnorm (of other studies: the first three variants)."""
     found = groups_by_rate(runs)
     if not found:
         return []
-    plt = pyplot()
     layers = layers_to_show(runs)
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         len(found), 1 + 2 * len(layers), figsize=(WIDEST, 1.0 + 2.3 * len(found)), squeeze=False
     )
     pairs = {lr: _pair(groups) for lr, groups in found.items()}
@@ -183,13 +184,13 @@ def _legend(figure: Any, groups: Sequence[Group]) -> None:
     legend_below(figure, handles, title, columns=3)
 
 
+@own_style()
 def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
     """A file a rate: the median over training of each measure, for every layer."""
-    plt = pyplot()
     paths = []
     for lr, groups in groups_by_rate(runs).items():
         variants = [group.variant for group in groups]
-        figure, grid = plt.subplots(2, 3, figsize=(WIDEST, 6.2), sharex=True)
+        figure, grid = subplots(2, 3, figsize=(WIDEST, 6.2), sharex=True)
         for axes, (measure, label) in zip(grid.flat, MEASURES.items(), strict=True):
             curves = [by_layer(group, measure) for group in groups]
             for group, curve in zip(groups, curves, strict=True):

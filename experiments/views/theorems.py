@@ -16,7 +16,7 @@ import numpy as np
 from experiments.training.comparability import require_comparable
 from experiments.training.json_files import write_json
 from experiments.training.study import Study
-from experiments.views.plotting import WIDEST, early_steps, plain_numbers, pyplot, save
+from experiments.views.plotting import WIDEST, early_steps, own_style, plain_numbers, save, subplots
 from experiments.views.theorems_tables import (
     TARGET,
     Found,
@@ -76,9 +76,9 @@ def band(axes: Any, f: Found, layer: int, key: str, colour: str, style: str, lab
     axes.plot(steps, middle, style, color=colour, label=label, **POINTS)
 
 
+@own_style()
 def figure(f: Found, folder: Path) -> Path:
-    plt = pyplot()
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         3, len(f.layers), figsize=(min(WIDEST, 2.4 + 3.1 * len(f.layers)), 7.6),
         sharex=True, sharey="row", squeeze=False,
     )  # fmt: skip

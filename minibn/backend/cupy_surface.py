@@ -9,7 +9,6 @@ raises for names that are not in it, and a test checks minibn's source against i
 import inspect
 import json
 import re
-import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -148,7 +147,7 @@ def main() -> None:
 
     text = json.dumps({"cupy": cupy.__version__, "names": _names(cupy)}, indent=0, sort_keys=True)
     FILE.write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write(f"{FILE.name}: CuPy {cupy.__version__}, {len(text)} bytes\n")
+    print(f"{FILE.name}: CuPy {cupy.__version__}, {len(text)} bytes")
 
 
 if __name__ == "__main__":

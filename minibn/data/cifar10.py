@@ -11,6 +11,7 @@ Source: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"
 from __future__ import annotations
 
 import os
+import reprlib
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -208,16 +209,18 @@ def _check_classes(content: dict[str, Any], source: str) -> None:
     names = content.get("label_names")
     if not isinstance(names, list):
         raise DataError(f"{source}: no list 'label_names' in it")
-    classes = tuple(n.decode("latin1") if isinstance(n, bytes) else n for n in names)
-    if classes != CIFAR10_CLASSES:
-        raise DataError(f"{source}: label_names are not CIFAR-10's: {classes!s:.100}")
+    known = [{name, name.encode()} for name in CIFAR10_CLASSES]
+    if len(names) != len(known) or not all(
+        type(name) in (str, bytes) and name in both for name, both in zip(names, known, strict=True)
+    ):
+        raise DataError(f"{source}: label_names are not CIFAR-10's: {reprlib.repr(names)}")
 
 
 def _batch(content: dict[str, Any], source: str) -> tuple[np.ndarray, np.ndarray]:
     """Images (n, 32, 32, 3) and labels (n,) of one batch file, checked."""
     for key in ("data", "labels"):
         if key not in content:
-            raise DataError(f"{source}: no {key!r} in it, only {sorted(content)!s:.100}")
+            raise DataError(f"{source}: no {key!r} in it, only {reprlib.repr(sorted(content))}")
     rows, labels = content["data"], content["labels"]
     if not isinstance(rows, np.ndarray):
         raise DataError(f"{source}: 'data' is a {type(rows).__name__}, expected an array")

@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from minibn.data.connection import open_url
 from minibn.errors import DataError
 
 Progress = Callable[[int, int], None]  # (bytes there, bytes in all)
@@ -39,9 +40,10 @@ def fetch(
 ) -> Path:
     """Download `url` to `target`, which must come out with `size` bytes and digest `sha256`.
 
-    Tries `tries` times, `wait` seconds apart and twice as long each time. Raises DataError if
-    the file can't be fetched, isn't the expected one, or can't be written. The bytes received stay
-    in `TARGET.part`, unless its checksum is wrong: then it is deleted.
+    Tries `tries` times, `wait` seconds apart and twice as long each time. A try ends when nothing
+    came for `timeout` seconds, or less than LEAST_RATE. Raises DataError if the file can't be
+    fetched, isn't the expected one, or can't be written. The bytes received stay in `TARGET.part`,
+    unless its checksum is wrong: then it is deleted.
     """
     part = target.with_name(target.name + ".part")
     transfer = _Transfer(url, part, size, timeout, progress or progress_line(target.name))
@@ -106,7 +108,7 @@ class _Transfer:
                 headers["If-Range"] = self.validator
         request = urllib.request.Request(self.url, headers=headers)
         try:
-            return urllib.request.urlopen(request, timeout=self.timeout)
+            return open_url(request, self.timeout, self.size)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416:  # the server's file is no longer than our part: another file
@@ -115,17 +117,19 @@ class _Transfer:
                         "the server refused to resume, the part was dropped"
                     ) from error
                 if error.code in (408, 425, 429) or error.code >= 500:
-                    raise _Interrupted(f"HTTP {error.code} {error.reason}") from error
-                raise DataError(f"{self.url}: HTTP {error.code} {error.reason}") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise _Interrupted(f"no connection: {getattr(error, 'reason', error)}") from error
+                    raise _Interrupted(f"HTTP {error.code} {_line(error.reason)}") from error
+                raise DataError(f"{self.url}: HTTP {error.code} {_line(error.reason)}") from error
+        except Exception as error:  # whatever an answer makes urllib and http.client raise
+            reason = _line(getattr(error, "reason", error))
+            raise _Interrupted(f"no connection: {reason}") from error
 
     def _start(self, response: http.client.HTTPResponse, have: int) -> int:
         """The number of bytes that the response continues: `have`, or 0 if it is the whole file."""
         self.validator = _validator(response)
         if response.status == 206:
             match = re.fullmatch(
-                r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "")
+                r"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19}|\*)",
+                response.headers.get("Content-Range", ""),
             )
             if match is None or int(match[1]) != have:
                 self.part.unlink(missing_ok=True)
@@ -133,10 +137,12 @@ class _Transfer:
             total = self.size if match[2] == "*" else int(match[2])
         else:
             have = 0
-            total = int(response.headers.get("Content-Length") or self.size)
+            length = response.headers.get("Content-Length") or str(self.size)
+            total = int(length) if re.fullmatch(r"[0-9]{1,19}", length) else -1
         if total != self.size:
+            offered = f"{total:,} bytes" if total >= 0 else f"a Content-Length of {length:.40}"
             raise DataError(
-                f"{self.url}: the server offers {total:,} bytes where {self.size:,} are expected: "
+                f"{self.url}: the server offers {offered} where {self.size:,} are expected: "
                 "another file, or a login page in between"
             )
         return have
@@ -145,9 +151,9 @@ class _Transfer:
         with open(self.part, "ab" if have else "wb") as out:
             while have < self.size:
                 try:
-                    chunk = response.read(min(_CHUNK, self.size - have))
-                except (OSError, http.client.HTTPException) as error:
-                    raise _Interrupted(f"connection lost: {error}") from error
+                    chunk = response.read1(min(_CHUNK, self.size - have))
+                except (OSError, ValueError, http.client.HTTPException) as error:
+                    raise _Interrupted(f"connection lost: {_line(error)}") from error
                 if not chunk:
                     raise _Interrupted(f"connection closed at {have:,} of {self.size:,} bytes")
                 out.write(chunk)
@@ -164,7 +170,7 @@ def progress_line(label: str) -> Progress:
         nonlocal last_print, first
         first = done if first is None else first
         now = time.monotonic()
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr is not None and sys.stderr.isatty()
         if done < total and (not terminal or now - last_print < 0.2):
             return
         last_print = now
@@ -212,6 +218,11 @@ else:
         except BlockingIOError:
             return False
         return True
+
+
+def _line(reason: object) -> str:
+    """What a server said, as a part of one line."""
+    return " ".join(str(reason).split())[:200]
 
 
 def _validator(response: http.client.HTTPResponse) -> str:

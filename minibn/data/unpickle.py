@@ -1,33 +1,35 @@
 """Reading a pickle of plain data and arrays without running code from it.
 
-A pickle is a program: it names callables, and loading calls them. Here a name is looked up in a
-short table, and its entries are classes of this module: NumPy's `_reconstruct`, `ndarray` and
-`dtype` are not accessible to the pickle, so it can create neither an object array nor an arbitrary
-dtype. The accepted content is that of CIFAR's files: dicts, lists, bytes, strings, numbers, and
-arrays of numbers, written by Python 2 (protocol 2, strings read as bytes) or by Python 3.
+A pickle is a program for a machine with a stack: it names callables, and loading calls them.
+`_run` is that machine, for the opcodes that plain data need; what may be named stands in
+`pickled_names`. The machine does not hash, compare or print a container: of one that holds itself,
+or the same one twice at each of sixty levels, none of these ends. It takes time and memory in
+proportion to the file.
+
+The accepted content is that of CIFAR's files: dicts, lists, bytes, strings, numbers, and arrays
+of numbers, written by Python 2 (protocol 2, strings read as bytes) or by Python 3 (up to protocol
+5). `pickle` itself is not used; `pickletools` decodes one opcode after the other.
 """
 
-import io
-import math
-import pickle
 import pickletools
-import re
 from typing import Any
 
-import numpy as np
-
+from minibn.data.pickled_names import ADMITTED, Array, Dtype, Refused, text
 from minibn.errors import DataError
 
-_NUMBERS = re.compile(r"b1|[iu][1248]|f[248]")  # dtypes of plain numbers
-_LENGTHS = {"PUT", "BINPUT", "LONG_BINPUT", "FRAME"}  # opcodes whose argument allocates memory
+MAX_OPCODES = 150_000  # a file of CIFAR-10 has 40,000; these take a fifth of a second
+MAX_ITEMS = 150_000  # of the nested lists and dicts, each counted as often as it is reached
+MAX_DEPTH = 10  # CIFAR's: 2, a list in a dict
 
 
 def load_dict(data: bytes, source: str) -> dict[str, Any]:
     """The dict that the pickle `data` holds, its keys as strings, its arrays as ndarrays.
 
-    `source` names the file in errors. Raises DataError for a pickle that is damaged, that is no
-    dict, or that names anything but arrays.
+    `source` names the file in errors. Raises DataError, within about a second and in memory of
+    about `data`'s size, for a pickle that is damaged, that is no dict, that names anything but
+    arrays, that holds itself or is nested deeper than MAX_DEPTH, or that has more than MAX_OPCODES.
 
+    >>> import pickle, numpy as np
     >>> load_dict(pickle.dumps({b"labels": [3, 1], "data": np.zeros(2, "u1")}), "a file")
     {'labels': [3, 1], 'data': array([0, 0], dtype=uint8)}
     >>> load_dict(pickle.dumps({"f": print}), "a file")
@@ -37,126 +39,184 @@ def load_dict(data: bytes, source: str) -> dict[str, Any]:
 arrays, bytes, strings, numbers, lists and dicts are admitted
     """
     try:
-        _check_lengths(data)
-        value = _Unpickler(io.BytesIO(data), encoding="bytes").load()
-        _check_plain(value)
-    except _Refused as error:
-        raise DataError(f"{source}: hostile pickle: {error}") from None
+        value = _run(data)
+        if type(value) is not dict:
+            raise DataError(f"{source}: expected a pickled dict, found a {type(value).__name__}")
+        _check_nesting(value)
+        content = {text(key): _array(item) for key, item in value.items()}
+        if len(content) < len(value):
+            raise Refused("a dict with the same key as a string and as bytes")
+    except Refused as error:
+        raise DataError(f"{source}: hostile pickle: {' '.join(str(error).split())}") from None
+    except DataError:
+        raise
     except Exception as error:  # damaged bytes can raise any error
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise DataError(f"{source}: damaged pickle ({reason})") from error
-    if type(value) is not dict:
-        raise DataError(f"{source}: expected a pickled dict, found a {type(value).__name__}")
-    return {_text(key): _array(item) for key, item in value.items()}
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{source}: damaged pickle ({reason:.200})") from error
+    return content
 
 
-def _check_plain(value: Any) -> None:
-    """Refuse keys that are no strings, and integers of more than 64 bits: printing one can take
-    very long, and CIFAR's files hold none. Iterative: nesting may be deeper than the stack."""
-    waiting = [value]
+def _run(data: bytes) -> Any:
+    """What the pickle leaves on its stack. Raises Refused, or any error for damaged bytes."""
+    stack: list[Any] = []
+    marks: list[int] = []  # heights of the stack
+    budget = 4 * len(data) + 1000  # bytes given to calls, each of which may copy them
+    memo: dict[int, Any] = {}
+    argument: Any
+
+    def above_mark() -> list[Any]:
+        height = marks.pop()
+        above = stack[height:]
+        del stack[height:]
+        return above
+
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if budget < 0:
+            raise Refused("the same bytes in very many calls")
+        if count == MAX_OPCODES:
+            raise Refused(f"over {MAX_OPCODES:,} opcodes, a file of CIFAR-10 has 40,000")
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(opcode.name == "NEWTRUE")
+            case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4":
+                if argument.bit_length() > 64:  # printing a long one can take very long
+                    raise Refused(f"an integer of {argument.bit_length()} bits")
+                stack.append(argument)
+            case "FLOAT" | "BINFLOAT" | "BINBYTES" | "SHORT_BINBYTES" | "BINBYTES8":
+                stack.append(argument)
+            case "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
+                stack.append(argument)
+            case "BYTEARRAY8":
+                stack.append(bytes(argument))
+            case "STRING" | "BINSTRING" | "SHORT_BINSTRING":  # Python 2's str
+                stack.append(argument.encode("latin1"))
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                items = [stack.pop() for _ in range(int(opcode.name[-1]))]
+                stack.append(tuple(items[::-1]))
+            case "MARK":
+                marks.append(len(stack))
+            case "LIST":
+                stack.append(above_mark())
+            case "TUPLE":
+                stack.append(tuple(above_mark()))
+            case "DICT":
+                items = above_mark()
+                stack.append({})
+                _set_items(stack[-1], items)
+            case "APPEND":
+                item = stack.pop()
+                _extend(stack[-1], [item])
+            case "APPENDS":
+                items = above_mark()
+                _extend(stack[-1], items)
+            case "SETITEM":
+                items = [stack.pop(-2), stack.pop()]
+                _set_items(stack[-1], items)
+            case "SETITEMS":
+                items = above_mark()
+                _set_items(stack[-1], items)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "GLOBAL":
+                stack.append(_admitted(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                name = stack.pop()
+                stack.append(_admitted(stack.pop(), name))
+            case "REDUCE":
+                arguments = stack.pop()
+                budget -= _bytes_of(arguments)
+                stack.append(_call(stack.pop(), arguments))
+            case "BUILD":
+                state = stack.pop()
+                budget -= _bytes_of(state)
+                _set_state(stack[-1], state)
+            case "STOP":
+                (value,) = stack
+                return value
+            case name:
+                raise Refused(f"the opcode {name}, which plain data do not need")
+    raise AssertionError("genops raises ValueError if there is no STOP")
+
+
+def _extend(target: object, items: list[Any]) -> None:
+    if type(target) is not list:
+        raise Refused(f"an item is appended to a {type(target).__name__}")
+    target += items
+
+
+def _set_items(target: object, items: list[Any]) -> None:
+    """Keys and values by turns. A key is checked before it is hashed."""
+    if type(target) is not dict:
+        raise Refused(f"a key is set in a {type(target).__name__}")
+    if not all(type(key) in (str, bytes) for key in items[::2]):
+        raise Refused("a dict whose keys are not strings")
+    target |= zip(items[::2], items[1::2], strict=True)
+
+
+def _bytes_of(arguments: object) -> int:
+    if type(arguments) is not tuple:
+        raise Refused(f"a call or a state with a {type(arguments).__name__}, not a tuple")
+    return len(arguments) + sum(len(item) for item in arguments if type(item) in (str, bytes))
+
+
+def _call(function: object, arguments: tuple[Any, ...]) -> Any:
+    if not isinstance(function, type):
+        raise Refused(f"a {type(function).__name__} is called")
+    return function(*arguments)  # a class of `pickled_names`: nothing else comes from _admitted
+
+
+def _set_state(target: object, state: tuple[Any, ...]) -> None:
+    if not isinstance(target, (Array, Dtype)):
+        raise Refused(f"a state for a {type(target).__name__}")
+    target.set_state(*state)
+
+
+def _admitted(module: object, name: object) -> type:
+    if type(module) is not str or type(name) is not str:
+        raise Refused("a name that is no string")
+    try:
+        return ADMITTED[module, name]
+    except KeyError:
+        raise Refused(
+            f"it asks for {module:.100}.{name:.100}, and only arrays, bytes, strings, numbers, "
+            "lists and dicts are admitted"
+        ) from None
+
+
+def _check_nesting(value: Any) -> None:
+    """Refuse a value that could not be printed, since it holds itself, or the same list so often
+    that it has very many items; and what is neither plain data nor an array in the outer dict."""
+    waiting, count = [(value, 0)], 0
     while waiting:
-        item = waiting.pop()
-        if isinstance(item, dict):
-            if not all(type(key) in (str, bytes) for key in item):
-                raise _Refused("a dict whose keys are not strings")
-            waiting += item.values()
-        elif isinstance(item, (list, tuple)):
-            waiting += item
-        elif isinstance(item, int) and item.bit_length() > 64:
-            raise _Refused(f"an integer of {item.bit_length()} bits")
-
-
-class _Refused(Exception):
-    """The pickle has a name or a value that is not admitted."""
-
-
-class _Array:
-    """In place of `ndarray` and for `_reconstruct(ndarray, (0,), b"b")`; filled by its state."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, *arguments: object) -> None:
-        self.value: np.ndarray | None = None
-
-    def __setstate__(self, state: Any) -> None:
-        _, shape, dtype, fortran, data = state
-        if type(dtype) is not _Dtype or type(data) is not bytes or type(shape) is not tuple:
-            raise _Refused("an array whose state is not (shape, dtype of numbers, bytes)")
-        if not all(type(n) is int and n >= 0 for n in shape):
-            raise _Refused(f"an array of shape {shape!r}")
-        numbers = dtype.numbers()
-        if math.prod(shape) * numbers.itemsize != len(data):
-            raise _Refused(f"an array of shape {shape} and dtype {numbers} in {len(data)} bytes")
-        flat = np.frombuffer(data, numbers)
-        self.value = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-
-
-class _Dtype:
-    """In place of `dtype`: keeps the code and the byte order, and admits numbers only."""
-
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: object, *flags: object) -> None:
-        self.code, self.order = _text(code), "="
-        if not _NUMBERS.fullmatch(self.code):
-            raise _Refused(f"an array of dtype {self.code!r}, which is no plain number")
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = _text(state[1])
-        if self.order not in ("<", ">", "=", "|"):
-            raise _Refused(f"a dtype of byte order {self.order!r}")
-
-    def numbers(self) -> np.dtype:
-        return np.dtype(self.order + self.code)
-
-
-class _Encode:
-    """In place of `_codecs.encode(text, "latin1")`, and for `bytes()`: how Python 3 writes bytes
-    in protocol 2."""
-
-    def __new__(cls, text: object = "", encoding: object = "latin1") -> Any:
-        if type(text) is not str or _text(encoding) != "latin1":
-            raise _Refused(f"an encoding {encoding!r}")
-        return text.encode("latin1")
-
-    def __setstate__(self, state: object) -> None:
-        raise _Refused("a state for a function")
-
-
-# All are classes with a __setstate__: the pickle's BUILD can set no attribute on them.
-_ADMITTED: dict[tuple[str, str], type] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _Encode,
-    ("__builtin__", "bytes"): _Encode,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ADMITTED[module, name]
-        except KeyError:
-            raise _Refused(
-                f"it asks for {module}.{name}, and only arrays, bytes, strings, numbers, "
-                "lists and dicts are admitted"
-            ) from None
-
-
-def _check_lengths(data: bytes) -> None:
-    """Refuse an opcode that would allocate more bytes than the whole file has."""
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in _LENGTHS and int(argument or 0) > len(data):
-            raise _Refused(f"{opcode.name} {argument} in a file of {len(data)} bytes")
-
-
-def _text(key: object) -> str:
-    if isinstance(key, bytes):
-        return key.decode("latin1")
-    return str(key)
+        item, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH:
+            raise Refused(f"lists or dicts nested more than {MAX_DEPTH} deep, or in themselves")
+        if count + len(waiting) > MAX_ITEMS:
+            raise Refused(f"over {MAX_ITEMS:,} items in its lists and dicts")
+        if isinstance(item, (list, tuple, dict)):
+            inner = item.values() if isinstance(item, dict) else item
+            waiting += ((one, depth + 1) for one in inner)
+        elif type(item) is Array:
+            if depth != 1 or item.value is None:
+                raise Refused("an array without numbers, or inside a list")
+        elif item is not None and type(item) not in (bool, int, float, str, bytes):
+            raise Refused(f"a {type(item).__name__} as a value")
 
 
 def _array(item: object) -> object:
-    return item.value if type(item) is _Array else item
+    return item.value if type(item) is Array else item

@@ -28,6 +28,7 @@ from minibn.autograd.dispatch import kernels
 from minibn.autograd.tape import Op
 from minibn.autograd.tensor import Tensor
 from minibn.backend import Backend, get_backend, to_numpy, use
+from minibn.console import prints_anywhere
 from minibn.errors import BackendUnavailable, did_you_mean
 from minibn.fast import verified
 from minibn.fast.cuda.emulator import compiler, emulate
@@ -216,6 +217,7 @@ def edited_definitions() -> list[str]:
     ]
 
 
+@prints_anywhere
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m minibn.fast",

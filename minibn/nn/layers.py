@@ -5,6 +5,7 @@ Images are (N, H, W, C), vectors (N, C).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minibn import ops
@@ -113,4 +114,4 @@ class Flatten(Module):
     """(N, ...) -> (N, product of the other axes), in C order: channels vary fastest."""
 
     def forward(self, x: Any) -> Any:
-        return ops.reshape(x, (x.shape[0], x.size // max(x.shape[0], 1)))
+        return ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))

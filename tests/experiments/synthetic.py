@@ -16,7 +16,6 @@ import pytest
 
 from experiments.training.json_files import write_json
 from experiments.training.study import Study
-from experiments.views.plotting import pyplot
 
 ENVIRONMENT = {"python": "3", "numpy": "2", "commit": "none", "threads": 1, "backend": "numpy"}
 SETTINGS = {
@@ -207,8 +206,6 @@ def catch_figures(*modules: Any) -> Iterator[dict[str, Any]]:
         for module in modules:
             patch.setattr(module, "save", save)
         yield figures
-    for figure in figures.values():
-        pyplot().close(figure)
 
 
 def legends_cut_off(figure: Any) -> list[str]:

@@ -290,10 +290,10 @@ def test_the_drift_table_has_a_row_for_each_layer_and_the_norms_input_where_ther
 
 
 def test_each_file_of_a_figure_that_was_laid_out_is_drawn_once(tmp_path):
-    plt = figures.pyplot()
-    figure, axes = plt.subplots()
-    axes.set_title("drawn")
-    figure.tight_layout()
+    with figures.own_style():
+        figure, axes = figures.subplots()
+        axes.set_title("drawn")
+        figure.tight_layout()
     real, drawn = figure.draw, []
 
     def draw(renderer):

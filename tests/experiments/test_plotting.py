@@ -10,9 +10,8 @@ from experiments.views import plotting, series, tables
 
 @pytest.fixture
 def panel():
-    figure, axes = plotting.pyplot().subplots(figsize=(4, 3))
-    yield figure, axes
-    plotting.pyplot().close(figure)
+    with plotting.own_style():
+        yield plotting.subplots(figsize=(4, 3))
 
 
 def rgb(shade):
@@ -21,7 +20,7 @@ def rgb(shade):
 
 def test_the_palette_of_a_file_keeps_the_colour_of_every_variant(panel, tmp_path):
     figure, axes = panel
-    many = plotting.pyplot().get_cmap("coolwarm")(np.linspace(0, 1, 300))
+    many = plotting.colour_scale("coolwarm", 0, 1).to_rgba(np.linspace(0, 1, 300))
     for i, shade in enumerate(many):  # more colours than a palette holds
         axes.axvspan(i, i + 1, color=shade)
     for i, shade in enumerate(plotting.COLOURS.values()):
@@ -33,8 +32,9 @@ def test_the_palette_of_a_file_keeps_the_colour_of_every_variant(panel, tmp_path
         assert abs(pixels - rgb(shade)).max(axis=1).min() < 20, variant
 
 
+@plotting.own_style()
 def test_a_full_figure_is_a_small_file_of_at_most_1000_pixels(tmp_path):
-    figure, grid = plotting.pyplot().subplots(4, 4, figsize=(plotting.WIDEST, 8))
+    figure, grid = plotting.subplots(4, 4, figsize=(plotting.WIDEST, 8))
     rng = np.random.default_rng(0)
     for axes in grid.flat:
         for shade in plotting.COLOURS.values():

@@ -133,12 +133,11 @@ def test_no_legend_of_many_runs_lies_over_a_panel(views):
 
 
 def test_a_legend_over_a_panel_would_be_found():
-    plt = figures.pyplot()
-    figure, axes = plt.subplots()
-    axes.plot([0, 1], label="a line")
-    axes.legend()
-    assert synthetic.legends_over_panels(figure) == ["['a line']"]
-    plt.close(figure)
+    with figures.own_style():
+        figure, axes = figures.subplots()
+        axes.plot([0, 1], label="a line")
+        axes.legend()
+        assert synthetic.legends_over_panels(figure) == ["['a line']"]
 
 
 def test_runs_without_the_records_of_a_view_leave_it_undrawn(tmp_path):

@@ -19,6 +19,7 @@ from support.copies import NOT_COPIED, ROOT, run_python, without_kernels
 ORDER = (
     ("minibn.errors",),
     ("minibn.setting",),
+    ("minibn.console",),
     ("minibn.backend",),
     ("minibn.autograd",),
     ("minibn.ops", "minibn.checkpoint"),

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import get_backend
+from minibn.console import prints_anywhere
 from minibn.errors import BackendUnavailable, did_you_mean
 from minibn.testing.check import check_vjp
 from minibn.testing.commands import rows
@@ -279,6 +280,7 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+@prints_anywhere
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the command out and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)

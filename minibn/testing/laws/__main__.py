@@ -1,6 +1,13 @@
 """Print LAWS.md: `python -m minibn.testing.laws`."""
 
+from minibn.console import prints_anywhere
 from minibn.testing.laws import LAWS, laws_page
 
-if __name__ == "__main__":
+
+@prints_anywhere
+def main() -> None:
     print(laws_page(LAWS.values()), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from minibn.console import prints_anywhere
 from minibn.errors import did_you_mean
 from suite.mutants import FAMILIES, MUTANTS
 from suite.mutants.peers import PEERS
@@ -174,6 +175,7 @@ def details(result: MutationResults) -> str:
     return "\n".join(lines)
 
 
+@prints_anywhere
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(
