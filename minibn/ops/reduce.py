@@ -1,6 +1,6 @@
-"""Reductions: sum, mean, variance, maximum, logsumexp, norms.
+"""Reductions: sum, mean, variance, maximum, minimum, logsumexp, norms.
 
-`axis` is None (all), an integer or a tuple. Ties of `max` share the gradient equally.
+`axis` is None (all), an integer or a tuple. Ties of `max` and `min` share the gradient equally.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
+from minibn.errors import with_own_keywords
 from minibn.ops.elementwise import abs, exp, real
 from minibn.ops.shape import broadcast_to, reshape
 
@@ -83,6 +84,13 @@ class Max(Op):
         return reshape(g, shape) * (top / ties)
 
 
+class Min(Max):
+    """z = min x over `axes`.    x̄ = z̄ / (number of ties) at each minimum, 0 elsewhere"""
+
+    def forward(self, x):
+        return x.min(axis=self.axes, keepdims=self.keepdims)
+
+
 def largest(x, axes: tuple[int, ...]) -> Any:
     """The maxima over `axes` (kept with length 1), as a plain array; 0 instead of an infinity."""
     xp = array_module(x)
@@ -138,11 +146,13 @@ class L2Norm(Op):
         return reshape(g, shape) * (x / (z + (real(z) == 0)))
 
 
+@with_own_keywords
 def sum(x, axis: Any = None, keepdims: bool = False):
     """Σ x over `axis`."""
     return apply(Sum(axes_of(axis, x.ndim, "sum"), keepdims), x)
 
 
+@with_own_keywords
 def mean(x, axis: Any = None, keepdims: bool = False):
     """The mean over `axis`. Raises ValueError for an empty one."""
     count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, "mean"))
@@ -151,29 +161,53 @@ def mean(x, axis: Any = None, keepdims: bool = False):
     return sum(x, axis, keepdims) * (1 / count)
 
 
+@with_own_keywords
 def var(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
     """Σ (x - mean)² / (n - correction) over `axis`: biased by default, unbiased for 1."""
-    count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, "var"))
+    degrees = degrees_of_freedom(x, axis, correction, "var")
+    centred = x - mean(x, axis, keepdims=True)
+    return sum(centred * centred, axis, keepdims) * (1 / degrees)
+
+
+@with_own_keywords
+def std(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
+    """√(Σ (x - mean)² / (n - correction)) over `axis`, the root of `var`; where all values are
+    equal the gradient is 0, as the l2 norm's."""
+    degrees = degrees_of_freedom(x, axis, correction, "std")
+    return norm(x - mean(x, axis, keepdims=True), 2, axis, keepdims) * degrees**-0.5
+
+
+def degrees_of_freedom(x, axis: Any, correction: int, name: str) -> int:
+    """n - correction; raises ValueError unless that is above 0."""
+    count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, name))
     if count <= correction:
         raise ValueError(
-            f"var: axis {axis} of shape {x.shape} has {count} values; correction={correction} "
+            f"{name}: axis {axis} of shape {x.shape} has {count} values; correction={correction} "
             "needs more."
         )
-    centred = x - mean(x, axis, keepdims=True)
-    return sum(centred * centred, axis, keepdims) * (1 / (count - correction))
+    return count - correction
 
 
+@with_own_keywords
 def max(x, axis: Any = None, keepdims: bool = False):
     """The largest value over `axis`; ties share the gradient equally."""
     return apply(Max(nonempty_axes(x, axis, "max"), keepdims), x)
 
 
+@with_own_keywords
+def min(x, axis: Any = None, keepdims: bool = False):
+    """The smallest value over `axis`; ties share the gradient equally."""
+    return apply(Min(nonempty_axes(x, axis, "min"), keepdims), x)
+
+
+@with_own_keywords
 def logsumexp(x, axis: Any = None, keepdims: bool = False):
     """log Σ eˣ over `axis`, without overflow; -inf if every x is -inf. Raises ValueError for an
     empty axis."""
     return apply(LogSumExp(nonempty_axes(x, axis, "logsumexp"), keepdims), x)
 
 
+@with_own_keywords
 def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
     """The l1, l2 or l∞ norm over `axis` (p = 1, 2 or float("inf")).
 
