@@ -150,12 +150,15 @@ def no_grad() -> Any:
 
 def apply(op: Op, *inputs: Any) -> Any:
     """Run `op`. Arrays in, array out. A Tensor in, a Tensor out, recorded if one of the inputs
-    requires a gradient. Raises BackendMismatch if the inputs live on two backends."""
+    requires a gradient. Raises BackendMismatch if the inputs live on two backends, TypeError for
+    what is no array."""
     values = [value(x) for x in inputs]
     if len(values) > 1:
         array_module(*values)
     elif isinstance(inputs[0], np.generic):  # alone, so no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
+    else:
+        array_module(values[0])
     needs = needs_gradient(inputs)
     return run_by(find_kernel(op, values, needs) or op, op, inputs, values, needs)
 

@@ -164,7 +164,7 @@ class Tensor:
         return self.item()
 
     def __bool__(self) -> bool:
-        return bool(self._number("bool(), as in `if`, `and`, `not`,"))
+        return bool(self._number("the truth value (of if, and, not)"))
 
     def __float__(self) -> float:
         return float(self._number("float()"))

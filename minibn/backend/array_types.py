@@ -71,7 +71,7 @@ def copy_of_foreign(x: Any) -> np.ndarray:
     Raises TypeError that says what to do if that library refuses (memory of a device, a gradient
     that is required, a dtype that NumPy does not have)."""
     try:
-        return np.array(x if hasattr(x, "__array__") else np.from_dlpack(x))
+        return np.array(np.asarray(x) if hasattr(x, "__array__") else np.from_dlpack(x))
     except (TypeError, RuntimeError, ValueError, BufferError) as error:
         cls = type(x)
         raise TypeError(

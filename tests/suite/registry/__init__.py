@@ -301,8 +301,6 @@ CASES: dict[str, Case] = {
     "std": Case(
         r.reduction_problems(ops.std, separated, at_least=2),
         plain=plain.normal(lambda x: ops.std(x, axis=0), (3, 4)),
-        kinks=ties.no_spread(),
-        convention="the gradient of std is 0 where all values are equal",
         homogeneous=True,
     ),
     "subtract": e.binary(ops.subtract, textures=STURDIEST, linear=TOGETHER, torch="subtract"),

@@ -89,11 +89,12 @@ def maxima(draw: Any) -> Problem:
 
 @st.composite
 def clips(draw: Any) -> Problem:
-    """Bounds between the values of x, which differ by 0.1 at least: both, or one."""
-    (x,), seed = (point := draw(points(shapes, gap_separated()))).inputs, point.seed
+    """Both bounds, or one, which no value of x comes near."""
+    (x,), seed = (point := draw(points(shapes))).inputs, point.seed
     low, high = draw(st.sampled_from([(-0.5, 0.5), (None, 0.25), (-0.25, None), (0.5, -0.5)]))
-    bounds = [b for b in (low, high) if b is not None]
-    x = x + 0.01 * (np.isin(x, bounds) - np.isin(x, bounds[::-1]))
+    for bound in (low, high):
+        if bound is not None:
+            x = np.where(abs(x - bound) < 0.05, x + 0.1, x)
     inside = (x > (-np.inf if low is None else low)) & (x < (np.inf if high is None else high))
     return Problem(partial(ops.clip, min=low, max=high), (x,), seed, flat_where_none(inside))
 

@@ -96,37 +96,24 @@ def min_slope(g: np.ndarray, x: np.ndarray, axis: Any) -> tuple[np.ndarray, ...]
     return max_slope(g, -x, axis)
 
 
+def tied_below(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
+    return -with_ties(rng, shape, texture)
+
+
 @st.composite
 def equal_smallest(draw: Any) -> Tied:
     shape = draw(full_shapes)
     axis = draw(axes_of(len(shape)))
-    point = draw(points(shape, with_ties, SMALL, axis=axis, keepdims=st.booleans()))
+    point = draw(points(shape, tied_below, SMALL, axis=axis, keepdims=st.booleans()))
     return Tied(point.problem(ops.min), partial(min_slope, axis=axis))
 
 
 def clip_slope(g: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    return (g * (abs(x) <= 1),)
+    return (g * ((x >= 0) & (x <= 1)),)
 
 
 def on_a_bound() -> Ties:
-    """Whole numbers and 0, clipped to -1 and 1."""
-    f = partial(ops.clip, min=-1, max=1)
-    return points(shapes, with_ties, SMALL).map(
-        lambda point: Tied(Problem(f, (np.round(point.inputs[0]),), point.seed), clip_slope)
-    )
-
-
-def no_slope(g: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
-    return (0 * x,)
-
-
-def no_spread() -> Ties:
-    """Equal values, whose sum is exact."""
-    return points(full_shapes, with_ties, ("integers",)).map(
-        lambda point: Tied(
-            Problem(ops.std, (np.full(point.inputs[0].shape, 0.5),), point.seed), no_slope
-        )
-    )
+    return at_zero(partial(ops.clip, min=0, max=1), clip_slope)
 
 
 def norm_slope(g: np.ndarray, x: np.ndarray, p: float, axis: Any) -> tuple[np.ndarray, ...]:
