@@ -79,6 +79,7 @@ class Optimizer:
         for p in self.params:
             p.grad = None
 
+    @np.errstate(under="ignore")  # host: the square of a small gradient is 0
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
         self.steps += 1
@@ -220,6 +221,7 @@ def AdamW(
     return Adam(params, lr, weight_decay=weight_decay, decoupled=True, **settings)
 
 
+@np.errstate(under="ignore")  # host: as in an optimizer's step
 def clip_grad_norm(params: Sequence[Tensor], max_norm: float) -> Any:
     """Scale all gradients so that their joint l2 norm is at most `max_norm`.
 

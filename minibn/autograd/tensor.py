@@ -374,11 +374,11 @@ class Tensor:
 
     @with_own_keywords
     def var(self, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Tensor:
-        return ops.var(self, axis=axis, keepdims=keepdims, correction=correction)
+        return ops.var(self, axis, keepdims, correction)
 
     @with_own_keywords
     def std(self, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Tensor:
-        return ops.std(self, axis=axis, keepdims=keepdims, correction=correction)
+        return ops.std(self, axis, keepdims, correction)
 
     @with_own_keywords
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:

@@ -86,6 +86,7 @@ class State(Tensor):
     def is_initialized(self) -> bool:
         return self._data is not None
 
+    @np.errstate(under="ignore")  # host: as in Module.__call__
     def place(self, values: np.ndarray) -> None:
         """Take these values: in place where there are some, else on the current backend."""
         if self._data is None:
@@ -96,7 +97,8 @@ class State(Tensor):
 
     def initialize(self, rng: np.random.Generator, dtype: Any) -> None:
         self._data = None
-        self.place(self.init(self._shape, rng).astype(dtype))
+        with np.errstate(under="ignore"):  # host: as in Module.__call__
+            self.place(self.init(self._shape, rng).astype(dtype))
 
 
 class Parameter(State):
@@ -178,6 +180,7 @@ class Module:
     def forward(self, x: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
 
+    @np.errstate(under="ignore")  # host: a number that is too small is 0, which is no error
     def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         try:
             if observers.current():
