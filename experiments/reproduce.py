@@ -40,6 +40,7 @@ from experiments.training.settings import BACKENDS, PRECISIONS
 from experiments.training.study import Study
 
 PROGRAM = "python -m experiments.reproduce"
+SEEDS = {"quick": (0,), "cpu": (0, 1, 2), "paper": (0,)}
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,6 @@ class Settings:
     )  # fmt: skip
 
 
-SEEDS = {"quick": (0,), "cpu": (0, 1, 2), "paper": (0,)}
 ALL = ("standard", "batchnorm", "noisy-batchnorm", "l1", "l2", "linf", "noisy-standard")
 QUIET = ("standard", "batchnorm", "l1", "l2", "linf")
 # (learning rate, variants) of the VGG trainings: Figs. 1 to 6, 8, 11 and 12 need no other.

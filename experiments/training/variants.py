@@ -90,7 +90,8 @@ def try_norm(variant: str, network: Callable[[], nn.Module], inputs: np.ndarray)
         ) from None
     if not all(np.isfinite(x).all() for x in numbers):
         raise UsageError(f"--variants {variant} gives a loss or a state that is not finite.")
-    if lost := [name for name, p in model.named_parameters() if p.grad is None]:
+    lost = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    if lost:
         raise UsageError(
             f"--variants {variant}: {', '.join(lost[:3])} get no gradient. Does its forward use "
             "them, and ops of minibn throughout?"
