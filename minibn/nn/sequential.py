@@ -89,7 +89,31 @@ class Sequential(Container):
         return self
 
 
-class ModuleList(Container):
+class Holder(Container):
+    """A container that is never called, so its modules are named by their path: "layers.0"."""
+
+    _name = ""
+
+    @property  # type: ignore[override]  # a plain attribute in Module
+    def name(self) -> str:
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
+        for key, module in self.children():
+            module.name = f"{name}.{key}"
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        super().__setattr__(key, value)
+        if isinstance(value, Module) and self.name:
+            value.name = f"{self.name}.{key}"
+
+    def forward(self, x: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} defines no forward: call its modules.")
+
+
+class ModuleList(Holder):
     """A list of modules that are parts of the module it belongs to, named "0", "1", ...
 
     It has no forward: call its modules.
@@ -108,9 +132,6 @@ class ModuleList(Container):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         self.extend(modules)
-
-    def forward(self, x: Any) -> Any:
-        raise NotImplementedError("ModuleList defines no forward: call its modules, in a loop.")
 
     def _become(self, modules: Iterable[Any]) -> None:
         """Have these modules, in this order."""
@@ -167,7 +188,7 @@ class ModuleList(Container):
         return module
 
 
-class ModuleDict(Container):
+class ModuleDict(Holder):
     """A dictionary of modules that are parts of the module it belongs to, by their keys.
 
     Raises ValueError for a key that is an attribute of Module, TypeError for one that is no string.
@@ -176,9 +197,6 @@ class ModuleDict(Container):
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()) -> None:
         self.update(modules)
-
-    def forward(self, x: Any) -> Any:
-        raise NotImplementedError("ModuleDict defines no forward: call its modules.")
 
     def __getitem__(self, key: str) -> Any:
         return dict(self.children())[key]

@@ -235,7 +235,9 @@ def test_a_module_list_behaves_as_a_list_whose_modules_are_parts():
     ]  # fmt: skip
     layers.insert(0, d := nn.ReLU())
     assert list(layers) == [d, a, b, c]
-    assert type(layers[1:3]) is nn.ModuleList and list(layers[1:3]) == [a, b] and a.name == "1"
+    assert (
+        type(layers[1:3]) is nn.ModuleList and list(layers[1:3]) == [a, b] and a.name == "layers.1"
+    )
     del layers[0]
     layers[0] = c
     assert layers.pop() is c and list(layers) == [c, b]
@@ -269,3 +271,28 @@ def test_a_module_dict_behaves_as_a_dictionary_whose_modules_are_parts():
         parts["x"] = 3
     with pytest.raises(TypeError, match="key 3 is no name"):
         parts[3] = nn.ReLU()
+
+
+def test_a_deep_copy_stays_on_its_backend(backend):
+    net = network().initialize(seed=0)
+    other = copy.deepcopy(net)
+    for p, q in zip(net.parameters(), other.parameters(), strict=True):
+        assert type(q.data) is type(p.data) and q.data is not p.data
+        assert p.tolist() == q.tolist()
+
+
+def test_lists_and_dicts_of_modules_are_summarised_and_shown():
+    class Net(Module):
+        def __init__(self):
+            self.layers = nn.ModuleList([nn.Linear(3, 4), nn.ReLU()])
+            self.heads = nn.ModuleDict({"one": nn.Linear(4, 2)})
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return self.heads["one"](x)
+
+    net = Net().initialize(seed=0)
+    assert "layers: ModuleList(" in repr(net) and "one: Linear" in repr(net)
+    text = net.summary((3,))
+    assert "layers.0" in text and "heads.one" in text
