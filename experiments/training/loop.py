@@ -192,8 +192,9 @@ class Progress:
 
     LINE = "{desc} |{bar:12}| {n_fmt}/{total_fmt}{postfix}"
 
-    def __init__(self, label: str, start: int, steps: int, place: Place) -> None:
-        self.label, self.start, self.steps, self.place = label, start, steps, place
+    def __init__(self, label: str, start: int, steps: int, place: Place | None = None) -> None:
+        self.label, self.start, self.steps = label, start, steps
+        self.place = place or Place()
         self.done, self.loss, self.accuracy = start, math.nan, math.nan
         self.terminal = sys.stderr.isatty()
         self.began = self.printed_at = time.perf_counter()
