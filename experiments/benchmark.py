@@ -42,6 +42,7 @@ from experiments.training.command_line import UsageError, at_least, one_of, pars
 from experiments.training.entry_point import program
 from experiments.training.json_files import write_json
 from experiments.training.loop import clock, cores
+from experiments.training.variants import variant_name
 from experiments.vgg.settings import VARIANTS
 from minibn import use
 from minibn.fast.cuda.emulator import emulate
@@ -56,26 +57,33 @@ PARTS: dict[str, dict[str, Any]] = dict.fromkeys(BACKENDS, gpu_parts.PARTS) | {"
 @dataclass(frozen=True)
 class Options:
     backend: str = setting(
-        "numpy", "what to measure: numpy, the CPU; cupy, a GPU; strict or emulated, its rehearsal"
+        "numpy",
+        "what to measure: numpy, the CPU; cupy, a GPU; strict or emulated, its rehearsal",
+        choices=BACKENDS,
     )
     quick: bool = setting(False, "tiny sizes, to test that it works; the numbers mean nothing")
-    json: str | None = setting(None, "write everything to this file", kind=str)
+    json: str | None = setting(None, "write everything to this file", kind=str, metavar="FILE")
     rounds: int = setting(ROUNDS, f"rounds; verdicts need at least {ROUNDS}")
     parts: tuple[str, ...] = setting(
         tuple(PARTS["numpy"]),
         f"what to measure: {', '.join(PARTS['numpy'])}; on a GPU: {', '.join(PARTS['cupy'])}, all "
         "of them unless you choose",
+        metavar="NAME",
     )
-    models: tuple[str, ...] = setting(("vgg16", "vgg11"), f"networks: {', '.join(VGG)}")
+    models: tuple[str, ...] = setting(("vgg16", "vgg11"), "networks", choices=VGG)
     variants: tuple[str, ...] = setting(
-        ("batchnorm", "standard", "noisy-batchnorm"), f"variants: {', '.join(VARIANTS)}"
+        ("batchnorm", "standard", "noisy-batchnorm"),
+        "variants (or the names of their norms)",
+        choices=VARIANTS,
+        also="--norm",
+        convert=variant_name,
     )
     # Parts about one network take the first model with the first batch.
     batch: tuple[int, ...] = setting((128, 16), "images per step; 128 512 2048 on a GPU")
     width: float = setting(1.0, "factor on the networks' channels")
     threads: int | None = setting(None, "threads of all contenders (default: all cores)", kind=int)
     precision: str = setting(
-        "fp32", f"what factors are rounded to: {', '.join(gpu_parts.PRECISIONS)}; tf32 on a GPU"
+        "fp32", "what factors are rounded to; tf32 on a GPU", choices=gpu_parts.PRECISIONS
     )
 
 

@@ -81,7 +81,9 @@ def write(findings: Sequence[Finding], evidence: Evidence, folder: Path) -> None
 
 @dataclass(frozen=True)
 class Options:
-    out: str | None = setting(None, "folder for claims.md and claims.json", kind=str)
+    out: str | None = setting(
+        None, "folder for claims.md and claims.json", kind=str, metavar="FOLDER"
+    )
 
 
 @program(PROGRAM)

@@ -21,10 +21,12 @@ are those of ranks: for seed 0, 4 without a norm, 5 with linf, 6 with batchnorm 
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ import numpy as np
 from experiments import paper
 from experiments.linear.allocator import keep_freed_memory
 from experiments.linear.problem import make_problem, network, rank_losses, task
-from experiments.linear.settings import QUICK, VARIANTS, Settings, check, plans
+from experiments.linear.settings import QUICK, Settings, check, norm_of, plans
 from experiments.training.loop import train
 from experiments.training.probes import CovariateShift, Curvature, Landscape
 from experiments.training.recorders import Distributions, Recorder
@@ -40,6 +42,7 @@ from experiments.training.runner import Plan, Work, run_study
 from experiments.training.session import Experiment
 from experiments.training.step import Step, one_step
 from experiments.training.study import Run, Study
+from experiments.training.variants import norm_text, try_norm
 from experiments.views import deep_linear as deep_linear_figures
 from minibn import nn, optim
 from minibn.backend import get_backend
@@ -115,12 +118,21 @@ def seconds_a_step(s: Settings, plan: Plan) -> float:
     return (time.perf_counter() - began) / 10 * (1 + probes + shifts)
 
 
+def check_all(s: Settings) -> None:
+    """`check`, and a trial of norms of one's own."""
+    check(s)
+    inputs = make_problem(dataclasses.replace(s, samples=3), 0).x
+    for variant in dict.fromkeys(plan.variant for plan in plans(s)):
+        if not isinstance(norm_of(variant), str):
+            try_norm(variant, partial(network, s, variant, 0), inputs)
+
+
 def configuration(s: Settings, plan: Plan) -> dict[str, Any]:
     """The content of config.json beside the plan."""
     data = make_problem(s, plan.seed)
     return {
         "experiment": KIND,
-        "norm": VARIANTS[plan.variant],
+        "norm": norm_text(norm_of(plan.variant)),
         "noise": False,
         "rank_losses": [float(f"{loss:.6g}") for loss in rank_losses(s, data)],
         "data_fingerprint": data.fingerprint,
@@ -147,7 +159,7 @@ def study_all(s: Settings, study: Study) -> int:
     return run_study(s, study, work)
 
 
-main = Experiment(KIND, Settings, QUICK, check, study_all, __doc__).main
+main = Experiment(KIND, Settings, QUICK, check_all, study_all, __doc__).main
 
 if __name__ == "__main__":
     sys.exit(main())

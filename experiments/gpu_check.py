@@ -49,18 +49,20 @@ IDENTITY = ("backend", "quick", "data", "precision", "seed")  # what a folder is
 
 @dataclass(frozen=True)
 class Options:
-    backend: str = setting("cupy", "what to check against numpy: cupy, or strict for a rehearsal")
+    backend: str = setting(
+        "cupy", "what to check against numpy: cupy, or strict for a rehearsal", choices=BACKENDS
+    )
     quick: bool = setting(
         False, "tiny sizes, to test that everything runs; the numbers mean nothing"
     )
-    only: tuple[str, ...] = setting((), f"these parts, again: {', '.join(NAMES)}", kind=str)
+    only: tuple[str, ...] = setting((), "these parts, again", kind=str, choices=NAMES)
     minutes: float = setting(25.0, "time for this sitting; parts that do not fit are left out")
-    data: str = setting("shapes", f"the data set: {', '.join(DATA)}; reproduce wants cifar10")
-    data_dir: str | None = setting(None, "where CIFAR-10 lies", kind=str)
+    data: str = setting("shapes", "the data set; reproduce wants cifar10", choices=DATA)
+    data_dir: str | None = setting(None, "where CIFAR-10 lies", kind=str, metavar="FOLDER")
     # As PyTorch's documentation recommends, and as PyTorch is timed.
-    precision: str = setting("tf32", f"precision of what is timed: {', '.join(PRECISIONS)}")
+    precision: str = setting("tf32", "precision of what is timed", choices=PRECISIONS)
     seed: int = setting(0, "root seed of the paper's trainings")
-    out: str = setting("runs/gpu_check", "folder for all results")
+    out: str = setting("runs/gpu_check", "folder for all results", metavar="FOLDER")
 
 
 def check(options: Options) -> None:

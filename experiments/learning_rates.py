@@ -54,9 +54,8 @@ KIND = "learning_rates"
 class Settings(vgg_settings.Settings):
     """Those of all VGG trainings, with other defaults."""
 
-    variants: tuple[str, ...] = setting(
-        ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard", "l1", "l2", "linf"),
-        f"what to train: {', '.join(vgg_settings.VARIANTS)}",
+    variants: tuple[str, ...] = vgg_settings.variants_of(
+        ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard", "l1", "l2", "linf")
     )
     # Doubling, from where the standard network is slow to beyond what BatchNorm tolerates.
     lr: tuple[float, ...] = setting(

@@ -44,8 +44,8 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Options:
-    backend: str = setting("numpy", f"where the products are computed: {', '.join(BACKENDS)}")
-    model: str = setting("vgg16", f"the network: {', '.join(VGG)}")
+    backend: str = setting("numpy", "where the products are computed", choices=BACKENDS)
+    model: str = setting("vgg16", "the network", choices=VGG)
     batch_size: int = setting(4, "images")
     seed: int = setting(0, "seed of the random numbers")
 

@@ -45,8 +45,10 @@ OF_VGG = ("vgg_cifar", "learning_rates")  # the kinds of studies that train VGG
 
 @dataclass(frozen=True)
 class Options:
-    backend: str = setting("numpy", f"where arrays live: {', '.join(BACKENDS)}")
-    data_dir: str | None = setting(None, "where the run's data are now, if they moved", kind=str)
+    backend: str = setting("numpy", "where arrays live", choices=BACKENDS)
+    data_dir: str | None = setting(
+        None, "where the run's data are now, if they moved", kind=str, metavar="FOLDER"
+    )
     batch_size: int = setting(250, "images per forward pass")
     # Running statistics lag behind the weights, and after noisy training they include the noise.
     reestimate: int = setting(

@@ -40,23 +40,26 @@ from experiments.training.settings import BACKENDS, PRECISIONS
 from experiments.training.study import Study
 
 PROGRAM = "python -m experiments.reproduce"
+SEEDS = {"quick": (0,), "cpu": (0, 1, 2), "paper": (0,)}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Which scale, where, and how much at once."""
 
-    scale: str = setting("quick", "quick, cpu or paper")
-    backend: str = setting("numpy", f"where the VGG networks train: {', '.join(BACKENDS)}")
+    scale: str = setting("quick", "how much", choices=SEEDS)
+    backend: str = setting("numpy", "where the VGG networks train", choices=BACKENDS)
     precision: str = setting(
-        "fp32", f"what the VGG networks' products are rounded to: {', '.join(PRECISIONS)}"
+        "fp32", "what the VGG networks' products are rounded to", choices=PRECISIONS
     )
     data_dir: str | None = setting(None, "folder with CIFAR-10 (else the cache, else a download)",
-                                   kind=str)  # fmt: skip
+                                   kind=str, metavar="FOLDER")  # fmt: skip
     seed: tuple[int, ...] = setting(
         (), "root seeds (default: 0 at scale quick, 0 1 2 at scale cpu, 0 at scale paper)", kind=int
     )
-    out: str = setting("runs/reproduce", "folder of all studies, figures and the table")
+    out: str = setting(
+        "runs/reproduce", "folder of all studies, figures and the table", metavar="FOLDER"
+    )
     # Narrow networks gain less from a second thread than from a second process.
     jobs: int | None = setting(
         None, "studies at once (default: 1 at scale paper, else MINIBN_NUM_THREADS or all cores)",
@@ -64,7 +67,6 @@ class Settings:
     )  # fmt: skip
 
 
-SEEDS = {"quick": (0,), "cpu": (0, 1, 2), "paper": (0,)}
 ALL = ("standard", "batchnorm", "noisy-batchnorm", "l1", "l2", "linf", "noisy-standard")
 QUIET = ("standard", "batchnorm", "l1", "l2", "linf")
 # (learning rate, variants) of the VGG trainings: Figs. 1 to 6, 8, 11 and 12 need no other.

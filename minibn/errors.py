@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def did_you_mean(name: object, known: Iterable[str], most: int = 1) -> str:
@@ -19,6 +24,37 @@ def did_you_mean(name: object, known: Iterable[str], most: int = 1) -> str:
     if near:
         return f"Did you mean {' or '.join(map(repr, near))}?"
     return f"There are {', '.join(known)}."
+
+
+# Keywords of PyTorch, or of NumPy, and minibn's.
+KEYWORDS = {
+    "dim": "axis", "dims": "axis", "keepdim": "keepdims", "ddof": "correction",
+    "unbiased": "correction", "a_min": "min", "a_max": "max",
+}  # fmt: skip
+
+
+def with_own_keywords(function: F) -> F:
+    """Decorator: where the function has `axis=`, a call with `dim=` raises a TypeError that names
+    `axis=`; and so on for the other `KEYWORDS`.
+
+    >>> @with_own_keywords
+    ... def total(x, axis=None): ...
+    >>> total(3, dim=0)
+    Traceback (most recent call last):
+    TypeError: total: the keyword is axis=, not dim=.
+    """
+    own = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **keywords: Any) -> Any:
+        for name in keywords:
+            if name not in own and KEYWORDS.get(name) in own:
+                raise TypeError(
+                    f"{function.__name__}: the keyword is {KEYWORDS[name]}=, not {name}=."
+                )
+        return function(*arguments, **keywords)
+
+    return checked  # type: ignore[return-value]  # the same signature
 
 
 class ShapeError(ValueError):

@@ -1,7 +1,7 @@
 """Optimizers, gradient clipping, and schedules.
 
 An optimizer updates parameters in place from their `.grad`. Its learning rate is the attribute
-`lr`; a schedule is a pure function of the step:
+`lr` (or `param_groups[i]["lr"]`, of one group); a schedule is a pure function of the step:
 
     for step in range(steps):
         ...
@@ -15,6 +15,7 @@ weights directly (Loshchilov & Hutter 2019).
 from __future__ import annotations
 
 import math
+from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -23,14 +24,58 @@ import numpy as np
 from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.tensor import Tensor
 from minibn.backend import array_module, backend_of, to_numpy
+from minibn.errors import did_you_mean
 from minibn.nn.module import Module
 
-Group = dict[str, Any]
-Row = tuple[list[Any], Group]  # the arrays w, g and those of `slots`, with their group
 Schedule = Callable[[int], float]
 
 
-def decay_groups(model: Module, weight_decay: float) -> list[Group]:
+def as_number(setting: Any) -> Any:
+    """A NumPy scalar as Python's number, which adopts the dtype of the arrays."""
+    return setting.item() if isinstance(setting, np.generic) else setting
+
+
+class Group(UserDict[str, Any]):
+    """Parameters that share settings: {"params": ..., "lr_scale": ..., ...}. Its rate is the
+    optimizer's `lr` times `lr_scale`; as in PyTorch it can be read and set as group["lr"].
+
+    Setting "lr" of the only group sets the optimizer's; of one of several, this group's `lr_scale`.
+    Raises KeyError for an unknown setting, or new params; ValueError for a rate that is negative or
+    not finite, or that no `lr_scale` gives, since the optimizer's rate is 0.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], shared: dict[str, Any]) -> None:
+        self.data = {key: as_number(setting) for key, setting in settings.items()}
+        self.shared = shared  # "lr", and how many "groups"
+
+    def __getitem__(self, key: str) -> Any:
+        return self.shared["lr"] * self.data["lr_scale"] if key == "lr" else self.data[key]
+
+    def __setitem__(self, key: str, setting: Any) -> None:
+        setting = as_number(setting)
+        if key == "params":
+            raise KeyError("a group's params can't be exchanged. Make another optimizer.")
+        if key not in self.data and key != "lr":
+            raise KeyError(f"a group has no {key!r}. {did_you_mean(key, ['lr', *self.data])}")
+        if key != "lr":
+            self.data[key] = setting
+            return
+        if not (setting >= 0 and math.isfinite(setting)):
+            raise ValueError(f"lr={setting} must be finite and not negative.")
+        if self.shared["groups"] == 1:
+            self.shared["lr"], self.data["lr_scale"] = setting, 1.0
+        elif self.shared["lr"] > 0:
+            self.data["lr_scale"] = setting / self.shared["lr"]
+        elif setting > 0:
+            raise ValueError(
+                "the optimizer's lr is 0: set optimizer.lr, and each group's lr_scale."
+            )
+
+
+Row = tuple[list[Any], Group]  # the arrays w, g and those of `slots`, with their group
+
+
+def decay_groups(model: Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: weights with decay; gammas, betas and biases (one axis) without."""
     parameters = model.parameters()
     return [
@@ -43,7 +88,8 @@ class Optimizer:
     """Base class: parameter groups, `zero_grad`, and the state for checkpoints.
 
     params: a list of Tensors, or of groups {"params": [...], "weight_decay": ..., "lr_scale": ...}
-    that differ from the defaults. `lr_scale` multiplies `lr` within the group.
+    that differ from the defaults. `lr_scale` multiplies `lr` within the group; in its place a group
+    may have an `lr` of its own. See `Group`.
     """
 
     slots: tuple[str, ...] = ()  # names of the state arrays of each parameter
@@ -57,17 +103,22 @@ class Optimizer:
             raise ValueError(f"{type(self).__name__}: weight_decay={weight_decay} is negative.")
         given = list(params)
         groups = given if given and isinstance(given[0], Mapping) else [{"params": given}]
-        self.lr = lr
-        defaults = {"weight_decay": float(weight_decay), "lr_scale": 1.0, **settings}
+        self._shared: dict[str, Any] = {"lr": as_number(lr), "groups": len(groups)}
+        defaults = {"weight_decay": weight_decay, "lr_scale": 1.0, **settings}
         self.groups: list[Group] = []
         for group in groups:
-            if unknown := set(group) - {"params", *defaults}:
+            if unknown := set(group) - {"params", "lr", *defaults}:
                 raise ValueError(
                     f"{type(self).__name__}: a group has {', '.join(sorted(unknown))}; known are "
-                    f"params, {', '.join(defaults)}."
+                    f"params, lr, {', '.join(defaults)}."
                 )
-            settings = {k: v.item() if isinstance(v, np.generic) else v for k, v in group.items()}
-            self.groups.append({**defaults, **settings, "params": list(group["params"])})
+            if "lr" in group and "lr_scale" in group:
+                raise ValueError(f"{type(self).__name__}: a group has lr and lr_scale. Give one.")
+            own = {**defaults, **group, "params": tuple(group["params"])}
+            rate = own.pop("lr", None)
+            self.groups.append(Group(own, self._shared))
+            if rate is not None:
+                self.groups[-1]["lr"] = rate
         self.params: list[Tensor] = [p for group in self.groups for p in group["params"]]
         if not self.params or not all(isinstance(p, Tensor) and p.is_leaf for p in self.params):
             raise ValueError(f"{type(self).__name__}: params must be leaf Tensors, at least one.")
@@ -76,10 +127,25 @@ class Optimizer:
         self.steps = 0
         self.state: list[dict[str, Any]] = [{} for _ in self.params]
 
+    @property
+    def lr(self) -> float:
+        """The learning rate, which each group's `lr_scale` multiplies."""
+        return self._shared["lr"]
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self._shared["lr"] = as_number(rate)
+
+    @property
+    def param_groups(self) -> list[Group]:
+        """The same as `groups`: PyTorch's name."""
+        return self.groups
+
     def zero_grad(self) -> None:
         for p in self.params:
             p.grad = None
 
+    @np.errstate(under="ignore")  # host: the square of a small gradient is 0
     def step(self) -> None:
         """Update every parameter that has a gradient, in place."""
         self.steps += 1
@@ -189,7 +255,7 @@ class SGD(Optimizer):
             v *= group["momentum"]
             v += g
             g = g + group["momentum"] * v if group["nesterov"] else v
-        w -= float(self.lr) * group["lr_scale"] * g
+        w -= self.lr * group["lr_scale"] * g
 
 
 class Adam(Optimizer):
@@ -220,7 +286,7 @@ class Adam(Optimizer):
         """The group's, and `step`: which update of this parameter it is."""
         i = self._number[id(p)]
         self.updates[i] += 1
-        return {**group, "step": self.updates[i]}
+        return Group({**group.data, "step": self.updates[i]}, group.shared)
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """As Optimizer's, with the number of updates of each parameter."""
@@ -236,7 +302,7 @@ class Adam(Optimizer):
         self.updates = updates
 
     def update(self, group: Group, w: Any, g: Any, first: Any, second: Any) -> None:
-        lr, decay = float(self.lr) * group["lr_scale"], group["weight_decay"]
+        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
         beta1, beta2 = group["betas"]
         if decay and group["decoupled"]:
             w *= 1 - lr * decay
@@ -256,6 +322,7 @@ def AdamW(
     return Adam(params, lr, weight_decay=weight_decay, decoupled=True, **settings)
 
 
+@np.errstate(under="ignore")  # host: as in an optimizer's step
 def clip_grad_norm(params: Sequence[Tensor], max_norm: float) -> Any:
     """Scale all gradients so that their joint l2 norm is at most `max_norm`.
 

@@ -22,7 +22,7 @@ from minibn import nn
 from minibn.nn.init import glorot_uniform
 from minibn.nn.module import Buffer, Initializer, Module, Parameter, ones, zeros
 from reference_models.norms import NORMS as ALL_NORMS
-from reference_models.norms import Norm, maker_of, standardises
+from reference_models.norms import Norm, maker_of, norm_name, standardises
 
 # Instance norm needs pixels. VGG's groups of 16 channels would be pairs here, and a normalised pair
 # is ±1: so two groups, or one.
@@ -55,6 +55,7 @@ def deep_linear(
     >>> [name for name, _ in net.children()]
     ['linear1', 'norm1', 'linear2', 'norm2', 'linear3']
     """
+    norm = norm_name(norm)
     make = maker_of("deep_linear", norm, NORMS)
     if depth < 1:
         raise ValueError(f"deep_linear: depth={depth} must be 1 layer or more.")

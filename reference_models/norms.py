@@ -1,4 +1,5 @@
-"""The values of `norm=`: a name of NORMS, or a function of the width that makes a module.
+"""The values of `norm=`: a name of NORMS (or of ALIASES: the experiments' names), or a function of
+the width that makes a module.
 
     vgg("vgg16", norm="l1")
     vgg("vgg16", norm=lambda width: nn.LpBatchNorm(width, p=1, momentum=0.01))
@@ -70,3 +71,22 @@ def maker_of(who: str, norm: Norm, known: Mapping[str, MakeNorm | None]) -> Make
 def standardises(norm: Norm) -> bool:
     """Whether the layers before the norm have standardised filters."""
     return norm in ("weight", "group+weight")
+
+
+# Names of the variants of experiments, which mean the same.
+ALIASES = {
+    "standard": "none",
+    "batchnorm": "batch",
+    "layernorm": "layer",
+    "groupnorm": "group",
+    "instancenorm": "instance",
+    "rmsnorm": "rms",
+    "weightstandardisation": "weight",
+    "groupnorm-weightstandardisation": "group+weight",
+    "frozen-batchnorm": "frozen",
+}
+
+
+def norm_name(norm: Norm) -> Norm:
+    """The name in NORMS of a norm that may be called by the name of its variant ("layernorm")."""
+    return ALIASES.get(norm, norm) if isinstance(norm, str) else norm

@@ -17,7 +17,7 @@ from functools import partial
 from minibn import nn
 from minibn.nn.init import glorot_uniform
 from minibn.nn.module import Initializer, Module
-from reference_models.norms import NORMS, Norm, choose, maker_of, standardises
+from reference_models.norms import NORMS, Norm, choose, maker_of, norm_name, standardises
 
 __all__ = ["NORMS", "VGG", "hidden_widths", "layer_count", "vgg"]
 
@@ -73,6 +73,7 @@ def vgg(
     579098
     >>> own = vgg(norm=lambda channels: nn.LpBatchNorm(channels, p=1, momentum=0.01))
     """
+    norm = norm_name(norm)
     choose("vgg", "model", model, VGG)
     make = maker_of("vgg", norm, NORMS)
     if not 0 < width < float("inf"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.linear.settings import INITS, VARIANTS, Settings
+from experiments.linear.settings import INITS, Settings, norm_of
 from experiments.training.step import Task
 from minibn import nn
 from minibn.backend import get_backend
@@ -74,7 +74,7 @@ def network(s: Settings, variant: str, seed: int) -> nn.Sequential:
     model = deep_linear(
         s.depth,
         s.width,
-        norm=VARIANTS[variant],
+        norm=norm_of(variant),
         norm_output=s.norm_output,
         affine=not s.fixed_affine,
         init=INITS[s.init],

@@ -30,7 +30,15 @@ from experiments.training.settings import (
     check_measurements,
     check_shared,
 )
+from experiments.training.variants import (
+    OWN,
+    is_own,
+    one_of_variants,
+    own_norm,
+    variant_name,
+)
 from minibn.nn.init import glorot_normal, glorot_uniform
+from reference_models.norms import Norm
 
 # The name of a variant -> its norm. None has noise.
 VARIANTS = {
@@ -79,17 +87,23 @@ class Settings(SharedSettings):
     # ‖·‖² as it is written, summed over samples: a mean would start at 20 and not at 2e4.
     loss_scale: float = setting(1.0, "factor on the sum of squared errors; 0.5 is also common")
     # "Glorot"; uniform is the default of the libraries of 2018 (our choice).
-    init: str = setting("glorot_uniform", f"the weights at the start: {', '.join(INITS)}")
+    init: str = setting("glorot_uniform", "the weights at the start", choices=INITS)
     # Not stated, and the losses fit both; VGG's output has none either (our choice).
     norm_output: bool = setting(False, "a norm after the last layer, too")
     # Not stated; as in every other network here (our choice).
     fixed_affine: bool = setting(False, "keep the norms' gamma at 1 and beta at 0")
     variants: tuple[str, ...] = setting(
         ("standard", "batchnorm", "l1", "l2", "linf"),
-        f"variants to train at the first rate: {', '.join(VARIANTS)}",
+        f"variants to train at the first rate ({OWN})",
+        choices=VARIANTS,
+        also="--norm",
+        convert=variant_name,
     )
     variants_elsewhere: tuple[str, ...] = setting(
-        ("standard", "batchnorm"), "variants to train at the other rates"
+        ("standard", "batchnorm"),
+        "variants to train at the other rates",
+        metavar="NAME",
+        convert=variant_name,
     )
     lr: tuple[float, ...] = setting((1e-6, 1e-7), "learning rates")
     probe_every: int = setting(
@@ -125,14 +139,14 @@ def check(s: Settings) -> None:
     one_of("--init", s.init, tuple(INITS))
     for name in ("variants", "variants_elsewhere"):
         for variant in getattr(s, name):
-            one_of(flag_name(name), variant, tuple(VARIANTS))
+            one_of_variants(flag_name(name), variant, VARIANTS)
     check_measurements(s)
     at_least("--depth", s.depth, 1)
     if s.width < 2:
         raise UsageError(
             f"--width {s.width} must be at least 2: one unit is no layer to normalise."
         )
-    groups = [p.variant for p in plans(s) if VARIANTS[p.variant].startswith("group")]
+    groups = [p.variant for p in plans(s) if str(norm_of(p.variant)).startswith("group")]
     if s.width == 2 and groups:
         raise UsageError(
             f"--width 2 with {groups[0]}: each of its two groups is one unit, which has no "
@@ -148,6 +162,11 @@ def check(s: Settings) -> None:
             f"--depth {s.depth} --width {s.width} --samples {s.samples} is more than a machine "
             "holds. Take a smaller network."
         )
+
+
+def norm_of(variant: str) -> Norm:
+    """The norm of a variant. Raises UsageError if it is one's own and can't be imported."""
+    return own_norm(variant) if is_own(variant) else VARIANTS[variant]
 
 
 def plans(s: Settings) -> list[Plan]:

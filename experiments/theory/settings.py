@@ -30,7 +30,7 @@ class Settings(ImageSettings):
     # Arrays this small gain little from a second thread.
     threads: int | None = setting(1, "threads of kernels and BLAS", kind=int)
     # Needs no download, and a network this small learns it.
-    data: str = setting("shapes", f"the data set: {', '.join(DATA)}")
+    data: str = setting("shapes", "the data set", choices=DATA)
     # Units enough to see their spread; a unit costs four Hessian-vector products a measurement.
     channels: tuple[int, ...] = setting((8, 16), "filters of the two convolutions")
     # The paper's theorems are about a linear layer, where m is the batch.

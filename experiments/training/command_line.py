@@ -1,7 +1,8 @@
 """A command line from a frozen dataclass: one flag per field, its help and default beside it.
 
-`setting` declares a field. A field whose default is a tuple takes one or several values. An unknown
-flag is an error that shows the near miss; every error is one line and exit code 2.
+`setting` declares a field. A field whose default is a tuple takes one or several values. `--help`
+shows the choices of a flag that has some. An unknown flag is an error that shows the near miss;
+every error is one line and exit code 2.
 """
 
 from __future__ import annotations
@@ -13,26 +14,47 @@ import json
 import math
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from minibn.errors import DataError, did_you_mean
 
 LARGEST = 2**63 - 1  # of counts and seeds: the largest index of an array
+WIDEST = 40  # characters of choices that stand beside their flag in --help
 
 
 class UsageError(Exception):
     """Bad input from the command line: one line that names the remedy. Ends with exit code 2."""
 
 
-def setting(default: Any, help: str, *, kind: type | None = None, flag: bool = True) -> Any:
-    """A field of a settings dataclass. kind: a value's type, where the default doesn't show it."""
+def setting(
+    default: Any,
+    help: str,
+    *,
+    kind: type | None = None,
+    flag: bool = True,
+    choices: Iterable[str] = (),
+    metavar: str = "",
+    also: str = "",
+    convert: Callable[[Any], Any] | None = None,
+) -> Any:
+    """A field of a settings dataclass.
+
+    kind: a value's type, where the default doesn't show it. choices: names that --help shows; the
+    experiment checks them (`one_of`). metavar: what stands for the value in --help. also: another
+    name of the flag. convert: turns each value given into the one that is stored.
+    """
     many = isinstance(default, tuple)
     kind = kind or type(default[0] if many else default)
-    return dataclasses.field(
-        default=default, metadata={"help": help, "kind": kind, "many": many, "flag": flag}
-    )
+    choices = tuple(choices)
+    if choices and len(shown := "{" + ",".join(choices) + "}") <= WIDEST:
+        metavar = shown
+    elif choices:
+        metavar, help = metavar or "NAME", f"{help}: {', '.join(choices)}"
+    metadata = {"help": help, "kind": kind, "many": many, "flag": flag, "also": also}
+    metadata |= {"metavar": metavar or kind.__name__.upper(), "convert": convert}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def with_defaults(settings: type, **defaults: Any) -> Any:
@@ -57,6 +79,18 @@ def flag_value(value: Any) -> str:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+
+class _OneName(argparse.Action):
+    """Store the value of a flag that has two names. Giving it by both is an error."""
+
+    given = ""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if self.given not in ("", option_string):
+            parser.error(f"{self.given} and {option_string} are the same. Give one of them.")
+        self.given = option_string
+        setattr(namespace, self.dest, values)
 
 
 class _Help(argparse.HelpFormatter):
@@ -96,10 +130,14 @@ def parse(
         if meta["kind"] is bool:
             parser.add_argument(flags[-1], action="store_true", help=text)
         else:
+            names = [flags[-1], *([meta["also"]] if meta["also"] else [])]
+            flags += names[1:]
             parser.add_argument(
-                flags[-1],
-                type=_value(meta["kind"]),
-                metavar=meta["kind"].__name__.upper(),
+                *names,
+                action=_OneName if len(names) > 1 else "store",
+                dest=field.name,
+                type=_value(meta["kind"], meta["convert"]),
+                metavar=meta["metavar"],
                 help=text,
                 nargs="+" if meta["many"] else None,
             )
@@ -149,7 +187,7 @@ def first_paragraph(text: str | None) -> str:
     return str(text).partition("\n\n")[0]
 
 
-def _value(kind: type) -> Any:
+def _value(kind: type, finish: Callable[[Any], Any] | None) -> Any:
     noun = {int: "a whole number", float: "a number"}.get(kind, "text")
 
     def convert(text: str) -> Any:
@@ -159,7 +197,7 @@ def _value(kind: type) -> Any:
             raise argparse.ArgumentTypeError(f"{text!r} is not {noun}.") from None
         if kind is int and abs(value) > LARGEST:
             raise argparse.ArgumentTypeError(f"{value} is too large: at most {LARGEST}.")
-        return value
+        return value if finish is None else finish(value)
 
     return convert
 

@@ -17,7 +17,7 @@ from experiments.training.command_line import UsageError
 from experiments.training.device_steps import DeviceStep, device_step
 from experiments.training.recorders import Recorder
 from experiments.training.step import CLASSIFY, Feed, Step, Task, one_step
-from experiments.training.study import Run
+from experiments.training.study import Place, Run
 from minibn import nn
 from minibn.errors import DataError
 from minibn.fast.cpu import threads
@@ -84,7 +84,7 @@ def train(
         for recorder in recorders:
             recorder.on_resume(run, start)
     recorders = sorted(recorders, key=lambda recorder: not recorder.runs_the_model)
-    progress = Progress(label, start, steps)
+    progress = Progress(label, start, steps, run.place)
     metrics = Metrics(run, progress)
     began = time.perf_counter()
 
@@ -187,10 +187,14 @@ class Metrics:
 
 
 class Progress:
-    """A progress line on a terminal; elsewhere a line of text now and then."""
+    """A progress line on a terminal, of 80 characters at most; elsewhere a line of text now and
+    then. Both show which run of the study it is, and the time that is left for all of them."""
 
-    def __init__(self, label: str, start: int, steps: int) -> None:
+    LINE = "{desc} |{bar:12}| {n_fmt}/{total_fmt}{postfix}"
+
+    def __init__(self, label: str, start: int, steps: int, place: Place | None = None) -> None:
         self.label, self.start, self.steps = label, start, steps
+        self.place = place or Place()
         self.done, self.loss, self.accuracy = start, math.nan, math.nan
         self.terminal = sys.stderr.isatty()
         self.began = self.printed_at = time.perf_counter()
@@ -199,8 +203,9 @@ class Progress:
         if self.terminal:
             from tqdm import tqdm  # needed on a terminal only
 
+            print(f"{self.place}: {self.label}", file=sys.stderr)
             self.bar = tqdm(
-                total=self.steps, initial=self.start, desc=self.label, unit="step", leave=True
+                total=self.steps, initial=self.start, desc=str(self.place), bar_format=self.LINE
             )
         return self
 
@@ -218,7 +223,8 @@ class Progress:
     def step(self) -> None:
         self.done += 1
         if self.terminal:
-            self.bar.set_postfix_str(self.state, refresh=False)
+            left = f", {self.left_of_all} left" if self.left_of_all else ""
+            self.bar.set_postfix_str(self.state + left, refresh=False)
             self.bar.update()
         elif time.perf_counter() - self.printed_at > 30:
             self._say()
@@ -231,13 +237,24 @@ class Progress:
         digits = ".3f" if abs(self.loss) < 1000 else ".3g"
         return f"loss {self.loss:{digits}}{accuracy}"
 
+    @property
+    def rate(self) -> float:
+        """Steps per second."""
+        return (self.done - self.start) / max(time.perf_counter() - self.began, 1e-9)
+
+    @property
+    def left_of_all(self) -> str:
+        """The time for this run and those after it, at its rate; "" before the first step."""
+        steps = self.steps - self.done + self.place.steps_after
+        return clock(steps / self.rate) if self.done > self.start else ""
+
     def _say(self) -> None:
         self.printed_at = time.perf_counter()
-        rate = (self.done - self.start) / max(self.printed_at - self.began, 1e-9)
-        left = (self.steps - self.done) / max(rate, 1e-9)
+        left = (self.steps - self.done) / max(self.rate, 1e-9)
+        in_all = f", {self.place}, {self.left_of_all} left in all" if self.place.runs > 1 else ""
         print(
-            f"{self.label}: step {self.done}/{self.steps}, {self.state}, {rate:.1f} steps/s, "
-            f"{clock(left)} left",
+            f"{self.label}: step {self.done}/{self.steps}, {self.state}, {self.rate:.1f} steps/s, "
+            f"{clock(left)} left{in_all}",
             flush=True,
         )
 

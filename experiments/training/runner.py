@@ -11,7 +11,7 @@ from experiments.training import session
 from experiments.training.command_line import UsageError
 from experiments.training.loop import clock, cores
 from experiments.training.settings import in_precision
-from experiments.training.study import Run, Study, environment
+from experiments.training.study import Place, Run, Study, environment
 from minibn.backend import get_backend
 from minibn.data import Dataset
 
@@ -29,7 +29,8 @@ class Plan:
 
     @property
     def name(self) -> str:
-        return f"{self.variant}-lr{self.lr:g}-seed{self.seed}"
+        """Of its folder, without the colon of `module:Class`, which file names may not have."""
+        return f"{self.variant.replace(':', '.')}-lr{self.lr:g}-seed{self.seed}"
 
     @property
     def label(self) -> str:
@@ -89,8 +90,9 @@ def run_study(s: Any, study: Study, work: Work) -> int:
                 "minutes.",
                 flush=True,
             )
-    for plan, folder in folders.items():
-        if plan in left and work.wanted(plan, results):
+    for number, (plan, folder) in enumerate(folders.items(), start=1):
+        folder.place = Place(number, len(folders), sum(left.values()) - left.pop(plan, 0))
+        if plan not in results and work.wanted(plan, results):
             folder.begin(configuration(s, plan, work))
             results[plan] = work.run(folder, plan)
             if results[plan]["status"] == "diverged":

@@ -38,7 +38,7 @@ class SharedSettings:
     seed: tuple[int, ...] = setting((0,), "root seeds of all that is drawn")
     # The paper used a GPU; NumPy runs on every machine.
     backend: str = setting(
-        "numpy", f"where arrays live: {', '.join(BACKENDS)} (NumPy within CuPy's limits: a test)"
+        "numpy", "where arrays live; strict: NumPy within CuPy's limits, a test", choices=BACKENDS
     )
     threads: int | None = setting(
         None, "threads of kernels and BLAS (default: MINIBN_NUM_THREADS, else all cores)", kind=int
@@ -48,24 +48,30 @@ class SharedSettings:
         "fast",
         "how ops run on NumPy: fast; lean, which keeps less for the backward pass: less memory, "
         "more time; or reference: the definitions in minibn/ops alone",
+        choices=KERNELS,
     )
     # What a GPU's fast units multiply; weights, sums, statistics and activations stay float32.
     precision: str = setting(
         "fp32",
         "rounding of the factors in convolutions and linear layers: fp32, all 23 bits of the "
         "mantissa; tf32, 10; or bf16, 7. NumPy emulates it: the same accuracy, slower",
+        choices=PRECISIONS,
     )
     # The same numbers bit for bit, so that studies do not store it.
     graph: str = setting(
         "auto",
         "capture each step on a GPU as a CUDA graph, one launch: auto, where possible; on, an "
         "error where not; off",
+        choices=GRAPHS,
     )
     checkpoint_every: int = setting(500, "steps between checkpoints")
-    out: str | None = setting(None, "the study's folder (default: runs/EXPERIMENT/TIME)", kind=str)
-    resume: str | None = setting(
-        None, "continue the study in this folder; only --steps may be raised", kind=str
+    out: str | None = setting(
+        None, "the study's folder (default: runs/EXPERIMENT/TIME)", kind=str, metavar="FOLDER"
     )
+    resume: str | None = setting(
+        None, "continue the study in this folder; only --steps may be raised", kind=str,
+        metavar="FOLDER",
+    )  # fmt: skip
     force: bool = setting(False, "with --resume: accept other threads, kernels, backend or data")
 
 
@@ -73,10 +79,10 @@ class SharedSettings:
 class ImageSettings(SharedSettings):
     """The shared settings, and the images to train on."""
 
-    data: str = setting("cifar10", f"the data set: {', '.join(DATA)}")
+    data: str = setting("cifar10", "the data set", choices=DATA)
     data_dir: str | None = setting(
         None, "folder with cifar-10-batches-py or its archive (else the cache, else a download)",
-        kind=str,
+        kind=str, metavar="FOLDER",
     )  # fmt: skip
     # All of it; fewer images make a quick trial.
     train_size: int | None = setting(

@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,25 @@ def steps_of(manifest: dict[str, Any], path: Path) -> int:
     return step
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which run of a study it is, and the steps of the runs after it: for the progress line."""
+
+    number: int = 1
+    runs: int = 1
+    steps_after: int = 0
+
+    def __str__(self) -> str:
+        return f"run {self.number} of {self.runs}"
+
+
 class Run:
     """One training: a folder and its files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.name = folder.name
+        self.place = Place()
         self._streams: dict[str, Stream] = {}
 
     @property

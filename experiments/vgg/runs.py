@@ -20,22 +20,15 @@ from experiments.training.runner import Plan, Work, check_batch_size, run_study
 from experiments.training.session import Experiment
 from experiments.training.step import one_step
 from experiments.training.study import Run, Study
-from experiments.vgg.settings import VARIANTS, Settings, check, plans
+from experiments.training.variants import norm_text
+from experiments.vgg.settings import Settings, check, network, norm_of, plans
 from experiments.views import vgg as vgg_figures
 from minibn import nn, optim
 from minibn.analysis import layers_of
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, load, pad_crop_flip
-from reference_models.vgg import vgg
 
 KIND = "vgg_cifar"  # in study.json, of every experiment on VGG
-
-
-def network(s: Settings, variant: str, seed: int, dtype: Any = np.float32) -> nn.Sequential:
-    """The variant's VGG, with the weights that belong to the seed."""
-    norm, noise = VARIANTS[variant]
-    model = vgg(s.model, width=s.width, head=s.head, norm=norm, noise=noise)
-    return model.initialize(seed, dtype)
 
 
 def sgd(s: Settings, model: nn.Sequential, lr: float) -> optim.SGD:
@@ -93,7 +86,7 @@ def run(
 
 def seconds_a_step(s: Settings, data: Dataset) -> float:
     """Seconds of the second of two steps, with a temporary copy of the most expensive variant."""
-    variant = max(s.variants, key=lambda name: (VARIANTS[name][0] != "none", VARIANTS[name][1]))
+    variant = max(s.variants, key=lambda name: (norm_of(name)[0] != "none", norm_of(name)[1]))
     model = network(s, variant, 0)
     optimizer = sgd(s, model, s.lr[0])
     batches = Batches(data.train_images, data.train_labels, s.batch_size, 0)
@@ -112,8 +105,8 @@ def work_of(s: Settings, data: Dataset, kind: str = KIND, **more: Any) -> Work:
         "plans": plans(s),
         "configuration": lambda plan: {
             "experiment": kind,
-            "norm": VARIANTS[plan.variant][0],
-            "noise": VARIANTS[plan.variant][1],
+            "norm": norm_text(norm_of(plan.variant)[0]),
+            "noise": norm_of(plan.variant)[1],
             "data_fingerprint": data.fingerprint,
         },
         "run": lambda folder, plan: run(s, folder, plan, data),

@@ -7,6 +7,10 @@ defaults and other figures; `learning_rates` trains with these settings, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
 
 from experiments.training.command_line import UsageError, at_least, flag_name, one_of, setting
 from experiments.training.runner import Plan
@@ -16,7 +20,17 @@ from experiments.training.settings import (
     check_measurements,
     check_shared,
 )
+from experiments.training.variants import (
+    OWN,
+    is_own,
+    one_of_variants,
+    own_norm,
+    try_norm,
+    variant_name,
+)
+from minibn import nn, use
 from minibn.analysis.gradient_probe import DIRECTIONS
+from reference_models.norms import Norm
 from reference_models.vgg import VGG, vgg
 
 MOST_PARAMETERS = 10**12  # beyond what any machine holds
@@ -46,6 +60,13 @@ VARIANTS = {
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1 and 2
 
 
+def variants_of(default: tuple[str, ...]) -> Any:
+    """The field `variants` of settings."""
+    return setting(
+        default, f"what to train ({OWN})", choices=VARIANTS, also="--norm", convert=variant_name
+    )
+
+
 @dataclass(frozen=True)
 class Settings(ImageSettings):
     """The paper's settings by default; what it does not say is marked as our choice."""
@@ -58,11 +79,13 @@ class Settings(ImageSettings):
     )
     test_size: int | None = setting(None, "test images: the first ones (default: all)", kind=int)
     # "VGG-like": layers up to #13 are shown. VGG-16 has 13 convolutions (our choice).
-    model: str = setting("vgg16", f"the network: {', '.join(VGG)}")
+    model: str = setting("vgg16", "the network", choices=VGG)
     width: float = setting(1.0, "factor on the convolutions' channels")
     # Not stated in the paper; one linear layer is the least that can classify (our choice).
-    head: str = setting("linear", "hidden widths of the classifier: linear, 512,512 or 4096,4096")
-    variants: tuple[str, ...] = setting(FOUR, f"what to train: {', '.join(VARIANTS)}")
+    head: str = setting(
+        "linear", "hidden widths of the classifier: linear, 512,512 or 4096,4096", metavar="WIDTHS"
+    )
+    variants: tuple[str, ...] = variants_of(FOUR)
     # Fig. 1 also shows 0.5, where the standard network stays at chance.
     lr: tuple[float, ...] = setting((0.1,), "learning rates; each variant is trained at each")
     batch_size: int = setting(128, "images per step")
@@ -86,7 +109,7 @@ class Settings(ImageSettings):
     )
     # "the loss behaves in a similar way when we examine other (random) directions too"
     probe_directions: tuple[str, ...] = setting(
-        ("gradient",), f"directions of the probes: {', '.join(DIRECTIONS)}"
+        ("gradient",), "directions of the probes", choices=DIRECTIONS
     )
     shift_every: int = setting(
         0, "steps between measurements of internal covariate shift (Fig. 3), for every layer; 0: "
@@ -104,7 +127,7 @@ def check(s: Settings) -> None:
     check_images(s)
     one_of("--model", s.model, tuple(VGG))
     for variant in s.variants:
-        one_of("--variants", variant, tuple(VARIANTS))
+        one_of_variants("--variants", variant, VARIANTS)
     for direction in s.probe_directions:
         one_of("--probe-directions", direction, DIRECTIONS)
     check_measurements(s)
@@ -127,6 +150,23 @@ def check(s: Settings) -> None:
             f"--width {s.width:g} with --head {s.head} makes a network of more than "
             f"{MOST_PARAMETERS:.0e} parameters. Take a smaller one."
         )
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype(np.float32)
+    for variant in s.variants:
+        if not isinstance(norm_of(variant)[0], str):
+            with use(s.backend):
+                try_norm(variant, partial(network, s, variant, 0), images)
+
+
+def norm_of(variant: str) -> tuple[Norm, bool]:
+    """(norm, noise) of a variant. Raises UsageError if it is one's own and can't be imported."""
+    return (own_norm(variant), False) if is_own(variant) else VARIANTS[variant]
+
+
+def network(s: Settings, variant: str, seed: int, dtype: Any = np.float32) -> nn.Sequential:
+    """The variant's VGG, with the weights that belong to the seed."""
+    norm, noise = norm_of(variant)
+    model = vgg(s.model, width=s.width, head=s.head, norm=norm, noise=noise)
+    return model.initialize(seed, dtype)
 
 
 def plans(s: Settings) -> list[Plan]:

@@ -48,6 +48,7 @@ def _ancestors(node: Node) -> list[Node]:
     return sorted(seen, key=lambda n: n.order)
 
 
+@np.errstate(under="ignore")  # host: as in the forward pass
 def _backpropagate(
     output: Tensor, cotangent: Any, targets: set | None, create_graph: bool, retain_graph: bool
 ) -> dict[Node | Tensor, Any]:

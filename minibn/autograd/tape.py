@@ -154,7 +154,8 @@ def no_grad() -> Any:
 
 def apply(op: Op, *inputs: Any) -> Any:
     """Run `op`. Arrays in, array out. A Tensor in, a Tensor out, recorded if one of the inputs
-    requires a gradient. Raises BackendMismatch if the inputs live on two backends."""
+    requires a gradient. Raises BackendMismatch if the inputs live on two backends, TypeError for
+    what is no array."""
     values = [value(x) for x in inputs]
     if len(values) == 1 and isinstance(inputs[0], np.generic):  # no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
@@ -198,7 +199,13 @@ def run_by(
 ) -> Any:
     """`apply` with `run`, the op itself or a kernel in its place. values: of the inputs."""
     call = observers.wrap(run.forward, op, run) if observers.current() else run.forward
-    array = call(*values)
+    try:
+        array = call(*values)
+    except FloatingPointError as error:  # under np.seterr(under="raise")
+        if "underflow" not in str(error):
+            raise
+        with np.errstate(under="ignore"):  # host: 10⁻⁵⁰ in float32 is 0, which is no error
+            array = call(*values)
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     if not tensors:
         return array

@@ -10,18 +10,33 @@ allowed but unchecked (`detect_anomaly` checks it); `assign` is checked.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minibn.backend import array_module, get_backend, to_numpy
-from minibn.errors import ShapeError
+from minibn.backend.array_types import is_foreign
+from minibn.errors import GraphError, ShapeError, did_you_mean, with_own_keywords
 
 Array = Any  # an array of any backend: NumPy, CuPy or the strict double
 
 # Modules above this one in the import order. Each sets itself here when it is imported.
 ops: Any = None  # `minibn.ops`: an operator of Tensor is an op
 backward_module: Any = None  # `minibn.autograd.backward`
+
+# What to use in the place of PyTorch's attributes.
+INSTEAD = {
+    "add_": "x.assign(x.data + y)", "bool": "x.data != 0", "copy_": "x.assign(values)",
+    "cpu": "x.numpy()", "cuda": "minibn.use('cupy') before it is made",
+    "device": "minibn.array_module(x)", "double": "x.astype(np.float64)",
+    "expand": "ops.broadcast_to(x, shape)", "fill_": "x.assign(value)",
+    "float": "x.astype(np.float32)", "grad_fn": "x.node", "half": "x.astype(np.float16)",
+    "int": "x.data.astype(int)", "long": "x.data.astype(np.int64)",
+    "masked_fill": "ops.where(mask, value, x)", "requires_grad_": "x.requires_grad = True",
+    "retain_grad": "minibn.grad(y, x)", "swapaxes": "x.transpose(axes)", "to": "x.astype(dtype)",
+    "type": "x.astype(dtype)", "zero_": "x.assign(0)",
+}  # fmt: skip
 
 
 class Version:
@@ -52,8 +67,9 @@ class _ArrayUfunc:
 class Tensor:
     """An array with a gradient.
 
-    data: an array of any backend (shared, not copied), or a list or number (an array of the current
-    backend is made). Only real and complex floating-point data can require a gradient: TypeError.
+    data: an array of any backend (shared, not copied), or a list, a number or an array of another
+    library (an array of the current backend is made). Only real and complex floating-point data can
+    require a gradient: TypeError.
 
     >>> w = Tensor([1.0, 2.0], requires_grad=True)
     >>> (w * w).sum().backward()
@@ -70,7 +86,7 @@ class Tensor:
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor: data is a Tensor already. Use .detach() for a fresh leaf.")
-        if not hasattr(data, "dtype") or isinstance(data, np.generic):
+        if not hasattr(data, "dtype") or isinstance(data, np.generic) or is_foreign(data):
             data = get_backend().asarray(data)  # host: a list, a number or a NumPy scalar
         if type(data) is not np.ndarray:
             array_module(data)  # raises for what is no array
@@ -133,9 +149,6 @@ class Tensor:
     def __iter__(self):
         return (self[i] for i in range(len(self)))
 
-    def __bool__(self) -> bool:
-        raise TypeError("a Tensor has no truth value. Compare .item(), or use .data.")
-
     # -- detached from the graph, and on the host
     def detach(self) -> Tensor:
         """The same array as a new leaf that requires no gradient (memory and version shared)."""
@@ -148,6 +161,62 @@ class Tensor:
     def item(self) -> float:
         """The value of a Tensor with one element as a Python number (a transfer on a GPU)."""
         return self.data.item()
+
+    def tolist(self) -> Any:
+        """The values as (nested lists of) Python numbers (a transfer on a GPU)."""
+        return self.numpy().tolist()
+
+    def _number(self, what: str) -> Any:
+        if self.size != 1:
+            raise TypeError(
+                f"{what} needs a Tensor with one value, this one has shape {self.shape}. Reduce "
+                "it, as with .sum(), .max() or (x > 0).all(), or take .numpy()."
+            )
+        return self.item()
+
+    def __bool__(self) -> bool:
+        return bool(self._number("the truth value (of if, and, not)"))
+
+    def __float__(self) -> float:
+        return float(self._number("float()"))
+
+    def __int__(self) -> int:
+        return int(self._number("int()"))
+
+    def __complex__(self) -> complex:
+        return complex(self._number("complex()"))
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu":
+            raise TypeError(f"an index is an integer; this Tensor is of {self.dtype}.")
+        return int(self._number("an index"))
+
+    def __format__(self, spec: str) -> str:
+        """A Tensor without axes is formatted as its number, as in f"{loss:.3f}"."""
+        if self.ndim and spec:
+            raise TypeError(
+                f"a Tensor of shape {self.shape} can't be formatted with {spec!r}: only one "
+                "without axes, as a loss. Take .item() of an element, or .numpy()."
+            )
+        return repr(self) if self.ndim else format(self.item(), spec)
+
+    # -- copies and pickles
+    copied_slots: tuple[str, ...] = ("data", "grad", "requires_grad", "version")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copy.copy, copy.deepcopy and pickle take: a leaf's. Raises GraphError for others."""
+        if self.node is not None:
+            raise GraphError(
+                "only leaves can be copied or pickled, and this Tensor was made by "
+                f"{type(self.node.op).__name__}. Take .detach(), or in the graph .copy()."
+            )
+        own = getattr(self, "__dict__", {})  # of a subclass
+        return {name: getattr(self, name) for name in self.copied_slots} | own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.node = None
+        for name, part in state.items():
+            setattr(self, name, part)
 
     # -- in-place updates
     def bump_version(self) -> None:
@@ -318,17 +387,143 @@ class Tensor:
     def astype(self, dtype: Any) -> Tensor:
         return ops.cast(self, dtype)
 
+    def permute(self, *axes: Any) -> Tensor:
+        """The same as `transpose`: PyTorch's name."""
+        return self.transpose(*axes)
+
+    def t(self) -> Tensor:
+        return ops.transpose(self)
+
+    def view(self, *shape: Any) -> Tensor:
+        """The same as `reshape`: PyTorch's name."""
+        return self.reshape(*shape)
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """The axes from start_dim to end_dim (inclusive) as one. Raises IndexError for others."""
+        shape = self.shape or (1,)
+        first, last = (range(len(shape))[dim] for dim in (start_dim, end_dim))
+        inner = shape[first : last + 1]
+        return self.reshape((*shape[:first], math.prod(inner), *shape[max(first, last + 1) :]))
+
+    @with_own_keywords
+    def squeeze(self, axis: Any = None) -> Tensor:
+        """Without the axes of length 1; with `axis` (an integer or a tuple) without those. Raises
+        ShapeError if they have another length, IndexError if they don't exist."""
+        if axis is None:
+            return self.reshape(tuple(n for n in self.shape if n != 1))
+        axes = {range(self.ndim)[a] for a in (axis if isinstance(axis, tuple) else (axis,))}
+        if any(self.shape[a] != 1 for a in axes):
+            raise ShapeError(f"squeeze: axis {axis} of shape {self.shape} is not of length 1.")
+        return self.reshape(tuple(n for i, n in enumerate(self.shape) if i not in axes))
+
+    @with_own_keywords
+    def unsqueeze(self, axis: int) -> Tensor:
+        """With a new axis of length 1 at this position. Raises IndexError for another one."""
+        at = range(self.ndim + 1)[axis]
+        return self.reshape((*self.shape[:at], 1, *self.shape[at:]))
+
+    def copy(self) -> Tensor:
+        """A copy with memory of its own, through which gradients flow: PyTorch's clone()."""
+        return ops.cast(self, self.dtype)
+
+    def clone(self) -> Tensor:
+        return self.copy()
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def numel(self) -> int:
+        return self.size
+
+    @with_own_keywords
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return ops.sum(self, axis=axis, keepdims=keepdims)
 
+    @with_own_keywords
     def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return ops.mean(self, axis=axis, keepdims=keepdims)
 
-    def var(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return ops.var(self, axis=axis, keepdims=keepdims)
+    @with_own_keywords
+    def var(self, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+        return ops.var(self, axis, keepdims, correction)
 
+    @with_own_keywords
+    def std(self, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Tensor:
+        return ops.std(self, axis, keepdims, correction)
+
+    @with_own_keywords
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis=axis, keepdims=keepdims)
+
+    @with_own_keywords
+    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.min(self, axis=axis, keepdims=keepdims)
+
+    @with_own_keywords
+    def norm(self, p: float = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.norm(self, p, axis=axis, keepdims=keepdims)
+
+    @with_own_keywords
+    def argmax(self, axis: int | None = None) -> Array:
+        """The index of the largest value, the first of several, as a plain array."""
+        return self.data.argmax(axis=axis)
+
+    @with_own_keywords
+    def argmin(self, axis: int | None = None) -> Array:
+        """The index of the smallest value, the first of several, as a plain array."""
+        return self.data.argmin(axis=axis)
+
+    # -- elementwise
+    def exp(self) -> Tensor:
+        return ops.exp(self)
+
+    def log(self) -> Tensor:
+        return ops.log(self)
+
+    def sqrt(self) -> Tensor:
+        return ops.sqrt(self)
+
+    def abs(self) -> Tensor:
+        return ops.abs(self)
+
+    def pow(self, exponent: Any) -> Tensor:
+        return ops.power(self, exponent)
+
+    def tanh(self) -> Tensor:
+        return ops.tanh(self)
+
+    def sigmoid(self) -> Tensor:
+        return ops.sigmoid(self)
+
+    def relu(self) -> Tensor:
+        return ops.relu(self)
+
+    @with_own_keywords
+    def softmax(self, axis: int = -1) -> Tensor:
+        return ops.softmax(self, axis=axis)
+
+    @with_own_keywords
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        return ops.log_softmax(self, axis=axis)
+
+    @with_own_keywords
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        return ops.clip(self, min, max)
+
+    @with_own_keywords
+    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
+        return ops.clip(self, min, max)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for an attribute that does not exist: the error says what to use instead."""
+            if name.startswith("_"):
+                raise AttributeError(name)
+            remedy = INSTEAD.get(name, f"ops.{name}(x, ...)" if name in ops.__all__ else "")
+            known = [own for own in dir(Tensor) if not own.startswith("_")]
+            hint = f"Use {remedy}." if remedy else did_you_mean(name, known)
+            raise AttributeError(f"a Tensor has no attribute {name!r}. {hint}")
 
 
 # NumPy's functions behind Python's operators, and these operators' names.

@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend.array_types import LIBRARIES, NEUTRAL, TENSOR, library_of
+from minibn.backend.array_types import (
+    LIBRARIES,
+    NEUTRAL,
+    TENSOR,
+    copy_of_foreign,
+    is_foreign,
+    library_of,
+)
 from minibn.backend.backends import Backend, NumpyBackend, StrictBackend
 from minibn.backend.cupy_backend import CupyBackend, why_unavailable
 from minibn.errors import BackendMismatch, BackendUnavailable
@@ -110,11 +117,12 @@ class Use(SettingScope):
 
 
 def to_numpy(x: Any) -> np.ndarray:
-    """An array of any backend, a Tensor, or a number as a NumPy array on the host.
+    """An array of any backend or of another library, a Tensor, or a number as a NumPy array on the
+    host.
 
     Waits for the device; the strict double counts it.
     """
-    return backend_of(x).to_numpy(x)
+    return copy_of_foreign(x) if is_foreign(x) else backend_of(x).to_numpy(x)
 
 
 def available() -> tuple[str, ...]:

@@ -65,5 +65,30 @@ def _classify(cls: type) -> str:
             return name
     raise TypeError(
         f"{cls.__module__}.{cls.__qualname__} is no array of {', '.join(ARRAY_CLASSES)}. "
-        "Make one: minibn.backend.get_backend().asarray(numpy.asarray(x))"
+        "Make one: minibn.Tensor(x), or minibn.backend.get_backend().asarray(x)"
     )
+
+
+def is_foreign(x: Any) -> bool:
+    """Whether `x` is the array of another library (PyTorch, JAX, pandas, ...): it has `__array__`
+    or `__dlpack__`, and is neither an array of a backend, nor a Tensor, nor a number."""
+    try:
+        library_of(x)
+    except TypeError:
+        return hasattr(x, "__array__") or hasattr(x, "__dlpack__")
+    return False
+
+
+def copy_of_foreign(x: Any) -> np.ndarray:
+    """The array of another library as a NumPy array on the host, with memory of its own.
+
+    Raises TypeError that says what to do if that library refuses (memory of a device, a gradient
+    that is required, a dtype that NumPy does not have)."""
+    try:
+        return np.array(np.asarray(x) if hasattr(x, "__array__") else np.from_dlpack(x))
+    except (TypeError, RuntimeError, ValueError, BufferError) as error:
+        cls = type(x)
+        raise TypeError(
+            f"{cls.__module__}.{cls.__qualname__} can't be converted: {error} Convert it there, "
+            "for PyTorch with x.detach().cpu().float()."
+        ) from error

@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend.array_types import NEUTRAL, TENSOR, backend_name, library_of
+from minibn.backend.array_types import (
+    NEUTRAL,
+    TENSOR,
+    backend_name,
+    copy_of_foreign,
+    is_foreign,
+    library_of,
+)
 from minibn.backend.philox import philox
 from minibn.errors import BackendMismatch, ShapeError
 
@@ -37,12 +44,14 @@ class Backend:
         return (MemoryError,)
 
     def asarray(self, x: Any, dtype: Any = None) -> Any:
-        """`x` as an array of this backend; host arrays, lists and scalars are copied to the device.
+        """`x` as an array of this backend; host arrays, lists and scalars are copied to the device,
+        and so are arrays of other libraries, over the host.
 
         Raises BackendMismatch for an array of another device: copy it to the host first.
         """
         if getattr(x, "__minibn_tensor__", False):
             raise TypeError("asarray: x is a Tensor, whose graph would be lost: pass x.data")
+        x = copy_of_foreign(x) if is_foreign(x) else x
         whose = NEUTRAL if isinstance(x, (list, tuple)) else library_of(x)
         if whose == self.name:
             x = x if dtype is None else x.astype(dtype, copy=False)

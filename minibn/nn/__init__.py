@@ -24,12 +24,12 @@ from minibn.nn.norm import (
     reestimate_statistics,
 )
 from minibn.nn.pytorch import from_pytorch, to_pytorch
-from minibn.nn.sequential import Sequential
+from minibn.nn.sequential import ModuleDict, ModuleList, Sequential
 
 __all__ = [
     "AvgPool2d", "BatchNorm", "Buffer", "Conv2d", "Counter", "Dropout", "Flatten",
     "FrozenBatchNorm", "GlobalAvgPool2d", "GroupNorm", "InstanceNorm", "LayerNorm", "Linear",
-    "LpBatchNorm", "MaxPool2d", "Module", "Noise", "NoisyBatchNorm", "Parameter", "RMSNorm",
-    "ReLU", "Sequential", "WSConv2d", "WSLinear", "from_pytorch", "init", "reestimate_statistics",
-    "summary", "to_pytorch",
+    "LpBatchNorm", "MaxPool2d", "Module", "ModuleDict", "ModuleList", "Noise", "NoisyBatchNorm",
+    "Parameter", "RMSNorm", "ReLU", "Sequential", "WSConv2d", "WSLinear",
+    "from_pytorch", "init", "reestimate_statistics", "summary", "to_pytorch",
 ]  # fmt: skip

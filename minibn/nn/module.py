@@ -9,6 +9,7 @@ that share names and shapes start from the same weights, whatever else they cont
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -37,8 +38,14 @@ class State(Tensor):
     """A leaf Tensor that belongs to a module: its shape is known before its values are."""
 
     __slots__ = ("_data", "_shape", "init", "name")
+    copied_slots = ("_data", "_shape", "init", "name", "grad", "requires_grad", "version")
 
     def __init__(self, shape: tuple[int, ...], init: Initializer = zeros) -> None:
+        if not isinstance(shape, (tuple, list)):
+            raise TypeError(
+                f"{type(self).__name__}: {type(shape).__name__} is no shape, a tuple of sizes. For "
+                "given values: init=lambda shape, rng: values, or .place(values) afterwards."
+            )
         if any(not isinstance(n, (int, np.integer)) or n < 1 for n in shape):
             raise ValueError(f"{type(self).__name__}: shape {shape}: every size must be 1 or more.")
         self._shape, self.init, self.name = tuple(shape), init, "?"
@@ -49,7 +56,8 @@ class State(Tensor):
         if self._data is None:
             raise RuntimeError(
                 f"{self.name!r} of shape {self._shape} has no values yet. Call "
-                "model.initialize(seed=0), or load a state_dict."
+                "model.initialize(seed=0), or load a state_dict, when every layer is an attribute "
+                "of its Module, or stands in an nn.Sequential, nn.ModuleList or nn.ModuleDict."
             )
         return self._data
 
@@ -84,6 +92,7 @@ class State(Tensor):
             return dtype.kind in "fc"
         return np.can_cast(dtype, self._data.dtype, "same_kind")
 
+    @np.errstate(under="ignore")  # host: as in Module.__call__
     def place(self, values: np.ndarray) -> None:
         """Take these values: in place where there are some, else on the current backend."""
         if self._data is None:
@@ -94,7 +103,8 @@ class State(Tensor):
 
     def initialize(self, rng: np.random.Generator, dtype: Any) -> None:
         self._data = None
-        self.place(self.init(self._shape, rng).astype(dtype))
+        with np.errstate(under="ignore"):  # host: as in Module.__call__
+            self.place(self.init(self._shape, rng).astype(dtype))
 
 
 class Parameter(State):
@@ -128,16 +138,47 @@ class Counter(Buffer):
         return before
 
 
+# What to do instead of an attribute that hides a method of Module.
+_INSTEAD = {
+    "train": "The mode is the attribute `training`; to change it, call .train() or .eval().",
+    "eval": "The mode is the attribute `training`; to change it, call .train() or .eval().",
+    "forward": "Define a method forward(self, x), or use another name.",
+}
+
+
 class Module:
     """A part of a network. Subclasses set parts in `__init__` and define `forward`.
 
-    Parts are attributes; a list of modules is none: make it a Sequential.
+    Parts are attributes. A plain list, tuple, set or dict of modules is none: use `nn.ModuleList`
+    or `nn.ModuleDict`. What walks over the parts (`initialize`, `parameters`, `train`, ...) raises
+    TypeError for modules that stand in a plain container only.
     """
 
     name = ""
     training = True
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if hidden := list(parts_in_containers(vars(cls), containers_only=False)):
+            raise TypeError(
+                f"{cls.__name__}: {hidden[0][0]} is an attribute of the class, which all its "
+                f"instances would share. Set it in __init__: self.{hidden[0][0]} = ..."
+            )
+
     def __setattr__(self, key: str, value: Any) -> None:
+        hides = callable(getattr(Module, key, None))
+        if hides and (not callable(value) or isinstance(value, Module)):
+            raise AttributeError(
+                f"{type(self).__name__}.{key} = {type(value).__name__}: this would hide the method "
+                f"Module.{key}(). {_INSTEAD.get(key, 'Use another name.')}"
+            )
+        replaced = vars(self).get(key)
+        if isinstance(replaced, State) and not (value is None or isinstance(value, State)):
+            raise TypeError(
+                f"{type(self).__name__}.{key} is a {type(replaced).__name__}, and a "
+                f"{type(value).__name__} in its place would not be trained or saved. Write into "
+                f"it: .{key}.assign(values)."
+            )
         if isinstance(value, (Module, State)):
             value.name = key
         object.__setattr__(self, key, value)
@@ -145,13 +186,14 @@ class Module:
     def forward(self, x: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
 
-    def __call__(self, *inputs: Any) -> Any:
+    @np.errstate(under="ignore")  # host: a number that is too small is 0, which is no error
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
         try:
             if observers.current():
                 with observers.layer(self.name):
-                    output = self.forward(*inputs)
+                    output = self.forward(*inputs, **keywords)
             else:
-                output = self.forward(*inputs)
+                output = self.forward(*inputs, **keywords)
         except ShapeError as error:
             if self.name:
                 error.add_note(f"In layer {self.name} ({type(self).__name__}).")
@@ -165,10 +207,28 @@ class Module:
         return ((k, v) for k, v in vars(self).items() if isinstance(v, Module))
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module ("") and all below it, by their path such as "conv1"."""
+        """This module ("") and all below it, by their path such as "conv1".
+
+        Raises TypeError if a plain container holds a Module or a Parameter that is no part."""
+        modules = list(self._walk(prefix))
+        known: set[int] | None = None
+        for path, module in modules:
+            for key, part in parts_in_containers(vars(module)):
+                if known is None:
+                    known = {id(x) for _, m in modules for x in (m, *vars(m).values())}
+                if id(part) not in known:
+                    where = f"{path}.{key}" if path else f"{type(self).__name__}.{key}"
+                    raise TypeError(
+                        f"{where} is a plain container with a {type(part).__name__}, which would "
+                        "not be initialised, trained or saved. Use nn.ModuleList (or "
+                        "nn.ModuleDict, nn.Sequential), or attributes of their own."
+                    )
+        return iter(modules)
+
+    def _walk(self, prefix: str) -> Iterator[tuple[str, Module]]:
         yield prefix, self
         for key, child in self.children():
-            yield from child.named_modules(f"{prefix}.{key}" if prefix else key)
+            yield from child._walk(f"{prefix}.{key}" if prefix else key)
 
     def _named(self, kind: type) -> Iterator[tuple[str, Any]]:
         for path, module in self.named_modules():
@@ -301,7 +361,8 @@ class Module:
     # -- observation
     @contextmanager
     def watch(self, watcher: Callable[[Module, tuple, Any], None]):
-        """Inside, `watcher(module, inputs, output)` is called after each call of this module."""
+        """Inside, `watcher(module, inputs, output)` is called after each call of this module.
+        inputs: the positional ones."""
         watchers = vars(self).setdefault("_watchers", [])
         watchers.append(watcher)
         try:
@@ -325,3 +386,20 @@ class Module:
         )
         parts = "".join("\n  " + f"{k}: {v!r}".replace("\n", "\n  ") for k, v in self.children())
         return f"{type(self).__name__}({settings}{parts}{chr(10) if parts else ''})"
+
+
+def parts_in_containers(
+    attributes: Mapping[str, Any], containers_only: bool = True
+) -> Iterator[tuple[str, Any]]:
+    """(key, part) for every Module or State inside of a list, tuple, set, deque or dict among the
+    attributes, at any depth; without `containers_only` also for those that are attributes."""
+    for key, held in attributes.items():
+        stack, seen = [held], set()
+        while stack:
+            x = stack.pop()
+            if isinstance(x, (Module, State)):
+                if x is not held or not containers_only:
+                    yield key, x
+            elif isinstance(x, (list, tuple, set, frozenset, deque, dict)) and id(x) not in seen:
+                seen.add(id(x))
+                stack.extend(x.values() if isinstance(x, dict) else x)

@@ -1,4 +1,4 @@
-"""State dicts from and to PyTorch's names and layout, on plain NumPy arrays (PyTorch not needed).
+"""State dicts from and to PyTorch's names and layout, as NumPy arrays (PyTorch is not needed).
 
 |               | minibn                         | PyTorch                                    |
 |---------------|--------------------------------|--------------------------------------------|
@@ -16,8 +16,11 @@ A linear layer after Flatten gets (H, W, C) here and (C, H, W) in PyTorch: pass 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+from minibn.backend import to_numpy
 
 NORM = {"gamma": "weight", "beta": "bias", "batches": "num_batches_tracked"}
 Shapes = Mapping[str, tuple[int, int, int]]
@@ -53,17 +56,19 @@ def to_pytorch(
 
 
 def from_pytorch(
-    state: Mapping[str, np.ndarray],
+    state: Mapping[str, Any],
     modules: Mapping[str, str] | None = None,
     flattened: Shapes | None = None,
 ) -> dict[str, np.ndarray]:
-    """PyTorch's state dict (as NumPy arrays) as minibn's: the inverse of `to_pytorch`, with the
-    same `modules` and `flattened`. It has no counters of noise layers: load with `strict=False` if
-    the model has any. A module is a norm if its weight has one axis, or three.
+    """PyTorch's state dict (of its tensors, or of NumPy arrays) as minibn's: the inverse of
+    `to_pytorch`, with the same `modules` and `flattened`. It has no counters of noise layers: load
+    with `strict=False` if the model has any. A module is a norm if its weight has one axis, or
+    three.
     """
     ours_of = {theirs: ours for ours, theirs in (modules or {}).items()}
     back = {theirs: ours for ours, theirs in NORM.items()}
     result = {}
+    state = {name: to_numpy(x.detach() if hasattr(x, "detach") else x) for name, x in state.items()}
     for name, array in state.items():
         path, _, key = name.rpartition(".")
         ours = ours_of.get(path, path)

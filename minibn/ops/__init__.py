@@ -18,6 +18,7 @@ from minibn.ops.conv import conv2d
 from minibn.ops.elementwise import (
     abs,
     cast,
+    clip,
     dropout,
     exp,
     log,
@@ -25,6 +26,7 @@ from minibn.ops.elementwise import (
     relu,
     sigmoid,
     sign,
+    softplus,
     sqrt,
     tanh,
     where,
@@ -37,10 +39,10 @@ from minibn.ops.layer_normalization import (
     weight_standardisation,
 )
 from minibn.ops.linalg import matmul
-from minibn.ops.loss import mse, one_hot, softmax, softmax_cross_entropy
+from minibn.ops.loss import log_softmax, mse, one_hot, softmax, softmax_cross_entropy
 from minibn.ops.lp_normalization import lp_batch_norm, lp_batch_norm_inference
 from minibn.ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
-from minibn.ops.reduce import logsumexp, max, mean, norm, sum, var
+from minibn.ops.reduce import logsumexp, max, mean, min, norm, std, sum, var
 from minibn.ops.shape import (
     broadcast_to,
     concatenate,
@@ -49,18 +51,20 @@ from minibn.ops.shape import (
     pad,
     reshape,
     scatter,
+    split,
+    stack,
     transpose,
 )
 
 __all__ = [
     "abs", "add", "avg_pool2d", "batch_norm", "batch_norm_composed", "batch_norm_inference",
-    "broadcast_to", "cast", "concatenate", "conv2d", "divide", "dropout", "exp",
-    "gather", "getitem", "global_avg_pool2d", "group_norm", "instance_norm", "layer_norm", "log",
-    "logsumexp", "lp_batch_norm", "lp_batch_norm_inference", "matmul", "max", "max_pool2d",
-    "maximum", "mean", "moments", "mse", "multiply", "negative", "norm", "one_hot", "pad", "power",
-    "relu", "reshape", "rms_norm", "scatter", "sigmoid", "sign", "softmax",
-    "softmax_cross_entropy", "sqrt", "subtract", "sum", "tanh", "transpose", "var",
-    "weight_standardisation", "where",
+    "broadcast_to", "cast", "clip", "concatenate", "conv2d", "divide", "dropout", "exp", "gather",
+    "getitem", "global_avg_pool2d", "group_norm", "instance_norm", "layer_norm", "log",
+    "log_softmax", "logsumexp", "lp_batch_norm", "lp_batch_norm_inference", "matmul", "max",
+    "max_pool2d", "maximum", "mean", "min", "moments", "mse", "multiply", "negative", "norm",
+    "one_hot", "pad", "power", "relu", "reshape", "rms_norm", "scatter", "sigmoid", "sign",
+    "softmax", "softmax_cross_entropy", "softplus", "split", "sqrt", "stack", "std", "subtract",
+    "sum", "tanh", "transpose", "var", "weight_standardisation", "where",
 ]  # fmt: skip
 
 tensor.ops = sys.modules[__name__]  # which Tensor's operators call

@@ -19,7 +19,7 @@ import numpy as np
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module, backend_of
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, with_own_keywords
 
 
 def real(x: Any) -> Any:
@@ -108,6 +108,19 @@ class Sigmoid(Op):
 
     def vjp(self, g, out, x):
         return g * out * (1 - out)
+
+
+class Softplus(Op):
+    """z = log(1 + eˣ), as max(x, 0) + log(1 + e⁻|x|): no overflow.    x̄ = z̄ / (1 + e⁻ˣ)"""
+
+    def forward(self, x):
+        xp = array_module(x)
+        positive = real(x) > 0
+        t = xp.log1p(xp.exp(xp.where(positive, -x, x)))
+        return xp.where(positive, x + t, t)
+
+    def vjp(self, g, out, x):
+        return g * sigmoid(x)
 
 
 class Relu(Op):
@@ -229,6 +242,11 @@ def sigmoid(x):
     return apply(Sigmoid(), x)
 
 
+def softplus(x):
+    """log(1 + eˣ), a smooth relu, without overflow."""
+    return apply(Softplus(), x)
+
+
 def relu(x):
     """max(x, 0), with derivative 0 at 0."""
     return apply(Relu(), x)
@@ -248,6 +266,22 @@ def where(mask, x, y):
     if mask.dtype.kind != "b":
         raise TypeError(f"where: the mask has dtype {mask.dtype}; it is boolean. Compare: x != 0.")
     return apply(Where(mask), x, y)
+
+
+@with_own_keywords
+def clip(x, min=None, max=None):
+    """x, but `min` where it is smaller, then `max` where it is larger; None: no bound.
+
+    min, max: numbers, arrays or Tensors, broadcast. Outside of them x gets no gradient, a bound
+    does; on a bound x gets it all (as PyTorch's clamp). Raises ValueError without any bound.
+    """
+    if min is None and max is None:
+        raise ValueError("clip: min and max are both None. Give one of them.")
+    if min is not None:
+        x = where(real(x) < real(min), min, x)
+    if max is not None:
+        x = where(real(x) > real(max), max, x)
+    return x
 
 
 def cast(x, dtype):

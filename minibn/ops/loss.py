@@ -9,17 +9,30 @@ import numpy as np
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, with_own_keywords
 from minibn.ops.arithmetic import subtract
 from minibn.ops.elementwise import in_float32
-from minibn.ops.reduce import largest, logsumexp, mean, softmax_over
+from minibn.ops.reduce import largest, logsumexp, mean, nonempty_axes, softmax_over
 from minibn.ops.shape import reshape
 
 
+@with_own_keywords
 @in_float32
-def softmax(x):
-    """eˣ / Σ eˣ over the last axis, without overflow."""
-    return softmax_over(x, (x.ndim - 1,))
+def softmax(x, axis: Any = -1):
+    """eˣ / Σ eˣ over `axis`, without overflow. Raises ValueError for an empty axis."""
+    return softmax_over(x, nonempty_axes(x, axis, "softmax"))
+
+
+@with_own_keywords
+@in_float32
+def log_softmax(x, axis: Any = -1):
+    """log softmax(x) = x - log Σ eˣ over `axis`, also where softmax(x) is 0 in floating point.
+
+    Raises ValueError for an empty axis.
+    """
+    axes = nonempty_axes(x, axis, "log_softmax")
+    x = subtract(x, largest(x, axes))  # against cancellation, as in the loss
+    return x - logsumexp(x, axes, keepdims=True)
 
 
 def one_hot(labels, classes: int, dtype) -> Any:

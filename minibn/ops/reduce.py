@@ -1,6 +1,6 @@
-"""Reductions: sum, mean, variance, maximum, logsumexp, norms.
+"""Reductions: sum, mean, variance, maximum, minimum, logsumexp, norms.
 
-`axis` is None (all), an integer or a tuple. Ties of `max` share the gradient equally.
+`axis` is None (all), an integer or a tuple. Ties of `max` and `min` share the gradient equally.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
+from minibn.errors import with_own_keywords
 from minibn.ops.arithmetic import subtract
 from minibn.ops.elementwise import abs, exp, in_float32, real, select
 from minibn.ops.shape import broadcast_to, reshape
@@ -87,6 +88,13 @@ class Max(Op):
         return select(top, reshape(g, shape)) * share
 
 
+class Min(Max):
+    """z = min x over `axes`.    x̄ = z̄ / (number of ties) at each minimum, 0 elsewhere"""
+
+    def forward(self, x):
+        return x.min(axis=self.axes, keepdims=self.keepdims)
+
+
 def largest(x, axes: tuple[int, ...]) -> Any:
     """The maxima over `axes` (kept with length 1), as a plain array; 0 instead of an infinity."""
     xp = array_module(x)
@@ -143,12 +151,14 @@ class L2Norm(Op):
         return select(~zero, reshape(g, shape)) * (x / (z + zero))
 
 
+@with_own_keywords
 @in_float32
 def sum(x, axis: Any = None, keepdims: bool = False):
     """Σ x over `axis`."""
     return apply(Sum(axes_of(axis, x.ndim, "sum"), keepdims), x)
 
 
+@with_own_keywords
 @in_float32
 def mean(x, axis: Any = None, keepdims: bool = False):
     """The mean over `axis`. Raises ValueError for an empty one."""
@@ -170,25 +180,50 @@ def deviations(x, axes: tuple[int, ...]) -> tuple[Any, Any]:
     return first + rest, shifted - rest
 
 
+@with_own_keywords
 @in_float32
 def var(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
     """Σ (x - mean)² / (n - correction) over `axis`: biased by default, unbiased for 1."""
     axes = axes_of(axis, x.ndim, "var")
-    count = math.prod(x.shape[a] for a in axes)
+    degrees = degrees_of_freedom(x, axes, correction, "var")
+    centred = deviations(x, axes)[1]
+    return sum(centred * centred, axes, keepdims) * (1 / degrees)
+
+
+@with_own_keywords
+@in_float32
+def std(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
+    """√(Σ (x - mean)² / (n - correction)) over `axis`, the root of `var`; where all values are
+    equal the gradient is 0, as the l2 norm's."""
+    axes = axes_of(axis, x.ndim, "std")
+    degrees = degrees_of_freedom(x, axes, correction, "std")
+    return norm(deviations(x, axes)[1], 2, axes, keepdims) * degrees**-0.5
+
+
+def degrees_of_freedom(x, axis: Any, correction: int, name: str) -> int:
+    """n - correction; raises ValueError unless that is above 0."""
+    count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, name))
     if count <= correction:
         raise ValueError(
-            f"var: axis {axis} of shape {x.shape} has {count} values; correction={correction} "
+            f"{name}: axis {axis} of shape {x.shape} has {count} values; correction={correction} "
             "needs more."
         )
-    centred = deviations(x, axes)[1]
-    return sum(centred * centred, axes, keepdims) * (1 / (count - correction))
+    return count - correction
 
 
+@with_own_keywords
 def max(x, axis: Any = None, keepdims: bool = False):
     """The largest value over `axis`; ties share the gradient equally."""
     return apply(Max(nonempty_axes(x, axis, "max"), keepdims), x)
 
 
+@with_own_keywords
+def min(x, axis: Any = None, keepdims: bool = False):
+    """The smallest value over `axis`; ties share the gradient equally."""
+    return apply(Min(nonempty_axes(x, axis, "min"), keepdims), x)
+
+
+@with_own_keywords
 @in_float32
 def logsumexp(x, axis: Any = None, keepdims: bool = False):
     """log Σ eˣ over `axis`, without overflow; -inf if every x is -inf. Raises ValueError for an
@@ -196,6 +231,7 @@ def logsumexp(x, axis: Any = None, keepdims: bool = False):
     return apply(LogSumExp(nonempty_axes(x, axis, "logsumexp"), keepdims), x)
 
 
+@with_own_keywords
 @in_float32
 def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
     """The l1, l2 or l∞ norm over `axis` (p = 1, 2 or float("inf")).

@@ -283,11 +283,11 @@ def test_a_run_without_a_terminal_speaks_in_plain_lines(tmp_path: Path) -> None:
     assert found.stderr == ""
     lines = found.stdout.splitlines()
     assert "2 of 2 runs to do, 6 steps on shapes, vgg11 width 0.03125, numpy" in lines[0]
-    for line in lines[1:3]:
+    for place, line in enumerate(lines[1:3], start=1):
         number = r"\d+\.\d+"
         assert re.fullmatch(
             rf"[\w-]+ lr 0.05 seed 0: step 3/3, loss {number}, acc {number}, {number} steps/s, "
-            "0 s left",
+            rf"0 s left, run {place} of 2, \d+ s left in all",
             line,
         )
     assert lines[3:] == ["plotted"]
@@ -320,8 +320,8 @@ def test_a_terminal_gets_a_progress_line(
     written = capsys.readouterr()
     assert written.out == ""
     last = written.err.split("\r")[-1]
-    assert "mine" in last and "8/8" in last and "step/s" in last
-    assert "loss 1.250, acc 0.50" in last
+    assert written.err.startswith("run 1 of 1: mine\n")
+    assert "8/8" in last and "loss 1.250, acc 0.50, 0 s left" in last
 
 
 @pytest.mark.parametrize(

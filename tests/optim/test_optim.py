@@ -183,9 +183,9 @@ def test_decay_groups_leave_gammas_betas_and_biases_without_decay():
 
 def test_an_unknown_group_key_is_an_error_that_lists_the_known_ones(backend):
     with pytest.raises(
-        ValueError, match=r"SGD: a group has lr; known are params, weight_decay, lr_s"
+        ValueError, match=r"SGD: a group has rate; known are params, lr, weight_decay, lr_s"
     ):
-        SGD([{"params": [leaf(backend)], "lr": 0.5}], lr=0.1)
+        SGD([{"params": [leaf(backend)], "rate": 0.5}], lr=0.1)
 
 
 def test_parameters_that_are_none_or_twice_there_are_refused(backend):

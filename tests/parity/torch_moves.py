@@ -51,6 +51,21 @@ def concatenated(draw, rng, x):
     )
 
 
+def stacked(draw, rng, x):
+    axis = draw(st.integers(-x.ndim - 1, x.ndim))
+    return (lambda x: ops.stack([x, x * 2], axis)), (lambda x: torch.stack([x, x * 2], axis))
+
+
+def split(draw, rng, x):
+    axis = draw(st.integers(-x.ndim, x.ndim - 1))
+    sizes = draw(st.sampled_from([1, 2, 3, [x.shape[axis]], [x.shape[axis] - 1, 1]]))
+
+    def both(split, concatenate):
+        return lambda x: concatenate([y * i for i, y in enumerate(split(x, sizes, axis), 1)], axis)
+
+    return both(ops.split, ops.concatenate), both(torch.split, torch.cat)
+
+
 def gathered(draw, rng, x):
     index = rng.integers(0, x.size, draw(shapes))
     return (lambda x: ops.gather(x, index)), (lambda x: x.take(tensor(index)))

@@ -23,6 +23,8 @@ from parity.torch_moves import (
     scattered,
     seeds,
     shapes,
+    split,
+    stacked,
     transposed,
 )
 from parity.torch_norms import NORM_PAIRS
@@ -62,16 +64,31 @@ def reductions(draw, ours, theirs):
 
 
 @st.composite
-def variances(draw):
+def variances(draw, ours, theirs):
     shape = (draw(st.integers(2, 4)), *draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=3)))
     correction, keepdims = draw(st.sampled_from([0, 1])), draw(st.booleans())
     x = np.random.default_rng(seed := draw(seeds)).standard_normal(shape)
     return Pair(
-        lambda x: ops.var(x, 0, keepdims, correction),
-        lambda x: torch.var(x, 0, correction=correction, keepdim=keepdims),
+        lambda x: ours(x, 0, keepdims, correction),
+        lambda x: theirs(x, 0, correction=correction, keepdim=keepdims),
         (x,),
         seed,
     )
+
+
+@st.composite
+def softmaxes(draw, ours, theirs):
+    x = np.random.default_rng(seed := draw(seeds)).standard_normal(draw(shapes)) * 5
+    axis = draw(st.integers(-x.ndim, x.ndim - 1))
+    return Pair(lambda x: ours(x, axis), lambda x: theirs(x, axis), (x,), seed)
+
+
+@st.composite
+def clips(draw):
+    """Whole numbers, so that many lie on a bound."""
+    x = np.random.default_rng(seed := draw(seeds)).integers(-3, 4, draw(shapes)).astype(float)
+    low, high = draw(st.sampled_from([(-1, 2), (None, 1), (-1.5, None), (1, -1)]))
+    return Pair(lambda x: ops.clip(x, low, high), lambda x: torch.clamp(x, low, high), (x,), seed)
 
 
 @st.composite
@@ -242,6 +259,8 @@ PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     "batch_norm_inference": normalisations(ops.batch_norm_inference, training=False),
     "broadcast_to": moves(broadcast),
     "cast": precisions(),
+    "clip": clips(),
+    "clip, to variables": same("clip, to variables", lambda x, y: torch.clamp(x, max=y)),
     "concatenate": moves(concatenated),
     "conv2d": convolutions(),
     "dropout": dropouts(),
@@ -251,10 +270,12 @@ PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     "global_avg_pool2d": same(
         "global_avg_pool2d", lambda x: F.adaptive_avg_pool2d(x.movedim(-1, 1), 1).flatten(1)
     ),
+    "log_softmax": softmaxes(ops.log_softmax, torch.log_softmax),
     "logsumexp": reductions(ops.logsumexp, torch.logsumexp),
     "max": reductions(ops.max, torch.amax),
     "max_pool2d": max_poolings(),
     "mean": reductions(ops.mean, torch.mean),
+    "min": reductions(ops.min, torch.amin),
     "moments": all_moments(),
     "norm": reductions(lambda x, *a: ops.norm(x, 2, *a), lambda x, *a: vector_norm(x, 2, *a)),
     "norm, p=1": reductions(lambda x, *a: ops.norm(x, 1, *a), lambda x, *a: vector_norm(x, 1, *a)),
@@ -265,11 +286,14 @@ PAIRS: dict[str, st.SearchStrategy[Pair]] = {
     "power": powers(),
     "reshape": moves(reshaped),
     "scatter": moves(scattered),
-    "softmax": same("softmax", lambda x: torch.softmax(x, -1)),
+    "softmax": softmaxes(ops.softmax, torch.softmax),
     "softmax_cross_entropy": classifications(),
+    "split": moves(split),
+    "stack": moves(stacked),
+    "std": variances(ops.std, torch.std),
     "sum": reductions(ops.sum, torch.sum),
     "transpose": moves(transposed),
-    "var": variances(),
+    "var": variances(ops.var, torch.var),
     "where": choices(ops.where, torch.where),
     **NORM_PAIRS,
 }

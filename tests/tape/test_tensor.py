@@ -181,11 +181,6 @@ def test_tensors_are_hashed_by_identity(backend):
     assert {x: 1, y: 2}[y] == 2
 
 
-def test_a_tensor_has_no_truth_value(backend):
-    with pytest.raises(TypeError, match="truth"):
-        bool(leaf(backend, [1.0]))
-
-
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, bool])
 def test_a_tensor_of_integers_computes_but_wants_no_gradient(backend, dtype):
     x = Tensor(backend.asarray(np.array([1, 0, 1], dtype)))

@@ -80,6 +80,12 @@ SUBGRADIENTS = (
         [0.5, 0.5, 0],
         "the same (max(), amax); max(dim) gives all to the index that it returns",
     ),
+    Convention("min of 3, 1, 1", lambda: slopes(ops.min, [3, 1, 1]), [0, 0.5, 0.5], "as max"),
+    Convention(
+        "clip(x, 0, 1) at 0, 1", lambda: slopes(lambda x: ops.clip(x, 0, 1), [0, 1]), [1, 1],
+        "the same",
+    ),
+    Convention("std of 2, 2", lambda: slopes(ops.std, [2, 2]), [0, 0], "the same"),
     Convention(
         "max_pool2d of 1, 1, 1, 1",
         lambda: slopes(of_constant_image, [1, 1, 1, 1]),

@@ -26,7 +26,23 @@ def sigmoid_is_symmetric(problem: Problem, backend: Backend) -> None:
     agree(left, right, "the derivative at x and at -x", scale=np.abs(c).max(initial=0))
 
 
+@law(
+    "elementwise",
+    "softplus(x) - softplus(-x) = x, so that both slopes add up to 1.",
+    over=("softplus",),
+)
+def softplus_and_its_mirror_image(problem: Problem, backend: Backend) -> None:
+    (x,), c = problem.inputs, problem.cotangent()
+    y, mirrored = (value(ops.softplus, (at,), backend) for at in (x, -x))
+    agree(y - mirrored, x, "softplus(x) - softplus(-x)", scale=1 + np.abs(x).max(initial=0))
+    slope, other = (pull(ops.softplus, (at,), c, backend)[0] for at in (x, -x))
+    agree(slope + other, c, "the slopes at x and -x")
+
+
 add_faults(
+    softplus_and_its_mirror_image=Fault(
+        "softplus", patch=(ew.Softplus, "vjp", lambda self, g, out, x: g)
+    ),
     sigmoid_is_symmetric=Fault(
         "sigmoid", patch=(ew.Sigmoid, "vjp", lambda self, g, out, x: g * out * out)
     ),

@@ -30,6 +30,7 @@ def logits(draw: Any) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
 
 SOFTMAXES = {
     "softmax": lambda labels: ops.softmax,
+    "log_softmax": lambda labels: ops.log_softmax,
     "softmax_cross_entropy": lambda labels: lambda x: ops.softmax_cross_entropy(x, labels),
 }
 
@@ -79,7 +80,11 @@ def the_difference_to_one_hot(op: Any, drawn: Any, backend: Backend) -> None:
     agree(value(op(labels), (x,), backend), expected, "the value", scale=1)
 
 
-@about_softmax("Value and gradient are finite at logits of ±10⁴, and those of the limit.")
+@about_softmax(
+    "Value and gradient are finite at logits of ±10⁴, and those of the limit.",
+    "softmax",
+    "softmax_cross_entropy",
+)
 def finite_at_huge_logits(op: Any, drawn: Any, backend: Backend) -> None:
     like, labels, rng = drawn
     x = rng.choice([-1e4, 0.0, 1e4], like.shape)

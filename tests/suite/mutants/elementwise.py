@@ -228,3 +228,24 @@ def multiply_detaches_a_factor(self, g, out, x, y):
 def power_detaches_its_logarithm(self, g, out, x, p):
     """log x is a constant of the second derivative."""
     return g * p * power(x, p - 1), g * power(x, p) * log(value(x))
+
+
+# -- clip and softplus
+
+
+@wrong(ew.Softplus, "softplus")
+def softplus_is_taken_for_relu(self, g, out, x):
+    """The slope of the function that it smooths."""
+    return g * (value(x) > 0)
+
+
+@wrong(ew.Where, "clip")
+def clip_is_straight_through(self, g, out, x, y):
+    """The gradient passes as if nothing was clipped ('straight-through estimator')."""
+    return g * self.mask, g
+
+
+@wrong(ew.Where, "clip, to variables")
+def clip_forgets_its_bound(self, g, out, x, y):
+    """The bound gets no gradient."""
+    return 0 * g, g * ~self.mask

@@ -79,3 +79,9 @@ def mse_gives_the_target_nothing(self, g, out, x, y):
 def mse_counts_twice(self, g, out, x):
     """The gradient of the sum: the mean is lost."""
     return spread(self, g, x) * x.size
+
+
+@wrong(reduce.LogSumExp, "log_softmax")
+def log_softmax_sums_the_whole_batch(self, g, out, x):
+    """The softmax in the gradient runs over all axes."""
+    return spread(self, g, x) * reduce.softmax_over(x, tuple(range(x.ndim)))

@@ -88,6 +88,18 @@ def max_remembers_an_old_winner(self, g, out, x):
     )
 
 
+@wrong(reduce.Min, "min")
+def min_of_everything(self, g, out, x):
+    """The gradient goes to the smallest of all, though there is a minimum for each row."""
+    return reshape(g, keepdims_shape(x.shape, self.axes)) * (real(x) == real(x).min())
+
+
+@wrong(reduce.L2Norm, "std")
+def std_forgets_the_root(self, g, out, x):
+    """The gradient of half the sum of squares."""
+    return reshape(g, keepdims_shape(x.shape, self.axes)) * x
+
+
 @wrong(reduce.LogSumExp, "logsumexp")
 def logsumexp_normalises_over_everything(self, g, out, x):
     """The softmax runs over all axes instead of `axes`."""

@@ -80,6 +80,17 @@ CASES: dict[str, Case] = {
         plain=plain.normal(lambda x: ops.cast(x, x.dtype), (3, 4)),
         linear=IN_X,
     ),
+    "clip": Case(
+        e.clips(),
+        plain=plain.normal(lambda x: ops.clip(x, -0.5, 0.5), (3, 4)),
+        kinks=ties.on_a_bound(),
+        convention="on a bound of clip x gets the whole gradient",
+        operands=1,
+    ),
+    "clip, to variables": Case(
+        e.clips_to_variables(),
+        plain=plain.normal(lambda x, y: ops.clip(x, max=y), (3, 4), (3, 4)),
+    ),
     "concatenate": Case(
         s.concatenations(),
         plain=plain.normal(lambda x, y: ops.concatenate([x, y]), (2, 3), (2, 3)),
@@ -128,6 +139,7 @@ CASES: dict[str, Case] = {
         half_digits=None,
     ),
     "log": e.unary(ops.log, positive, torch="log"),
+    "log_softmax": Case(r.softmaxes(ops.log_softmax), plain=plain.normal(ops.log_softmax, (3, 4))),
     "logsumexp": Case(
         r.reduction_problems(ops.logsumexp, within(4), textures=STURDIEST),
         plain=plain.normal(lambda x: ops.logsumexp(x, axis=1), (3, 4)),
@@ -189,6 +201,13 @@ CASES: dict[str, Case] = {
         r.reduction_problems(ops.mean, textures=STURDIEST),
         plain=plain.normal(lambda x: ops.mean(x, axis=0), (3, 4)),
         linear=IN_X,
+    ),
+    "min": Case(
+        r.reduction_problems(ops.min, separated),
+        plain=plain.normal(lambda x: ops.min(x, axis=1), (3, 4)),
+        kinks=ties.equal_smallest(),
+        convention="values that tie for the minimum share the gradient equally",
+        homogeneous=True,
     ),
     "moments": Case(
         r.batches(r.both_moments),
@@ -265,9 +284,25 @@ CASES: dict[str, Case] = {
         linear=IN_X,
     ),
     "sigmoid": e.unary(ops.sigmoid, within(3), STURDY, torch="sigmoid"),
-    "softmax": Case(r.softmaxes(), plain=plain.normal(ops.softmax, (3, 4))),
+    "softmax": Case(r.softmaxes(ops.softmax), plain=plain.normal(ops.softmax, (3, 4))),
     "softmax_cross_entropy": Case(r.classifications(), plain=plain.classification),
+    "softplus": e.unary(ops.softplus, within(8), STURDY, torch="nn.functional.softplus"),
+    "split": Case(
+        s.splits(),
+        plain=plain.normal(lambda x: s.regrouped(x, 2, 1), (2, 5)),
+        linear=IN_X,
+    ),
     "sqrt": e.unary(ops.sqrt, positive, torch="sqrt"),
+    "stack": Case(
+        s.stacks(),
+        plain=plain.normal(lambda x, y: ops.stack([x, y], 1), (2, 3), (2, 3)),
+        linear=((0, 1, 2),),
+    ),
+    "std": Case(
+        r.reduction_problems(ops.std, separated, at_least=2),
+        plain=plain.normal(lambda x: ops.std(x, axis=0), (3, 4)),
+        homogeneous=True,
+    ),
     "subtract": e.binary(ops.subtract, textures=STURDIEST, linear=TOGETHER, torch="subtract"),
     "sum": Case(
         r.reduction_problems(ops.sum, textures=STURDIEST),

@@ -1,6 +1,7 @@
 """Rows and problems of elementwise ops, each where its op is smooth."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,27 @@ def maxima(draw: Any) -> Problem:
     x, y = point.inputs
     y = y + 0.125
     return Problem(ops.maximum, (x, y), point.seed, flat_where_none(x > y, y > x))
+
+
+@st.composite
+def clips(draw: Any) -> Problem:
+    """Both bounds, or one, which no value of x comes near."""
+    (x,), seed = (point := draw(points(shapes))).inputs, point.seed
+    low, high = draw(st.sampled_from([(-0.5, 0.5), (None, 0.25), (-0.25, None), (0.5, -0.5)]))
+    for bound in (low, high):
+        if bound is not None:
+            x = np.where(abs(x - bound) < 0.05, x + 0.1, x)
+    inside = (x > (-np.inf if low is None else low)) & (x < (np.inf if high is None else high))
+    return Problem(partial(ops.clip, min=low, max=high), (x,), seed, flat_where_none(inside))
+
+
+@st.composite
+def clips_to_variables(draw: Any) -> Problem:
+    """x and its upper bound, which get a gradient each."""
+    x, y = (problem := draw(maxima())).inputs
+    return Problem(
+        lambda x, y: ops.clip(x, max=y), (x, y), problem.seed, flat_where_none(x < y, x > y)
+    )
 
 
 @st.composite

@@ -247,4 +247,8 @@ LAYERS: dict[str, LayerCase] = {
     ),
 }
 
-NOT_DRAWN = {"Module": "is what layers derive from, and has no forward of its own"}
+NOT_DRAWN = {
+    "Module": "is what layers derive from, and has no forward of its own",
+    "ModuleDict": "has no forward of its own",
+    "ModuleList": "has no forward of its own",
+}

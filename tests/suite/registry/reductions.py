@@ -48,9 +48,11 @@ def reduction_problems(
 
 
 @st.composite
-def softmaxes(draw: Any) -> Problem:
-    problem = draw(points(full_shapes, within(2), (*TEXTURES, "offset"))).problem(ops.softmax)
-    alone = problem.inputs[0].shape[-1] == 1  # the softmax of one value is 1
+def softmaxes(draw: Any, op: Callable[..., Any]) -> Problem:
+    shape = draw(full_shapes)
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    problem = draw(points(shape, within(2), (*TEXTURES, "offset"), axis=axis)).problem(op)
+    alone = shape[axis] == 1  # the softmax of one value is 1
     return Problem(problem.f, problem.inputs, problem.seed, frozenset({0} if alone else ()))
 
 

@@ -106,6 +106,31 @@ def concatenations(draw: Any) -> Problem:
     return Problem(lambda *parts: ops.concatenate(parts, axis), tuple(inputs), seed)
 
 
+@st.composite
+def stacks(draw: Any) -> Problem:
+    shape = draw(full_shapes)
+    axis = draw(st.integers(-len(shape) - 1, len(shape)))
+    rng = np.random.default_rng(seed := draw(seeds))
+    inputs = tuple(real(rng, shape, draw(textures)) for _ in range(draw(st.integers(1, 3))))
+    return Problem(lambda *parts: ops.stack(parts, axis), inputs, seed)
+
+
+def regrouped(x: Any, split_size: Any, axis: int) -> Any:
+    """The parts of x, in the opposite order."""
+    return ops.concatenate(ops.split(x, split_size, axis)[::-1], axis)
+
+
+@st.composite
+def splits(draw: Any) -> Problem:
+    point = draw(points(full_shapes))
+    shape = point.inputs[0].shape
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    first = draw(st.integers(0, shape[axis]))
+    sizes = draw(st.sampled_from([1, 2, 5, [first, shape[axis] - first], [shape[axis], 0]]))
+    f = partial(regrouped, split_size=sizes, axis=axis)
+    return Problem(f, point.inputs, point.seed)
+
+
 def same_dtype(x: Any) -> Any:
     return ops.cast(x, x.dtype)
 

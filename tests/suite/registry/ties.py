@@ -92,6 +92,30 @@ def equal_largest(draw: Any) -> Tied:
     return Tied(point.problem(ops.max), partial(max_slope, axis=axis))
 
 
+def min_slope(g: np.ndarray, x: np.ndarray, axis: Any) -> tuple[np.ndarray, ...]:
+    return max_slope(g, -x, axis)
+
+
+def tied_below(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
+    return -with_ties(rng, shape, texture)
+
+
+@st.composite
+def equal_smallest(draw: Any) -> Tied:
+    shape = draw(full_shapes)
+    axis = draw(axes_of(len(shape)))
+    point = draw(points(shape, tied_below, SMALL, axis=axis, keepdims=st.booleans()))
+    return Tied(point.problem(ops.min), partial(min_slope, axis=axis))
+
+
+def clip_slope(g: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    return (g * ((x >= 0) & (x <= 1)),)
+
+
+def on_a_bound() -> Ties:
+    return at_zero(partial(ops.clip, min=0, max=1), clip_slope)
+
+
 def norm_slope(g: np.ndarray, x: np.ndarray, p: float, axis: Any) -> tuple[np.ndarray, ...]:
     size = np.abs(x)
     if p == 1:
