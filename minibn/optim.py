@@ -151,18 +151,18 @@ class Optimizer:
         self.steps += 1
         groups = [group for group in self.groups for _ in group["params"]]
         rows, updated = [], []
-        for p, state, group in zip(self.params, self.state, groups, strict=True):
+        for i, (p, state, group) in enumerate(zip(self.params, self.state, groups, strict=True)):
             if p.grad is not None:
                 arrays = [p.data, p.grad.data, *self.state_arrays(p.data, state, group)]
-                rows.append((arrays, self.settings_of(p, group)))
+                rows.append((arrays, self.settings_of(i, group)))
                 updated.append(p)
         kernel = find_kernel(self, [x for arrays, _ in rows for x in arrays]) if rows else None
         (kernel or self).update_all(rows)
         for p in updated:
             p.bump_version()
 
-    def settings_of(self, p: Tensor, group: Group) -> Group:
-        """The settings for this update of a parameter of the group."""
+    def settings_of(self, i: int, group: Group) -> Group:
+        """The settings for this update of parameter i, which is in this group."""
         return group
 
     def update_all(self, rows: list[Row]) -> None:
@@ -280,11 +280,9 @@ class Adam(Optimizer):
         settings = {"betas": tuple(map(float, betas)), "eps": float(eps), "decoupled": decoupled}
         super().__init__(params, lr, weight_decay, **settings)
         self.updates = [0] * len(self.params)  # of each parameter: its bias corrections count them
-        self._number = {id(p): i for i, p in enumerate(self.params)}
 
-    def settings_of(self, p: Tensor, group: Group) -> Group:
+    def settings_of(self, i: int, group: Group) -> Group:
         """The group's, and `step`: which update of this parameter it is."""
-        i = self._number[id(p)]
         self.updates[i] += 1
         return Group({**group.data, "step": self.updates[i]}, group.shared)
 

@@ -294,7 +294,7 @@ class Tensor:
                 f"a Tensor of {type(self.data).__name__} is not copied to the host silently. Use "
                 ".numpy()."
             )
-        return np.array(self.data, dtype=dtype, copy=copy)
+        return np.array(self.data, dtype=dtype, copy=copy)  # host: NumPy asks for it
 
     # -- gradients
     def backward(

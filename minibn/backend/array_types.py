@@ -71,10 +71,13 @@ def _classify(cls: type) -> str:
 
 def is_foreign(x: Any) -> bool:
     """Whether `x` is the array of another library (PyTorch, JAX, pandas, ...): it has `__array__`
-    or `__dlpack__`, and is neither an array of a backend, nor a Tensor, nor a number."""
+    or `__dlpack__`, and is neither an array of a backend, nor a Tensor, nor a number. Raises
+    TypeError for a subclass of NumPy's array that is refused."""
     try:
         library_of(x)
     except TypeError:
+        if isinstance(x, np.ndarray):
+            raise
         return hasattr(x, "__array__") or hasattr(x, "__dlpack__")
     return False
 

@@ -185,7 +185,7 @@ def deviations(x, axes: tuple[int, ...]) -> tuple[Any, Any]:
 def var(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
     """Σ (x - mean)² / (n - correction) over `axis`: biased by default, unbiased for 1."""
     axes = axes_of(axis, x.ndim, "var")
-    degrees = degrees_of_freedom(x, axes, correction, "var")
+    degrees = degrees_of_freedom(x, axis, correction, "var")
     centred = deviations(x, axes)[1]
     return sum(centred * centred, axes, keepdims) * (1 / degrees)
 
@@ -196,7 +196,7 @@ def std(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
     """√(Σ (x - mean)² / (n - correction)) over `axis`, the root of `var`; where all values are
     equal the gradient is 0, as the l2 norm's."""
     axes = axes_of(axis, x.ndim, "std")
-    degrees = degrees_of_freedom(x, axes, correction, "std")
+    degrees = degrees_of_freedom(x, axis, correction, "std")
     return norm(deviations(x, axes)[1], 2, axes, keepdims) * degrees**-0.5
 
 

@@ -35,7 +35,7 @@ LAYERS = {
     "WSConv2d": (lambda: nn.WSConv2d(6, 5, 3), IMAGE),
     "WSLinear": (lambda: nn.WSLinear(6, 5), VECTOR),
 }
-ABSTRACT = {"Module", "Parameter", "Buffer", "Counter"}
+ABSTRACT = {"Module", "ModuleList", "ModuleDict", "Parameter", "Buffer", "Counter"}
 NEED_A_BATCH = {"BatchNorm", "FrozenBatchNorm", "LpBatchNorm", "NoisyBatchNorm"}  # in training
 
 
