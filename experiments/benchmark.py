@@ -59,7 +59,7 @@ class Options:
         "numpy", "what to measure: numpy, the CPU; cupy, a GPU; strict or emulated, its rehearsal"
     )
     quick: bool = setting(False, "tiny sizes, to test that it works; the numbers mean nothing")
-    json: str | None = setting(None, "write everything to this file", kind=str)
+    json: str | None = setting(None, "write everything to this file", kind=str, path=True)
     rounds: int = setting(ROUNDS, f"rounds; verdicts need at least {ROUNDS}")
     parts: tuple[str, ...] = setting(
         tuple(PARTS["numpy"]),

@@ -30,7 +30,7 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class Options:
-    out: str | None = setting(None, "folder for figures, tables and summaries", kind=str)
+    out: str | None = setting(None, "folder for figures, tables and summaries", kind=str, path=True)
 
 
 @program(PROGRAM)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.output import markdown_table
+from experiments.training.checkpoints import steps_of
 from experiments.training.command_line import (
     UsageError,
     at_least,
@@ -30,7 +31,7 @@ from experiments.training.entry_point import program
 from experiments.training.loop import cores
 from experiments.training.recorders import predictions
 from experiments.training.settings import BACKENDS
-from experiments.training.study import Run, steps_of
+from experiments.training.study import Run
 from experiments.vgg.runs import load_data, network
 from experiments.vgg.settings import Settings
 from experiments.views.plotting import pyplot, save
@@ -46,7 +47,9 @@ OF_VGG = ("vgg_cifar", "learning_rates")  # the kinds of studies that train VGG
 @dataclass(frozen=True)
 class Options:
     backend: str = setting("numpy", f"where arrays live: {', '.join(BACKENDS)}")
-    data_dir: str | None = setting(None, "where the run's data are now, if they moved", kind=str)
+    data_dir: str | None = setting(
+        None, "where the run's data are now, if they moved", kind=str, path=True
+    )
     batch_size: int = setting(250, "images per forward pass")
     # Running statistics lag behind the weights, and after noisy training they include the noise.
     reestimate: int = setting(

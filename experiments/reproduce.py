@@ -37,6 +37,7 @@ from experiments.training.json_files import read_json, write_json
 from experiments.training.loop import clock, cores
 from experiments.training.session import WHERE, preset, study_settings
 from experiments.training.settings import BACKENDS, PRECISIONS
+from experiments.training.signals import interrupts
 from experiments.training.study import Study
 
 PROGRAM = "python -m experiments.reproduce"
@@ -52,11 +53,11 @@ class Settings:
         "fp32", f"what the VGG networks' products are rounded to: {', '.join(PRECISIONS)}"
     )
     data_dir: str | None = setting(None, "folder with CIFAR-10 (else the cache, else a download)",
-                                   kind=str)  # fmt: skip
+                                   kind=str, path=True)  # fmt: skip
     seed: tuple[int, ...] = setting(
         (), "root seeds (default: 0 at scale quick, 0 1 2 at scale cpu, 0 at scale paper)", kind=int
     )
-    out: str = setting("runs/reproduce", "folder of all studies, figures and the table")
+    out: str = setting("runs/reproduce", "folder of all studies, figures and the table", path=True)
     # Narrow networks gain less from a second thread than from a second process.
     jobs: int | None = setting(
         None, "studies at once (default: 1 at scale paper, else MINIBN_NUM_THREADS or all cores)",
@@ -173,10 +174,12 @@ class DoneJobs:
         write_json(self.path, {**self.done(), job.name: [job.module, *job.flags]})
 
 
+@interrupts()
 def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
     """Run the jobs, `at_once` at a time, each with a log. Returns the names of those that failed.
 
-    On Ctrl-C or SIGTERM those that run are asked to save and stop: KeyboardInterrupt follows.
+    On Ctrl-C, SIGTERM or SIGHUP those that run are asked to save and stop: KeyboardInterrupt
+    follows.
     """
     for job in todo:
         if differ := job.differences(folder / job.name):
@@ -186,7 +189,6 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MINIBN_NUM_THREADS": "1"} if at_once > 1 else dict(os.environ)
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or started:
             while waiting and len(started) < at_once:
@@ -215,8 +217,6 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
         for process in started:
             process.wait()
         raise
-    finally:
-        signal.signal(signal.SIGTERM, handler)
     return failed
 
 

@@ -26,12 +26,16 @@ class UsageError(Exception):
     """Bad input from the command line: one line that names the remedy. Ends with exit code 2."""
 
 
-def setting(default: Any, help: str, *, kind: type | None = None, flag: bool = True) -> Any:
-    """A field of a settings dataclass. kind: a value's type, where the default doesn't show it."""
+def setting(
+    default: Any, help: str, *, kind: type | None = None, flag: bool = True, path: bool = False
+) -> Any:
+    """A field of a settings dataclass. kind: a value's type, where the default doesn't show it.
+    path: whether it names a file or folder, in which "~" stands for the home folder."""
     many = isinstance(default, tuple)
     kind = kind or type(default[0] if many else default)
     return dataclasses.field(
-        default=default, metadata={"help": help, "kind": kind, "many": many, "flag": flag}
+        default=default,
+        metadata={"help": help, "kind": kind, "many": many, "flag": flag, "path": path},
     )
 
 
@@ -98,7 +102,7 @@ def parse(
         else:
             parser.add_argument(
                 flags[-1],
-                type=_value(meta["kind"]),
+                type=expand if meta["path"] else _value(meta["kind"]),
                 metavar=meta["kind"].__name__.upper(),
                 help=text,
                 nargs="+" if meta["many"] else None,
@@ -123,7 +127,9 @@ def parse_folders(
     Raises UsageError as `parse` does.
     """
     words = command_words(arguments)
-    paths = [Path(word) for word in itertools.takewhile(lambda w: not w.startswith("-"), words)]
+    paths = [
+        Path(expand(word)) for word in itertools.takewhile(lambda w: not w.startswith("-"), words)
+    ]
     given = parse(
         settings, words[len(paths) :], program=f"{program} {folders}", description=description
     )
@@ -147,6 +153,18 @@ def command_words(arguments: Sequence[str] | None) -> list[str]:
 
 def first_paragraph(text: str | None) -> str:
     return str(text).partition("\n\n")[0]
+
+
+def expand(path: str) -> str:
+    """A path with the home folder in the place of "~", which a shell leaves in `--out=~/x`. Raises
+    UsageError for "~somebody" whom this machine does not know."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        home = path.partition("/")[0]
+        raise UsageError(
+            f"{path}: there is no home folder {home}. For that name: ./{path}"
+        ) from None
 
 
 def _value(kind: type) -> Any:

@@ -62,11 +62,15 @@ class SharedSettings:
         "error where not; off",
     )
     checkpoint_every: int = setting(500, "steps between checkpoints")
-    out: str | None = setting(None, "the study's folder (default: runs/EXPERIMENT/TIME)", kind=str)
-    resume: str | None = setting(
-        None, "continue the study in this folder; only --steps may be raised", kind=str
+    out: str | None = setting(
+        None, "the study's folder (default: runs/EXPERIMENT/TIME)", kind=str, path=True
     )
-    force: bool = setting(False, "with --resume: accept other threads, kernels, backend or data")
+    resume: str | None = setting(
+        None, "continue the study in this folder; only --steps may be raised", kind=str, path=True
+    )
+    force: bool = setting(
+        False, "with --resume: accept other threads, kernels, backend, data or BLAS"
+    )
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class ImageSettings(SharedSettings):
     data: str = setting("cifar10", f"the data set: {', '.join(DATA)}")
     data_dir: str | None = setting(
         None, "folder with cifar-10-batches-py or its archive (else the cache, else a download)",
-        kind=str,
+        kind=str, path=True,
     )  # fmt: skip
     # All of it; fewer images make a quick trial.
     train_size: int | None = setting(
