@@ -100,10 +100,13 @@ class Run:
         """Whether anything was written to a stream."""
         return any(path.stat().st_size for path in self.folder.glob("*.jsonl"))
 
-    def check(self) -> None:
-        """Raise DataError if the files of a run that has ended are not as they were written."""
+    def check(self, *, old: bool = False) -> None:
+        """Raise DataError if the files of a run that has ended are not as they were written.
+
+        old: accept a run of an older version, whose result doesn't say what was written.
+        """
         result, path = self._content_of_result, self.folder / "result.json"
-        if result is None:
+        if result is None or (old and "streams" not in result):
             return
         written = written_of(result, path)
         for name in sorted(written.keys() | {file.stem for file in self.folder.glob("*.jsonl")}):

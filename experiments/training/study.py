@@ -138,7 +138,8 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path, kinds: str | tuple[str, ...], flag: str = "--resume") -> Study:
-        """The study in that folder. Raises UsageError if there is none, or one of another kind."""
+        """The study in that folder. Raises UsageError if there is none, or one of another kind, and
+        DataError if a run that has ended was changed since."""
         if not cls(folder).exists:
             raise UsageError(
                 f"{flag} {folder}: there is no study (no study.json in that folder). "
@@ -150,6 +151,8 @@ class Study:
             raise UsageError(
                 f"{flag} {folder} is a study of {study.kind}. Give one of {' or '.join(allowed)}."
             )
+        for run in study.runs():
+            run.check(old=True)
         return study
 
     @property
