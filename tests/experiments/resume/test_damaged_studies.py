@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from studies import ONE, STEPS, TWO, assert_same_study, killed, main, runs
 
+from experiments import claims, compare, plot
 from experiments.training.study import Run
 from minibn import checkpoint
 
@@ -253,6 +254,18 @@ def test_more_steps_after_a_damaged_checkpoint_equal_an_undisturbed_study(
 def test_a_stream_that_a_finished_run_did_not_write_is_named(finished: Copy) -> None:
     shutil.copy(finished.anew() / "shift.jsonl", finished.run / "mine.jsonl")
     assert "mine.jsonl" in finished.resume("mine.jsonl")
+
+
+def test_what_reads_a_finished_study_names_a_stream_that_was_changed(
+    finished: Copy, capsys: pytest.CaptureFixture
+) -> None:
+    path = finished.anew() / "test.jsonl"
+    path.write_bytes(with_another_digit(path.read_bytes()))
+    study, out = str(finished.copy), str(finished.copy.parent / "out")
+    for program, words in ((plot, [study]), (claims, [study]), (compare, [study, study])):
+        assert program.main([*words, "--out", out]) == 2
+        assert "test.jsonl is damaged: its SHA-256" in capsys.readouterr().err
+    assert not Path(out).exists()
 
 
 def test_a_run_that_the_study_does_not_ask_for_is_named(
