@@ -62,7 +62,9 @@ class Options:
         choices=BACKENDS,
     )
     quick: bool = setting(False, "tiny sizes, to test that it works; the numbers mean nothing")
-    json: str | None = setting(None, "write everything to this file", kind=str, metavar="FILE")
+    json: str | None = setting(
+        None, "write everything to this file", kind=str, metavar="FILE", path=True
+    )
     rounds: int = setting(ROUNDS, f"rounds; verdicts need at least {ROUNDS}")
     parts: tuple[str, ...] = setting(
         tuple(PARTS["numpy"]),

@@ -43,7 +43,7 @@ from experiments.claiming.evidence import Evidence
 from experiments.training.command_line import parse_studies, setting
 from experiments.training.entry_point import check_out, program
 from experiments.training.json_files import write_json
-from experiments.training.study import commit
+from experiments.training.provenance import commit
 from minibn import checkpoint
 
 PROGRAM = "python -m experiments.claims"
@@ -81,9 +81,7 @@ def write(findings: Sequence[Finding], evidence: Evidence, folder: Path) -> None
 
 @dataclass(frozen=True)
 class Options:
-    out: str | None = setting(
-        None, "folder for claims.md and claims.json", kind=str, metavar="FOLDER"
-    )
+    out: str | None = setting(None, "folder for claims.md and claims.json", kind=str, path=True)
 
 
 @program(PROGRAM)

@@ -215,9 +215,7 @@ def _distances(axes: Any, pairs: list[Pair], colour: str, name: str) -> None:
 
 @dataclass(frozen=True)
 class Options:
-    out: str | None = setting(
-        None, "folder for the table and the figure", kind=str, metavar="FOLDER"
-    )
+    out: str | None = setting(None, "folder for the table and the figure", kind=str, path=True)
 
 
 @program(PROGRAM)

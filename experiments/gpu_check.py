@@ -19,7 +19,6 @@ Exit code 0: everything is done and as it must be. 1: it isn't. 2: it can't run 
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from experiments.training.entry_point import check_out, program
 from experiments.training.json_files import read_json
 from experiments.training.loop import cores
 from experiments.training.settings import DATA, PRECISIONS
+from experiments.training.signals import interrupts
 from minibn.backend import get_backend
 from minibn.data import load
 
@@ -58,11 +58,11 @@ class Options:
     only: tuple[str, ...] = setting((), "these parts, again", kind=str, choices=NAMES)
     minutes: float = setting(25.0, "time for this sitting; parts that do not fit are left out")
     data: str = setting("shapes", "the data set; reproduce wants cifar10", choices=DATA)
-    data_dir: str | None = setting(None, "where CIFAR-10 lies", kind=str, metavar="FOLDER")
+    data_dir: str | None = setting(None, "where CIFAR-10 lies", kind=str, path=True)
     # As PyTorch's documentation recommends, and as PyTorch is timed.
     precision: str = setting("tf32", "precision of what is timed", choices=PRECISIONS)
     seed: int = setting(0, "root seed of the paper's trainings")
-    out: str = setting("runs/gpu_check", "folder for all results", metavar="FOLDER")
+    out: str = setting("runs/gpu_check", "folder for all results", path=True)
 
 
 def check(options: Options) -> None:
@@ -98,6 +98,7 @@ def same_as_before(options: Options, folder: Path) -> None:
         )
 
 
+@interrupts()
 def sit(options: Options) -> int:
     """Run the parts that are not done, within the time. Returns the exit code."""
     folder = Path(options.out).absolute()
@@ -107,14 +108,12 @@ def sit(options: Options) -> int:
     before = [p for p in todo if sitting.status(p) == "done" and not options.only]
     for part in before:
         print(f"{part.name}: done before. Again: --only {part.name}")
-    stopped, handler = False, signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stopped = False
     try:
         sitting.run([part for part in todo if part not in before], options.minutes)
     except KeyboardInterrupt:
         stopped = True
         sitting.write()
-    finally:
-        signal.signal(signal.SIGTERM, handler)
     print(f"\n{sitting.summary()}\n\nEverything small is in {sitting.pack()}", flush=True)
     if stopped:
         print("Stopped. The same command goes on.")

@@ -141,7 +141,7 @@ def study_all(s: Settings, study: Study) -> int:
     def run(folder: Run, plan: Plan) -> Result:
         result = vgg_runs.run(s, folder, plan, data, [Moments(s.moments_steps)])
         # Hundreds of checkpoints are not needed: with more --steps a run begins again, the same.
-        folder.checkpoint_path.unlink(missing_ok=True)
+        folder.checkpoints.delete()
         return result
 
     def plot() -> None:

@@ -30,9 +30,7 @@ VIEWS = {
 
 @dataclass(frozen=True)
 class Options:
-    out: str | None = setting(
-        None, "folder for figures, tables and summaries", kind=str, metavar="FOLDER"
-    )
+    out: str | None = setting(None, "folder for figures, tables and summaries", kind=str, path=True)
 
 
 @program(PROGRAM)

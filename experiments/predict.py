@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.output import markdown_table
+from experiments.training.checkpoints import steps_of
 from experiments.training.command_line import (
     UsageError,
     at_least,
@@ -30,7 +31,7 @@ from experiments.training.entry_point import program
 from experiments.training.loop import cores
 from experiments.training.recorders import predictions
 from experiments.training.settings import BACKENDS
-from experiments.training.study import Run, steps_of
+from experiments.training.study import Run
 from experiments.vgg.runs import load_data, network
 from experiments.vgg.settings import Settings
 from experiments.views.plotting import own_style, save, subplots
@@ -47,7 +48,7 @@ OF_VGG = ("vgg_cifar", "learning_rates")  # the kinds of studies that train VGG
 class Options:
     backend: str = setting("numpy", "where arrays live", choices=BACKENDS)
     data_dir: str | None = setting(
-        None, "where the run's data are now, if they moved", kind=str, metavar="FOLDER"
+        None, "where the run's data are now, if they moved", kind=str, path=True
     )
     batch_size: int = setting(250, "images per forward pass")
     # Running statistics lag behind the weights, and after noisy training they include the noise.

@@ -37,6 +37,7 @@ from experiments.training.json_files import read_json, write_json
 from experiments.training.loop import clock, cores
 from experiments.training.session import WHERE, preset, study_settings
 from experiments.training.settings import BACKENDS, PRECISIONS
+from experiments.training.signals import interrupts
 from experiments.training.study import Study
 
 PROGRAM = "python -m experiments.reproduce"
@@ -53,12 +54,14 @@ class Settings:
         "fp32", "what the VGG networks' products are rounded to", choices=PRECISIONS
     )
     data_dir: str | None = setting(None, "folder with CIFAR-10 (else the cache, else a download)",
-                                   kind=str, metavar="FOLDER")  # fmt: skip
+                                   kind=str, path=True)  # fmt: skip
     seed: tuple[int, ...] = setting(
         (), "root seeds (default: 0 at scale quick, 0 1 2 at scale cpu, 0 at scale paper)", kind=int
     )
     out: str = setting(
-        "runs/reproduce", "folder of all studies, figures and the table", metavar="FOLDER"
+        "runs/reproduce",
+        "folder of all studies, figures and the table",
+        path=True,
     )
     # Narrow networks gain less from a second thread than from a second process.
     jobs: int | None = setting(
@@ -175,10 +178,12 @@ class DoneJobs:
         write_json(self.path, {**self.done(), job.name: [job.module, *job.flags]})
 
 
+@interrupts()
 def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
     """Run the jobs, `at_once` at a time, each with a log. Returns the names of those that failed.
 
-    On Ctrl-C or SIGTERM those that run are asked to save and stop: KeyboardInterrupt follows.
+    On Ctrl-C, SIGTERM or SIGHUP those that run are asked to save and stop: KeyboardInterrupt
+    follows.
     """
     for job in todo:
         if differ := job.differences(folder / job.name):
@@ -188,7 +193,6 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "MINIBN_NUM_THREADS": "1"} if at_once > 1 else dict(os.environ)
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         while waiting or started:
             while waiting and len(started) < at_once:
@@ -217,8 +221,6 @@ def work(todo: Sequence[Job], folder: Path, at_once: int) -> list[str]:
         for process in started:
             process.wait()
         raise
-    finally:
-        signal.signal(signal.SIGTERM, handler)
     return failed
 
 

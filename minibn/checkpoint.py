@@ -16,7 +16,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -30,11 +30,17 @@ MANIFEST = "manifest.json"
 States = Mapping[str, Mapping[str, np.ndarray]]
 
 
-def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -> None:
+def save(
+    path: str | os.PathLike,
+    manifest: Mapping[str, Any],
+    states: States,
+    *,
+    rename: Callable[[Path, Path], None] | None = None,
+) -> None:
     """Write `states` (name -> state dict of NumPy arrays) and `manifest` (JSON values) to `path`.
 
-    Atomic: after a kill or on a full disk the old file remains. Raises OSError, and TypeError for
-    an array of objects.
+    Atomic: after a kill or on a full disk the old file remains. rename: as of `atomic_write`.
+    Raises OSError, and TypeError for an array of objects.
     """
     if slashed := [part for part in states if "/" in part]:
         raise ValueError(f"checkpoint: the state's name {slashed[0]!r} must not have a slash.")
@@ -51,7 +57,7 @@ def save(path: str | os.PathLike, manifest: Mapping[str, Any], states: States) -
         raise ValueError(f"checkpoint: the manifest's key {taken.pop()!r} is taken.")
     text = json.dumps({**own, **manifest}, sort_keys=True)
     members: dict[str, Any] = {**arrays, MANIFEST: np.frombuffer(text.encode(), np.uint8)}
-    with atomic_write(path) as file:
+    with atomic_write(path, rename) as file:
         np.savez(file, **members)
 
 
@@ -130,9 +136,14 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+def atomic_write(
+    path: str | os.PathLike, rename: Callable[[Path, Path], None] | None = None
+) -> Iterator[IO[bytes]]:
     """A temporary file to write bytes to. It is synced to disk and renamed to `path` when the block
-    ends; after an exception it is removed, and `path` is unchanged."""
+    ends; after an exception it is removed, and `path` is unchanged.
+
+    rename(source, target): what is called in the place of `os.replace`.
+    """
     target = Path(path)
     scratch = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -140,7 +151,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(scratch, target)
+        (rename or os.replace)(scratch, target)
         sync_folder(target.parent)
     finally:
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.benchmarking.cases import Case
 from experiments.benchmarking.clock import HOST, Clock
-from experiments.training.study import environment
+from experiments.training.provenance import blas, environment
 from minibn import nn
 from minibn.backend import get_backend
 from minibn.fast.cpu.threads import map_shares
@@ -31,7 +31,7 @@ def header(threads: int, torch: Any) -> dict[str, Any]:
         **environment(get_backend(), threads),
         "date": time.strftime("%Y-%m-%d %H:%M:%S %Z"),
         "system": platform.platform(),
-        "blas": ", ".join(dict.fromkeys(_blas())) or "unknown",
+        "blas": ", ".join(blas()) or "unknown",
         "torch": torch.version() if torch else None,
         "memory_gb": _memory_gb(),
         "variables": " ".join(
@@ -41,19 +41,6 @@ def header(threads: int, torch: Any) -> dict[str, Any]:
         )
         or None,
     }
-
-
-def _blas() -> list[str]:
-    """Each BLAS that is loaded; none without threadpoolctl."""
-    try:
-        import threadpoolctl
-    except ModuleNotFoundError:
-        return []
-    return [
-        f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
-        for library in threadpoolctl.threadpool_info()
-        if library["user_api"] == "blas"
-    ]
 
 
 def _memory_gb() -> float | None:

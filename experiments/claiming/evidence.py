@@ -141,6 +141,8 @@ class Evidence:
                     f"STUDY {folder} is a study of {study.kind}. There are claims about "
                     f"{', '.join(sorted(kinds))}."
                 )
+            for run in study.runs():
+                run.check(old=True)
             self.studies.setdefault(study.kind, []).append(study)
         for kind, studies in self.studies.items():
             comparability.require_comparable(studies)

@@ -28,8 +28,8 @@ from experiments.gpu.tiles import compare_plans
 from experiments.output import say
 from experiments.training.json_files import write_json
 from experiments.training.loop import cores
+from experiments.training.provenance import environment
 from experiments.training.step import one_step
-from experiments.training.study import environment
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn import kernels, use

@@ -24,6 +24,7 @@ from experiments.output import markdown_table
 from experiments.training.json_files import read_json, write_json
 from experiments.training.loop import clock
 from experiments.training.study_lock import lock_study
+from minibn import checkpoint
 from minibn.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent
@@ -138,7 +139,7 @@ class Sitting:
         """gpu_check.json and summary.md, as they stand."""
         parts = {name: asdict(outcome) for name, outcome in self.outcomes.items()}
         write_json(self.path, {**self.about, "parts": parts})
-        (self.folder / "summary.md").write_text(self.summary() + "\n", encoding="utf-8")
+        checkpoint.write_text(self.folder / "summary.md", self.summary() + "\n")
 
     def summary(self) -> str:
         rows = [[o.name, o.status, clock(o.seconds), o.line] for o in self.outcomes.values()]
@@ -148,7 +149,10 @@ class Sitting:
         """One archive of the small files, the smallest first, as many as fit."""
         found = [path for path in self.folder.rglob("*") if path.suffix in PACKED]
         archive, room, left_out = self.folder / "gpu_check.tar.gz", SMALL, []
-        with tarfile.open(archive, "w:gz") as tar:
+        with (
+            checkpoint.atomic_write(archive) as file,
+            tarfile.open(fileobj=file, mode="w:gz") as tar,
+        ):
             for path in sorted(found, key=lambda path: (path.stat().st_size, path)):
                 room -= path.stat().st_size
                 if room >= 0:

@@ -36,14 +36,16 @@ def setting(
     flag: bool = True,
     choices: Iterable[str] = (),
     metavar: str = "",
+    path: bool = False,
     also: str = "",
     convert: Callable[[Any], Any] | None = None,
 ) -> Any:
     """A field of a settings dataclass.
 
     kind: a value's type, where the default doesn't show it. choices: names that --help shows; the
-    experiment checks them (`one_of`). metavar: what stands for the value in --help. also: another
-    name of the flag. convert: turns each value given into the one that is stored.
+    experiment checks them (`one_of`). metavar: what stands for the value in --help. path: whether
+    it names a file or folder, in which "~" stands for the home folder. also: another name of the
+    flag. convert: turns each value given into the one that is stored.
     """
     many = isinstance(default, tuple)
     kind = kind or type(default[0] if many else default)
@@ -53,7 +55,8 @@ def setting(
     elif choices:
         metavar, help = metavar or "NAME", f"{help}: {', '.join(choices)}"
     metadata = {"help": help, "kind": kind, "many": many, "flag": flag, "also": also}
-    metadata |= {"metavar": metavar or kind.__name__.upper(), "convert": convert}
+    metadata |= {"metavar": metavar or ("FOLDER" if path else kind.__name__.upper())}
+    metadata |= {"convert": expand if path else convert}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -161,7 +164,9 @@ def parse_folders(
     Raises UsageError as `parse` does.
     """
     words = command_words(arguments)
-    paths = [Path(word) for word in itertools.takewhile(lambda w: not w.startswith("-"), words)]
+    paths = [
+        Path(expand(word)) for word in itertools.takewhile(lambda w: not w.startswith("-"), words)
+    ]
     given = parse(
         settings, words[len(paths) :], program=f"{program} {folders}", description=description
     )
@@ -185,6 +190,18 @@ def command_words(arguments: Sequence[str] | None) -> list[str]:
 
 def first_paragraph(text: str | None) -> str:
     return str(text).partition("\n\n")[0]
+
+
+def expand(path: str) -> str:
+    """A path with the home folder in the place of "~", which a shell leaves in `--out=~/x`. Raises
+    UsageError for "~somebody" whom this machine does not know."""
+    try:
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    except RuntimeError:
+        home = path.partition("/")[0]
+        raise UsageError(
+            f"{path}: there is no home folder {home}. For that name: ./{path}"
+        ) from None
 
 
 def _value(kind: type, finish: Callable[[Any], Any] | None) -> Any:

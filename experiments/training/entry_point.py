@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from experiments.training.command_line import UsageError, report
+from experiments.training.signals import say_last
 from minibn.console import prints_anywhere
 from minibn.errors import BackendUnavailable, DataError
 
@@ -47,7 +48,7 @@ def program(
                 asked = f": {error}" if str(error) else ""
                 return report(name, MemoryError(f"Memory is exhausted{asked}. {remedy}"))
             except KeyboardInterrupt:
-                print(f"\n{stopped}", flush=True)
+                say_last(f"\n{stopped}")
                 return 130
 
         return main

@@ -6,10 +6,11 @@ null stands for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,34 +46,83 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class Stream:
-    """A file of JSON lines, each with its "step". Appends are buffered until `flush`."""
+    """A file of JSON lines, each with its "step". Appends are buffered until `flush`.
+
+    `written` says what was flushed, as {"bytes": length, "sha256": digest}. It stands in each
+    checkpoint, so that `check_stream` notices every change of the file since.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lines: list[str] = []
+        self._lines: list[tuple[int, str]] = []  # (step, line)
+        self._bytes = path.stat().st_size if path.exists() else 0
+        self._digest = _digest(path, self._bytes)
 
     def append(self, record: dict[str, Any]) -> None:
-        self._lines.append(json.dumps(record) + "\n")
+        self._lines.append((record["step"], json.dumps(record) + "\n"))
 
     def flush(self) -> None:
-        """Write the lines to disk: before a checkpoint, so that none from before it is missing."""
-        if self._lines:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(self._lines))
-                file.flush()
-                os.fsync(file.fileno())
-            self._lines = []
+        """Write the lines to disk: before a checkpoint, so that none from before it is missing.
 
-    def cut(self, steps: int) -> None:
-        """Drop what is not yet written, lines of step `steps` or later, and half a last line."""
-        self.keep(lambda record: record["step"] < steps)
-
-    def keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop what is not yet written, lines that are not wanted, and half a last line."""
+        Raises DataError, and writes nothing, if the file is not as long as this process left it.
+        """
+        if not self._lines:
+            return
+        content = "".join(line for _, line in self._lines).encode()
+        with self.path.open("ab") as file:
+            if file.seek(0, os.SEEK_END) != self._bytes:
+                raise DataError(
+                    f"{self.path} was changed by another process, so nothing more is written. "
+                    "Continue with --resume when that has ended."
+                )
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if not self._bytes:
+            checkpoint.sync_folder(self.path.parent)  # a new file
+        self._bytes += len(content)
+        self._digest.update(content)
         self._lines = []
-        if self.path.exists():
-            lines = [json.dumps(r) + "\n" for r in read_lines(self.path) if wanted(r)]
-            checkpoint.write_text(self.path, "".join(lines))
+
+    def drop(self, step: int) -> None:
+        """Drop what is not yet written of step `step` or later."""
+        self._lines = [(at, line) for at, line in self._lines if at < step]
+
+    @property
+    def written(self) -> dict[str, Any]:
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
+
+    def cut(self, written: dict[str, Any]) -> None:
+        """Go back to what was `written`: drop all that follows in the file."""
+        os.truncate(self.path, written["bytes"])
+        self._lines, self._bytes = [], written["bytes"]
+        self._digest = _digest(self.path, self._bytes)
+
+
+def check_stream(path: Path, written: dict[str, Any], by: Path, *, whole: bool = False) -> None:
+    """Raise DataError unless the file begins with what was `written` (with `whole`: is just that).
+
+    written: as of `Stream.written`; by: the file it was read from, for the message.
+    """
+    remedy = f"Restore it, or delete {path.parent} and train that run again."
+    if not path.exists():
+        raise DataError(f"{path} is missing, and {by} has its SHA-256. {remedy}")
+    size, expected = path.stat().st_size, written["bytes"]
+    if size < expected or (whole and size > expected):
+        raise DataError(f"{path} is damaged: it has {size} of {expected} bytes. {remedy}")
+    if _digest(path, expected).hexdigest() != written["sha256"]:
+        raise DataError(f"{path} is damaged: its SHA-256 is not the one in {by}. {remedy}")
+
+
+def _digest(path: Path, size: int) -> Any:
+    """SHA-256 of the first `size` bytes of a file, to which more can be added."""
+    digest = hashlib.sha256()
+    if size:
+        with path.open("rb") as file:
+            while size and (block := file.read(min(size, 1 << 20))):
+                digest.update(block)
+                size -= len(block)
+    return digest
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ import numpy as np
 from experiments.training.command_line import UsageError
 from experiments.training.device_steps import DeviceStep, device_step
 from experiments.training.recorders import Recorder
+from experiments.training.run import Place, Run
+from experiments.training.signals import stop_requests
 from experiments.training.step import CLASSIFY, Feed, Step, Task, one_step
-from experiments.training.study import Place, Run
 from minibn import nn
 from minibn.errors import DataError
 from minibn.fast.cpu import threads
@@ -27,7 +27,7 @@ DRAIN = 20  # steps between transfers of the metrics from the device
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the run is saved and can be continued."""
+    """Ctrl-C, SIGTERM or SIGHUP: the run is saved and can be continued."""
 
 
 def cores() -> int:
@@ -39,26 +39,6 @@ def cores() -> int:
         return threads.count()
     except ValueError as error:
         raise UsageError(str(error)) from None
-
-
-@contextmanager
-def stop_requests() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM, so that the step is finished; a second one interrupts at once."""
-    asked: list[int] = []
-
-    def note(signum: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(signum)
-
-    before = {}
-    with contextlib.suppress(ValueError):  # only the main thread may set handlers
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for s, handler in before.items():
-            signal.signal(s, handler)
 
 
 def train(
@@ -77,12 +57,10 @@ def train(
 
     metrics.jsonl gets step, loss, accuracy (of the batch, before the update; if the task has a
     score) and lr. A loss that is not finite ends the run as diverged, with its step.
-    Raises Interrupted after saving, DataError as `restore` does.
+    Raises Interrupted after saving, DataError as `restore` does, and UsageError if another process
+    took the run over.
     """
     start = restore(run, model, optimizer)
-    if 0 < start < steps:
-        for recorder in recorders:
-            recorder.on_resume(run, start)
     recorders = sorted(recorders, key=lambda recorder: not recorder.runs_the_model)
     progress = Progress(label, start, steps, run.place)
     metrics = Metrics(run, progress)
@@ -101,23 +79,26 @@ def train(
     on_device = device_step(model, optimizer, batches, task)
     with stop_requests() as asked, progress, np.errstate(all="ignore"):
         for number in range(start, steps):
-            last = number == steps - 1
             step = Step.of(batches, run, model, optimizer, number, task)
             metrics.enqueue(number, *update(step, recorders, on_device), optimizer.lr)
-            due = last or bool(asked) or (number + 1) % checkpoint_every == 0
+            due = number == steps - 1 or bool(asked) or (number + 1) % checkpoint_every == 0
             if due or (number + 1) % DRAIN == 0:
                 diverged = metrics.drain()
                 if diverged is not None:
                     break
             for recorder in recorders:
-                recorder.after(step, last)
+                recorder.after(step)
             if due:
                 save(number + 1)
+            run.renew_lease()
             progress.step()
-            if asked and not last:
+            if asked and number < steps - 1:
                 raise Interrupted
+        if diverged is None:  # after the checkpoint, which a longer run goes on from
+            for recorder in recorders:
+                recorder.at_end(run, model, steps)
     if diverged is not None:  # measurements from that step on mean nothing
-        run.cut(diverged)
+        run.drop(diverged)
         result = {"status": "diverged", "step": diverged}
     else:
         result = {"status": "done", "steps": steps}
@@ -130,16 +111,11 @@ def train(
 def restore(run: Run, model: nn.Sequential, optimizer: Optimizer) -> int:
     """Load the run's last checkpoint, if there is one, into both. Returns the steps done.
 
-    Raises DataError if the checkpoint is another network's, or metrics.jsonl lacks lines.
+    Raises DataError if the checkpoint is another network's, or as `Run.restore` does.
     """
     start, states = run.restore()
     if states is None:
         return start
-    if (lines := len(run.records("metrics"))) != start:
-        raise DataError(
-            f"{run.folder / 'metrics.jsonl'} holds {lines} of the {start} lines before the "
-            f"checkpoint. Restore it, or delete {run.folder} and train again."
-        )
     try:
         model.load_state_dict(states["model"])
         optimizer.load_state_dict(states["optimizer"])
@@ -252,11 +228,12 @@ class Progress:
         self.printed_at = time.perf_counter()
         left = (self.steps - self.done) / max(self.rate, 1e-9)
         in_all = f", {self.place}, {self.left_of_all} left in all" if self.place.runs > 1 else ""
-        print(
-            f"{self.label}: step {self.done}/{self.steps}, {self.state}, {self.rate:.1f} steps/s, "
-            f"{clock(left)} left{in_all}",
-            flush=True,
-        )
+        with contextlib.suppress(OSError):  # a terminal that hung up: what asks to save comes next
+            print(
+                f"{self.label}: step {self.done}/{self.steps}, {self.state}, "
+                f"{self.rate:.1f} steps/s, {clock(left)} left{in_all}",
+                flush=True,
+            )
 
 
 def clock(seconds: float) -> str:

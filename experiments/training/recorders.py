@@ -29,7 +29,7 @@ BINS = 24
 
 class Recorder:
     """Measures at some steps. `during` wraps a step (forward, backward, update), `after` follows
-    it.
+    it, `at_end` the last.
 
     runs_the_model: whether it makes forward passes of its own. Such recorders are entered before,
     and left after, those that watch the step's.
@@ -40,11 +40,12 @@ class Recorder:
     def during(self, step: Step) -> AbstractContextManager:
         return contextlib.nullcontext()
 
-    def after(self, step: Step, last: bool) -> None:
+    def after(self, step: Step) -> None:
         pass
 
-    def on_resume(self, run: Run, start: int) -> None:
-        """Called before step `start` > 0: drop records made only because a shorter run ended."""
+    def at_end(self, run: Run, model: nn.Module, steps: int) -> None:
+        """Called after the last of `steps` steps and its checkpoint: what is written here is gone
+        in a run that goes on to more steps."""
 
 
 def predictions(model: nn.Module, images: np.ndarray, batch_size: int = 250) -> np.ndarray:
@@ -67,16 +68,19 @@ class TestAccuracy(Recorder):
     def __init__(self, data: Dataset, every: int) -> None:
         self.data, self.every = data, every
 
-    def after(self, step: Step, last: bool) -> None:
-        updates = step.number + 1
-        if updates % self.every == 0 or last:
-            right = predictions(step.model, self.data.test_images) == self.data.test_labels
-            step.run.stream("test").append(
-                {"step": step.number, "updates": updates, "accuracy": float(right.mean())}
-            )
+    def after(self, step: Step) -> None:
+        if (step.number + 1) % self.every == 0:
+            self._record(step.run, step.model, step.number + 1)
 
-    def on_resume(self, run: Run, start: int) -> None:
-        run.stream("test").keep(lambda record: record["updates"] % self.every == 0)
+    def at_end(self, run: Run, model: nn.Module, steps: int) -> None:
+        if steps % self.every:
+            self._record(run, model, steps)
+
+    def _record(self, run: Run, model: nn.Module, updates: int) -> None:
+        right = predictions(model, self.data.test_images) == self.data.test_labels
+        run.stream("test").append(
+            {"step": updates - 1, "updates": updates, "accuracy": float(right.mean())}
+        )
 
 
 class Distributions(Recorder):

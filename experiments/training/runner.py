@@ -9,9 +9,12 @@ from typing import Any
 
 from experiments.training import session
 from experiments.training.command_line import UsageError
+from experiments.training.lease import require_free
 from experiments.training.loop import clock, cores
+from experiments.training.provenance import environment
+from experiments.training.run import Place
 from experiments.training.settings import in_precision
-from experiments.training.study import Place, Run, Study, environment
+from experiments.training.study import Run, Study
 from minibn.backend import get_backend
 from minibn.data import Dataset
 
@@ -61,16 +64,28 @@ class Work:
 def run_study(s: Any, study: Study, work: Work) -> int:
     """Do what is not done yet, and plot. Returns the exit code.
 
-    Raises UsageError, before anything is written, if a run that has begun would not go on bit for
-    bit (and --force is not given).
+    Raises, before anything is written, DataError for files that are not as they were written, and
+    UsageError if a run that has begun would not go on bit for bit (and --force is not given), or
+    another process trains it.
     """
     folders = {plan: study.run(plan.name) for plan in work.plans}
     results = {p: r for p, f in folders.items() if (r := f.final_result(s.steps)) is not None}
+    session.require_planned(study, [plan.name for plan in work.plans])
+    left = {}
     for plan, folder in folders.items():
-        if folder.has_begun and plan not in results:
-            session.require_unchanged(folder, configuration(s, plan, work), s.force)
+        require_free(folder.folder, locked=study.is_locked)
+        if folder.has_begun:
+            now = configuration(s, plan, work)
+            session.require_unchanged(folder, now, s.force, has_ended=plan in results)
+        if plan in results:
+            folder.check()
+            had_all = work.keeps_checkpoints and results[plan]["status"] == "done"
+            if had_all and (notice := folder.checkpoint_notice()):
+                print(f"{plan.name}: {notice}", flush=True)
+        else:
+            left[plan] = s.steps - folder.steps_done()
+    study.clean()
     study.change(**session.study_settings(s))
-    left = {plan: s.steps - steps_done(f) for plan, f in folders.items() if plan not in results}
     print(
         f"{study.folder}: {len(left)} of {len(folders)} runs to do, {sum(left.values()):,} steps "
         f"{work.about}, {s.backend}, threads {s.threads}, kernels {s.kernels}"
@@ -79,7 +94,7 @@ def run_study(s: Any, study: Study, work: Work) -> int:
     )
     if work.keeps_checkpoints:
         for folder in (folders[plan] for plan in left):
-            if not folder.checkpoint_path.exists() and folder.records("metrics"):
+            if not folder.checkpoints and folder.has_streams:
                 print(f"{folder.name}: its checkpoint is missing, so it begins again from step 0")
     if left and work.seconds is not None and s.backend != "cupy" and not s.quick:
         seconds = work.seconds(left)
@@ -90,20 +105,20 @@ def run_study(s: Any, study: Study, work: Work) -> int:
                 "minutes.",
                 flush=True,
             )
+    waiting = sum(left.values())  # steps of the runs that come later
     for number, (plan, folder) in enumerate(folders.items(), start=1):
-        folder.place = Place(number, len(folders), sum(left.values()) - left.pop(plan, 0))
-        if plan not in results and work.wanted(plan, results):
-            folder.begin(configuration(s, plan, work))
-            results[plan] = work.run(folder, plan)
+        waiting -= left.get(plan, 0)
+        folder.place = Place(number, len(folders), waiting)
+        if plan in left and work.wanted(plan, results):
+            try:
+                folder.begin(configuration(s, plan, work), locked=study.is_locked)
+                results[plan] = work.run(folder, plan)
+            finally:
+                folder.end()
             if results[plan]["status"] == "diverged":
                 print(f"{plan.name}: diverged at step {results[plan]['step']}", flush=True)
     work.plot()
     return 0
-
-
-def steps_done(folder: Run) -> int:
-    """The steps that a run need not repeat: none without a checkpoint."""
-    return len(folder.records("metrics")) if folder.checkpoint_path.exists() else 0
 
 
 def configuration(s: Any, plan: Plan, work: Work) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from experiments.training.command_line import (
 from experiments.training.device_steps import graphs
 from experiments.training.loop import Interrupted, cores
 from experiments.training.settings import BACKENDS
-from experiments.training.study import Run, Study, default_folder
-from experiments.training.study_lock import lock_study
+from experiments.training.signals import say_last
+from experiments.training.study import Run, Study
 from minibn import kernels, precision, use
 from minibn.backend import get_backend
 from minibn.console import prints_anywhere
@@ -41,6 +41,8 @@ SIZES = ("batch_size", "width", "train_size", "samples", "hidden")
 WHERE = ("resume", "out", "force", "data_dir", "graph")
 # These change the rounding, so that a run does not go on bit for bit: only --force accepts that.
 ROUNDING = ("threads", "kernels", "backend")
+# So do these of the machine. OPENBLAS_CORETYPE and NPY_DISABLE_CPU_FEATURES choose them.
+MACHINE = {"blas": "BLAS", "simd": "the instruction sets that NumPy uses"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Experiment:
         except (Interrupted, KeyboardInterrupt) as error:
             lost = "" if isinstance(error, Interrupted) else ", up to the last checkpoint"
             saved = f"everything is saved{lost}.{go_on}" if study.exists else "nothing was begun."
-            print(f"\nStopped; {saved}", flush=True)
+            say_last(f"\nStopped; {saved}")
             return 130
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
@@ -110,7 +112,7 @@ class Experiment:
         """The work, on its backend. Raises MemoryError also when a GPU's memory is exhausted."""
         with (
             study.remove_on_failure(),
-            lock_study(study.folder),
+            study.lock(),
             use(s.backend) as backend,
             threads.limit_threads(s.threads),
             kernels(s.kernels),
@@ -133,8 +135,10 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
     if "resume" not in given:
         s = with_threads(preset(experiment.settings, experiment.quick, given))
         experiment.check(s)
-        folder = default_folder(experiment.name) if s.out is None else Path(s.out)
-        return s, Study.create(folder, experiment.kind or experiment.name, study_settings(s))
+        kind, settings = experiment.kind or experiment.name, study_settings(s)
+        if s.out is None:
+            return s, Study.create_by_time(experiment.name, kind, settings)
+        return s, Study.create(Path(s.out), kind, settings)
     if "out" in given:
         raise UsageError("--out and --resume exclude each other: a study continues where it is.")
     study = Study.open(Path(given["resume"]), experiment.kind or experiment.name)
@@ -142,7 +146,10 @@ def open_study(experiment: Experiment, given: dict[str, Any]) -> tuple[Any, Stud
         content = settings_from_json(experiment.settings, study.settings)
         settings = experiment.settings(**content)
     except DataError as error:
-        raise DataError(f"{study.folder / 'study.json'} can't be used: {error}") from None
+        raise DataError(
+            f"{study.folder / 'study.json'} can't be used: {error} Restore it, or start a new "
+            "--out."
+        ) from None
     if lacking := [k for k in study_settings(settings) if k not in content]:
         raise DataError(
             f"{study.folder / 'study.json'} lacks {', '.join(lacking)}. Restore it, or start a new "
@@ -178,10 +185,47 @@ def study_settings(s: Any) -> dict[str, Any]:
     return {k: v for k, v in content.items() if k not in ("resume", "out", "force", "graph")}
 
 
-def require_unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
-    """Raise UsageError unless the run's config has the data, threads and kernels of the config
-    `now`: only then does it go on bit for bit. `force` accepts all but another precision."""
-    before, differ = run.config, []
+def require_planned(study: Study, names: Collection[str]) -> None:
+    """Raise DataError if a run has begun that the study's settings do not ask for."""
+    for run in study.runs():
+        if run.name not in names:
+            raise DataError(
+                f"{study.folder / 'study.json'} asks for no run {run.name}, which is there: was it "
+                f"changed? Restore it, or move {run.folder} away."
+            )
+
+
+def require_unchanged(
+    run: Run, now: dict[str, Any], force: bool, *, has_ended: bool = False
+) -> None:
+    """Raise UsageError unless the run's config has the data, threads, kernels and BLAS of the
+    config `now`: only then does it go on bit for bit. `force` accepts all but another precision.
+    Of a run that has ended, these may differ.
+
+    Raises DataError if another setting differs, which only damage can do.
+    """
+    before = run.config
+    if not has_ended:
+        _require_same_rounding(run.name, before, now, force)
+    free = {"environment", *(("data_fingerprint",) if force else ())}
+    pairs = {key: (before.get(key), now.get(key)) for key in {*before, *now} - free - {"settings"}}
+    settings = before["settings"], now["settings"]
+    for key in {*settings[0], *settings[1]} - {*WHERE, *ROUNDING}:
+        was, is_ = (content.get(key) for content in settings)
+        if not (key == "steps" and type(was) is int and was <= is_):  # which may be raised
+            pairs[key] = was, is_
+    for key, (was, is_) in sorted(pairs.items()):
+        if was != is_:
+            raise DataError(
+                f"{run.folder / 'config.json'} says {key} {was}; by study.json and the data it is "
+                f"{is_}. Restore what was changed, or delete {run.folder} and train that run again."
+            )
+
+
+def _require_same_rounding(
+    name: str, before: dict[str, Any], now: dict[str, Any], force: bool
+) -> None:
+    differ = []
     if before["data_fingerprint"] != now["data_fingerprint"]:
         differ.append("the data (another --data-dir?)")
     was, is_ = before["environment"]["threads"], now["environment"]["threads"]
@@ -193,15 +237,18 @@ def require_unchanged(run: Run, now: dict[str, Any], force: bool) -> None:
     was, is_ = (c["settings"]["precision"] for c in (before, now))
     if was != is_:
         raise UsageError(
-            f"--resume: {run.name} began in precision {was}, its study says {is_}. Restore its "
+            f"--resume: {name} began in precision {was}, its study says {is_}. Restore its "
             "study.json, or begin a new --out."
         )
-    for key in ("numpy", "device", "cudnn", "commit"):
+    on_host = now["environment"].get("backend") != "cupy"
+    for key in ("blas", "simd", "numpy", "device", "cudnn", "commit"):
         was, is_ = (str(c["environment"].get(key)) for c in (before, now))
-        if was != is_:
-            print(f"{run.name}: {key} was {was}, is {is_}: it goes on, perhaps not bit for bit.")
+        if was != is_ and key in MACHINE and on_host:
+            differ.append(f"{MACHINE[key]} ({was} then, {is_} now)")
+        elif was != is_:
+            print(f"{name}: {key} was {was}, is {is_}: it goes on, perhaps not bit for bit.")
     if differ and not force:
         raise UsageError(
-            f"--resume: {' and '.join(differ)} changed since {run.name} began, so it would not go "
+            f"--resume: {' and '.join(differ)} changed since {name} began, so it would not go "
             "on bit for bit. Restore that, or accept it with --force."
         )

@@ -66,13 +66,18 @@ class SharedSettings:
     )
     checkpoint_every: int = setting(500, "steps between checkpoints")
     out: str | None = setting(
-        None, "the study's folder (default: runs/EXPERIMENT/TIME)", kind=str, metavar="FOLDER"
+        None,
+        "the study's folder (default: runs/EXPERIMENT/TIME)",
+        kind=str,
+        path=True,
     )
     resume: str | None = setting(
         None, "continue the study in this folder; only --steps may be raised", kind=str,
-        metavar="FOLDER",
+        path=True,
     )  # fmt: skip
-    force: bool = setting(False, "with --resume: accept other threads, kernels, backend or data")
+    force: bool = setting(
+        False, "with --resume: accept other threads, kernels, backend, data or BLAS"
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class ImageSettings(SharedSettings):
     data: str = setting("cifar10", "the data set", choices=DATA)
     data_dir: str | None = setting(
         None, "folder with cifar-10-batches-py or its archive (else the cache, else a download)",
-        kind=str, metavar="FOLDER",
+        kind=str, path=True,
     )  # fmt: skip
     # All of it; fewer images make a quick trial.
     train_size: int | None = setting(

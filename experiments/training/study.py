@@ -8,158 +8,31 @@
         metrics.jsonl ...            one line a step; one file per recorder, without times
         timings.jsonl                seconds from checkpoint to checkpoint
         checkpoint/latest.npz        everything the run needs to continue bit for bit
+        checkpoint/previous.npz      the one before, if the last is damaged
         result.json                  written when the run is done or has diverged
+        .lease                       while a process trains the run
       figures/, table.md             plotted from the files by a separate step
 
-A run may be killed at any moment: lines after the last checkpoint are cut when it continues.
+A run may be killed at any moment: lines after the last checkpoint are cut when it continues. The
+length and SHA-256 of every stream stand in each checkpoint and in result.json: `Run.check` notices
+if a file was changed since.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import platform
-import subprocess
-import sys
+import itertools
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import minibn
 from experiments.training.command_line import UsageError
-from experiments.training.json_files import Stream, read_json, read_lines, write_json
+from experiments.training.json_files import read_json, write_json
+from experiments.training.run import Run
 from experiments.training.study_lock import lock_study
-from minibn import checkpoint
-from minibn.errors import DataError
-from minibn.fast.cuda.cudnn import is_preferred
-
-
-def steps_of(manifest: dict[str, Any], path: Path) -> int:
-    """The steps done before a run's checkpoint. Raises DataError if its manifest lacks them."""
-    step = manifest.get("step")
-    if type(step) is not int or step < 0:
-        raise DataError(f"checkpoint {path} is no run's: its manifest has no step. Restore it.")
-    return step
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which run of a study it is, and the steps of the runs after it: for the progress line."""
-
-    number: int = 1
-    runs: int = 1
-    steps_after: int = 0
-
-    def __str__(self) -> str:
-        return f"run {self.number} of {self.runs}"
-
-
-class Run:
-    """One training: a folder and its files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.name = folder.name
-        self.place = Place()
-        self._streams: dict[str, Stream] = {}
-
-    @property
-    def config(self) -> dict[str, Any]:
-        path = self.folder / "config.json"
-        content = read_json(
-            path, variant=str, lr=float, seed=int, settings=dict, data_fingerprint=str,
-            environment=dict,
-        )  # fmt: skip
-        for part, keys in (("environment", {"threads"}), ("settings", {"kernels", "precision"})):
-            if lacking := sorted(keys - set(content[part])):
-                raise DataError(
-                    f"{path} is damaged: its {part} lacks {', '.join(lacking)}. Restore it."
-                )
-        return content
-
-    @property
-    def result(self) -> dict[str, Any] | None:
-        path = self.folder / "result.json"
-        if not path.exists():
-            return None
-        diverged = read_json(path, status=str)["status"] == "diverged"
-        return read_json(path, step=int) if diverged else read_json(path, steps=int)
-
-    def final_result(self, steps: int) -> dict[str, Any] | None:
-        """The result of a run that diverged or has done all its steps, else None."""
-        result = self.result if self.has_begun else None
-        if result and (result["status"] == "diverged" or result["steps"] >= steps):
-            return result
-        return None
-
-    @property
-    def checkpoint_path(self) -> Path:
-        return self.folder / "checkpoint" / "latest.npz"
-
-    def stream(self, name: str) -> Stream:
-        """The stream NAME.jsonl of this run."""
-        return self._streams.setdefault(name, Stream(self.folder / f"{name}.jsonl"))
-
-    def records(self, name: str) -> list[dict[str, Any]]:
-        """The records of stream NAME.jsonl."""
-        return list(read_lines(self.folder / f"{name}.jsonl"))
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether `begin` was called. Raises DataError if config.json was lost since."""
-        if (self.folder / "config.json").exists():
-            return True
-        if self.checkpoint_path.exists():
-            raise DataError(
-                f"{self.folder / 'config.json'} is missing, so the data and settings of the "
-                f"checkpoint are unknown. Restore it, or delete {self.folder} and train again."
-            )
-        return False
-
-    def begin(self, config: dict[str, Any]) -> None:
-        """Start or go on: write config.json, delete an earlier result and partly written files."""
-        self.checkpoint_path.parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / "result.json").unlink(missing_ok=True)
-        for leftover in self.folder.rglob(".*.part"):
-            leftover.unlink()
-        write_json(self.folder / "config.json", config)
-
-    def save(self, step: int, states: dict[str, Any]) -> None:
-        """A checkpoint after `step` steps: first the lines up to it, then the state."""
-        for stream in self._streams.values():
-            stream.flush()
-        checkpoint.save(self.checkpoint_path, {"step": step, "run": self.name}, states)
-
-    def restore(self) -> tuple[int, dict[str, Any] | None]:
-        """(steps done, states) of the last checkpoint, or (0, None); later lines are cut."""
-        step, states = 0, None
-        if self.checkpoint_path.exists():
-            manifest, states = checkpoint.load(self.checkpoint_path)
-            if manifest.get("run") != self.name:
-                raise DataError(
-                    f"checkpoint {self.checkpoint_path} belongs to run {manifest.get('run')}. "
-                    f"Restore the right one, or delete {self.folder} and train again."
-                )
-            step = steps_of(manifest, self.checkpoint_path)
-        self.cut(step)
-        return step, states
-
-    def cut(self, steps: int) -> None:
-        """Drop the lines of step `steps` or later from every stream."""
-        for stream in self._streams.values():
-            stream.flush()
-        for path in self.folder.glob("*.jsonl"):
-            self.stream(path.stem).cut(steps)
-
-    def finish(self, result: dict[str, Any]) -> None:
-        for stream in self._streams.values():
-            stream.flush()
-        write_json(self.folder / "result.json", result)
 
 
 class Study:
@@ -167,29 +40,67 @@ class Study:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._new_folders: list[Path] | None = None  # those that `create` made, outermost first
+        self.is_locked = False  # by this process, where the system has locks
+        self._new_folders: list[Path] | None = None  # that `create` made or would, outermost first
+        self._is_new = False  # whether study.json is ours
 
     @classmethod
     def create(cls, folder: Path, experiment: str, settings: dict[str, Any]) -> Study:
         """A new study. Raises UsageError if the folder holds one already or can't be written."""
-        if cls(folder).exists:
-            raise UsageError(
-                f"--out {folder} holds a study already. Continue it with --resume {folder}, or "
-                "choose another folder."
-            )
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"--out {folder} is not an empty folder. Choose another.")
         study = cls(folder)
-        study._new_folders = [p for p in reversed((folder, *folder.parents)) if not p.exists()]
+        study._require_new()
+        if folder.exists() and not (folder.is_dir() and all(map(_is_leftover, folder.iterdir()))):
+            raise UsageError(f"--out {folder} is not an empty folder. Choose another.")
+        study._new_folders = _missing(folder)
+        with study._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            study._write(experiment, settings)
+        return study
+
+    @classmethod
+    def create_by_time(cls, name: str, experiment: str, settings: dict[str, Any]) -> Study:
+        """A new study in runs/NAME/TIME, or in TIME-2, TIME-3, ... if others began in this second.
+
+        Raises UsageError if it can't be written.
+        """
+        first = Path("runs") / name / time.strftime("%Y%m%d-%H%M%S")
+        for number in itertools.count(1):
+            study = cls(first if number == 1 else first.with_name(f"{first.name}-{number}"))
+            study._new_folders = _missing(study.folder)
+            with study._writing():
+                try:
+                    study.folder.mkdir(parents=True)  # which only one process can
+                except FileExistsError:
+                    continue
+                study._write(experiment, settings)
+            return study
+        raise AssertionError
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A block that writes the new study. Raises UsageError if it can't."""
         try:
-            with study.remove_on_failure():
-                (folder / "runs").mkdir(parents=True, exist_ok=True)
-                write_json(folder / "study.json", {"experiment": experiment, "settings": settings})
+            with self.remove_on_failure():
+                yield
         except OSError as error:
             raise UsageError(
-                f"--out {folder} can't be written: {error.strerror}. Choose another folder."
+                f"--out {self.folder} can't be written: {error.strerror}. Choose another folder."
             ) from None
-        return study
+
+    def _write(self, experiment: str, settings: dict[str, Any]) -> None:
+        with lock_study(self.folder):
+            self._require_new()
+            self._is_new = True
+            for leftover in self.folder.glob(".*.part"):
+                leftover.unlink()
+            write_json(self.folder / "study.json", {"experiment": experiment, "settings": settings})
+
+    def _require_new(self) -> None:
+        if self.exists:
+            raise UsageError(
+                f"--out {self.folder} holds a study already. Continue it with --resume "
+                f"{self.folder}, or choose another folder."
+            )
 
     @contextmanager
     def remove_on_failure(self) -> Iterator[None]:
@@ -200,12 +111,26 @@ class Study:
         except BaseException:
             if self._new_folders is not None and not self.runs():
                 with contextlib.suppress(UsageError, OSError), lock_study(self.folder):
-                    (self.folder / "study.json").unlink(missing_ok=True)
-                    (self.folder / "runs").rmdir()
+                    if self._is_new:
+                        (self.folder / "study.json").unlink(missing_ok=True)
+                        shutil.rmtree(self.folder / "runs", ignore_errors=True)
                 for folder in reversed(self._new_folders):
                     with contextlib.suppress(OSError):
                         folder.rmdir()
             raise
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Train it within the block. Raises UsageError if another process does."""
+        with lock_study(self.folder) as file:
+            self.is_locked = file is not None
+            yield
+
+    def clean(self) -> None:
+        """Delete what killed processes left. Call it when no other process trains a run."""
+        for pattern in (".*.part", ".lease"):
+            for leftover in self.folder.rglob(pattern):
+                leftover.unlink(missing_ok=True)
 
     @property
     def exists(self) -> bool:
@@ -213,7 +138,8 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path, kinds: str | tuple[str, ...], flag: str = "--resume") -> Study:
-        """The study in that folder. Raises UsageError if there is none, or one of another kind."""
+        """The study in that folder. Raises UsageError if there is none, or one of another kind, and
+        DataError if a run that has ended was changed since."""
         if not cls(folder).exists:
             raise UsageError(
                 f"{flag} {folder}: there is no study (no study.json in that folder). "
@@ -225,6 +151,8 @@ class Study:
             raise UsageError(
                 f"{flag} {folder} is a study of {study.kind}. Give one of {' or '.join(allowed)}."
             )
+        for run in study.runs():
+            run.check(old=True)
         return study
 
     @property
@@ -255,37 +183,11 @@ class Study:
         return [Run(p.parent) for p in sorted(self.folder.glob("runs/*/config.json"))]
 
 
-def default_folder(experiment: str) -> Path:
-    return Path("runs") / experiment / time.strftime("%Y%m%d-%H%M%S")
+def _missing(folder: Path) -> list[Path]:
+    """The folder and those above it that do not exist, outermost first."""
+    return [p for p in reversed((folder, *folder.parents)) if not p.exists()]
 
 
-@functools.cache
-def commit() -> str:
-    """The commit of the source, with "+changes" if files differ; "unknown" outside a checkout."""
-    here = Path(minibn.__file__).parent.parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + (
-            "+changes" if git("status", "--porcelain", "-uno") else ""
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-def environment(backend: Any, threads: int) -> dict[str, Any]:
-    """What a run's result may depend on beside its settings."""
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "minibn": minibn.__version__,
-        "commit": commit(),
-        "platform": f"{sys.platform} {platform.machine()}",
-        "threads": threads,
-        **backend.describe(),
-        **({"cudnn": "chosen"} if backend.name == "cupy" and is_preferred() else {}),
-    }
+def _is_leftover(path: Path) -> bool:
+    """Whether a process that was killed before it had written study.json left this file."""
+    return path.name == ".lock" or (path.name.startswith(".") and path.suffix == ".part")

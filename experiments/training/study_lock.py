@@ -2,7 +2,7 @@
 
 The lock is the system's (flock) on STUDY/.lock, and ends with the process, however that ends. The
 file holds the process's id. Readers do not lock. Windows and some network file systems have no
-such locks: there, nothing is locked.
+such locks: there, each run's lease keeps others away (see `lease`).
 """
 
 from __future__ import annotations

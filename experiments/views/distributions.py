@@ -102,8 +102,9 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
     with markers: the paper's median over training, at the activation, to the next step.
     """
     recorded = _first_units_by_variant(runs)
-    if not recorded:
-        return []
+    records_of_places = [records for _, series in recorded for records in series.values()]
+    if not any(successive(records, "mean")[0] for records in records_of_places):
+        return []  # of a single step, nothing changes
     columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
     names, theirs = {"mean": "mean", "var": "variance"}, False
     figure, grid = subplots(

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from minibn import checkpoint
+
 # One colour a variant, in every figure, in the order of legends and tables. From the fifth on, each
 # differs from all before it, for colour-blind readers too (CIELAB distances
 # under Machado et al. 2009's simulations: at least 27 among standard, batchnorm, l1, l2 and linf).
@@ -121,19 +123,22 @@ def subplots(rows: int = 1, columns: int = 1, *, figsize: Any = None, **options:
 
 @own_style()
 def save(figure: Any, folder: Path, name: str) -> Path:
-    """Write NAME.svg, and NAME.png with a palette, a third as large. Returns the PNG's path."""
+    """Write NAME.svg, and NAME.png with a palette, a third as large; each whole or not at all.
+    Returns the PNG's path."""
     from PIL import Image  # matplotlib's own
 
     folder.mkdir(parents=True, exist_ok=True)
     figure.set_layout_engine(None)  # the layout is done: else each file is rendered twice
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with checkpoint.atomic_write(folder / f"{name}.svg") as file:
+        figure.savefig(file, format="svg", metadata={"Date": None})
     png = io.BytesIO()
     figure.savefig(png, format="png")
     with Image.open(png) as image:
         few = image.convert("RGB").quantize(
             256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
         )
-    few.save(folder / f"{name}.png", optimize=True)
+    with checkpoint.atomic_write(folder / f"{name}.png") as file:
+        few.save(file, format="png", optimize=True)
     return folder / f"{name}.png"
 
 

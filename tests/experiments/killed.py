@@ -73,7 +73,7 @@ def half_of_a_line(stream: str, nth: int, what: Callable) -> None:
     def flush(self: Stream) -> None:
         seen[0] += self.path.stem == stream and bool(self._lines)
         if self.path.stem == stream and seen[0] == nth:
-            text = "".join(self._lines)
+            text = "".join(line for _, line in self._lines)
             with self.path.open("a") as file:
                 file.write(text[: len(text) - 20])
             what()
@@ -109,6 +109,9 @@ def arrange(moment: str) -> None:
     elif place.startswith("flush of "):
         file = place.removeprefix("flush of ")
         patch(Stream, "flush", when, nth, what, lambda stream: stream.path.name == file)
+    elif place.startswith("cut of "):
+        file = place.removeprefix("cut of ")
+        patch(os, "truncate", when, nth, what, lambda path, size: Path(path).name == file)
     elif place.startswith("rename of "):
         file = place.removeprefix("rename of ")
         patch(os, "replace", when, nth, what, lambda source, target: Path(target).name == file)

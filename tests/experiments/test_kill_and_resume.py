@@ -32,6 +32,9 @@ MOMENTS = [
     "before rename of latest.npz",
     "before 2nd rename of latest.npz",
     "after 2nd rename of latest.npz",
+    "before rename of previous.npz",
+    "after rename of previous.npz",  # latest.npz is not there
+    "after 2nd rename of previous.npz",
     "amid 2nd metrics",
     "amid 2nd distributions",
     "amid test",
@@ -80,8 +83,8 @@ def test_a_run_killed_at_its_syncs_continues_bit_for_bit(whole: Path, tmp_path: 
 def test_a_run_killed_again_and_again_continues_bit_for_bit(whole: Path, folder: Path) -> None:
     resume = ("--resume", folder)
     assert killed("amid 2nd metrics", *ONE, "--steps", STEPS, "--out", folder).returncode < 0
-    assert killed("before rename of metrics.jsonl", *resume).returncode == SIGKILLED  # it is cut
-    assert killed("after rename of distributions.jsonl", *resume).returncode == SIGKILLED
+    assert killed("before cut of metrics.jsonl", *resume).returncode == SIGKILLED
+    assert killed("after cut of distributions.jsonl", *resume).returncode == SIGKILLED
     assert killed("before 2nd step", *resume).returncode == SIGKILLED
     assert killed("amid checkpoint", *resume).returncode == SIGKILLED
     assert leftovers(folder) != []
@@ -123,7 +126,7 @@ def test_a_run_whose_checkpoint_is_gone_says_so_and_begins_again(
 ) -> None:
     assert main(*ONE, "--steps", 4, "--out", folder) == 0
     (run,) = runs(folder)
-    run.checkpoint_path.unlink()
+    run.checkpoints.delete()
     assert main("--resume", folder, "--steps", STEPS) == 0
     said = capsys.readouterr().out
     assert f"{run.name}: its checkpoint is missing, so it begins again from step 0" in said
@@ -214,7 +217,7 @@ DIVERGING = [*SMALL, "--variants", "standard", "--lr", "1e9", "--steps", "8"]
 
 
 @pytest.mark.parametrize(
-    "moment", ["before rename of result.json", "before rename of metrics.jsonl", "before 2nd step"]
+    "moment", ["before rename of result.json", "after flush of metrics.jsonl", "before 2nd step"]
 )
 def test_a_diverging_run_that_is_killed_ends_as_it_would_have(
     moment: str, diverged: Path, folder: Path

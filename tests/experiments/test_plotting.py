@@ -1,5 +1,7 @@
 """What all figures share: small files in the variants' own colours, legends, numbers of axes."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -101,3 +103,27 @@ def test_a_logarithmic_axis_stays_where_ticks_beyond_it_are_finite():
     low, high = plotting.log_limits([], [np.array([1e-300, 7e295])])
     assert (low, high) == pytest.approx((1e-100 / 1.5, 1.5e100), rel=1e-9, abs=0)
     assert plotting.log_limits([np.array([2.0, 2.0])]) == (2 / 1.5, 3.0)
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_a_figure_is_written_whole_or_not_at_all(kind, panel, tmp_path, monkeypatch):
+    """A disk that fills up amid a figure, and a kill, leave the one that was there."""
+    figure, axes = panel
+    plotting.save(figure, tmp_path, "one")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    axes.plot([0, 1])
+    seen = []
+
+    def replace(source, target):
+        seen.append(target.name)
+        assert target.read_bytes() == before[target.name], "untouched until the new one is whole"
+        if target.suffix == f".{kind}":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(OSError, match="No space"):
+        plotting.save(figure, tmp_path, "one")
+    assert seen[-1] == f"one.{kind}"
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after[f"one.{kind}"] == before[f"one.{kind}"]
+    assert set(after) == set(before), "no half files"

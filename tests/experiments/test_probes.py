@@ -266,14 +266,14 @@ def test_a_step_that_fails_leaves_no_line_and_no_trace(tmp_path: Path) -> None:
         "amid 2nd landscape",
         "amid shift",
         "after flush of shift.jsonl",
-        "before rename of shift.jsonl",
+        "before cut of shift.jsonl",
     ],
 )
 def test_a_run_killed_while_it_writes_its_probes_continues_bit_for_bit(
     moment: str, whole: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
-    if "rename" in moment:  # lines are cut when a run is resumed
+    if "cut" in moment:  # lines are cut when a run is resumed
         assert killed("amid 2nd shift", *ONE, "--steps", STEPS, "--out", folder).returncode < 0
         assert killed(moment, "--resume", folder).returncode < 0
     else:

@@ -159,7 +159,7 @@ def test_test_accuracy_is_that_of_a_direct_evaluation_and_leaves_the_model_as_it
     model.conv1.training = False  # a part's own mode is kept, too
     before = model.state_dict()
     run = Run(tmp_path)
-    TestAccuracy(data, every=5).after(step_of(run, model, 4, data.train_images), last=False)
+    TestAccuracy(data, every=5).after(step_of(run, model, 4, data.train_images))
     run.stream("test").flush()
     assert model.training and model.relu1.training and not model.conv1.training
     after = model.state_dict()
@@ -180,9 +180,10 @@ def test_test_accuracy_is_measured_on_schedule_and_at_the_end(
     data: Dataset, tmp_path: Path
 ) -> None:
     model, run = network(SETTINGS, "standard", 0), Run(tmp_path)
+    recorder = TestAccuracy(data, every=3)
     for step in range(8):
-        at = step_of(run, model, step, data.train_images)
-        TestAccuracy(data, every=3).after(at, last=step == 7)
+        recorder.after(step_of(run, model, step, data.train_images))
+    recorder.at_end(run, model, 8)
     run.stream("test").flush()
     assert [r["updates"] for r in run.records("test")] == [3, 6, 8]
 

@@ -281,7 +281,8 @@ def test_plotting_nothing_is_one_line(
         (found,) = capsys.readouterr().err.splitlines()
         assert line in found
     shutil.copytree(whole, tmp_path / "study")
-    (only_run(tmp_path / "study").folder / "theorems.jsonl").unlink()
+    for file in ("theorems.jsonl", "result.json"):  # as before the first measurement
+        (only_run(tmp_path / "study").folder / file).unlink()
     assert plot.main([str(tmp_path / "study")]) == 2
     assert "no run with measurements yet" in capsys.readouterr().err
 

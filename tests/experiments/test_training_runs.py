@@ -24,12 +24,13 @@ from studies import (
 )
 from support.backends import DEVICES, chosen
 
-from experiments.training import loop
+from experiments.training import loop, provenance
 from experiments.training.json_files import write_json
 from experiments.training.loop import Progress, clock, one_step, train
+from experiments.training.provenance import environment
 from experiments.training.runner import Plan
 from experiments.training.session import require_unchanged
-from experiments.training.study import Run, Study, environment
+from experiments.training.study import Run, Study
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg.runs import load_data, network, sgd
 from experiments.vgg.settings import FOUR, plans
@@ -213,16 +214,14 @@ def test_a_step_runs_with_the_threads_and_kernels_of_its_settings(
 
 
 def test_the_commit_is_unknown_outside_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.training import study
-
     def fail(*arguments: Any, **settings: Any) -> None:
         raise subprocess.CalledProcessError(128, "git")
 
-    study.commit.cache_clear()
+    provenance.commit.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(study.subprocess, "run", fail)
+        patch.setattr(provenance.subprocess, "run", fail)
         assert environment(get_backend("numpy"), 1)["commit"] == "unknown"
-    study.commit.cache_clear()
+    provenance.commit.cache_clear()
 
 
 def test_several_rates_and_seeds_make_a_run_of_each(tmp_path: Path) -> None:
