@@ -8,7 +8,7 @@ import pytest
 from studies import SMALL, main
 
 from experiments.training.loop import Progress
-from experiments.training.study import Place
+from experiments.training.run import Place
 
 
 class Terminal(io.StringIO):
