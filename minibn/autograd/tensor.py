@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minibn.autograd.numpy_protocol import NumpyProtocol
 from minibn.backend import array_module, get_backend, to_numpy
 from minibn.backend.array_types import is_foreign
 from minibn.errors import GraphError, ShapeError, did_you_mean, with_own_keywords
@@ -56,15 +57,7 @@ def value(x: Any) -> Any:
     return x.item() if isinstance(x, np.generic) else x
 
 
-class _ArrayUfunc:
-    """`Tensor.__array_ufunc__`. NumPy looks it up in the class: `_call_ufunc`. CuPy looks it up in
-    the object: None, so that its operators leave array + Tensor to Tensor."""
-
-    def __get__(self, tensor: Tensor | None, owner: type[Tensor]) -> Any:
-        return _call_ufunc if tensor is None else None
-
-
-class Tensor:
+class Tensor(NumpyProtocol):
     """An array with a gradient.
 
     data: an array of any backend (shared, not copied), or a list, a number or an array of another
@@ -78,9 +71,6 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad", "version")
-    __minibn_tensor__ = True
-    __array_ufunc__ = _ArrayUfunc()
-    __array_priority__ = 1000
     __hash__ = object.__hash__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
@@ -280,21 +270,11 @@ class Tensor:
     def __imatmul__(self, other: Any) -> Tensor:
         return self._update(ops.matmul, other, "@=")
 
-    # -- among NumPy's functions
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """np.asarray(tensor), np.save and the like: the values, of a Tensor on the host that
-        requires no gradient. Raises TypeError for another."""
-        if self.requires_grad:
-            raise TypeError(
-                "a Tensor that requires a gradient is not made an array of NumPy's silently. Use "
-                ".numpy(), or functions of minibn.ops to differentiate through them."
-            )
-        if not isinstance(self.data, np.ndarray):
-            raise TypeError(
-                f"a Tensor of {type(self.data).__name__} is not copied to the host silently. Use "
-                ".numpy()."
-            )
-        return np.array(self.data, dtype=dtype, copy=copy)  # host: NumPy asks for it
+    @staticmethod
+    def op_name(name: str) -> str:
+        """The function of `minibn.ops` for one of NumPy's; "" if there is none."""
+        name = {"absolute": "abs", "amax": "max", "amin": "min"}.get(name, name)
+        return name if name in ops.__all__ else ""
 
     # -- gradients
     def backward(
@@ -524,35 +504,3 @@ class Tensor:
             known = [own for own in dir(Tensor) if not own.startswith("_")]
             hint = f"Use {remedy}." if remedy else did_you_mean(name, known)
             raise AttributeError(f"a Tensor has no attribute {name!r}. {hint}")
-
-
-# NumPy's functions behind Python's operators, and these operators' names.
-_OPERATORS = {
-    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "truediv", "power": "pow",
-    "matmul": "matmul", "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le",
-    "greater": "gt", "greater_equal": "ge",
-}  # fmt: skip
-_REFLECTED = {"eq": "eq", "ne": "ne", "lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
-
-
-def _call_ufunc(tensor: Tensor, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
-    """A function of NumPy's with a Tensor: array + Tensor is an op, as Tensor + array, and
-    `array -= Tensor` writes into the array. Raises TypeError for others, such as np.exp."""
-    name = _OPERATORS.get(ufunc.__name__)
-    out = settings.pop("out", (None,))[0]
-    if method != "__call__" or settings or name is None:
-        known = {"absolute": "abs"}.get(ufunc.__name__, ufunc.__name__)
-        remedy = f"minibn.ops.{known}" if hasattr(ops, known) else "a function of minibn.ops"
-        raise TypeError(f"np.{ufunc.__name__} of a Tensor: use {remedy}, or tensor.numpy().")
-    if out is not None:
-        if any(isinstance(x, Tensor) and x.requires_grad for x in (*inputs, out)):
-            raise TypeError(
-                f"np.{ufunc.__name__}: a Tensor that requires a gradient can't be written into "
-                "an array: its graph would be lost. Use .detach()."
-            )
-        ufunc(*(value(x) for x in inputs), out=value(out))
-        return out
-    left, right = inputs
-    if isinstance(left, Tensor):
-        return getattr(left, f"__{name}__")(right)
-    return getattr(right, f"__{_REFLECTED.get(name, f'r{name}')}__")(left)

@@ -198,6 +198,13 @@ class Module:
             if self.name:
                 error.add_note(f"In layer {self.name} ({type(self).__name__}).")
             raise
+        except AttributeError as error:
+            if type(getattr(error, "obj", None)) not in (list, tuple):
+                raise
+            raise TypeError(
+                f"{self.name or type(self).__name__}: an input is a {type(error.obj).__name__}. "
+                "Make it an array: numpy.asarray(x, numpy.float32)."
+            ) from error
         for watcher in vars(self).get("_watchers", ()):
             watcher(self, inputs, output)
         return output

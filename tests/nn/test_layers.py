@@ -184,3 +184,12 @@ def test_summary_leaves_the_model_as_it_was():
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert all(module.training for _, module in net.named_modules())
     assert not any(vars(module).get("_watchers") for _, module in net.named_modules())
+
+
+@pytest.mark.parametrize("make", [list, tuple])
+def test_a_list_as_input_names_the_remedy(make):
+    layer = nn.Linear(2, 2).initialize(0)
+    with pytest.raises(
+        TypeError, match=rf"Linear: an input is a {make.__name__}\. Make it an array"
+    ):
+        layer(make([[1.0, 2.0]]))

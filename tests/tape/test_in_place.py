@@ -168,6 +168,26 @@ def test_a_ufunc_names_the_op(ufunc, remedy, requires_grad):
         np.add.reduce(t)
 
 
+@pytest.mark.parametrize(
+    "call, op",
+    [
+        (np.sum, "sum"), (np.mean, "mean"), (np.amax, "max"), (np.transpose, "transpose"),
+        (lambda t: np.concatenate([t, t]), "concatenate"),
+        (lambda t: np.where(A > 1, t, 0), "where"),
+    ],
+)  # fmt: skip
+def test_a_function_of_numpy_takes_constants_and_names_the_op(call, op):
+    np.testing.assert_array_equal(call(Tensor(A)), call(A))
+    with pytest.raises(TypeError, match=rf"silently. .* Here: minibn\.ops\.{op}\."):
+        call(Tensor(A, requires_grad=True))
+
+
+def test_shapes_need_no_values():
+    t = Tensor(A, requires_grad=True)
+    assert (np.shape(t), np.ndim(t), np.size(t)) == ((2, 2), 2, 4)
+    assert np.zeros_like(t).tolist() == [[0, 0], [0, 0]]
+
+
 @pytest.mark.parametrize("requires_grad", [True, False])
 def test_operators_between_arrays_and_tensors_are_ops(requires_grad):
     t = Tensor(2 * A, requires_grad=requires_grad)
