@@ -296,7 +296,7 @@ def test_memory_start_up_and_the_time_per_image_are_judged() -> None:
     [
         (["--parts", "step"], r"--parts 'step' is unknown\. Did you mean 'steps'\?"),
         (["--models", "vgg12"], r"--models 'vgg12' is unknown"),
-        (["--variants", "batch"], r"--variants 'batch' is unknown"),
+        (["--variants", "bachnorm"], r"--variants 'bachnorm' is unknown"),
         (["--rounds", "0"], r"--rounds 0 must be at least 1"),
         (["--batch", "1"], r"--batch 1 must be at least 2"),
         (["--threads", "0"], r"--threads 0 must be at least 1"),
