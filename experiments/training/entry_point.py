@@ -42,6 +42,8 @@ def program(
         def main(arguments: Arguments = None) -> int:
             try:
                 return work(arguments) or 0
+            except BrokenPipeError:  # nobody reads what is printed: `prints_anywhere` ends it
+                raise
             except reported as error:
                 return report(name, error)
             except MemoryError as error:

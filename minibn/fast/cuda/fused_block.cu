@@ -140,7 +140,7 @@ __device__ __forceinline__ void sum(const FusedBlock& block, int count, int G, c
       Vec bar = load(g + (q + p * count) * block.C + block.w.c);
 #pragma unroll
       for (int j = 0; j < V; ++j) {
-        bar.v[j] *= real(!block.relu | (best[p].z.v[j] > 0));
+        bar.v[j] = !block.relu | (best[p].z.v[j] > 0) ? bar.v[j] : real(0);
         if (NOISE) bar.v[j] *= best[p].s.v[j];
         a[j] += bar.v[j];
         b[j] = fused(bar.v[j], best[p].x.v[j] - block.pivot.v[j], b[j]);
@@ -190,7 +190,7 @@ EXPORT __launch_bounds__(THREADS) input_grad(PARAMETERS, const real* g, const re
     Vec bar = load(g + q * C + block.w.c);
 #pragma unroll
     for (int j = 0; j < V; ++j)
-      bar.v[j] *= real(!relu | (best[0].z.v[j] > 0)) * block.scale.v[j];
+      bar.v[j] = !relu | (best[0].z.v[j] > 0) ? bar.v[j] * block.scale.v[j] : real(0);
 #pragma unroll
     for (int k = 0; k < PIXELS; ++k) {
       int i = block.place(q, k);
