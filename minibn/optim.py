@@ -125,6 +125,7 @@ class Optimizer:
         if len({id(p) for p in self.params}) < len(self.params):
             raise ValueError(f"{type(self).__name__}: a parameter stands in two places.")
         self.steps = 0
+        self.updates: list[int] = []  # of each parameter, where the rule counts them
         self.state: list[dict[str, Any]] = [{} for _ in self.params]
 
     @property
@@ -279,7 +280,7 @@ class Adam(Optimizer):
             raise ValueError(f"Adam: betas={betas} must lie in [0, 1).")
         settings = {"betas": tuple(map(float, betas)), "eps": float(eps), "decoupled": decoupled}
         super().__init__(params, lr, weight_decay, **settings)
-        self.updates = [0] * len(self.params)  # of each parameter: its bias corrections count them
+        self.updates = [0] * len(self.params)  # for the bias corrections
 
     def settings_of(self, i: int, group: Group) -> Group:
         """The group's, and `step`: which update of this parameter it is."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from claim_studies import add_run, judge, named, study
+from claim_studies import add_run, forget_streams, judge, named, study
 
 from experiments.training.study import Study
 
@@ -53,6 +53,7 @@ def test_an_explosion_is_read_where_moments_reach_the_step_before_divergence(
 ) -> None:
     made = sweep(tmp_path / "s", standard=[0.1, 0.1])
     assert judge(named("explodes-with-depth"), made).values == pytest.approx({0: 700, 1: 700})
+    forget_streams(made.run("standard-lr0.2-seed1"))
     path = made.run("standard-lr0.2-seed1").folder / "moments.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     reason = judge(named("explodes-with-depth"), made).verdict.reason

@@ -11,6 +11,7 @@ from claim_studies import (
     BETTER,
     add_run,
     claim,
+    forget_streams,
     judge,
     named,
     pair,
@@ -65,6 +66,7 @@ def test_an_accuracy_that_is_no_number_leaves_the_claim_undecided(
     tmp_path: Path, bad: float | None
 ) -> None:
     made = pair(tmp_path / "s", [0.9, 0.9], [0.5, 0.5])
+    forget_streams(made.run("standard-lr0.1-seed1"))
     path = made.run("standard-lr0.1-seed1").folder / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     lines[3]["accuracy"] = bad

@@ -219,7 +219,7 @@ class Replay:
 
 
 class Host:
-    """The integers that a step changes on the host: counters, versions, the optimizer's steps."""
+    """The integers that a step changes on the host: counters, versions, an optimizer's steps."""
 
     def __init__(self, model: Module, optimizer: Optimizer) -> None:
         states = [*model.named_parameters(), *model.named_buffers()]
@@ -230,7 +230,8 @@ class Host:
     def read(self) -> list[int]:
         """The counters first."""
         counts = [int(counter.data) for counter in self.counters]
-        return [*counts, *(s.version.count for s in self.states), self.optimizer.steps]
+        versions = (s.version.count for s in self.states)
+        return [*counts, *versions, self.optimizer.steps, *self.optimizer.updates]
 
     def write(self, values: list[int]) -> None:
         left = iter(values)
@@ -239,6 +240,7 @@ class Host:
         for state in self.states:
             state.version.count = next(left)
         self.optimizer.steps = next(left)
+        self.optimizer.updates = list(left)
 
 
 def _watched(module: Module) -> bool:
