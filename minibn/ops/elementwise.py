@@ -29,6 +29,8 @@ def real(x: Any) -> Any:
 
 def select(mask: Any, g: Any) -> Any:
     """g where the boolean mask is set, else 0, also where g is infinite: for cotangents."""
+    if isinstance(mask, bool):  # the same everywhere
+        mask = array_module(g).full(g.shape, mask)
     if isinstance(g, Tensor):
         return where(mask, g, 0)
     return array_module(g).where(mask, g, 0)
