@@ -20,7 +20,9 @@ RTOL, ATOL = 1e-3, 1e-7  # what ONNX's own runner asks, each entry by itself
 OF_THE_LARGEST = {2: 2e-3, 4: 1e-6, 8: 1e-12}  # what we ask besides, by bytes of the dtype
 
 # Cases of which ours is known not to meet RTOL. Each must fail: who mends it removes the line.
-DISAGREE: dict[str, str] = {}
+DISAGREE: dict[str, str] = {
+    "test_attention_4d_causal_fp16_expanded": "a unit in the last place: our sums are in float32",
+}
 
 
 @functools.cache

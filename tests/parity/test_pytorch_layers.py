@@ -18,6 +18,8 @@ EXCLUDED = {
     "FrozenBatchNorm": "PyTorch has none that trains gamma; it is batch_norm_inference",
     "LpBatchNorm": "PyTorch has no such layer; the op is compared with its formula",
     "Module": "the base class: computes nothing",
+    "ModuleList": "a container: computes nothing",
+    "ModuleDict": "a container: computes nothing",
     "Noise": "PyTorch has no such layer, and the draws would differ",
     "NoisyBatchNorm": "BatchNorm, which is compared, followed by Noise",
     "Sequential": "computes nothing itself; test_pytorch_training.py compares a network of it",
