@@ -14,7 +14,7 @@ import pytest
 from parity import onnx_arithmetic, onnx_layers, onnx_moves  # noqa: F401  # they fill NODES
 from parity.onnx_runner import NODES, LeftOut, onnx, run
 
-FLOOR = 845  # of the 1,884 cases of ONNX 1.23
+FLOOR = 844  # of the 1,884 cases of ONNX 1.23
 TOTAL = 1884
 RTOL, ATOL = 1e-3, 1e-7  # what ONNX's own runner asks, each entry by itself
 OF_THE_LARGEST = {2: 2e-3, 4: 1e-6, 8: 1e-12}  # what we ask besides, by bytes of the dtype
