@@ -11,14 +11,22 @@ allowed but unchecked (`detect_anomaly` checks it); `assign` is checked.
 from __future__ import annotations
 
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minibn.autograd.numpy_protocol import NumpyProtocol
-from minibn.backend import array_module, get_backend, to_numpy
+from minibn.backend import array_module, backend_of, get_backend, to_numpy
 from minibn.backend.array_types import is_foreign
-from minibn.errors import GraphError, ShapeError, did_you_mean, with_own_keywords
+from minibn.errors import (
+    GraphError,
+    ShapeError,
+    check_flag,
+    check_integer,
+    did_you_mean,
+    with_own_keywords,
+)
 
 Array = Any  # an array of any backend: NumPy, CuPy or the strict double
 
@@ -70,7 +78,7 @@ class Tensor(NumpyProtocol):
     Tensor([2., 4.])
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad", "version")
+    __slots__ = ("__weakref__", "_grad", "_requires_grad", "data", "node", "version")
     __hash__ = object.__hash__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
@@ -83,19 +91,49 @@ class Tensor(NumpyProtocol):
             data = np.asarray(data) if isinstance(data, np.ndarray) else data  # host: a subclass
         if data.dtype.kind not in "fciub":
             raise TypeError(f"Tensor: data of dtype {data.dtype} is not numeric.")
-        if requires_grad and data.dtype.kind not in "fc":
-            raise TypeError(
-                f"Tensor: data of dtype {data.dtype} can't require a gradient. "
-                "Use floating-point data, or requires_grad=False."
-            )
-        self._set(data, requires_grad, None, Version())
+        self._set(data, False, None, Version())
+        self.requires_grad = requires_grad
 
     def _set(self, data: Array, requires_grad: bool, node: Any, version: Version) -> None:
         self.data = data
-        self.grad: Tensor | None = None
-        self.requires_grad = requires_grad
+        self._grad: Tensor | None = None
+        self._requires_grad = requires_grad
         self.node = node
         self.version = version
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are computed for it. Can be set for leaves of floating point."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        wanted = check_flag(wanted, "Tensor: requires_grad")
+        if self.node is not None and not wanted:
+            raise GraphError("requires_grad=False is for leaves. Use .detach() for a result.")
+        if wanted and not self._is_floating():
+            raise TypeError(
+                f"Tensor: data of dtype {self.dtype} can't require a gradient. "
+                "Use floating-point data, or requires_grad=False."
+            )
+        self._requires_grad = wanted
+
+    def _is_floating(self) -> bool:
+        return self.dtype.kind in "fc"
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient, or None. Raises TypeError and ShapeError if it is set to what
+        is no Tensor of this one's shape."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, g: Tensor | None) -> None:
+        if g is not None and not isinstance(g, Tensor):
+            raise TypeError(f"grad is a Tensor or None, not {type(g).__name__}. Use Tensor(array).")
+        if g is not None and g.shape != self.shape:
+            raise ShapeError(f"grad has shape {g.shape}, its Tensor {self.shape}: they are equal.")
+        self._grad = g
 
     @classmethod
     def from_op(cls, node: Any, data: Array, version: Version | None = None) -> Tensor:
@@ -128,6 +166,8 @@ class Tensor(NumpyProtocol):
         return self.node is None
 
     def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError(f"{self!r} has no axis, so no length and no elements. Use .item().")
         return len(self.data)
 
     def __repr__(self) -> str:
@@ -191,7 +231,7 @@ class Tensor(NumpyProtocol):
         return repr(self) if self.ndim else format(self.item(), spec)
 
     # -- copies and pickles
-    copied_slots: tuple[str, ...] = ("data", "grad", "requires_grad", "version")
+    copied_slots: tuple[str, ...] = ("data", "_grad", "_requires_grad", "version")
 
     def __getstate__(self) -> dict[str, Any]:
         """What copy.copy, copy.deepcopy and pickle take: a leaf's. Raises GraphError for others."""
@@ -215,16 +255,48 @@ class Tensor(NumpyProtocol):
         self.version.count += 1
 
     def assign(self, values: Any) -> Tensor:
-        """Copy `values` (same shape) into this Tensor's memory. Leaves only."""
+        """Copy `values` (same shape, or one number) into this Tensor's memory. Leaves only.
+
+        Raises ShapeError for another shape, TypeError for another kind of numbers.
+        """
         if self.node is not None:
             raise TypeError("assign: only a leaf can be assigned to. Use .detach() first.")
-        values = values.data if isinstance(values, Tensor) else values
-        shape = getattr(values, "shape", ())
-        if shape not in ((), self.shape):
-            raise ValueError(f"assign: values have shape {shape}, the Tensor {self.shape}.")
+        values = self._values_to_write(values, "assign")
+        if values.shape not in ((), self.shape):
+            raise ShapeError(f"assign: values have shape {values.shape}, the Tensor {self.shape}.")
         self.data[...] = values
         self.bump_version()
         return self
+
+    def _values_to_write(self, values: Any, who: str) -> Array:
+        """The values as an array of this Tensor's backend, of a kind that fits its dtype."""
+        backend, values = backend_of(self.data), value(values)
+        is_array = hasattr(values, "dtype")
+        values = backend.asarray(values)
+        dtype = self.dtype if is_array else np.result_type(self.dtype, values.dtype.type(0).item())
+        if not np.can_cast(values.dtype if is_array else dtype, self.dtype, "same_kind"):
+            raise TypeError(
+                f"{who}: values of dtype {values.dtype} don't fit into a Tensor of {self.dtype}. "
+                "Use .astype first."
+            )
+        return values
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        """Write into elements, in place; as `+=` only where no op is recorded."""
+        tensors = [x for x in (self, values) if isinstance(x, Tensor)]
+        if backward_module.grad_enabled.get() and any(x.requires_grad for x in tensors):
+            raise TypeError(
+                "Tensor[...] = values: where a gradient is required, elements can't be changed in "
+                "place while ops are recorded. Do it inside `with minibn.no_grad():`, or make a "
+                "new Tensor: ops.where(mask, values, x)."
+            )
+        index = tuple(map(value, index)) if isinstance(index, tuple) else value(index)
+        values = self._values_to_write(values, "Tensor[...] = values")
+        try:
+            self.data[index] = values
+        except ValueError as error:
+            raise ShapeError(f"Tensor[...] = values of shape {values.shape}: {error}.") from error
+        self.bump_version()
 
     def _update(self, op: Any, other: Any, symbol: str) -> Tensor:
         """self = op(self, other), in place where no gradient is recorded, as in PyTorch; of a graph
@@ -319,6 +391,9 @@ class Tensor(NumpyProtocol):
     def __rpow__(self, base: Any) -> Tensor:
         return ops.power(base, self)
 
+    def __pos__(self) -> Tensor:
+        return self
+
     def __neg__(self) -> Tensor:
         return ops.negative(self)
 
@@ -332,23 +407,34 @@ class Tensor(NumpyProtocol):
         return ops.matmul(other, self)
 
     # -- operators: comparisons are plain arrays
+    def _compare(self, compare: Any, other: Any) -> Array:
+        other = value(other)
+        if is_foreign(other) or not isinstance(other, (str, list, tuple)):
+            array_module(self.data, other)
+        try:
+            return compare(self.data, other)
+        except ValueError as error:
+            raise ShapeError(f"a comparison: {error}. Use .reshape, or a number.") from error
+        except TypeError:
+            raise TypeError(f"a Tensor can't be compared with {other!r:.80}.") from None
+
     def __eq__(self, other: Any) -> Array:  # type: ignore[override]  # elementwise, as arrays do
-        return self.data == value(other)
+        return self._compare(operator.eq, other)
 
     def __ne__(self, other: Any) -> Array:  # type: ignore[override]  # elementwise, as arrays do
-        return self.data != value(other)
+        return self._compare(operator.ne, other)
 
     def __lt__(self, other: Any) -> Array:
-        return self.data < value(other)
+        return self._compare(operator.lt, other)
 
     def __le__(self, other: Any) -> Array:
-        return self.data <= value(other)
+        return self._compare(operator.le, other)
 
     def __gt__(self, other: Any) -> Array:
-        return self.data > value(other)
+        return self._compare(operator.gt, other)
 
     def __ge__(self, other: Any) -> Array:
-        return self.data >= value(other)
+        return self._compare(operator.ge, other)
 
     # -- shapes and reductions, named as in NumPy
     def __getitem__(self, index: Any) -> Tensor:
@@ -381,7 +467,10 @@ class Tensor(NumpyProtocol):
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """The axes from start_dim to end_dim (inclusive) as one. Raises IndexError for others."""
         shape = self.shape or (1,)
-        first, last = (range(len(shape))[dim] for dim in (start_dim, end_dim))
+        first, last = (
+            range(len(shape))[check_integer(dim, f"flatten: {name}")]
+            for name, dim in (("start_dim", start_dim), ("end_dim", end_dim))
+        )
         inner = shape[first : last + 1]
         return self.reshape((*shape[:first], math.prod(inner), *shape[max(first, last + 1) :]))
 
@@ -391,7 +480,8 @@ class Tensor(NumpyProtocol):
         ShapeError if they have another length, IndexError if they don't exist."""
         if axis is None:
             return self.reshape(tuple(n for n in self.shape if n != 1))
-        axes = {range(self.ndim)[a] for a in (axis if isinstance(axis, tuple) else (axis,))}
+        given = axis if isinstance(axis, (tuple, list)) else (axis,)
+        axes = {range(self.ndim)[check_integer(a, "squeeze: axis")] for a in given}
         if any(self.shape[a] != 1 for a in axes):
             raise ShapeError(f"squeeze: axis {axis} of shape {self.shape} is not of length 1.")
         return self.reshape(tuple(n for i, n in enumerate(self.shape) if i not in axes))
@@ -399,7 +489,7 @@ class Tensor(NumpyProtocol):
     @with_own_keywords
     def unsqueeze(self, axis: int) -> Tensor:
         """With a new axis of length 1 at this position. Raises IndexError for another one."""
-        at = range(self.ndim + 1)[axis]
+        at = range(self.ndim + 1)[check_integer(axis, "unsqueeze: axis")]
         return self.reshape((*self.shape[:at], 1, *self.shape[at:]))
 
     def copy(self) -> Tensor:
@@ -446,11 +536,13 @@ class Tensor(NumpyProtocol):
     @with_own_keywords
     def argmax(self, axis: int | None = None) -> Array:
         """The index of the largest value, the first of several, as a plain array."""
+        axis = axis if axis is None else range(self.ndim)[check_integer(axis, "argmax: axis")]
         return self.data.argmax(axis=axis)
 
     @with_own_keywords
     def argmin(self, axis: int | None = None) -> Array:
         """The index of the smallest value, the first of several, as a plain array."""
+        axis = axis if axis is None else range(self.ndim)[check_integer(axis, "argmin: axis")]
         return self.data.argmin(axis=axis)
 
     # -- elementwise

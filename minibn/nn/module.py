@@ -9,18 +9,18 @@ that share names and shapes start from the same weights, whatever else they cont
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set, ValuesView
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minibn.autograd import observers
-from minibn.autograd.tensor import Tensor, Version
+from minibn.autograd.tensor import Array, Tensor, Version
 from minibn.backend import backend_of, get_backend, to_numpy
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, check_flag, did_you_mean
 from minibn.nn.model_summary import summary
+from minibn.ops.elementwise import numeric_dtype
 from minibn.random import generator
 
 Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
@@ -38,7 +38,8 @@ class State(Tensor):
     """A leaf Tensor that belongs to a module: its shape is known before its values are."""
 
     __slots__ = ("_data", "_shape", "init", "name")
-    copied_slots = ("_data", "_shape", "init", "name", "grad", "requires_grad", "version")
+    _data: Any
+    copied_slots = ("_data", "_shape", "init", "name", "_grad", "_requires_grad", "version")
 
     def __init__(self, shape: tuple[int, ...], init: Initializer = zeros) -> None:
         if not isinstance(shape, (tuple, list)):
@@ -46,9 +47,19 @@ class State(Tensor):
                 f"{type(self).__name__}: {type(shape).__name__} is no shape, a tuple of sizes. For "
                 "given values: init=lambda shape, rng: values, or .place(values) afterwards."
             )
-        if any(not isinstance(n, (int, np.integer)) or n < 1 for n in shape):
-            raise ValueError(f"{type(self).__name__}: shape {shape}: every size must be 1 or more.")
-        self._shape, self.init, self.name = tuple(shape), init, "?"
+        if not callable(init):
+            raise TypeError(
+                f"{type(self).__name__}: init={init!r:.80} is no function of (shape, rng). Those "
+                "of nn.init are."
+            )
+        integers = all(isinstance(n, (int, np.integer)) and n is not True for n in shape)
+        if not integers or any(n < 1 for n in shape):
+            raise ValueError(
+                f"{type(self).__name__}: shape {tuple(shape)}: every size must be 1 or more, an "
+                "integer."
+            )
+        self._shape = tuple(map(int, shape))
+        self.init, self.name = init, "?"
         self._set(None, isinstance(self, Parameter), None, Version())
 
     @property
@@ -63,7 +74,14 @@ class State(Tensor):
 
     @data.setter
     def data(self, array: Any) -> None:
+        shape = getattr(array, "shape", None)
+        if array is not None and (isinstance(array, Tensor) or shape != self._shape):
+            what = f"an array of shape {shape}" if shape is not None else type(array).__name__
+            raise ShapeError(f"{self.name}.data: {what} for shape {self._shape}. Use .assign.")
         self._data = array
+
+    def _is_floating(self) -> bool:
+        return self._data is None or super()._is_floating()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,17 +112,41 @@ class State(Tensor):
 
     @np.errstate(under="ignore")  # host: as in Module.__call__
     def place(self, values: np.ndarray) -> None:
-        """Take these values: in place where there are some, else on the current backend."""
+        """Take these values: in place where there are some, else on the current backend. Raises
+        ShapeError for another shape, TypeError for values of another kind."""
+        self._take(self.prepare(values))
+
+    def prepare(self, values: Any) -> Array:
+        """A copy of the values as `place` takes them. Raises ShapeError, TypeError."""
+        array = to_numpy(
+            get_backend().asarray(values) if isinstance(values, (list, tuple)) else values
+        )
+        if array.shape != self._shape:
+            raise ShapeError(f"{self.name}: values of shape {array.shape} for {self._shape}.")
+        if not self.takes(array.dtype):
+            raise TypeError(f"{self.name}: values of dtype {array.dtype} are of another kind.")
+        backend = get_backend() if self._data is None else backend_of(self._data)
+        dtype = None if self._data is None else self._data.dtype
+        return backend.asarray(array.copy(), dtype=dtype)
+
+    def _take(self, array: Array) -> None:
         if self._data is None:
-            self._data = get_backend().asarray(values.copy())
+            self._data = array
         else:
-            self._data[...] = backend_of(self._data).asarray(values, dtype=self._data.dtype)
+            self._data[...] = array
         self.bump_version()
 
     def initialize(self, rng: np.random.Generator, dtype: Any) -> None:
-        self._data = None
-        with np.errstate(under="ignore"):  # host: as in Module.__call__
-            self.place(self.init(self._shape, rng).astype(dtype))
+        values = _as_array(self.init(self._shape, rng), f"{self.name}: init")
+        if values.dtype.kind == "c" and np.dtype(dtype).kind != "c":
+            raise TypeError(f"{self.name}: init gives {values.dtype}, the dtype is {dtype}.")
+        before, self._data = self._data, None
+        try:
+            with np.errstate(under="ignore"):  # host: as in Module.__call__
+                self.place(values.astype(dtype))
+        except BaseException:
+            self._data = before
+            raise
 
 
 class Parameter(State):
@@ -166,11 +208,22 @@ class Module:
             )
 
     def __setattr__(self, key: str, value: Any) -> None:
-        hides = callable(getattr(Module, key, None))
-        if hides and (not callable(value) or isinstance(value, Module)):
+        is_part = isinstance(value, (Module, State))
+        hides = callable(getattr(Module, key, None)) or (is_part and hasattr(Module, key))
+        if key == "training":
+            value = check_flag(value, f"{type(self).__name__}.training")
+        elif hides and (not callable(value) or is_part):
             raise AttributeError(
                 f"{type(self).__name__}.{key} = {type(value).__name__}: this would hide the method "
-                f"Module.{key}(). {_INSTEAD.get(key, 'Use another name.')}"
+                f"Module.{key}{'()' if callable(getattr(Module, key)) else ''}. "
+                f"{_INSTEAD.get(key, 'Use another name.')}"
+            )
+        if value is self:
+            raise TypeError(f"{type(self).__name__}.{key}: a module can't be its own part.")
+        if _is_trained(value) and not is_part:
+            raise TypeError(
+                f"{type(self).__name__}.{key} is a Tensor that requires a gradient, which would "
+                "not be trained or saved. Make it an nn.Parameter(shape, init)."
             )
         replaced = vars(self).get(key)
         if isinstance(replaced, State) and not (value is None or isinstance(value, State)):
@@ -179,9 +232,14 @@ class Module:
                 f"{type(value).__name__} in its place would not be trained or saved. Write into "
                 f"it: .{key}.assign(values)."
             )
-        if isinstance(value, (Module, State)):
+        if is_part:
             value.name = key
         object.__setattr__(self, key, value)
+        if is_part and key not in vars(self):
+            raise TypeError(
+                f"{type(self).__name__}.{key} is a slot or a property of the class, so this "
+                f"{type(value).__name__} would be no part. Use another name."
+            )
 
     def forward(self, x: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
@@ -199,7 +257,9 @@ class Module:
                 error.add_note(f"In layer {self.name} ({type(self).__name__}).")
             raise
         except AttributeError as error:
-            if type(getattr(error, "obj", None)) not in (list, tuple):
+            if not any(x is error.obj for x in (*inputs, *keywords.values())):
+                raise
+            if hasattr(error.obj, "shape") or isinstance(error.obj, Module):
                 raise
             raise TypeError(
                 f"{self.name or type(self).__name__}: an input is a {type(error.obj).__name__}. "
@@ -208,6 +268,22 @@ class Module:
         for watcher in vars(self).get("_watchers", ()):
             watcher(self, inputs, output)
         return output
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for an attribute that does not exist: the error says what to use instead."""
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            if hasattr(type(self), name):  # a property that raised AttributeError: its own message
+                return object.__getattribute__(self, name)
+            own = [key for key in (*vars(self), *dir(type(self))) if not key.startswith("_")]
+            hint = f"Use {_METHODS[name]}." if name in _METHODS else did_you_mean(name, own, most=3)
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}. {hint}",
+                name=name,
+                obj=self,
+            )
 
     # -- its parts
     def children(self) -> Iterator[tuple[str, Module]]:
@@ -232,10 +308,16 @@ class Module:
                     )
         return iter(modules)
 
-    def _walk(self, prefix: str) -> Iterator[tuple[str, Module]]:
+    def _walk(self, prefix: str, above: tuple[Module, ...] = ()) -> Iterator[tuple[str, Module]]:
         yield prefix, self
         for key, child in self.children():
-            yield from child._walk(f"{prefix}.{key}" if prefix else key)
+            path = f"{prefix}.{key}" if prefix else key
+            if child is self or child in above:
+                raise TypeError(
+                    f"{path} is a module that it is a part of, such as its parent. Keep it outside "
+                    "of the attributes, or in a weakref.ref."
+                )
+            yield from child._walk(path, (*above, self))
 
     def _named(self, kind: type) -> Iterator[tuple[str, Any]]:
         for path, module in self.named_modules():
@@ -259,9 +341,13 @@ class Module:
 
         Raises TypeError unless dtype is floating-point.
         """
-        if np.dtype(dtype).kind not in "fc":
+        try:
+            kind = numeric_dtype(dtype, "initialize").kind
+        except TypeError:
+            kind = "?"
+        if kind not in "fc":
             raise TypeError(
-                f"initialize: dtype {np.dtype(dtype)} can't be trained. Use a floating-point dtype,"
+                f"initialize: dtype {dtype} can't be trained. Use a floating-point dtype,"
                 " such as numpy.float32."
             )
         for name, state in self._named(State):
@@ -284,11 +370,20 @@ class Module:
         Raises KeyError that lists missing, unexpected and misshapen names, and values of another
         kind (complex, text, fractions for a Counter); with `strict=False` only the last two count.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"load_state_dict: state is a {type(state).__name__}, no dict of arrays by name as "
+                ".state_dict() returns it."
+            )
         own: dict[str, State] = dict(self._named(State))
-        given = {name: to_numpy(state[name]) for name in own if name in state}
+        given = {
+            name: _as_array(state[name], f"load_state_dict: {name}")
+            for name in own
+            if name in state
+        }
         wrong = {
             "missing": [n for n in own if n not in state] if strict else [],
-            "unexpected": [n for n in state if n not in own] if strict else [],
+            "unexpected": [str(n) for n in state if n not in own] if strict else [],
             "misshapen": [
                 f"{n} {array.shape} for {own[n].shape}"
                 for n, array in given.items()
@@ -296,13 +391,18 @@ class Module:
             ],
         }
         wrong["of another kind"] = [
-            f"{n} {array.dtype}" for n, array in given.items() if not own[n].takes(array.dtype)
+            f"{n} {array.dtype}"
+            for n, array in given.items()
+            if not own[n].takes(array.dtype)
+            or (isinstance(own[n], Counter) and array.size and not 0 <= int(array.min()) < 2**63)
         ]
         if any(wrong.values()):
             found = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in wrong.items() if n)
             raise KeyError(f"load_state_dict: {found}. Was the state saved from another network?")
-        for name, array in given.items():
-            own[name].place(array)
+        with np.errstate(under="ignore"):  # host: as in Module.__call__
+            taken = {name: own[name].prepare(array) for name, array in given.items()}
+        for name, array in taken.items():  # copies: none of them is a view of another's memory
+            own[name]._take(array)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -312,6 +412,7 @@ class Module:
     # -- mode
     def train(self, mode: bool = True) -> Any:
         """Training mode, here and below: batch statistics, noise, dropout. Returns self."""
+        mode = check_flag(mode, "train: mode")
         for _, module in self.named_modules():
             module.training = mode
         return self
@@ -370,6 +471,8 @@ class Module:
     def watch(self, watcher: Callable[[Module, tuple, Any], None]):
         """Inside, `watcher(module, inputs, output)` is called after each call of this module.
         inputs: the positional ones."""
+        if not callable(watcher):
+            raise TypeError(f"watch: {watcher!r:.80} is no function of (module, inputs, output).")
         watchers = vars(self).setdefault("_watchers", [])
         watchers.append(watcher)
         try:
@@ -395,6 +498,36 @@ class Module:
         return f"{type(self).__name__}({settings}{parts}{chr(10) if parts else ''})"
 
 
+def _as_array(values: Any, name: str) -> np.ndarray:
+    """The values as a NumPy array. Raises TypeError that says whose they are."""
+    try:
+        return to_numpy(
+            np.asarray(values) if isinstance(values, (list, tuple)) else values
+        )  # host: a list
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from error
+
+
+# What to use in the place of methods of PyTorch's.
+_METHODS = {
+    "add_module": "setattr(model, name, layer)", "apply": "model.named_modules()",
+    "bfloat16": "minibn.precision('bf16')", "buffers": "model.named_buffers()",
+    "cpu": "model.state_dict()", "cuda": "minibn.use('cupy') before model.initialize",
+    "double": "model.initialize(seed, dtype=numpy.float64)",
+    "float": "model.initialize(seed, dtype=numpy.float32)",
+    "half": "model.initialize(seed, dtype=numpy.float16)",
+    "init": "model.initialize(seed=0)", "load": "model.load_state_dict, and minibn.checkpoint.load",
+    "modules": "model.named_modules()", "named_children": "model.children()",
+    "register_buffer": "self.name = nn.Buffer(shape)", "register_forward_hook": "model.watch(f)",
+    "register_forward_pre_hook": "model.watch(f)",
+    "register_module": "self.name = layer", "register_parameter": "self.name = nn.Parameter(shape)",
+    "requires_grad_": "p.requires_grad = False for each of model.parameters()",
+    "reset_parameters": "model.initialize(seed=0)",
+    "save": "model.state_dict, and minibn.checkpoint.save",
+    "to": "minibn.use('cupy') before model.initialize(seed, dtype)",
+}  # fmt: skip
+
+
 def parts_in_containers(
     attributes: Mapping[str, Any], containers_only: bool = True
 ) -> Iterator[tuple[str, Any]]:
@@ -404,9 +537,22 @@ def parts_in_containers(
         stack, seen = [held], set()
         while stack:
             x = stack.pop()
-            if isinstance(x, (Module, State)):
+            if isinstance(x, (Module, State)) or _is_trained(x):
                 if x is not held or not containers_only:
                     yield key, x
-            elif isinstance(x, (list, tuple, set, frozenset, deque, dict)) and id(x) not in seen:
+            elif id(x) not in seen and _holds_objects(x):
                 seen.add(id(x))
-                stack.extend(x.values() if isinstance(x, dict) else x)
+                stack.extend(x.values() if isinstance(x, Mapping) else x)
+
+
+def _is_trained(x: Any) -> bool:
+    """Whether x is a leaf that requires a gradient."""
+    return isinstance(x, Tensor) and x.requires_grad and x.is_leaf
+
+
+def _holds_objects(x: Any) -> bool:
+    """Whether x is a container: a list, a dict, a view of one, an array of objects, ..."""
+    if isinstance(x, np.ndarray):
+        return x.dtype.hasobject and x.ndim > 0
+    kinds = (Sequence, Set, Mapping, ValuesView)
+    return isinstance(x, kinds) and not isinstance(x, (str, bytes, bytearray, memoryview, range))

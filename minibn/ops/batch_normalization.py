@@ -15,7 +15,7 @@ from typing import Any
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, check_real
 from minibn.ops.elementwise import in_float32, sqrt
 from minibn.ops.reduce import deviations, mean, sum, var
 
@@ -89,10 +89,11 @@ def check_batch(shape: tuple[int, ...], gamma, beta) -> None:
 
 def check_eps(who: str, eps: Any) -> float:
     """eps as a Python number, which adopts the dtype of the arrays. Raises ValueError for one that
-    is negative, infinite or nan."""
+    is negative, infinite or nan, TypeError for what is no number."""
+    eps = check_real(eps, f"{who}: eps")
     if not 0 <= eps < math.inf:
         raise ValueError(f"{who}: eps={eps} must not be negative or infinite.")
-    return float(eps)
+    return eps
 
 
 @in_float32
@@ -124,6 +125,7 @@ def batch_norm_inference(x, gamma, beta, running_mean, running_var, *, eps: floa
 
     x (..., C), the rest (C,) -> (..., C). Law: x̄ = ȳ · gamma / √(running_var + eps).
     """
+    array_module(x, gamma, beta, running_mean, running_var)
     check_channels(
         "batch_norm_inference", x.shape, gamma=gamma, beta=beta, mean=running_mean, var=running_var
     )

@@ -19,7 +19,7 @@ import numpy as np
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module, backend_of
-from minibn.errors import ShapeError, with_own_keywords
+from minibn.errors import ShapeError, check_real, with_own_keywords
 
 
 def real(x: Any) -> Any:
@@ -76,7 +76,7 @@ class Abs(Op):
     """z = |x|.    x̄ = z̄ · sign(x), and sign(0) = 0"""
 
     def forward(self, x):
-        return x * sign(x)
+        return x * sign(x) + 0  # + 0: |-0| is 0, not -0
 
     def vjp(self, g, out, x):
         return select(real(x) != 0, g) * sign(x)
@@ -265,6 +265,7 @@ def where(mask, x, y):
     mask = value(mask)
     if not hasattr(mask, "dtype"):
         mask = backend_of(value(x), value(y)).asarray(mask)
+    array_module(mask)  # raises for the array of another library
     if mask.dtype.kind != "b":
         raise TypeError(f"where: the mask has dtype {mask.dtype}; it is boolean. Compare: x != 0.")
     return apply(Where(mask), x, y)
@@ -275,23 +276,41 @@ def clip(x, min=None, max=None):
     """x, but `min` where it is smaller, then `max` where it is larger; None: no bound.
 
     min, max: numbers, arrays or Tensors, broadcast. Outside of them x gets no gradient, a bound
-    does; on a bound x gets it all (as PyTorch's clamp). Raises ValueError without any bound.
+    does; on a bound x gets it all (as PyTorch's clamp). A NaN as a bound gives NaN.
+    Raises ValueError without any bound.
     """
     if min is None and max is None:
         raise ValueError("clip: min and max are both None. Give one of them.")
+    array_module(x, min, max)
     if min is not None:
-        x = where(real(x) < real(min), min, x)
+        x = where((real(x) < real(min)) | (real(min) != real(min)), min, x)
     if max is not None:
-        x = where(real(x) > real(max), max, x)
+        x = where((real(x) > real(max)) | (real(max) != real(max)), max, x)
     return x
 
 
 def cast(x, dtype):
     """x in another floating-point dtype; its gradient has x's dtype. Integers and booleans are
-    constants of differentiation."""
-    if np.dtype(dtype).kind not in "fc" and hasattr(x, "detach"):
+    constants of differentiation. Raises TypeError for a dtype that is none of numbers."""
+    dtype = numeric_dtype(dtype, "cast")
+    if dtype.kind not in "fc" and hasattr(x, "detach"):
         x = x.detach()
     return apply(Cast(dtype), x)
+
+
+def numeric_dtype(dtype: Any, who: str) -> np.dtype:
+    """The dtype of NumPy's. Raises TypeError for None (which NumPy reads as float64), for what is
+    no dtype of NumPy's, and for one of text or objects."""
+    try:
+        found = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "fciub":
+        raise TypeError(
+            f"{who}: dtype {dtype!r} is no dtype of numbers. Use one of NumPy's, such as "
+            "numpy.float32."
+        )
+    return found
 
 
 def dropout(x, p: float, draws):
@@ -301,6 +320,7 @@ def dropout(x, p: float, draws):
     the op is a pure function.
     Raises ValueError for another p, ShapeError for draws of another shape.
     """
+    p = check_real(p, "dropout: p")
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p={p} is the share that is dropped: 0 <= p < 1.")
     if draws.shape != x.shape:

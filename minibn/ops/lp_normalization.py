@@ -110,7 +110,7 @@ class LpBatchNorm(Op):
 
 def check_order(name: str, p: float, reduce: str) -> None:
     """Raise ValueError for an unknown p or `reduce`."""
-    if p not in ORDERS:
+    if isinstance(p, bool) or (hasattr(p, "shape") and p.shape) or p not in ORDERS:
         raise ValueError(f"{name}: p={p} is not implemented. Use 1, 2 or float('inf').")
     if reduce not in REDUCTIONS:
         raise ValueError(f"{name}: reduce={reduce!r} is unknown. Use one of {REDUCTIONS}.")
@@ -157,6 +157,7 @@ def lp_batch_norm_inference(
     x (..., C), the rest (C,) -> (..., C). Law: x̄ = ȳ · gamma / (running_norm^p + eps)^(1/p).
     """
     check_order("lp_batch_norm_inference", p, REDUCTIONS[0])
+    array_module(x, gamma, beta, running_mean, running_norm)
     check_channels(
         "lp_batch_norm_inference",
         x.shape,

@@ -15,7 +15,7 @@ import numpy as np
 from minibn.autograd.tape import Op, apply, unbroadcast
 from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
-from minibn.errors import ShapeError, with_own_keywords
+from minibn.errors import ShapeError, check_integer, with_own_keywords
 
 
 class Reshape(Op):
@@ -182,9 +182,16 @@ class Concatenate(Op):
         return tuple(parts)
 
 
+def sizes_of(shape: Any, what: str, least: int = 0) -> tuple[int, ...]:
+    """A shape, an integer or a sequence of them, as a tuple. Raises TypeError, ValueError."""
+    several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim)
+    given = shape if several else (shape,)
+    return tuple(check_integer(n, what, least) for n in given)
+
+
 def reshape(x, shape: Any):
     """x in another shape of the same size; one entry may be -1."""
-    shape = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
+    shape = sizes_of(shape, "reshape: a size", -1)
     known = math.prod(n for n in shape if n != -1)
     fits = x.size == known if -1 not in shape else known > 0 and x.size % known == 0
     if not fits or shape.count(-1) > 1:
@@ -194,8 +201,10 @@ def reshape(x, shape: Any):
 
 def transpose(x, axes: Any = None):
     """x with its axes permuted (reversed by default)."""
-    axes = (axes,) if isinstance(axes, int) else axes
-    order = tuple(reversed(range(x.ndim)) if axes is None else axes)
+    order = tuple(reversed(range(x.ndim)))
+    if axes is not None:
+        given = axes if isinstance(axes, (tuple, list, range)) else (axes,)
+        order = tuple(check_integer(a, "transpose: axis") for a in given)
     order = tuple(a + x.ndim if a < 0 else a for a in order)
     if sorted(order) != list(range(x.ndim)):
         raise ShapeError(f"transpose: axes {axes} are no permutation of the {x.ndim} axes of x.")
@@ -204,7 +213,7 @@ def transpose(x, axes: Any = None):
 
 def broadcast_to(x, shape: tuple[int, ...]):
     """x repeated to `shape`, by NumPy's rules. Raises ShapeError if it doesn't fit."""
-    shape = tuple(shape)
+    shape = sizes_of(shape, "broadcast_to: a size")
     lead = len(shape) - x.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(x.shape, shape[lead:], strict=True)):
         raise ShapeError(f"broadcast_to: shape {x.shape} can't be repeated to {shape}.")
@@ -233,9 +242,14 @@ def getitem(x, index: Any):
         part if isinstance(part, _BASIC) else backend.asarray(value(part), dtype=_dtype(part))
         for part in parts
     )
+    for part in parts:
+        if hasattr(part, "dtype") and part.dtype.kind not in "iub":
+            raise IndexError(f"getitem: an index of {part.dtype}; it is of integers or booleans.")
     # Index the flat positions in the same way, to see where each value comes from.
-    xp = backend.xp
-    for axis, part in enumerate(_axes_indexed(parts, x.ndim)):
+    xp, indices = backend.xp, _axes_indexed(parts, x.ndim)
+    if len(indices) > x.ndim:
+        raise IndexError(f"getitem: {len(indices)} indices for an array of shape {x.shape}.")
+    for axis, part in enumerate(indices):
         if part is not None and part.size:
             low, high = int(part.min().item()), int(part.max().item())
             if low < -x.shape[axis] or high >= x.shape[axis]:
@@ -267,17 +281,32 @@ def gather(x, index, unique: bool = False):
 
     unique: no position occurs twice, so the adjoint may assign instead of adding.
     """
-    return apply(Gather(value(index), unique), x)
+    return apply(Gather(_positions(index, "gather"), unique), x)
+
+
+def _positions(index: Any, name: str) -> Any:
+    """The flat index. Raises TypeError unless it is an array of integers."""
+    index = value(index)
+    if getattr(getattr(index, "dtype", None), "kind", "") not in ("i", "u"):
+        raise TypeError(f"{name}: index={index!r:.80} must be an array of integers: positions.")
+    return index
 
 
 def scatter(x, index, shape: tuple[int, ...], unique: bool = False):
     """Zeros of `shape`, x added at the flat `index` (of x's shape): the adjoint of gather."""
-    return apply(Scatter(value(index), tuple(shape), unique), x)
+    shape = sizes_of(shape, "scatter: a size")
+    return apply(Scatter(_positions(index, "scatter"), shape, unique), x)
 
 
 def pad(x, widths: Any):
     """x padded with zeros: one (before, after) pair of widths per axis."""
-    widths = tuple((int(before), int(after)) for before, after in widths)
+    try:
+        pairs = [(before, after) for before, after in widths]
+    except (TypeError, ValueError):
+        raise ShapeError(
+            f"pad: widths={widths!r} must be a pair (before, after) for each of {x.ndim} axes."
+        ) from None
+    widths = tuple(tuple(check_integer(n, "pad: a width") for n in pair) for pair in pairs)
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ShapeError(f"pad: widths {widths} must be {x.ndim} pairs of numbers from 0 up.")
     return apply(Pad(widths), x)
@@ -289,7 +318,7 @@ def concatenate(tensors: Any, axis: int = 0):
     tensors = list(tensors)
     if not tensors:
         raise ShapeError("concatenate: there is nothing to concatenate.")
-    ndim = tensors[0].ndim
+    ndim, axis = tensors[0].ndim, check_integer(axis, "concatenate: axis")
     if not -ndim <= axis < ndim or any(x.ndim != ndim for x in tensors):
         raise ShapeError(f"concatenate: no axis {axis} in shapes {[x.shape for x in tensors]}.")
     axis %= ndim
@@ -308,7 +337,7 @@ def stack(tensors: Any, axis: int = 0):
     shapes = {x.shape for x in tensors}
     if len(shapes) != 1:
         raise ShapeError(f"stack: shapes {[x.shape for x in tensors]} must be equal, one at least.")
-    (shape,) = shapes
+    (shape,), axis = shapes, check_integer(axis, "stack: axis")
     if not -len(shape) - 1 <= axis <= len(shape):
         raise ShapeError(f"stack: no axis {axis} among the {len(shape) + 1} axes of the result.")
     at = axis % (len(shape) + 1)
@@ -322,7 +351,7 @@ def split(x, split_size: Any, axis: int = 0) -> tuple:
     split_size: the length of each part (the last one may be shorter), or a list of their lengths.
     It is no number of parts, as NumPy's. Raises ShapeError unless the lengths add up to the axis's.
     """
-    if not -x.ndim <= axis < x.ndim:
+    if not -x.ndim <= check_integer(axis, "split: axis") < x.ndim:
         raise ShapeError(f"split: no axis {axis} in shape {x.shape}.")
     at, length = axis % x.ndim, x.shape[axis]
     if isinstance(split_size, (int, np.integer)):
@@ -333,7 +362,7 @@ def split(x, split_size: Any, axis: int = 0) -> tuple:
         starts = range(0, builtins.max(length, 1), split_size)
         sizes = [min(split_size, length - start) for start in starts]
     else:
-        sizes = [int(n) for n in split_size]
+        sizes = list(sizes_of(split_size, "split: split_size", least=-1))
     if builtins.sum(sizes) != length or any(n < 0 for n in sizes):
         raise ShapeError(f"split: lengths {sizes} must add up to {length}, axis {axis} of x.")
     parts, start = [], 0
