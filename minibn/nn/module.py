@@ -342,7 +342,7 @@ class Module:
         Raises TypeError unless dtype is floating-point.
         """
         try:
-            kind = numeric_dtype(dtype, "initialize").kind
+            kind: str = numeric_dtype(dtype, "initialize").kind
         except TypeError:
             kind = "?"
         if kind not in "fc":
