@@ -13,6 +13,7 @@ from minibn import ops
 from minibn.autograd.tensor import value
 from minibn.backend import backend_of
 from minibn.nn.module import Counter, Module
+from minibn.ops.elementwise import to_floating_point
 from minibn.random import NoiseDraws, derive, uniforms
 
 
@@ -85,6 +86,7 @@ class Noise(RandomLayer):
     def forward(self, x: Any) -> Any:
         if not self.active:
             return x
+        [x] = to_floating_point(x)
         s, m = self.draw(value(x), self.next_step())
         return x * s + m
 
@@ -101,5 +103,6 @@ class Dropout(RandomLayer):
     def forward(self, x: Any) -> Any:
         if not self.active:
             return x
+        [x] = to_floating_point(x)
         draws = uniforms(backend_of(value(x)), self.key, self.next_step(), x.size, x.dtype)
         return ops.dropout(x, self.p, draws.reshape(x.shape))
