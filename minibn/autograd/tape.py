@@ -160,7 +160,7 @@ def apply(op: Op, *inputs: Any) -> Any:
     if len(values) == 1 and isinstance(inputs[0], np.generic):  # no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
     for x in values:
-        if type(x) not in _NUMBERS and (type(x) is not np.ndarray or x.dtype.kind not in "fc"):
+        if type(x) not in _NUMBERS and not is_plain(x):
             values = _as_operands(values, op.integers)
             break
     needs = needs_gradient(inputs)
@@ -168,6 +168,11 @@ def apply(op: Op, *inputs: Any) -> Any:
 
 
 _NUMBERS = (float, int)
+
+
+def is_plain(x: Any) -> bool:
+    """Whether x is an array of NumPy's own class and of floating point: nothing is to be done."""
+    return type(x) is np.ndarray and x.dtype.kind in "fc"
 
 
 def _as_operands(values: list[Any], integers: str) -> list[Any]:

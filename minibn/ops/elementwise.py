@@ -11,12 +11,12 @@ for the complex-step derivative.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from minibn.autograd.tape import Op, apply, check_operands, dtype_for_integers
+from minibn.autograd.tape import Op, apply, check_operands, dtype_for_integers, is_plain
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError, with_own_keywords
@@ -210,9 +210,11 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def to_floating_point(*arrays: Any) -> list[Any]:
+def to_floating_point(*arrays: Any) -> Sequence[Any]:
     """The arrays, None among them as it is; integers cast to the dtype of the others, and to
     float64 if all are integers. For what composes ops; `apply` does so for an op. Raises as it."""
+    if all(x is None or is_plain(value(x)) for x in arrays):
+        return arrays
     check_operands([value(x) for x in arrays])
     arrays = tuple(np.asarray(x) if isinstance(x, np.ndarray) else x for x in arrays)  # host: it is
     dtype = dtype_for_integers([x.dtype for x in arrays if x is not None])
