@@ -33,9 +33,9 @@ class Op:
                       not saved: `vjp` gets an `Absent`, which has their shape and dtype only.
     needs_output      whether `vjp` reads the output.
     broadcasts        inputs broadcast against each other; `backward` sums their gradients back.
-    keeps_integers    whether small integers stay integers: they are moved, not computed with. Other
-                      ops take them as float64, since they would wrap. (Beside floating-point inputs
-                      every op takes integers in the dtype of these.)
+    integers          how integers are taken, since bytes would wrap: "float64", "int64" by sums and
+                      products, which are exact then, or "kept" where they are only moved. (Beside
+                      floating-point inputs every op takes integers in the dtype of these.)
     view              the output may share memory with input 0 (and so shares its version).
     needs_input_grad  set before `vjp` is called: for each input, whether it needs a gradient.
     """
@@ -43,7 +43,7 @@ class Op:
     needs: tuple[int, ...] | None = None
     needs_output = False
     broadcasts = False
-    keeps_integers = False
+    integers = "float64"
     view = False
     needs_input_grad: tuple[bool, ...] = ()
 
@@ -162,8 +162,8 @@ def apply(op: Op, *inputs: Any) -> Any:
     if len(values) == 1 and isinstance(inputs[0], np.generic):  # no array gives its dtype
         values = [np.asarray(inputs[0])]  # host: NumPy's scalar
     for x in values:
-        if type(x) not in _NUMBERS and (type(x) is not np.ndarray or x.dtype.kind not in "fc"):
-            values = _as_operands(values, op.keeps_integers)
+        if type(x) not in _NUMBERS and not is_plain(x):
+            values = _as_operands(values, op.integers)
             break
     needs = needs_gradient(inputs)
     return run_by(find_kernel(op, values, needs) or op, op, inputs, values, needs)
@@ -172,28 +172,47 @@ def apply(op: Op, *inputs: Any) -> Any:
 _NUMBERS = (float, int)
 
 
-def _as_operands(values: list[Any], keep: bool) -> list[Any]:
-    """The inputs of an op: arrays of one backend, as plain arrays, and integers in floating point
-    where `Op.keeps_integers` says so."""
-    array_module(*values)
-    for x in values:
-        if x is None or getattr(getattr(x, "dtype", None), "kind", "f") not in "fciub":
-            what = "None" if x is None else f"an array of dtype {x.dtype}"
-            raise TypeError(f"an input is {what}, not numbers. Use .astype(numpy.float32) first.")
-    if not keep:  # the exponential of NumPy's True is a float16
+def is_plain(x: Any) -> bool:
+    """Whether x is an array of NumPy's own class and of floating point: nothing is to be done."""
+    return type(x) is np.ndarray and x.dtype.kind in "fc"
+
+
+def _as_operands(values: list[Any], integers: str) -> list[Any]:
+    """The inputs of an op: arrays of one backend, as plain arrays, and integers as `Op.integers`
+    says."""
+    check_operands(values)
+    if any(x is None for x in values):
+        raise TypeError("an input is None, not an array or a number.")
+    if integers != "kept":  # the exponential of NumPy's True is a float16
         values = [int(x) if isinstance(x, bool) else x for x in values]
     values = [np.asarray(x) if isinstance(x, np.ndarray) else x for x in values]  # host: NumPy's
-    dtypes = [x.dtype for x in values if hasattr(x, "dtype")]
-    floats = [dtype for dtype in dtypes if dtype.kind in "fc"]
-    if len(floats) == len(dtypes) or (keep and not floats):
+    dtype = dtype_for_integers([x.dtype for x in values if hasattr(x, "dtype")], integers)
+    if dtype is None:
         return values
-    common = np.result_type(*(floats or dtypes))
-    if common.kind == "i" and common.itemsize >= 4:
-        return values
-    target = common if floats else np.dtype(np.float64)
     return [
-        x.astype(target) if hasattr(x, "dtype") and x.dtype.kind not in "fc" else x for x in values
+        x.astype(dtype) if hasattr(x, "dtype") and x.dtype.kind not in "fc" else x for x in values
     ]
+
+
+def check_operands(values: Sequence[Any]) -> None:
+    """Raise BackendMismatch for arrays of two backends, TypeError for what is no array of numbers.
+    `apply` does so; a function that looks at its inputs' values before it, too."""
+    array_module(*values)
+    for x in values:
+        dtype = getattr(x, "dtype", None)
+        if dtype is not None and dtype.kind not in "fciub":
+            raise TypeError(f"an array of {dtype} is not computed on. Use x.astype(float).")
+
+
+def dtype_for_integers(dtypes: Sequence[Any], integers: str = "float64") -> Any:
+    """The dtype in which integers among inputs of these dtypes are taken, None for their own.
+    integers: as in `Op`, if no input is of floating point."""
+    floats = [dtype for dtype in dtypes if dtype.kind in "fc"]
+    if floats:
+        return np.result_type(*floats) if len(floats) < len(dtypes) else None
+    if integers == "kept":
+        return None
+    return np.dtype(np.float64 if np.dtype(np.uint64) in dtypes else integers)
 
 
 def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:

@@ -18,7 +18,7 @@ from minibn.autograd.tensor import value
 from minibn.errors import ShapeError
 from minibn.ops.batch_normalization import batch_norm, check_batch, check_channels
 from minibn.ops.conv import Conv2d, conv2d, conv2d_op
-from minibn.ops.elementwise import in_float32, relu
+from minibn.ops.elementwise import in_float32, relu, to_floating_point
 from minibn.ops.pool import max_pool2d
 
 # noise(x) -> (s, m), arrays of x's shape; the same at each call
@@ -104,19 +104,20 @@ def fused_block(
             "with eps exactly gamma and beta."
         )
     settings = (eps, noise, relu, pool)
+    x, filters, *vectors = to_floating_point(x, filters, *affine)
     if filters is not None:
         conv = conv2d_op(x, filters, stride, padding)
         block: FusedBlock = FusedConvBlock(conv, *settings)
-        _check(conv.y_shape, affine, eps)
-        y = _run_kernel(block, x, filters, *affine)
+        _check(conv.y_shape, vectors, eps)
+        y = _run_kernel(block, x, filters, *vectors)
         if y is None:
             x = apply(conv, x, filters)
     if filters is None or y is None:
         block = FusedBlock(*settings)
-        _check(x.shape, affine, eps)
-        y = _run_kernel(block, x, *affine)
+        _check(x.shape, vectors, eps)
+        y = _run_kernel(block, x, *vectors)
         if y is None:
-            y = block.compose(x, *affine)
+            y = block.compose(x, *vectors)
     return (y, block.mean, block.var) if return_moments else y
 
 
@@ -127,7 +128,7 @@ def _run_kernel(block: FusedBlock, *inputs: Any) -> Any:
     return None if kernel is None else run_by(kernel, block, inputs, values, needs)
 
 
-def _check(shape: tuple[int, ...], affine: tuple[Any, ...], eps: float | None) -> None:
+def _check(shape: tuple[int, ...], affine: list[Any], eps: float | None) -> None:
     if eps is not None:
         check_batch(shape, *affine)
     elif affine:

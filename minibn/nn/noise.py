@@ -15,6 +15,7 @@ from minibn.autograd.tensor import value
 from minibn.backend import backend_of
 from minibn.errors import check_flag, check_real
 from minibn.nn.module import Counter, Module
+from minibn.ops.elementwise import to_floating_point
 from minibn.random import NoiseDraws, derive, uniforms
 
 
@@ -99,6 +100,7 @@ class Noise(RandomLayer):
     def forward(self, x: Any) -> Any:
         if not self.active:
             return x
+        [x] = to_floating_point(x)
         s, m = self.draw(value(x), self.next_step())
         return x * s + m
 
@@ -116,5 +118,6 @@ class Dropout(RandomLayer):
     def forward(self, x: Any) -> Any:
         if not self.active:
             return x
+        [x] = to_floating_point(x)
         draws = uniforms(backend_of(value(x)), self.key, self.next_step(), x.size, x.dtype)
         return ops.dropout(x, self.p, draws.reshape(x.shape))

@@ -13,6 +13,7 @@ from minibn.ops.elementwise import cast, log, real, select, where
 class Add(Op):
     """z = x + y.    x̄ = z̄,   ȳ = z̄"""
 
+    integers = "int64"
     broadcasts = True
     needs = ()
 
@@ -26,6 +27,7 @@ class Add(Op):
 class Subtract(Op):
     """z = x - y.    x̄ = z̄,   ȳ = -z̄"""
 
+    integers = "int64"
     broadcasts = True
     needs = ()
 
@@ -39,6 +41,7 @@ class Subtract(Op):
 class Multiply(Op):
     """z = x · y.    x̄ = z̄ · y,   ȳ = z̄ · x"""
 
+    integers = "int64"
     broadcasts = True
 
     def forward(self, x, y):
@@ -66,6 +69,7 @@ class Divide(Op):
 class Negative(Op):
     """z = -x.    x̄ = -z̄"""
 
+    integers = "int64"
     needs = ()
 
     def forward(self, x):

@@ -16,7 +16,7 @@ from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError, check_real
-from minibn.ops.elementwise import in_float32, sqrt
+from minibn.ops.elementwise import in_float32, sqrt, to_floating_point
 from minibn.ops.reduce import deviations, mean, sum, var
 
 
@@ -116,6 +116,7 @@ def batch_norm_composed(x, gamma, beta, *, eps: float = 1e-5) -> Any:
     """`batch_norm` composed of primitive ops: its definition. Slower; equal by law."""
     axes = tuple(range(x.ndim - 1))
     eps = check_eps("batch_norm_composed", eps)
+    x, gamma, beta = to_floating_point(x, gamma, beta)
     x_hat = deviations(x, axes)[1] / sqrt(var(x, axes) + eps)
     return gamma * x_hat + beta
 
@@ -129,6 +130,8 @@ def batch_norm_inference(x, gamma, beta, running_mean, running_var, *, eps: floa
     check_channels(
         "batch_norm_inference", x.shape, gamma=gamma, beta=beta, mean=running_mean, var=running_var
     )
-    inv_std = 1 / sqrt(value(running_var) + check_eps("batch_norm_inference", eps))
-    scale = gamma * inv_std
-    return x * scale + (beta - value(running_mean) * scale)
+    x, gamma, beta, mu, v = to_floating_point(
+        x, gamma, beta, value(running_mean), value(running_var)
+    )
+    scale = gamma * (1 / sqrt(v + check_eps("batch_norm_inference", eps)))
+    return x * scale + (beta - mu * scale)

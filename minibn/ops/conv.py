@@ -20,7 +20,7 @@ import numpy as np
 from minibn.autograd.tape import Op, apply
 from minibn.backend import array_module
 from minibn.errors import ShapeError
-from minibn.ops.elementwise import in_float32
+from minibn.ops.elementwise import in_float32, to_floating_point
 from minibn.ops.shape import Pad
 
 Pair = tuple[int, int]
@@ -158,6 +158,7 @@ def conv2d(x, w, bias=None, *, stride: Any = 1, padding: Any = 0):
     Laws: linear in x and in w; commutes with translations away from the border.
     Raises ShapeError for channels that differ, or a kernel larger than the padded image.
     """
+    x, w, bias = to_floating_point(x, w, bias)
     y = apply(conv2d_op(x, w, stride, padding), x, w)
     if bias is None:
         return y

@@ -11,12 +11,12 @@ for the complex-step derivative.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from minibn.autograd.tape import Op, apply
+from minibn.autograd.tape import Op, apply, check_operands, dtype_for_integers, is_plain
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError, check_real, with_own_keywords
@@ -75,6 +75,8 @@ class Sqrt(Op):
 class Abs(Op):
     """z = |x|.    x̄ = z̄ · sign(x), and sign(0) = 0"""
 
+    integers = "int64"
+
     def forward(self, x):
         return x * sign(x) + 0  # + 0: |-0| is 0, not -0
 
@@ -128,7 +130,7 @@ class Softplus(Op):
 class Relu(Op):
     """z = max(x, 0).    x̄ = z̄ where z > 0, else 0: the derivative at 0 is taken as 0"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
     needs_output = True
 
@@ -142,7 +144,7 @@ class Relu(Op):
 class Maximum(Op):
     """z = max(x, y), and NaN where either is.    The larger gets z̄; where x = y each gets half"""
 
-    keeps_integers = True
+    integers = "int64"
     broadcasts = True
 
     def forward(self, x, y):
@@ -157,7 +159,7 @@ class Maximum(Op):
 class Where(Op):
     """z = x where the mask is set, else y.    x̄ = z̄ where it is, else 0,   ȳ = z̄ where not"""
 
-    keeps_integers = True
+    integers = "kept"
     broadcasts = True
     needs = ()
 
@@ -174,7 +176,7 @@ class Where(Op):
 class Cast(Op):
     """z = x in another precision.    x̄ = z̄ in x's"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
 
     def __init__(self, dtype: Any) -> None:
@@ -206,6 +208,19 @@ def in_float32(function: Callable[..., Any]) -> Callable[..., Any]:
         return cast(result, np.float16) if result.dtype == np.float32 else result
 
     return wrapper
+
+
+def to_floating_point(*arrays: Any) -> Sequence[Any]:
+    """The arrays, None among them as it is; integers cast to the dtype of the others, and to
+    float64 if all are integers. For what composes ops; `apply` does so for an op. Raises as it."""
+    if all(x is None or is_plain(value(x)) for x in arrays):
+        return arrays
+    check_operands([value(x) for x in arrays])
+    arrays = tuple(np.asarray(x) if isinstance(x, np.ndarray) else x for x in arrays)  # host: it is
+    dtype = dtype_for_integers([x.dtype for x in arrays if x is not None])
+    return [
+        x if x is None or dtype is None or x.dtype.kind in "fc" else cast(x, dtype) for x in arrays
+    ]
 
 
 def exp(x):
@@ -281,7 +296,7 @@ def clip(x, min=None, max=None):
     """
     if min is None and max is None:
         raise ValueError("clip: min and max are both None. Give one of them.")
-    array_module(x, min, max)
+    check_operands([value(x) for x in (x, min, max)])
     if min is not None:
         x = where((real(x) < real(min)) | (real(min) != real(min)), min, x)
     if max is not None:

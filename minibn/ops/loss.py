@@ -11,7 +11,7 @@ from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError, check_integer, with_own_keywords
 from minibn.ops.arithmetic import subtract
-from minibn.ops.elementwise import in_float32
+from minibn.ops.elementwise import in_float32, to_floating_point
 from minibn.ops.reduce import largest, logsumexp, mean, nonempty_axes, softmax_over
 from minibn.ops.shape import reshape
 
@@ -123,5 +123,5 @@ def mse(x, target):
             f"mse: x has shape {tuple(x.shape)}, target {tuple(target.shape)}; they must be equal. "
             "Reshape one of them."
         )
-    difference = reshape(subtract(x, target), (-1,))
+    difference = reshape(subtract(*to_floating_point(x, target)), (-1,))
     return mean(difference * difference)

@@ -26,7 +26,7 @@ from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError
 from minibn.ops.batch_normalization import check_channels, check_eps
-from minibn.ops.elementwise import abs, in_float32, real, sign, sqrt
+from minibn.ops.elementwise import abs, in_float32, real, sign, sqrt, to_floating_point
 from minibn.ops.reduce import deviations, max, mean, sum
 
 ORDERS = (1, 2, math.inf)
@@ -166,6 +166,9 @@ def lp_batch_norm_inference(
         mean=running_mean,
         norm=running_norm,
     )
-    n, eps = value(running_norm), check_eps("lp_batch_norm_inference", eps)
+    eps = check_eps("lp_batch_norm_inference", eps)
+    x, gamma, beta, mu, n = to_floating_point(
+        x, gamma, beta, value(running_mean), value(running_norm)
+    )
     scale = gamma / (sqrt(n * n + eps) if p == 2 else n + eps)
-    return x * scale + (beta - value(running_mean) * scale)
+    return x * scale + (beta - mu * scale)

@@ -130,8 +130,6 @@ def _settings(name: str, x, size: Any, stride: Any, padding: Any = (0, 0)) -> tu
     size, stride, padding = windows(size, stride, padding, name)
     if x.ndim != 4:
         raise ShapeError(f"{name}: x has shape {x.shape}; images are (N, H, W, C).")
-    if x.dtype.kind not in "fc":
-        raise TypeError(f"{name}: x has dtype {x.dtype}. Scale bytes first: normalize(images).")
     if x.shape[1] + 2 * padding[0] < size[0] or x.shape[2] + 2 * padding[1] < size[1]:
         raise ShapeError(
             f"{name}: windows of {size} do not fit into images of {x.shape[1:3]}. "

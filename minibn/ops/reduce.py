@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minibn.autograd.tape import Op, apply
+from minibn.autograd.tape import Op, apply, check_operands
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import check_flag, check_integer, check_real, with_own_keywords
 from minibn.ops.arithmetic import subtract
-from minibn.ops.elementwise import abs, exp, in_float32, real, select
+from minibn.ops.elementwise import abs, exp, in_float32, real, select, to_floating_point
 from minibn.ops.shape import broadcast_to, reshape
 
 
@@ -53,7 +53,7 @@ def nonempty_axes(x, axis: Any, name: str) -> tuple[int, ...]:
 class Sum(Op):
     """z = Σ x over `axes`.    x̄ = z̄, broadcast"""
 
-    keeps_integers = True
+    integers = "int64"
     needs = ()
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
@@ -75,7 +75,7 @@ class Sum(Op):
 class Max(Op):
     """z = max x over `axes`.    x̄ = z̄ / (number of ties) at each maximum, 0 elsewhere"""
 
-    keeps_integers = True
+    integers = "kept"
     needs_output = True
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
@@ -101,8 +101,8 @@ class Min(Max):
 
 def largest(x, axes: tuple[int, ...]) -> Any:
     """The maxima over `axes` (kept with length 1), as a plain array; 0 instead of an infinity."""
-    xp = array_module(x)
-    top = real(x).max(axis=axes, keepdims=True)
+    check_operands([value(x)])
+    top, xp = real(x).max(axis=axes, keepdims=True), array_module(x)
     return xp.where(xp.isfinite(top), top, 0).astype(top.dtype)
 
 
@@ -169,7 +169,7 @@ def mean(x, axis: Any = None, keepdims: bool = False):
     count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, "mean"))
     if count == 0:
         raise ValueError(f"mean: axis {axis} of shape {x.shape} is empty: its mean is undefined.")
-    return sum(x, axis, keepdims) * (1 / count)
+    return sum(*to_floating_point(x), axis, keepdims) * (1 / count)
 
 
 def deviations(x, axes: tuple[int, ...]) -> tuple[Any, Any]:

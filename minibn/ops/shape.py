@@ -21,7 +21,7 @@ from minibn.errors import ShapeError, check_integer, with_own_keywords
 class Reshape(Op):
     """z = x in another shape (C order).    x̄ = z̄ in x's"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
     view = True
 
@@ -38,7 +38,7 @@ class Reshape(Op):
 class Transpose(Op):
     """z has axis `axes[i]` of x as its axis i.    x̄: the inverse permutation of z̄"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
     view = True
 
@@ -56,7 +56,7 @@ class Transpose(Op):
 class BroadcastTo(Op):
     """z = x repeated to `shape`.    x̄ = the sum of z̄ over the repeats"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
     view = True
 
@@ -73,7 +73,7 @@ class BroadcastTo(Op):
 class GetItem(Op):
     """z = x[index] with slices.    x̄ = z̄ at the index, 0 elsewhere"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
     view = True
 
@@ -90,7 +90,7 @@ class GetItem(Op):
 class SetItem(Op):
     """z = 0 of `shape`, but x at the index: the adjoint of GetItem.    x̄ = z̄[index]"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
 
     def __init__(self, index: Any, shape: tuple[int, ...]) -> None:
@@ -108,7 +108,7 @@ class SetItem(Op):
 class Gather(Op):
     """z = x.flat[index].    x̄ = the sum of z̄ over the positions that each value was copied to"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
 
     def __init__(self, index: Any, unique: bool = False) -> None:
@@ -124,7 +124,7 @@ class Gather(Op):
 class Scatter(Op):
     """z = 0 of `shape`, x added at the flat index: the adjoint of Gather.    x̄ = z̄.flat[index]"""
 
-    keeps_integers = True
+    integers = "int64"
     needs = ()
 
     def __init__(self, index: Any, shape: tuple[int, ...], unique: bool = False) -> None:
@@ -142,7 +142,7 @@ class Scatter(Op):
 class Pad(Op):
     """z = x padded with zeros.    x̄ = the inside of z̄"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
 
     def __init__(self, widths: tuple[tuple[int, int], ...]) -> None:
@@ -164,7 +164,7 @@ class Pad(Op):
 class Concatenate(Op):
     """z = the inputs one after another along `axis`.    Each x̄ = its part of z̄"""
 
-    keeps_integers = True
+    integers = "kept"
     needs = ()
 
     def __init__(self, axis: int) -> None:

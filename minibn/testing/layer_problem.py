@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minibn import nn
+from minibn.autograd.tape import dtype_for_integers
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import backend_of
 from minibn.nn.module import State
@@ -53,7 +54,8 @@ def call(x: Any, *parameters: Any, layer: nn.Module) -> Any:
 def substitute_parameters(layer: nn.Module, x: Any, parameters: Any) -> Iterator[None]:
     """Inside, the layer has these parameters, and copies of its buffers and counters."""
     values = {id(p): v for p, v in zip(layer.parameters(), parameters, strict=True)}
-    dtype = np.result_type(x.dtype, *(value(p).dtype for p in parameters))  # complex, if one is
+    dtypes = [x.dtype, *(value(p).dtype for p in parameters)]  # complex, if one is
+    dtype = dtype_for_integers(dtypes) or np.result_type(*dtypes)
     before = [
         (module, key, state)
         for _, module in layer.named_modules()

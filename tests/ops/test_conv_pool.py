@@ -96,12 +96,6 @@ def test_pooling_of_no_images_is_no_images():
         assert grad(y, x, np.zeros(y.shape)).shape == x.shape
 
 
-@pytest.mark.parametrize("pool", [ops.max_pool2d, ops.avg_pool2d])
-def test_pooling_bytes_says_to_scale_them_first(pool):
-    with pytest.raises(TypeError, match="Scale bytes first"):
-        pool(np.full((1, 4, 4, 1), 200, np.uint8))
-
-
 def test_padded_max_pooling_of_three_axes_says_what_images_are():
     with pytest.raises(ShapeError, match=r"images are \(N, H, W, C\)"):
         ops.max_pool2d(np.zeros((4, 4, 1)), 2, padding=1)

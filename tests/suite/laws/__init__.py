@@ -14,6 +14,7 @@ from suite.laws import (  # noqa: F401  each registers its laws and their faults
     linearity,
     losses,
     lp_norms,
+    numbers,
     operands,
     optimizers,
     pooling,

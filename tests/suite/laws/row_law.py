@@ -32,7 +32,7 @@ GROUPS = (
     *dict.fromkeys(law.group for law in LAWS_ABOUT_ANYTHING.values()), "elementwise",
     "linearity and homogeneity", "batch_norm", "BatchNorm layer", "l_p batch norms",
     "norms of an example", "convolution, then batch_norm", "l_p norms", "convolution", "pooling",
-    "softmax and cross-entropy", "layers", "optimizers", "kernels",
+    "softmax and cross-entropy", "layers", "optimizers", "kernels", "numbers",
 )  # fmt: skip
 
 
