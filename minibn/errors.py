@@ -63,6 +63,11 @@ def with_own_keywords(function: F) -> F:
     return checked  # type: ignore[return-value]  # the same signature
 
 
+def _short(x: Any) -> str:
+    """At most 80 characters of the repr, in one line."""
+    return f"{' '.join(repr(x).split()):.80}"
+
+
 def check_real(x: Any, what: str) -> float:
     """A setting as Python's float, which adopts the dtype of the arrays that it is combined with.
 
@@ -74,7 +79,7 @@ def check_real(x: Any, what: str) -> float:
     """
     number = x.item() if getattr(x, "ndim", None) == 0 and hasattr(x, "item") else x
     if isinstance(number, bool) or not isinstance(number, numbers.Real):
-        raise TypeError(f"{what}={x!r} must be a real number.")
+        raise TypeError(f"{what}={_short(x)} must be a real number.")
     return float(number)
 
 
@@ -86,7 +91,7 @@ def check_integer(x: Any, what: str, least: float = -math.inf) -> int:
     except TypeError:
         number = None
     if number is None or isinstance(x, bool):
-        raise TypeError(f"{what}={x!r} must be an integer.")
+        raise TypeError(f"{what}={_short(x)} must be an integer.")
     if number < least:
         raise ValueError(f"{what}={x!r} must be {least} or more.")
     return number
@@ -96,7 +101,7 @@ def check_flag(x: Any, what: str) -> bool:
     """A setting that is True or False, or NumPy's. Raises TypeError: a string or a number in its
     place is an argument in the wrong place."""
     if not isinstance(x, bool) and type(x).__name__ not in ("bool", "bool_"):
-        raise TypeError(f"{what}={x!r} must be True or False.")
+        raise TypeError(f"{what}={_short(x)} must be True or False.")
     return bool(x)
 
 

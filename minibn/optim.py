@@ -99,7 +99,7 @@ class Group(UserDict[str, Any]):
         object.__setattr__(self, name, setting)
 
     def __delitem__(self, key: str) -> None:
-        raise KeyError(f"a group's {key!r} can't be removed. Set another value.")
+        raise TypeError(f"a group's {key!r} can't be removed. Set another value.")
 
     def __contains__(self, key: object) -> bool:
         return key == "lr" or key in self.data
@@ -245,8 +245,13 @@ class Optimizer:
     def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
         """The state arrays of a parameter, in the order of `slots`: zeros at first."""
         if not state:
-            state |= {slot: array_module(w).zeros_like(w) for slot in self.slots}
+            dtype = self.state_dtype(w.dtype)
+            state |= {slot: array_module(w).zeros_like(w, dtype=dtype) for slot in self.slots}
         return [state[slot] for slot in self.slots]
+
+    def state_dtype(self, dtype: Any) -> Any:
+        """The dtype of the state arrays of a parameter of this dtype."""
+        return dtype
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The step count and the state arrays, by parameter number, as NumPy arrays."""
@@ -281,7 +286,8 @@ class Optimizer:
                 raise KeyError(f"{type(self).__name__}: {name} is {array.shape}, not {p.shape}.")
             if not np.can_cast(array.dtype, p.dtype, "same_kind"):
                 raise KeyError(f"{type(self).__name__}: {name} is {array.dtype}, not {p.dtype}.")
-            fresh[int(i)][key] = backend_of(p.data).asarray(array.copy(), dtype=p.dtype)
+            dtype = self.state_dtype(p.dtype)
+            fresh[int(i)][key] = backend_of(p.data).asarray(array.copy(), dtype=dtype)
         for number, arrays in enumerate(fresh):
             if arrays and (missing := set(self.slots) - set(arrays)):
                 raise KeyError(f"{type(self).__name__}: {number}.{missing.pop()} is missing.")
@@ -353,6 +359,10 @@ class Adam(Optimizer):
         super().__init__(params, lr, weight_decay, **settings)
         self.updates = [0] * len(self.params)  # for the bias corrections
 
+    def state_dtype(self, dtype: Any) -> Any:
+        """At least float32: squares of gradients are 0 or infinite in float16."""
+        return np.promote_types(dtype, np.float32)
+
     def settings_of(self, i: int, group: Group) -> Group:
         """The group's, and `step`: which update of this parameter it is."""
         self.updates[i] += 1
@@ -374,6 +384,7 @@ class Adam(Optimizer):
     def update(self, group: Group, w: Any, g: Any, first: Any, second: Any) -> None:
         lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
         beta1, beta2 = group["betas"]
+        g = g.astype(first.dtype, copy=False)
         if decay and group["decoupled"]:
             w *= 1 - lr * decay
         elif decay:

@@ -126,7 +126,6 @@ def batch_norm_inference(x, gamma, beta, running_mean, running_var, *, eps: floa
 
     x (..., C), the rest (C,) -> (..., C). Law: x̄ = ȳ · gamma / √(running_var + eps).
     """
-    array_module(x, gamma, beta, running_mean, running_var)
     check_channels(
         "batch_norm_inference", x.shape, gamma=gamma, beta=beta, mean=running_mean, var=running_var
     )
@@ -134,4 +133,4 @@ def batch_norm_inference(x, gamma, beta, running_mean, running_var, *, eps: floa
         x, gamma, beta, value(running_mean), value(running_var)
     )
     scale = gamma * (1 / sqrt(v + check_eps("batch_norm_inference", eps)))
-    return x * scale + (beta - mu * scale)
+    return (x - mu) * scale + beta  # x · scale + (beta - mu · scale) cancels where mu is large

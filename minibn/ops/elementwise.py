@@ -246,6 +246,7 @@ def abs(x):
 def sign(x):
     """-1, 0 or 1 as a plain array of x's dtype: a constant of differentiation."""
     x = value(x)
+    check_operands([x])
     return array_module(x).sign(x.real).astype(x.real.dtype)
 
 

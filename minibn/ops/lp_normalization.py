@@ -157,7 +157,6 @@ def lp_batch_norm_inference(
     x (..., C), the rest (C,) -> (..., C). Law: x̄ = ȳ · gamma / (running_norm^p + eps)^(1/p).
     """
     check_order("lp_batch_norm_inference", p, REDUCTIONS[0])
-    array_module(x, gamma, beta, running_mean, running_norm)
     check_channels(
         "lp_batch_norm_inference",
         x.shape,
@@ -171,4 +170,4 @@ def lp_batch_norm_inference(
         x, gamma, beta, value(running_mean), value(running_norm)
     )
     scale = gamma / (sqrt(n * n + eps) if p == 2 else n + eps)
-    return x * scale + (beta - mu * scale)
+    return (x - mu) * scale + beta  # as in batch_norm_inference
