@@ -6,7 +6,7 @@ The functions take Tensors and plain arrays alike: arrays in, array out; a Tenso
 
 import sys
 
-from minibn.autograd import tensor
+from minibn.autograd import tensor_methods, tensor_operators
 from minibn.ops.arithmetic import add, divide, multiply, negative, power, subtract
 from minibn.ops.batch_normalization import (
     batch_norm,
@@ -67,4 +67,5 @@ __all__ = [
     "sum", "tanh", "transpose", "var", "weight_standardisation", "where",
 ]  # fmt: skip
 
-tensor.ops = sys.modules[__name__]  # which Tensor's operators call
+# The operators and methods of Tensor call these.
+tensor_methods.ops = tensor_operators.ops = sys.modules[__name__]
