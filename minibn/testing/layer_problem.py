@@ -17,7 +17,7 @@ import numpy as np
 from minibn import nn
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import backend_of
-from minibn.nn.module import State
+from minibn.nn.state import State
 from minibn.testing.problem import Problem
 
 
