@@ -9,7 +9,8 @@ from typing import Any
 
 from minibn import ops
 from minibn.nn.layers import Conv2d, Linear
-from minibn.nn.module import Module, Parameter, ones, zeros
+from minibn.nn.module import Module
+from minibn.nn.state import Parameter, ones, zeros
 from minibn.ops.batch_normalization import check_eps
 
 Shape = int | tuple[int, ...]

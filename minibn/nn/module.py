@@ -8,7 +8,6 @@ that share names and shapes start from the same weights, whatever else they cont
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,126 +16,23 @@ from typing import Any
 import numpy as np
 
 from minibn.autograd import observers
-from minibn.autograd.tensor import Tensor, Version
-from minibn.backend import backend_of, get_backend, to_numpy
+from minibn.autograd.tensor import Version
+from minibn.backend import to_numpy
 from minibn.errors import ShapeError
 from minibn.nn.model_summary import summary
+from minibn.nn.state import (
+    Buffer,
+    Counter,
+    Initializer,
+    Parameter,
+    State,
+    load_values,
+    ones,
+    zeros,
+)
 from minibn.random import generator
 
-Initializer = Callable[[tuple[int, ...], np.random.Generator], np.ndarray]
-
-
-def zeros(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    return np.zeros(shape)
-
-
-def ones(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    return np.ones(shape)
-
-
-class State(Tensor):
-    """A leaf Tensor that belongs to a module: its shape is known before its values are."""
-
-    __slots__ = ("_data", "_shape", "init", "name")
-    copied_slots = ("_data", "_shape", "init", "name", "grad", "requires_grad", "version")
-
-    def __init__(self, shape: tuple[int, ...], init: Initializer = zeros) -> None:
-        if not isinstance(shape, (tuple, list)):
-            raise TypeError(
-                f"{type(self).__name__}: {type(shape).__name__} is no shape, a tuple of sizes. For "
-                "given values: init=lambda shape, rng: values, or .place(values) afterwards."
-            )
-        if any(not isinstance(n, (int, np.integer)) or n < 1 for n in shape):
-            raise ValueError(f"{type(self).__name__}: shape {shape}: every size must be 1 or more.")
-        self._shape, self.init, self.name = tuple(shape), init, "?"
-        self._set(None, isinstance(self, Parameter), None, Version())
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]  # a slot in Tensor, a guarded one here
-        if self._data is None:
-            raise RuntimeError(
-                f"{self.name!r} of shape {self._shape} has no values yet. Call "
-                "model.initialize(seed=0), or load a state_dict, when every layer is an attribute "
-                "of its Module, or stands in an nn.Sequential, nn.ModuleList or nn.ModuleDict."
-            )
-        return self._data
-
-    @data.setter
-    def data(self, array: Any) -> None:
-        self._data = array
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._shape
-
-    @property
-    def ndim(self) -> int:
-        return len(self._shape)
-
-    @property
-    def size(self) -> int:
-        return math.prod(self._shape)
-
-    def __repr__(self) -> str:
-        if self.is_initialized:
-            return super().__repr__()
-        return f"{type(self).__name__}(shape={self._shape}, no values yet)"
-
-    @property
-    def is_initialized(self) -> bool:
-        return self._data is not None
-
-    def takes(self, dtype: np.dtype) -> bool:
-        """Whether values of this dtype can be placed here."""
-        if self._data is None:
-            return dtype.kind in "fc"
-        return np.can_cast(dtype, self._data.dtype, "same_kind")
-
-    @np.errstate(under="ignore")  # host: as in Module.__call__
-    def place(self, values: np.ndarray) -> None:
-        """Take these values: in place where there are some, else on the current backend."""
-        if self._data is None:
-            self._data = get_backend().asarray(values.copy())
-        else:
-            self._data[...] = backend_of(self._data).asarray(values, dtype=self._data.dtype)
-        self.bump_version()
-
-    def initialize(self, rng: np.random.Generator, dtype: Any) -> None:
-        self._data = None
-        with np.errstate(under="ignore"):  # host: as in Module.__call__
-            self.place(self.init(self._shape, rng).astype(dtype))
-
-
-class Parameter(State):
-    """What is trained: a leaf that requires a gradient."""
-
-    __slots__ = ()
-
-
-class Buffer(State):
-    """What is kept but not trained, such as running statistics."""
-
-    __slots__ = ()
-
-
-class Counter(Buffer):
-    """An integer that counts steps. It stays on the host: reading it must not wait for a GPU."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        super().__init__(())
-        self._data = np.zeros((), np.int64)  # host: counters stay there
-
-    def initialize(self, rng: np.random.Generator, dtype: Any) -> None:
-        self.place(np.zeros((), np.int64))  # host: counters stay there
-
-    def advance(self) -> int:
-        """The count before this call; then it is one more."""
-        before = int(self._data)
-        self._data += 1
-        return before
-
+__all__ = ["Buffer", "Counter", "Initializer", "Module", "Parameter", "State", "ones", "zeros"]
 
 # What to do instead of an attribute that hides a method of Module.
 _INSTEAD = {
@@ -284,25 +180,7 @@ class Module:
         Raises KeyError that lists missing, unexpected and misshapen names, and values of another
         kind (complex, text, fractions for a Counter); with `strict=False` only the last two count.
         """
-        own: dict[str, State] = dict(self._named(State))
-        given = {name: to_numpy(state[name]) for name in own if name in state}
-        wrong = {
-            "missing": [n for n in own if n not in state] if strict else [],
-            "unexpected": [n for n in state if n not in own] if strict else [],
-            "misshapen": [
-                f"{n} {array.shape} for {own[n].shape}"
-                for n, array in given.items()
-                if array.shape != own[n].shape
-            ],
-        }
-        wrong["of another kind"] = [
-            f"{n} {array.dtype}" for n, array in given.items() if not own[n].takes(array.dtype)
-        ]
-        if any(wrong.values()):
-            found = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in wrong.items() if n)
-            raise KeyError(f"load_state_dict: {found}. Was the state saved from another network?")
-        for name, array in given.items():
-            own[name].place(array)
+        load_values(dict(self._named(State)), state, strict)
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""

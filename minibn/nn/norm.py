@@ -21,8 +21,9 @@ from minibn import ops
 from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.tape import no_grad
 from minibn.autograd.tensor import value
-from minibn.nn.module import Buffer, Counter, Module, Parameter, ones, zeros
+from minibn.nn.module import Module
 from minibn.nn.noise import Noise
+from minibn.nn.state import Buffer, Counter, Parameter, ones, zeros
 from minibn.ops.batch_normalization import check_batch, check_eps
 from minibn.ops.lp_normalization import check_order
 

@@ -38,9 +38,16 @@ class Container(Module):
     def __iter__(self) -> Iterator[Any]:
         return iter([module for _, module in self.children()])
 
-    def _key(self, i: int) -> str:
-        """The name of the module at position i, which may be negative. Raises IndexError."""
-        return [key for key, _ in self.children()][i]
+    def _select(self, i: Any, part: Module, renumber: bool = False) -> Any:
+        """The module at position i (IndexError if there is none). Of a slice, `part`: an empty
+        container, which takes these modules, under the same names or numbered anew."""
+        chosen = list(self.children())[i]
+        if not isinstance(i, slice):
+            return chosen[1]
+        for n, (key, module) in enumerate(chosen):
+            vars(part)[str(n) if renumber else key] = module  # unlike setattr: module.name stays
+        part.training = self.training
+        return part
 
 
 class Sequential(Container):
@@ -73,12 +80,7 @@ class Sequential(Container):
     @overload
     def __getitem__(self, i: slice) -> Sequential: ...
     def __getitem__(self, i: Any) -> Any:
-        if not isinstance(i, slice):
-            return getattr(self, self._key(i))
-        part = Sequential()
-        vars(part).update(list(self.children())[i])  # unlike setattr, this renames no module
-        part.training = self.training
-        return part
+        return self._select(i, Sequential())
 
     def append(self, module: Module) -> Sequential:
         """Add a module at the end, under the next free number. Returns self."""
@@ -149,12 +151,7 @@ class ModuleList(Holder):
     @overload
     def __getitem__(self, i: slice) -> ModuleList: ...
     def __getitem__(self, i: Any) -> Any:
-        if not isinstance(i, slice):
-            return getattr(self, self._key(i))
-        part = ModuleList()
-        vars(part).update((str(n), module) for n, module in enumerate(list(self)[i]))
-        part.training = self.training
-        return part
+        return self._select(i, ModuleList(), renumber=True)
 
     def __setitem__(self, i: Any, module: Any) -> None:
         modules = list(self)

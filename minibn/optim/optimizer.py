@@ -1,22 +1,13 @@
-"""Optimizers, gradient clipping, and schedules.
+"""Optimizer, the base class of all update rules, and its groups of parameters.
 
-An optimizer updates parameters in place from their `.grad`. Its learning rate is the attribute
-`lr` (or `param_groups[i]["lr"]`, of one group); a schedule is a pure function of the step:
-
-    for step in range(steps):
-        ...
-        optimizer.lr = schedule(step)
-        optimizer.step()
-
-Weight decay of SGD and Adam adds λw to the gradient (an l2 penalty of λ/2 ‖w‖²); AdamW shrinks the
-weights directly (Loshchilov & Hutter 2019).
+A subclass defines `slots` and `update`. A group shares settings, such as its weight decay.
 """
 
 from __future__ import annotations
 
 import math
 from collections import UserDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,8 +17,6 @@ from minibn.autograd.tensor import Tensor
 from minibn.backend import array_module, backend_of, to_numpy
 from minibn.errors import did_you_mean
 from minibn.nn.module import Module
-
-Schedule = Callable[[int], float]
 
 
 def as_number(setting: Any) -> Any:
@@ -220,146 +209,3 @@ class Optimizer:
         if array.shape != () or array.dtype.kind not in "iu" or array < 0:
             raise KeyError(f"{type(self).__name__}: {name} is {array!r}, not a number of steps.")
         return int(array)
-
-
-class SGD(Optimizer):
-    """w ← w - lr · v,  v = g without momentum, else v ← momentum · v + g.
-
-    Nesterov: w ← w - lr · (g + momentum · v). As PyTorch: no dampening, the first velocity is the
-    gradient itself.
-    """
-
-    slots = ("velocity",)
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-    ) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"SGD: momentum={momentum} must lie in [0, 1).")
-        if nesterov and momentum == 0:
-            raise ValueError("SGD: nesterov=True needs a momentum above 0.")
-        super().__init__(params, lr, weight_decay, momentum=float(momentum), nesterov=nesterov)
-
-    def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
-        """The velocity; nothing without momentum."""
-        return super().state_arrays(w, state, group) if group["momentum"] else []
-
-    def update(self, group: Group, w: Any, g: Any, v: Any = None) -> None:
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * w
-        if v is not None:
-            v *= group["momentum"]
-            v += g
-            g = g + group["momentum"] * v if group["nesterov"] else v
-        w -= self.lr * group["lr_scale"] * g
-
-
-class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015) with bias-corrected first and second moments.
-
-    With `decoupled=True` (`AdamW`), decay shrinks the weights instead of joining the gradient.
-    """
-
-    slots = ("first", "second")
-
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-    ) -> None:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"Adam: betas={betas} must lie in [0, 1).")
-        settings = {"betas": tuple(map(float, betas)), "eps": float(eps), "decoupled": decoupled}
-        super().__init__(params, lr, weight_decay, **settings)
-        self.updates = [0] * len(self.params)  # for the bias corrections
-
-    def settings_of(self, i: int, group: Group) -> Group:
-        """The group's, and `step`: which update of this parameter it is."""
-        self.updates[i] += 1
-        return Group({**group.data, "step": self.updates[i]}, group.shared)
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """As Optimizer's, with the number of updates of each parameter."""
-        return super().state_dict() | {"updates": np.array(self.updates)}  # host: for a checkpoint
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """As Optimizer's."""
-        given = np.asarray(state.get("updates", ()))  # host: from a checkpoint
-        if given.shape != (len(self.params),):
-            raise KeyError(f"Adam: updates has shape {given.shape}, not {(len(self.params),)}.")
-        updates = [self._count(n, "updates") for n in given]
-        super().load_state_dict({key: v for key, v in state.items() if key != "updates"})
-        self.updates = updates
-
-    def update(self, group: Group, w: Any, g: Any, first: Any, second: Any) -> None:
-        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
-        beta1, beta2 = group["betas"]
-        if decay and group["decoupled"]:
-            w *= 1 - lr * decay
-        elif decay:
-            g = g + decay * w
-        first += (1 - beta1) * (g - first)
-        second += (1 - beta2) * (g * g - second)
-        mean = first / (1 - beta1 ** group["step"])
-        scale = array_module(w).sqrt(second / (1 - beta2 ** group["step"])) + group["eps"]
-        w -= lr * mean / scale
-
-
-def AdamW(
-    params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 1e-2, **settings: Any
-) -> Adam:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return Adam(params, lr, weight_decay=weight_decay, decoupled=True, **settings)
-
-
-@np.errstate(under="ignore")  # host: as in an optimizer's step
-def clip_grad_norm(params: Sequence[Tensor], max_norm: float) -> Any:
-    """Scale all gradients so that their joint l2 norm is at most `max_norm`.
-
-    Returns the norm before clipping, a 0-d array of the backend (no transfer).
-    """
-    if not max_norm >= 0:
-        raise ValueError(f"clip_grad_norm: max_norm={max_norm} must not be negative.")
-    grads = [p.grad for p in params if p.grad is not None]
-    if not grads:
-        raise ValueError("clip_grad_norm: no parameter has a gradient. Call backward() first.")
-    xp = array_module(grads[0].data)
-    norm = xp.sqrt(sum((g.data * g.data).sum() for g in grads))
-    factor = xp.minimum(max_norm / (norm + 1e-6), 1)
-    for g in grads:
-        g.data = g.data * factor.astype(g.dtype)
-    return norm
-
-
-# -- schedules: pure functions of the step, counted from 0
-
-
-def constant(lr: float) -> Schedule:
-    """Always lr."""
-    return lambda step: lr
-
-
-def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
-    """lr · factor^(step // every)."""
-    return lambda step: lr * factor ** (step // every)
-
-
-def cosine(lr: float, steps: int, end: float = 0.0) -> Schedule:
-    """From lr to `end` along half a cosine over `steps` (Loshchilov & Hutter 2017), then `end`."""
-    return lambda step: (
-        end + (lr - end) * (1 + math.cos(math.pi * min(step / max(steps, 1), 1))) / 2
-    )
-
-
-def warm_up(schedule: Schedule, steps: int) -> Schedule:
-    """`schedule`, scaled up linearly over the first `steps`: (step + 1) / steps."""
-    return lambda step: schedule(step) * min((step + 1) / max(steps, 1), 1)
