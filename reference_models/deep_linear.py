@@ -20,7 +20,8 @@ from functools import partial
 
 from minibn import nn
 from minibn.nn.init import glorot_uniform
-from minibn.nn.module import Buffer, Initializer, Module, Parameter, ones, zeros
+from minibn.nn.module import Module
+from minibn.nn.state import Buffer, Initializer, Parameter, ones, zeros
 from reference_models.norms import NORMS as ALL_NORMS
 from reference_models.norms import Norm, maker_of, norm_name, standardises
 

@@ -16,7 +16,8 @@ from functools import partial
 
 from minibn import nn
 from minibn.nn.init import glorot_uniform
-from minibn.nn.module import Initializer, Module
+from minibn.nn.module import Module
+from minibn.nn.state import Initializer
 from reference_models.norms import NORMS, Norm, choose, maker_of, norm_name, standardises
 
 __all__ = ["NORMS", "VGG", "hidden_widths", "layer_count", "vgg"]

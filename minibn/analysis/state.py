@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from minibn.autograd.tensor import Tensor, value
-from minibn.nn.module import Module, Parameter, State
+from minibn.nn.module import Module
+from minibn.nn.state import Parameter, State
 
 Arrays = Mapping[str, Any]
 Loss = Callable[[Any, Any], Any]  # (outputs, targets) -> a scalar Tensor

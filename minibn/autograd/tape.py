@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.autograd import observers, tensor
+from minibn.autograd import observers, tensor_operators
 from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.tensor import Array, Tensor, Version, value
 from minibn.backend import array_module
@@ -273,4 +273,4 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
     axes = tuple(range(lead)) + tuple(
         lead + i for i, n in enumerate(shape) if n == 1 and g.shape[lead + i] != 1
     )
-    return tensor.ops.sum(g, axis=axes).reshape(shape)
+    return tensor_operators.ops.sum(g, axis=axes).reshape(shape)

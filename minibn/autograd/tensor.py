@@ -1,8 +1,10 @@
 """Tensor: an array, its gradient, and the node of the op that made it.
 
 `data` is the array (NumPy, CuPy or the strict double), `grad` the accumulated gradient of a leaf,
-`requires_grad` whether gradients are computed for it. Every operator is one line and one op; the
-mathematics is in `minibn.ops`, the backward pass in `minibn.autograd.backward`.
+`requires_grad` whether gradients are computed for it. The rest of a Tensor is in its base classes:
+operators in `tensor_operators.py`, methods in `tensor_methods.py`, what Python's and NumPy's
+functions call in `python_protocol.py` and `numpy_protocol.py`. The mathematics is in `minibn.ops`,
+the backward pass in `minibn.autograd.backward`.
 
 Comparisons give plain arrays: they are constants of differentiation. Writing into `.data` is
 allowed but unchecked (`detect_anomaly` checks it); `assign` is checked.
@@ -10,42 +12,22 @@ allowed but unchecked (`detect_anomaly` checks it); `assign` is checked.
 
 from __future__ import annotations
 
-import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from minibn.autograd.array_attributes import Array
 from minibn.autograd.numpy_protocol import NumpyProtocol
+from minibn.autograd.python_protocol import PythonProtocol
+from minibn.autograd.tensor_methods import TensorMethods
+from minibn.autograd.tensor_operators import TensorOperators
 from minibn.backend import array_module, backend_of, get_backend, to_numpy
 from minibn.backend.array_types import is_foreign
-from minibn.errors import (
-    GraphError,
-    ShapeError,
-    check_flag,
-    check_integer,
-    did_you_mean,
-    with_own_keywords,
-)
+from minibn.errors import GraphError, ShapeError, check_flag
 
-Array = Any  # an array of any backend: NumPy, CuPy or the strict double
-
-# Modules above this one in the import order. Each sets itself here when it is imported.
-ops: Any = None  # `minibn.ops`: an operator of Tensor is an op
-backward_module: Any = None  # `minibn.autograd.backward`
-
-# What to use in the place of PyTorch's attributes.
-INSTEAD = {
-    "add_": "x.assign(x.data + y)", "bool": "x.data != 0", "copy_": "x.assign(values)",
-    "cpu": "x.numpy()", "cuda": "minibn.use('cupy') before it is made",
-    "device": "minibn.array_module(x)", "double": "x.astype(np.float64)",
-    "expand": "ops.broadcast_to(x, shape)", "fill_": "x.assign(value)",
-    "float": "x.astype(np.float32)", "grad_fn": "x.node", "half": "x.astype(np.float16)",
-    "int": "x.data.astype(int)", "long": "x.data.astype(np.int64)",
-    "masked_fill": "ops.where(mask, value, x)", "requires_grad_": "x.requires_grad = True",
-    "retain_grad": "minibn.grad(y, x)", "swapaxes": "x.transpose(axes)", "to": "x.astype(dtype)",
-    "type": "x.astype(dtype)", "zero_": "x.assign(0)",
-}  # fmt: skip
+# `minibn.autograd.backward`, above this module in the import order: it sets itself here.
+backward_module: Any = None
 
 
 class Version:
@@ -65,7 +47,7 @@ def value(x: Any) -> Any:
     return x.item() if isinstance(x, np.generic) else x
 
 
-class Tensor(NumpyProtocol):
+class Tensor(TensorOperators, TensorMethods, PythonProtocol, NumpyProtocol):
     """An array with a gradient.
 
     data: an array of any backend (shared, not copied), or a list, a number or an array of another
@@ -101,6 +83,15 @@ class Tensor(NumpyProtocol):
         self.node = node
         self.version = version
 
+    @classmethod
+    def from_op(cls, node: Any, data: Array, version: Version | None = None) -> Tensor:
+        """The Tensor that an op returns; node: None if it is not recorded."""
+        self = object.__new__(Tensor)
+        if isinstance(data, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
+            data = np.asarray(data)  # host: NumPy's scalar
+        self._set(data, node is not None, node, version or Version())
+        return self
+
     @property
     def requires_grad(self) -> bool:
         """Whether gradients are computed for it. Can be set for leaves of floating point."""
@@ -135,40 +126,9 @@ class Tensor(NumpyProtocol):
             raise ShapeError(f"grad has shape {g.shape}, its Tensor {self.shape}: they are equal.")
         self._grad = g
 
-    @classmethod
-    def from_op(cls, node: Any, data: Array, version: Version | None = None) -> Tensor:
-        """The Tensor that an op returns; node: None if it is not recorded."""
-        self = object.__new__(Tensor)
-        if isinstance(data, np.generic):  # NumPy gives scalars where CuPy gives 0-d arrays
-            data = np.asarray(data)  # host: NumPy's scalar
-        self._set(data, node is not None, node, version or Version())
-        return self
-
-    # -- attributes of the array
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def size(self) -> int:
-        return self.data.size
-
     @property
     def is_leaf(self) -> bool:
         return self.node is None
-
-    def __len__(self) -> int:
-        if not self.ndim:
-            raise TypeError(f"{self!r} has no axis, so no length and no elements. Use .item().")
-        return len(self.data)
 
     def __repr__(self) -> str:
         text = repr(to_numpy(self.data)).removeprefix("array(").removesuffix(")")
@@ -179,56 +139,9 @@ class Tensor(NumpyProtocol):
     def __iter__(self):
         return (self[i] for i in range(len(self)))
 
-    # -- detached from the graph, and on the host
     def detach(self) -> Tensor:
         """The same array as a new leaf that requires no gradient (memory and version shared)."""
         return Tensor.from_op(None, self.data, self.version)
-
-    def numpy(self) -> np.ndarray:
-        """The values as a NumPy array: the same memory on NumPy, a transfer on a GPU."""
-        return to_numpy(self.data)
-
-    def item(self) -> float:
-        """The value of a Tensor with one element as a Python number (a transfer on a GPU)."""
-        return self.data.item()
-
-    def tolist(self) -> Any:
-        """The values as (nested lists of) Python numbers (a transfer on a GPU)."""
-        return self.numpy().tolist()
-
-    def _number(self, what: str) -> Any:
-        if self.size != 1:
-            raise TypeError(
-                f"{what} needs a Tensor with one value, this one has shape {self.shape}. Reduce "
-                "it, as with .sum(), .max() or (x > 0).all(), or take .numpy()."
-            )
-        return self.item()
-
-    def __bool__(self) -> bool:
-        return bool(self._number("the truth value (of if, and, not)"))
-
-    def __float__(self) -> float:
-        return float(self._number("float()"))
-
-    def __int__(self) -> int:
-        return int(self._number("int()"))
-
-    def __complex__(self) -> complex:
-        return complex(self._number("complex()"))
-
-    def __index__(self) -> int:
-        if self.dtype.kind not in "iu":
-            raise TypeError(f"an index is an integer; this Tensor is of {self.dtype}.")
-        return int(self._number("an index"))
-
-    def __format__(self, spec: str) -> str:
-        """A Tensor without axes is formatted as its number, as in f"{loss:.3f}"."""
-        if self.ndim and spec:
-            raise TypeError(
-                f"a Tensor of shape {self.shape} can't be formatted with {spec!r}: only one "
-                "without axes, as a loss. Take .item() of an element, or .numpy()."
-            )
-        return repr(self) if self.ndim else format(self.item(), spec)
 
     # -- copies and pickles
     copied_slots: tuple[str, ...] = ("data", "_grad", "_requires_grad", "version")
@@ -298,56 +211,6 @@ class Tensor(NumpyProtocol):
             raise ShapeError(f"Tensor[...] = values of shape {values.shape}: {error}.") from error
         self.bump_version()
 
-    def _update(self, op: Any, other: Any, symbol: str) -> Tensor:
-        """self = op(self, other), in place where no gradient is recorded, as in PyTorch; of a graph
-        a new Tensor, to which Python binds the name."""
-        result = op(self, other)
-        if result.node is not None:
-            if self.is_leaf and self.requires_grad:
-                raise TypeError(
-                    f"Tensor {symbol}: a leaf that requires a gradient can't be changed in place "
-                    "while ops are recorded. Do it inside `with minibn.no_grad():`, or write "
-                    f"x = x {symbol[:-1]} y for a new Tensor."
-                )
-            return result
-        if not np.can_cast(result.dtype, self.dtype, "same_kind"):
-            raise TypeError(
-                f"Tensor {symbol}: the result is {result.dtype}, this Tensor {self.dtype}. Write "
-                f"x = x {symbol[:-1]} y, or use .astype first."
-            )
-        if result.shape != self.shape:
-            raise ShapeError(
-                f"Tensor {symbol}: the result has shape {result.shape}, this Tensor {self.shape}. "
-                f"Write x = x {symbol[:-1]} y for a new Tensor."
-            )
-        self.data[...] = result.data
-        self.bump_version()
-        return self
-
-    def __iadd__(self, other: Any) -> Tensor:
-        return self._update(ops.add, other, "+=")
-
-    def __isub__(self, other: Any) -> Tensor:
-        return self._update(ops.subtract, other, "-=")
-
-    def __imul__(self, other: Any) -> Tensor:
-        return self._update(ops.multiply, other, "*=")
-
-    def __itruediv__(self, other: Any) -> Tensor:
-        return self._update(ops.divide, other, "/=")
-
-    def __ipow__(self, other: Any) -> Tensor:
-        return self._update(ops.power, other, "**=")
-
-    def __imatmul__(self, other: Any) -> Tensor:
-        return self._update(ops.matmul, other, "@=")
-
-    @staticmethod
-    def op_name(name: str) -> str:
-        """The function of `minibn.ops` for one of NumPy's; "" if there is none."""
-        name = {"absolute": "abs", "amax": "max", "amin": "min"}.get(name, name)
-        return name if name in ops.__all__ else ""
-
     # -- gradients
     def backward(
         self, cotangent: Any = None, *, retain_graph: bool = False, create_graph: bool = False
@@ -360,53 +223,7 @@ class Tensor(NumpyProtocol):
             self, cotangent, retain_graph=retain_graph, create_graph=create_graph
         )
 
-    # -- operators: arithmetic
-    def __add__(self, other: Any) -> Tensor:
-        return ops.add(self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return ops.add(other, self)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return ops.subtract(self, other)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return ops.subtract(other, self)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return ops.multiply(self, other)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return ops.multiply(other, self)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return ops.divide(self, other)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return ops.divide(other, self)
-
-    def __pow__(self, exponent: Any) -> Tensor:
-        return ops.power(self, exponent)
-
-    def __rpow__(self, base: Any) -> Tensor:
-        return ops.power(base, self)
-
-    def __pos__(self) -> Tensor:
-        return self
-
-    def __neg__(self) -> Tensor:
-        return ops.negative(self)
-
-    def __abs__(self) -> Tensor:
-        return ops.abs(self)
-
-    def __matmul__(self, other: Any) -> Tensor:
-        return ops.matmul(self, other)
-
-    def __rmatmul__(self, other: Any) -> Tensor:
-        return ops.matmul(other, self)
-
-    # -- operators: comparisons are plain arrays
+    # -- comparisons are plain arrays
     def _compare(self, compare: Any, other: Any) -> Array:
         other = value(other)
         if is_foreign(other) or not isinstance(other, (str, list, tuple)):
@@ -435,164 +252,3 @@ class Tensor(NumpyProtocol):
 
     def __ge__(self, other: Any) -> Array:
         return self._compare(operator.ge, other)
-
-    # -- shapes and reductions, named as in NumPy
-    def __getitem__(self, index: Any) -> Tensor:
-        return ops.getitem(self, index)
-
-    def reshape(self, *shape: Any) -> Tensor:
-        return ops.reshape(self, shape[0] if len(shape) == 1 else shape)
-
-    def transpose(self, *axes: Any) -> Tensor:
-        return ops.transpose(self, axes[0] if len(axes) == 1 else axes or None)
-
-    @property
-    def T(self) -> Tensor:
-        return ops.transpose(self)
-
-    def astype(self, dtype: Any) -> Tensor:
-        return ops.cast(self, dtype)
-
-    def permute(self, *axes: Any) -> Tensor:
-        """The same as `transpose`: PyTorch's name."""
-        return self.transpose(*axes)
-
-    def t(self) -> Tensor:
-        return ops.transpose(self)
-
-    def view(self, *shape: Any) -> Tensor:
-        """The same as `reshape`: PyTorch's name."""
-        return self.reshape(*shape)
-
-    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-        """The axes from start_dim to end_dim (inclusive) as one. Raises IndexError for others."""
-        shape = self.shape or (1,)
-        first, last = (
-            range(len(shape))[check_integer(dim, f"flatten: {name}")]
-            for name, dim in (("start_dim", start_dim), ("end_dim", end_dim))
-        )
-        inner = shape[first : last + 1]
-        return self.reshape((*shape[:first], math.prod(inner), *shape[max(first, last + 1) :]))
-
-    @with_own_keywords
-    def squeeze(self, axis: Any = None) -> Tensor:
-        """Without the axes of length 1; with `axis` (an integer or a tuple) without those. Raises
-        ShapeError if they have another length, IndexError if they don't exist."""
-        if axis is None:
-            return self.reshape(tuple(n for n in self.shape if n != 1))
-        given = axis if isinstance(axis, (tuple, list)) else (axis,)
-        axes = {range(self.ndim)[check_integer(a, "squeeze: axis")] for a in given}
-        if any(self.shape[a] != 1 for a in axes):
-            raise ShapeError(f"squeeze: axis {axis} of shape {self.shape} is not of length 1.")
-        return self.reshape(tuple(n for i, n in enumerate(self.shape) if i not in axes))
-
-    @with_own_keywords
-    def unsqueeze(self, axis: int) -> Tensor:
-        """With a new axis of length 1 at this position. Raises IndexError for another one."""
-        at = range(self.ndim + 1)[check_integer(axis, "unsqueeze: axis")]
-        return self.reshape((*self.shape[:at], 1, *self.shape[at:]))
-
-    def copy(self) -> Tensor:
-        """A copy with memory of its own, through which gradients flow: PyTorch's clone()."""
-        return ops.cast(self, self.dtype)
-
-    def clone(self) -> Tensor:
-        return self.copy()
-
-    def dim(self) -> int:
-        return self.ndim
-
-    def numel(self) -> int:
-        return self.size
-
-    @with_own_keywords
-    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return ops.sum(self, axis=axis, keepdims=keepdims)
-
-    @with_own_keywords
-    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return ops.mean(self, axis=axis, keepdims=keepdims)
-
-    @with_own_keywords
-    def var(self, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Tensor:
-        return ops.var(self, axis, keepdims, correction)
-
-    @with_own_keywords
-    def std(self, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Tensor:
-        return ops.std(self, axis, keepdims, correction)
-
-    @with_own_keywords
-    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return ops.max(self, axis=axis, keepdims=keepdims)
-
-    @with_own_keywords
-    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return ops.min(self, axis=axis, keepdims=keepdims)
-
-    @with_own_keywords
-    def norm(self, p: float = 2, axis: Any = None, keepdims: bool = False) -> Tensor:
-        return ops.norm(self, p, axis=axis, keepdims=keepdims)
-
-    @with_own_keywords
-    def argmax(self, axis: int | None = None) -> Array:
-        """The index of the largest value, the first of several, as a plain array."""
-        axis = axis if axis is None else range(self.ndim)[check_integer(axis, "argmax: axis")]
-        return self.data.argmax(axis=axis)
-
-    @with_own_keywords
-    def argmin(self, axis: int | None = None) -> Array:
-        """The index of the smallest value, the first of several, as a plain array."""
-        axis = axis if axis is None else range(self.ndim)[check_integer(axis, "argmin: axis")]
-        return self.data.argmin(axis=axis)
-
-    # -- elementwise
-    def exp(self) -> Tensor:
-        return ops.exp(self)
-
-    def log(self) -> Tensor:
-        return ops.log(self)
-
-    def sqrt(self) -> Tensor:
-        return ops.sqrt(self)
-
-    def abs(self) -> Tensor:
-        return ops.abs(self)
-
-    def pow(self, exponent: Any) -> Tensor:
-        return ops.power(self, exponent)
-
-    def tanh(self) -> Tensor:
-        return ops.tanh(self)
-
-    def sigmoid(self) -> Tensor:
-        return ops.sigmoid(self)
-
-    def relu(self) -> Tensor:
-        return ops.relu(self)
-
-    @with_own_keywords
-    def softmax(self, axis: int = -1) -> Tensor:
-        return ops.softmax(self, axis=axis)
-
-    @with_own_keywords
-    def log_softmax(self, axis: int = -1) -> Tensor:
-        return ops.log_softmax(self, axis=axis)
-
-    @with_own_keywords
-    def clip(self, min: Any = None, max: Any = None) -> Tensor:
-        return ops.clip(self, min, max)
-
-    @with_own_keywords
-    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
-        return ops.clip(self, min, max)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Called for an attribute that does not exist: the error says what to use instead."""
-            if name.startswith("_"):
-                raise AttributeError(name)
-            remedy = INSTEAD.get(name, f"ops.{name}(x, ...)" if name in ops.__all__ else "")
-            known = [own for own in dir(Tensor) if not own.startswith("_")]
-            hint = f"Use {remedy}." if remedy else did_you_mean(name, known)
-            raise AttributeError(f"a Tensor has no attribute {name!r}. {hint}")

@@ -18,8 +18,9 @@ from minibn.autograd.tensor import value
 from minibn.errors import ShapeError
 from minibn.ops.batch_normalization import batch_norm, check_batch, check_channels
 from minibn.ops.conv import Conv2d, conv2d, conv2d_op
-from minibn.ops.elementwise import in_float32, relu, to_floating_point
+from minibn.ops.elementwise import relu
 from minibn.ops.pool import max_pool2d
+from minibn.ops.precision import in_float32, to_floating_point
 
 # noise(x) -> (s, m), arrays of x's shape; the same at each call
 Draw = Callable[[Any], tuple[Any, Any]]

@@ -30,9 +30,9 @@ from minibn.errors import EditedDefinition
 VERIFIED = Path(__file__).with_name("verified.json")
 PACKAGE = Path(__file__).parents[1]  # minibn/
 COMMAND = "python -m minibn.fast verify"
-# The modules of definitions and their parts; not the tape, the backends, Module.
+# The modules of definitions and their parts; not the tape, the backends, Module, State.
 CONTENT = ("minibn.ops", "minibn.nn", "minibn.optim", "minibn.random", "minibn.fast.fused_ops")
-FOUNDATION = ("minibn.nn.module",)
+FOUNDATION = ("minibn.nn.module", "minibn.nn.state")
 METHODS = ("forward", "vjp", "update", "update_all", "average")  # that a kernel replaces
 
 

@@ -15,7 +15,7 @@ from minibn.nn.layer_norm import (
 )
 from minibn.nn.layers import AvgPool2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, MaxPool2d, ReLU
 from minibn.nn.model_summary import summary
-from minibn.nn.module import Buffer, Counter, Module, Parameter
+from minibn.nn.module import Module
 from minibn.nn.noise import Dropout, Noise
 from minibn.nn.norm import (
     BatchNorm,
@@ -26,6 +26,7 @@ from minibn.nn.norm import (
 )
 from minibn.nn.pytorch import from_pytorch, to_pytorch
 from minibn.nn.sequential import ModuleDict, ModuleList, Sequential
+from minibn.nn.state import Buffer, Counter, Parameter
 
 __all__ = [
     "AvgPool2d", "BatchNorm", "Buffer", "Conv2d", "Counter", "Dropout", "Flatten",

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from minibn.nn.module import Initializer, ones, zeros
+from minibn.nn.state import Initializer, ones, zeros
 
 __all__ = ["glorot_normal", "glorot_uniform", "he_normal", "he_uniform", "ones", "zeros"]
 

@@ -10,7 +10,8 @@ from typing import Any
 from minibn import ops
 from minibn.errors import check_flag, check_integer, check_real, with_own_keywords
 from minibn.nn.layers import Conv2d, Linear
-from minibn.nn.module import Module, Parameter, ones, zeros
+from minibn.nn.module import Module
+from minibn.nn.state import Parameter, ones, zeros
 from minibn.ops.batch_normalization import check_eps
 
 Shape = int | tuple[int, ...]

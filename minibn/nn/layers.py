@@ -11,7 +11,8 @@ from typing import Any
 from minibn import ops
 from minibn.errors import ShapeError, check_flag, with_own_keywords
 from minibn.nn.init import glorot_uniform, zeros
-from minibn.nn.module import Initializer, Module, Parameter
+from minibn.nn.module import Module
+from minibn.nn.state import Initializer, Parameter
 from minibn.ops.conv import pair
 from minibn.ops.pool import windows
 

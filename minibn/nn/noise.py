@@ -14,8 +14,9 @@ from minibn import ops
 from minibn.autograd.tensor import value
 from minibn.backend import backend_of
 from minibn.errors import check_flag, check_real
-from minibn.nn.module import Counter, Module
-from minibn.ops.elementwise import to_floating_point
+from minibn.nn.module import Module
+from minibn.nn.state import Counter
+from minibn.ops.precision import to_floating_point
 from minibn.random import NoiseDraws, derive, uniforms
 
 

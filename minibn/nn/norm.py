@@ -22,8 +22,9 @@ from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.tape import no_grad
 from minibn.autograd.tensor import value
 from minibn.errors import check_flag, check_real, with_own_keywords
-from minibn.nn.module import Buffer, Counter, Module, Parameter, ones, zeros
+from minibn.nn.module import Module
 from minibn.nn.noise import Noise
+from minibn.nn.state import Buffer, Counter, Parameter, ones, zeros
 from minibn.ops.batch_normalization import check_batch, check_eps
 from minibn.ops.lp_normalization import check_order
 

@@ -58,6 +58,17 @@ class Container(Module):
             raise IndexError(f"{kind}[{at}]: it has {len(keys)} modules.")
         return keys[at]
 
+    def _select(self, i: Any, part: Module, renumber: bool = False) -> Any:
+        """The module at position i (IndexError if there is none). Of a slice, `part`: an empty
+        container, which takes these modules, under the same names or numbered anew."""
+        if not isinstance(i, slice):
+            return getattr(self, self._key(i))
+        chosen = list(self.children())[i]
+        for n, (key, module) in enumerate(chosen):
+            vars(part)[str(n) if renumber else key] = module  # unlike setattr: module.name stays
+        part.training = self.training
+        return part
+
 
 class Sequential(Container):
     """Modules one after another, named by keyword or numbered by position.
@@ -89,12 +100,7 @@ class Sequential(Container):
     @overload
     def __getitem__(self, i: slice) -> Sequential: ...
     def __getitem__(self, i: Any) -> Any:
-        if not isinstance(i, slice):
-            return getattr(self, self._key(i))
-        part = Sequential()
-        vars(part).update(list(self.children())[i])  # unlike setattr, this renames no module
-        part.training = self.training
-        return part
+        return self._select(i, Sequential())
 
     def __setitem__(self, i: int, module: Module) -> None:
         """Replace the module at position i; the name stays. Raises IndexError, TypeError."""
@@ -178,12 +184,7 @@ class ModuleList(Holder):
     @overload
     def __getitem__(self, i: slice) -> ModuleList: ...
     def __getitem__(self, i: Any) -> Any:
-        if not isinstance(i, slice):
-            return getattr(self, self._key(i))
-        part = ModuleList()
-        vars(part).update((str(n), module) for n, module in enumerate(list(self)[i]))
-        part.training = self.training
-        return part
+        return self._select(i, ModuleList(), renumber=True)
 
     def __setitem__(self, i: Any, module: Any) -> None:
         modules = list(self)

@@ -6,7 +6,7 @@ The functions take Tensors and plain arrays alike: arrays in, array out; a Tenso
 
 import sys
 
-from minibn.autograd import tensor
+from minibn.autograd import tensor_methods, tensor_operators
 from minibn.errors import missing_attribute
 from minibn.ops.arithmetic import add, divide, multiply, negative, power, subtract
 from minibn.ops.batch_normalization import (
@@ -18,7 +18,6 @@ from minibn.ops.batch_normalization import (
 from minibn.ops.conv import conv2d
 from minibn.ops.elementwise import (
     abs,
-    cast,
     clip,
     dropout,
     exp,
@@ -32,7 +31,9 @@ from minibn.ops.elementwise import (
     tanh,
     where,
 )
+from minibn.ops.indexing import gather, getitem, scatter
 from minibn.ops.inputs import explain_inputs
+from minibn.ops.joining import concatenate, split, stack
 from minibn.ops.layer_normalization import (
     group_norm,
     instance_norm,
@@ -44,19 +45,9 @@ from minibn.ops.linalg import matmul
 from minibn.ops.loss import log_softmax, mse, one_hot, softmax, softmax_cross_entropy
 from minibn.ops.lp_normalization import lp_batch_norm, lp_batch_norm_inference
 from minibn.ops.pool import avg_pool2d, global_avg_pool2d, max_pool2d
+from minibn.ops.precision import cast
 from minibn.ops.reduce import logsumexp, max, mean, min, norm, std, sum, var
-from minibn.ops.shape import (
-    broadcast_to,
-    concatenate,
-    gather,
-    getitem,
-    pad,
-    reshape,
-    scatter,
-    split,
-    stack,
-    transpose,
-)
+from minibn.ops.shape import broadcast_to, pad, reshape, transpose
 
 __all__ = [
     "abs", "add", "avg_pool2d", "batch_norm", "batch_norm_composed", "batch_norm_inference",
@@ -88,4 +79,5 @@ __getattr__ = missing_attribute(
     },
 )  # fmt: skip
 
-tensor.ops = sys.modules[__name__]  # which Tensor's operators call
+# The operators and methods of Tensor call these.
+tensor_methods.ops = tensor_operators.ops = sys.modules[__name__]

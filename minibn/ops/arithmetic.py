@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
-from minibn.ops.elementwise import cast, log, real, select, where
+from minibn.ops.elementwise import log, real, select, where
+from minibn.ops.precision import cast
 
 
 class Add(Op):

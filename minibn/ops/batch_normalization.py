@@ -16,7 +16,8 @@ from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError, check_real
-from minibn.ops.elementwise import in_float32, sqrt, to_floating_point
+from minibn.ops.elementwise import sqrt
+from minibn.ops.precision import in_float32, to_floating_point
 from minibn.ops.reduce import deviations, mean, sum, var
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from minibn.autograd.tape import Op, apply
 from minibn.backend import array_module
 from minibn.errors import ShapeError
-from minibn.ops.elementwise import in_float32, to_floating_point
+from minibn.ops.precision import in_float32, to_floating_point
 from minibn.ops.shape import Pad
 
 Pair = tuple[int, int]

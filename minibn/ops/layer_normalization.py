@@ -25,7 +25,8 @@ from minibn.autograd.tape import Op, apply
 from minibn.backend import array_module
 from minibn.errors import ShapeError, check_integer
 from minibn.ops.batch_normalization import check_channels, check_eps
-from minibn.ops.elementwise import in_float32, sqrt
+from minibn.ops.elementwise import sqrt
+from minibn.ops.precision import in_float32
 from minibn.ops.reduce import axes_of, deviations, mean
 from minibn.ops.shape import reshape
 

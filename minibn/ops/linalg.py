@@ -7,7 +7,7 @@ import math
 from minibn.autograd.tape import Op, apply
 from minibn.errors import ShapeError
 from minibn.ops.arithmetic import multiply
-from minibn.ops.elementwise import in_float32
+from minibn.ops.precision import in_float32
 from minibn.ops.reduce import sum
 from minibn.ops.shape import reshape
 

@@ -11,7 +11,7 @@ from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError, check_integer, with_own_keywords
 from minibn.ops.arithmetic import subtract
-from minibn.ops.elementwise import in_float32, to_floating_point
+from minibn.ops.precision import in_float32, to_floating_point
 from minibn.ops.reduce import largest, logsumexp, mean, nonempty_axes, softmax_over
 from minibn.ops.shape import reshape
 

@@ -26,7 +26,8 @@ from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError
 from minibn.ops.batch_normalization import check_channels, check_eps
-from minibn.ops.elementwise import abs, in_float32, real, sign, sqrt, to_floating_point
+from minibn.ops.elementwise import abs, real, sign, sqrt
+from minibn.ops.precision import in_float32, to_floating_point
 from minibn.ops.reduce import deviations, max, mean, sum
 
 ORDERS = (1, 2, math.inf)

@@ -11,9 +11,11 @@ from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import ShapeError
 from minibn.ops.conv import pair
-from minibn.ops.elementwise import in_float32, real
+from minibn.ops.elementwise import real
+from minibn.ops.indexing import scatter
+from minibn.ops.precision import in_float32
 from minibn.ops.reduce import mean
-from minibn.ops.shape import Pad, scatter
+from minibn.ops.shape import Pad
 
 
 def _corners(x, size, stride) -> list:

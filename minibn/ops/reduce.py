@@ -13,7 +13,8 @@ from minibn.autograd.tensor import value
 from minibn.backend import array_module
 from minibn.errors import check_flag, check_integer, check_real, with_own_keywords
 from minibn.ops.arithmetic import subtract
-from minibn.ops.elementwise import abs, exp, in_float32, real, select, to_floating_point
+from minibn.ops.elementwise import abs, exp, real, select
+from minibn.ops.precision import in_float32, to_floating_point
 from minibn.ops.shape import broadcast_to, reshape
 
 

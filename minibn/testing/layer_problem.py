@@ -18,7 +18,7 @@ from minibn import nn
 from minibn.autograd.tape import dtype_for_integers
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import backend_of
-from minibn.nn.module import State
+from minibn.nn.state import State
 from minibn.testing.problem import Problem
 
 

@@ -18,7 +18,8 @@ from minibn.autograd.tape import set_grad_enabled
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import backend_of, to_numpy
 from minibn.errors import did_you_mean
-from minibn.nn.module import Module, Parameter, State
+from minibn.nn.module import Module
+from minibn.nn.state import Parameter, State
 from minibn.testing.check import check_vjp
 from minibn.testing.report import GradReport, without_listeners
 

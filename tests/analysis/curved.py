@@ -3,7 +3,8 @@
 import numpy as np
 
 from minibn import nn
-from minibn.nn.module import Module, Parameter
+from minibn.nn.module import Module
+from minibn.nn.state import Parameter
 
 
 class Weights(Module):

@@ -20,7 +20,8 @@ from reference_models.vgg import vgg
 
 OWN = """
 from minibn import ops
-from minibn.nn.module import Module, Parameter, ones
+from minibn.nn.module import Module
+from minibn.nn.state import Parameter, ones
 
 
 class Good(Module):

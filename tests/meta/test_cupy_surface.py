@@ -17,7 +17,7 @@ from minibn.backend.cupy_surface import Parameters, surface
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("minibn", "reference_models")
 # Where every array may be one of CuPy's.
-EDGE = ("minibn/nn/", "minibn/optim.py")  # ... but weights are drawn, and states kept, on the host
+EDGE = ("minibn/nn/", "minibn/optim/")  # ... but weights are drawn, and states kept, on the host
 ARRAY_CODE = (*EDGE, "minibn/ops/", "minibn/autograd/")
 # Functions of NumPy that take dtypes alone.
 ON_DTYPES = {"can_cast", "issubdtype", "promote_types", "result_type", "dtype", "finfo", "iinfo"}

@@ -168,9 +168,9 @@ def test_functions_import_only_what_may_be_missing():
             "minibn.backend.backends imports minibn.ops.conv",
         ),
         (
-            "minibn/optim.py",
+            "minibn/optim/sgd.py",
             "if False:\n    import experiments.vgg_cifar\n",
-            "minibn.optim imports experiments.vgg_cifar",
+            "minibn.optim.sgd imports experiments.vgg_cifar",
         ),
     ],
 )

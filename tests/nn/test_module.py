@@ -8,7 +8,8 @@ import pytest
 from minibn import Tensor, nn, no_grad, ops, use
 from minibn.backend import backend_of, to_numpy
 from minibn.errors import ShapeError
-from minibn.nn.module import Buffer, Counter, Module, Parameter, ones
+from minibn.nn.module import Module
+from minibn.nn.state import Buffer, Counter, Parameter, ones
 
 
 class Block(Module):

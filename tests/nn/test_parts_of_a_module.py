@@ -9,7 +9,8 @@ import pytest
 
 from minibn import Tensor, nn, optim
 from minibn.errors import GraphError
-from minibn.nn.module import Module, Parameter, ones
+from minibn.nn.module import Module
+from minibn.nn.state import Parameter, ones
 
 CONTAINERS = {
     "list": lambda *parts: list(parts),

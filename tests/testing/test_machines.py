@@ -141,7 +141,7 @@ def no_version_check(patch: pytest.MonkeyPatch) -> None:
 
 
 def views_have_versions_of_their_own(patch: pytest.MonkeyPatch) -> None:
-    for op in (ops.shape.Reshape, ops.shape.Transpose, ops.shape.GetItem, ops.shape.BroadcastTo):
+    for op in (ops.shape.Reshape, ops.shape.Transpose, ops.indexing.GetItem, ops.shape.BroadcastTo):
         patch.setattr(op, "view", False)
 
 

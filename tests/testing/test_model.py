@@ -5,7 +5,8 @@ import pytest
 
 from minibn import Op, apply, nn, ops
 from minibn.backend import backend_of, to_numpy, use
-from minibn.nn.module import Module, Parameter, ones
+from minibn.nn.module import Module
+from minibn.nn.state import Parameter, ones
 from minibn.testing import GradientError, Vacuous, check_model
 
 rng = np.random.default_rng(0)

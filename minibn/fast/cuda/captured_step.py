@@ -36,9 +36,10 @@ from minibn.fast.cuda.graph import Graph
 from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.precision import current as precision
 from minibn.fast.selection import edited_definitions, runs_cuda_kernels
-from minibn.nn.module import Counter, Module, State
+from minibn.nn.module import Module
 from minibn.nn.noise import RandomLayer
 from minibn.nn.norm import RunningStatistics
+from minibn.nn.state import Counter, State
 from minibn.optim import Optimizer
 
 WARM_UP = 2  # normal steps before the capture: they compile kernels and fill caches

@@ -13,7 +13,7 @@ import numpy as np
 
 from minibn.autograd import tape
 from minibn.backend import Backend
-from minibn.ops import batch_normalization, elementwise
+from minibn.ops import batch_normalization, elementwise, precision
 from minibn.testing.laws.agreement import agree, pull, value
 from minibn.testing.problem import Problem
 from suite.laws.faults import Fault, add_faults
@@ -208,7 +208,7 @@ def wrapping(values: list[Any], integers: str) -> list[Any]:
 
 add_faults(
     float16_does_not_overflow_inside=Fault(
-        "batch_norm", patch=(elementwise, "_is_half", lambda x: False)
+        "batch_norm", patch=(precision, "_is_half", lambda x: False)
     ),
     integers_do_not_wrap=Fault("add", patch=(tape, "_as_operands", wrapping)),
     only_plain_arrays_of_numbers=Fault("exp", patch=(tape, "check_operands", lambda values: None)),

@@ -4,7 +4,8 @@ import numpy as np
 
 from minibn.autograd.tape import apply, unbroadcast
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
-from minibn.ops.shape import concatenate, reshape, transpose
+from minibn.ops.joining import concatenate
+from minibn.ops.shape import reshape, transpose
 from suite.mutants.mutant import wrong
 
 

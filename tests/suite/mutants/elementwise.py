@@ -3,7 +3,7 @@
 import numpy as np
 
 from minibn.autograd.tensor import value
-from minibn.ops import arithmetic
+from minibn.ops import arithmetic, precision
 from minibn.ops import elementwise as ew
 from minibn.ops.arithmetic import power
 from minibn.ops.elementwise import abs, log, real, sigmoid, sign, where
@@ -131,7 +131,7 @@ def log_guards_against_zero(self, g, out, x):
     return g / (x + 1e-6)
 
 
-@wrong(ew.Cast, "cast")
+@wrong(precision.Cast, "cast")
 def cast_through_single_precision(self, g, out, x):
     """A float64 gradient makes a detour through float32."""
     return g.astype(np.float32).astype(x.dtype)

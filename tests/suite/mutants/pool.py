@@ -7,8 +7,8 @@ import numpy as np
 from minibn import ops
 from minibn.autograd.tape import apply
 from minibn.ops import pool, reduce
+from minibn.ops.indexing import scatter
 from minibn.ops.pool import AvgPool2d, AvgPool2dAdjoint, MaxPool2d, _corners, window_argmax
-from minibn.ops.shape import scatter
 from suite.mutants.mutant import wrong
 from suite.mutants.reduce import spread
 

@@ -4,8 +4,9 @@ import numpy as np
 
 from minibn.autograd.tape import apply, unbroadcast
 from minibn.autograd.tensor import value
-from minibn.ops import shape
-from minibn.ops.shape import gather, reshape, scatter, transpose
+from minibn.ops import indexing, joining, shape
+from minibn.ops.indexing import gather, scatter
+from minibn.ops.shape import reshape, transpose
 from suite.mutants.mutant import wrong
 
 
@@ -34,37 +35,37 @@ def broadcast_to_takes_the_first(self, g, out, x):
     return g[tuple(slice(0, 1) if n == 1 else slice(None) for n in x.shape)]
 
 
-@wrong(shape.GetItem, "getitem")
+@wrong(indexing.GetItem, "getitem")
 def getitem_starts_at_zero(self, g, out, x):
     """The gradient lies at the start of x, wherever the slice was."""
     return scatter(reshape(g, (-1,)), np.arange(g.size), x.shape)
 
 
-@wrong(shape.Gather, "getitem")
+@wrong(indexing.Gather, "getitem")
 def getitem_overwrites_repeats(self, g, out, x):
     """An index that occurs twice gets one of its two gradients: x̄[index] = g, not += g."""
     return scatter(g, self.index, x.shape, unique=True)
 
 
-@wrong(shape.GetItem, "getitem", order=2)
+@wrong(indexing.GetItem, "getitem", order=2)
 def getitem_leaves_the_graph(self, g, out, x):
     """The gradient is an array, not a Tensor: its own derivative is lost."""
-    return apply(shape.SetItem(self.index, x.shape), value(g))
+    return apply(indexing.SetItem(self.index, x.shape), value(g))
 
 
-@wrong(shape.Gather, "gather")
+@wrong(indexing.Gather, "gather")
 def gather_overwrites_repeats(self, g, out, x):
     """An index that occurs twice gets one of its two gradients."""
     return scatter(g, self.index, x.shape, unique=True)
 
 
-@wrong(shape.Gather, "gather")
+@wrong(indexing.Gather, "gather")
 def gather_takes_zero_for_padding(self, g, out, x):
     """Position 0 gets nothing, as if it stood for 'no word here'."""
     return scatter(g * (self.index != 0), self.index, x.shape)
 
 
-@wrong(shape.Scatter, "scatter")
+@wrong(indexing.Scatter, "scatter")
 def scatter_reads_in_order(self, g, out, x):
     """The first values of g are taken, not those at the index."""
     return gather(g, np.arange(x.size).reshape(x.shape) % g.size)
@@ -84,14 +85,14 @@ def pad_drops_the_first_row(self, g, out, x):
     return inside * ~(first & (self.widths[0][0] > 0))
 
 
-@wrong(shape.Concatenate, "concatenate")
+@wrong(joining.Concatenate, "concatenate")
 def concatenate_never_moves_on(self, g, out, *inputs):
     """Every part gets the start of g."""
     lead = (slice(None),) * self.axis
     return tuple(g[(*lead, slice(0, x.shape[self.axis]))] for x in inputs)
 
 
-@wrong(shape.Concatenate, "concatenate")
+@wrong(joining.Concatenate, "concatenate")
 def concatenate_counts_from_the_end(self, g, out, *inputs):
     """The parts are cut off in the wrong order."""
     parts, start = [], 0
@@ -102,13 +103,13 @@ def concatenate_counts_from_the_end(self, g, out, *inputs):
     return tuple(reversed(parts))
 
 
-@wrong(shape.Concatenate, "stack")
+@wrong(joining.Concatenate, "stack")
 def stack_gives_all_the_first_part(self, g, out, *inputs):
     """Every array gets the gradient of the first."""
     return tuple(g[(slice(None),) * self.axis + (slice(0, 1),)] for _ in inputs)
 
 
-@wrong(shape.GetItem, "split")
+@wrong(indexing.GetItem, "split")
 def split_starts_at_zero(self, g, out, x):
     """The gradient of each part lies at the start of x."""
     return scatter(reshape(g, (-1,)), np.arange(g.size), x.shape)

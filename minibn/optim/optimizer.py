@@ -1,23 +1,13 @@
-"""Optimizers, gradient clipping, and schedules.
+"""Optimizer, the base class of all update rules, and its groups of parameters.
 
-An optimizer updates parameters in place from their `.grad`. Its learning rate is the attribute
-`lr` (or `param_groups[i]["lr"]`, of one group); a schedule is a pure function of the step:
-
-    for step in range(steps):
-        ...
-        optimizer.lr = schedule(step)
-        optimizer.step()
-
-Weight decay of SGD and Adam adds λw to the gradient (an l2 penalty of λ/2 ‖w‖²); AdamW shrinks the
-weights directly (Loshchilov & Hutter 2019).
+A subclass defines `slots` and `update`. A group shares settings, such as its weight decay.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import UserDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,17 +15,8 @@ import numpy as np
 from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.tensor import Tensor
 from minibn.backend import array_module, backend_of, to_numpy
-from minibn.errors import (
-    check_flag,
-    check_integer,
-    check_real,
-    did_you_mean,
-    missing_attribute,
-    with_own_keywords,
-)
+from minibn.errors import check_flag, check_real, did_you_mean
 from minibn.nn.module import Module
-
-Schedule = Callable[[int], float]
 
 
 def check_setting(name: str, setting: Any, who: str = "a group") -> Any:
@@ -299,186 +280,3 @@ class Optimizer:
         if array.shape != () or array.dtype.kind not in "iu" or array < 0:
             raise KeyError(f"{type(self).__name__}: {name} is {array!r}, not a number of steps.")
         return int(array)
-
-
-class SGD(Optimizer):
-    """w ← w - lr · v,  v = g without momentum, else v ← momentum · v + g.
-
-    Nesterov: w ← w - lr · (g + momentum · v). As PyTorch: no dampening, the first velocity is the
-    gradient itself.
-    """
-
-    slots = ("velocity",)
-
-    @with_own_keywords
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-    ) -> None:
-        super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
-        if any(group["nesterov"] and group["momentum"] == 0 for group in self.groups):
-            raise ValueError("SGD: nesterov=True needs a momentum above 0.")
-
-    def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
-        """The velocity; nothing without momentum."""
-        return super().state_arrays(w, state, group) if group["momentum"] else []
-
-    def update(self, group: Group, w: Any, g: Any, v: Any = None) -> None:
-        if group["weight_decay"]:
-            g = g + group["weight_decay"] * w
-        if v is not None:
-            v *= group["momentum"]
-            v += g
-            g = g + group["momentum"] * v if group["nesterov"] else v
-        w -= self.lr * group["lr_scale"] * g
-
-
-class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015) with bias-corrected first and second moments.
-
-    With `decoupled=True` (`AdamW`), decay shrinks the weights instead of joining the gradient.
-    """
-
-    slots = ("first", "second")
-
-    @with_own_keywords
-    def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-    ) -> None:
-        settings = {"betas": betas, "eps": eps, "decoupled": decoupled}
-        super().__init__(params, lr, weight_decay, **settings)
-        self.updates = [0] * len(self.params)  # for the bias corrections
-
-    def state_dtype(self, dtype: Any) -> Any:
-        """At least float32: squares of gradients are 0 or infinite in float16."""
-        return np.promote_types(dtype, np.float32)
-
-    def settings_of(self, i: int, group: Group) -> Group:
-        """The group's, and `step`: which update of this parameter it is."""
-        self.updates[i] += 1
-        return Group({**group.data, "step": self.updates[i]}, group.shared)
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """As Optimizer's, with the number of updates of each parameter."""
-        return super().state_dict() | {"updates": np.array(self.updates)}  # host: for a checkpoint
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """As Optimizer's."""
-        given = np.asarray(state.get("updates", ()))  # host: from a checkpoint
-        if given.shape != (len(self.params),):
-            raise KeyError(f"Adam: updates has shape {given.shape}, not {(len(self.params),)}.")
-        updates = [self._count(n, "updates") for n in given]
-        super().load_state_dict({key: v for key, v in state.items() if key != "updates"})
-        self.updates = updates
-
-    def update(self, group: Group, w: Any, g: Any, first: Any, second: Any) -> None:
-        lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
-        beta1, beta2 = group["betas"]
-        g = g.astype(first.dtype, copy=False)
-        if decay and group["decoupled"]:
-            w *= 1 - lr * decay
-        elif decay:
-            g = g + decay * w
-        first += (1 - beta1) * (g - first)
-        second += (1 - beta2) * (g * g - second)
-        mean = first / (1 - beta1 ** group["step"])
-        scale = array_module(w).sqrt(second / (1 - beta2 ** group["step"])) + group["eps"]
-        w -= lr * mean / scale
-
-
-def AdamW(
-    params: Iterable[Any], lr: float = 1e-3, weight_decay: float = 1e-2, **settings: Any
-) -> Adam:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
-    return Adam(params, lr, weight_decay=weight_decay, decoupled=True, **settings)
-
-
-@np.errstate(under="ignore")  # host: as in an optimizer's step
-def clip_grad_norm(params: Sequence[Tensor], max_norm: float) -> Any:
-    """Scale all gradients so that their joint l2 norm is at most `max_norm`.
-
-    Returns the norm before clipping, a 0-d array of the backend (no transfer).
-    """
-    max_norm = check_real(max_norm, "clip_grad_norm: max_norm")
-    if not max_norm >= 0:
-        raise ValueError(f"clip_grad_norm: max_norm={max_norm} must not be negative.")
-    params = [params] if isinstance(params, Tensor) else params
-    tensors = [] if isinstance(params, Module) else list(params)
-    if not tensors or not all(isinstance(p, Tensor) for p in tensors):
-        raise TypeError("clip_grad_norm: params must be Tensors, as of model.parameters().")
-    # Each once: of a parameter that is given twice the gradient counts once.
-    grads = [p.grad for p in {id(p): p for p in tensors}.values() if p.grad is not None]
-    if not grads:
-        raise ValueError("clip_grad_norm: no parameter has a gradient. Call backward() first.")
-    xp = array_module(grads[0].data)
-    sizes = [xp.abs(g.data).astype(_at_least_float32(g)) for g in grads if g.size]
-    top = functools.reduce(xp.maximum, [size.max() for size in sizes])
-    top = xp.where((top > 0) & xp.isfinite(top), top, 1)  # so that no square overflows
-    norm = xp.sqrt(sum(((size / top) ** 2).sum() for size in sizes)) * top
-    factor = xp.minimum(max_norm / (norm + 1e-6), 1)
-    for g in grads:
-        g.data = g.data * factor.astype(g.dtype)
-    return norm
-
-
-def _at_least_float32(g: Tensor) -> np.dtype:
-    """The dtype in which the norm of this gradient is computed."""
-    return np.promote_types(g.data.real.dtype, np.float32)
-
-
-# -- schedules: pure functions of the step, counted from 0
-
-
-def constant(lr: float) -> Schedule:
-    """Always lr."""
-    check_real(lr, "constant: lr")
-    return lambda step: lr
-
-
-def step_decay(lr: float, every: int, factor: float = 0.1) -> Schedule:
-    """lr · factor^(step // every)."""
-    if not check_real(factor, "step_decay: factor") >= 0:
-        raise ValueError(f"step_decay: factor={factor} must not be negative.")
-    check_real(lr, "step_decay: lr")
-    check_integer(every, "step_decay: every", least=1)
-    return lambda step: lr * factor ** (step // every)
-
-
-def cosine(lr: float, steps: int, end: float = 0.0) -> Schedule:
-    """From lr to `end` along half a cosine over `steps` (Loshchilov & Hutter 2017), then `end`."""
-    check_real(lr, "cosine: lr"), check_real(end, "cosine: end")
-    check_integer(steps, "cosine: steps", least=0)
-    return lambda step: (
-        end + (lr - end) * (1 + math.cos(math.pi * min(step / max(steps, 1), 1))) / 2
-    )
-
-
-def warm_up(schedule: Schedule, steps: int) -> Schedule:
-    """`schedule`, scaled up linearly over the first `steps`: (step + 1) / steps."""
-    if not callable(schedule):
-        raise TypeError(f"warm_up: schedule={schedule!r} is no function. Use constant(lr).")
-    check_integer(steps, "warm_up: steps", least=0)
-    return lambda step: schedule(step) * min((step + 1) / max(steps, 1), 1)
-
-
-# What to use in the place of names of PyTorch's.
-__getattr__ = missing_attribute(
-    __name__,
-    ("SGD", "Adam", "AdamW", "clip_grad_norm", "constant", "step_decay", "cosine", "warm_up",
-     "decay_groups"),
-    {
-        "clip_grad_norm_": "optim.clip_grad_norm",
-        "lr_scheduler": "a schedule, such as optim.cosine(lr, steps), and optimizer.lr = "
-        "schedule(step)",
-    },
-)  # fmt: skip
