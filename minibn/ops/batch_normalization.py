@@ -134,4 +134,4 @@ def batch_norm_inference(x, gamma, beta, running_mean, running_var, *, eps: floa
         x, gamma, beta, value(running_mean), value(running_var)
     )
     scale = gamma * (1 / sqrt(v + check_eps("batch_norm_inference", eps)))
-    return (x - mu) * scale + beta  # x · scale + (beta - mu · scale) cancels where mu is large
+    return x * scale + (beta - mu * scale)

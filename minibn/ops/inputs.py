@@ -46,7 +46,7 @@ def _no_array(inputs: list[Any], culprit: Any, several: bool) -> str:
     for x in (*first, *inputs):
         dtype = getattr(x, "dtype", None)
         if getattr(dtype, "kind", "f") not in "fciub":
-            return f"an input has dtype {dtype}, not numbers. Use x.astype(numpy.float32) first."
+            return f"an array of {dtype} is not computed on. Use x.astype(float)."
         is_first = any(x is y for y in first)
         if is_first or (is_foreign(x) and not isinstance(x, type)):
             try:

@@ -171,4 +171,4 @@ def lp_batch_norm_inference(
         x, gamma, beta, value(running_mean), value(running_norm)
     )
     scale = gamma / (sqrt(n * n + eps) if p == 2 else n + eps)
-    return (x - mu) * scale + beta  # as in batch_norm_inference
+    return x * scale + (beta - mu * scale)

@@ -328,7 +328,7 @@ def test_lists_and_dictionaries_of_modules_have_the_habits_of_lists_and_dictiona
 def test_inputs_that_are_no_arrays_are_answered_in_words():
     net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm(3)).initialize(seed=0)
     for x in (None, 3.0, "a", X.tolist(), X.astype(str), X.astype(object), {"x": X}):
-        with pytest.raises(TypeError, match="an input"):
+        with pytest.raises(TypeError, match=r"an input|is not computed on"):
             net(x)
     for layer in (nn.Flatten(), nn.Linear(2, 3).initialize(seed=0)):
         with pytest.raises(ShapeError, match="axis"):
