@@ -217,8 +217,9 @@ def require_unchanged(
     for key, (was, is_) in sorted(pairs.items()):
         if was != is_:
             raise DataError(
-                f"{run.folder / 'config.json'} says {key} {was}; by study.json and the data it is "
-                f"{is_}. Restore what was changed, or delete {run.folder} and train that run again."
+                f"{run.folder / 'config.json'} says {key} {was!s:.60}; by study.json and the data "
+                f"it is {is_!s:.60}. Restore what was changed, or delete {run.folder} and train "
+                "that run again."
             )
 
 
