@@ -94,6 +94,8 @@ class Experiment:
             saved = f"everything is saved{lost}.{go_on}" if study.exists else "nothing was begun."
             say_last(f"\nStopped; {saved}")
             return 130
+        except BrokenPipeError:  # as in `entry_point.program`
+            raise
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             remedy = "Free space." if error.errno in NO_SPACE else "Fix that."
