@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from experiments.output import markdown_table
-from experiments.training.checkpoints import steps_of
 from experiments.training.command_line import (
     UsageError,
     at_least,
@@ -35,7 +34,7 @@ from experiments.training.study import Run
 from experiments.vgg.runs import load_data, network
 from experiments.vgg.settings import Settings
 from experiments.views.plotting import own_style, save, subplots
-from minibn import checkpoint, nn, precision, use
+from minibn import nn, precision, use
 from minibn.backend import get_backend
 from minibn.data import Batches, Dataset, normalize
 from minibn.errors import DataError
@@ -72,18 +71,20 @@ def load_run(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Data
     kind = config.get("experiment", OF_VGG[0])
     if kind not in OF_VGG:
         raise DataError(f"{run.folder} is a run of {kind}: predict takes runs of VGG.")
-    if not run.checkpoint_path.exists():
+    saved = run.checkpoints.load()
+    if saved is None:
         raise DataError(
             f"{run.folder} has no checkpoint yet, or was one of learning_rates, which keeps none. "
             "Train it first, or choose another."
         )
+    if saved.notice:
+        print(f"{run.name}: {saved.notice}")
     settings = Settings(**settings_from_json(Settings, config["settings"]))
     if data_dir:
         settings = dataclasses.replace(settings, data_dir=data_dir)
-    manifest, states = checkpoint.load(run.checkpoint_path)
-    if "model" not in states:
+    if "model" not in saved.states:
         raise DataError(
-            f"checkpoint {run.checkpoint_path} has no weights (its part 'model'). Restore it, or "
+            f"checkpoint {saved.path} has no weights (its part 'model'). Restore it, or "
             f"delete {run.folder} and train again."
         )
     data = load_data(settings)
@@ -94,10 +95,10 @@ def load_run(run: Run, data_dir: str | None = None) -> tuple[nn.Sequential, Data
         )
     model = network(settings, config["variant"], config["seed"])
     try:
-        model.load_state_dict(states["model"])
+        model.load_state_dict(saved.states["model"])
     except KeyError as error:
-        raise DataError(f"checkpoint {run.checkpoint_path}: {error.args[0]}") from None
-    return model, data, steps_of(manifest, run.checkpoint_path)
+        raise DataError(f"checkpoint {saved.path}: {error.args[0]}") from None
+    return model, data, saved.step
 
 
 def reestimate(model: nn.Sequential, data: Dataset, config: dict[str, Any], count: int) -> None:

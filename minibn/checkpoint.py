@@ -10,6 +10,7 @@ the new one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -105,8 +106,7 @@ def load(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, dict[str, n
 def _read(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an npz file by name. Each member is read whole, so that its CRC is checked
     before it is parsed. All of them together are no larger than the file."""
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-        raise ValueError("it is a directory" if path.is_dir() else "it is no regular file")
+    require_regular(path)
     with zipfile.ZipFile(path) as file:
         members = {member.filename.removesuffix(".npy"): member for member in file.infolist()}
         if len(members) < len(file.infolist()):
@@ -137,6 +137,14 @@ def _array(content: bytes, name: str) -> np.ndarray:
         raise ValueError(f"{name} has another length than its shape {shape!s:.100} and {dtype}")
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError for a folder, a pipe or a device: opening a pipe would wait for its writer, and
+    a device may never end. Nothing is raised for a file that is not there."""
+    if path.exists() and not path.is_file():
+        kind = (errno.EISDIR, "a directory") if path.is_dir() else (errno.EINVAL, "no regular file")
+        raise OSError(kind[0], f"it is {kind[1]}", str(path))
 
 
 def sync_folder(folder: Path) -> None:

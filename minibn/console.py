@@ -14,14 +14,16 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 READER_GONE = 141  # the exit code that a shell reports for a program whose output nobody reads
+UNWRITABLE = 2
 
 
 def prints_anywhere(main: Callable[P, R]) -> Callable[P, R | int]:
-    """A decorator of a command's `main`: what it prints never ends it.
+    """A decorator of a command's `main`: what it prints never ends it with a traceback.
 
     A character that the encoding of standard output or error lacks (σ in ascii) is printed as its
     escape (\\\\u03c3); what is printed into a stream that was closed at the start is dropped. If
-    nobody reads the output any more, as after `| head`, the command ends with READER_GONE.
+    nobody reads the output any more, as after `| head`, the command ends with READER_GONE; if it
+    can't be written, as to a file on a full disk, with one line and UNWRITABLE.
     """
 
     @functools.wraps(main)
@@ -29,14 +31,28 @@ def prints_anywhere(main: Callable[P, R]) -> Callable[P, R | int]:
         open_closed_streams()
         for stream in (sys.stdout, sys.stderr):
             escape_unprintable(stream)
+        result: R | int = 0
         try:
-            result = main(*arguments, **options)
-            sys.stdout.flush()
+            try:
+                result = main(*arguments, **options)
+            except SystemExit:  # after --help
+                _flush()
+                raise
+            _flush()
             return result
         except BrokenPipeError:
-            for stream in (sys.stdout, sys.stderr):
-                _drop_unwritable(stream)
-            return READER_GONE
+            code = READER_GONE
+        except OSError as error:
+            if error.filename is not None:  # not of a stream
+                raise
+            code = UNWRITABLE
+            if result != UNWRITABLE:  # else main reported it
+                with contextlib.suppress(OSError):
+                    text = f"the output can't be written: {error.strerror or error}"
+                    print(text, file=sys.stderr, flush=True)
+        for stream in (sys.stdout, sys.stderr):
+            _drop_unwritable(stream)
+        return code
 
     return command
 
@@ -60,8 +76,13 @@ def escape_unprintable(stream: Any) -> None:
         stream.reconfigure(errors="backslashreplace")
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+
+
 def _drop_unwritable(stream: Any) -> None:
-    """Point a stream whose reader is gone at the null device, so that its last flush succeeds."""
+    """Point a stream that can't be written at the null device, so that its last flush succeeds."""
     try:
         stream.flush()
     except OSError:

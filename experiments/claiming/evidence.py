@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.training import comparability
-from experiments.training.command_line import UsageError
 from experiments.training.study import Run, Study
 from minibn.errors import DataError
 
@@ -133,16 +132,7 @@ class Evidence:
         self.studies: dict[str, list[Study]] = {}
         self.traces: dict[str, dict[Key, dict[int, Trace]]] = {}
         for folder in folders:
-            study = Study(folder)
-            if not study.exists:
-                raise UsageError(f"STUDY {folder}: there is no study (no study.json there).")
-            if study.kind not in kinds:
-                raise UsageError(
-                    f"STUDY {folder} is a study of {study.kind}. There are claims about "
-                    f"{', '.join(sorted(kinds))}."
-                )
-            for run in study.runs():
-                run.check(old=True)
+            study = Study.open(folder, tuple(sorted(kinds)), "STUDY")
             self.studies.setdefault(study.kind, []).append(study)
         for kind, studies in self.studies.items():
             comparability.require_comparable(studies)

@@ -81,12 +81,14 @@ class Checkpoints:
     def load(self) -> Saved | None:
         """The last one that can be read; None if there is none at all.
 
-        Raises DataError if none can be read, or it belongs to another run.
+        Raises DataError if none can be read, it belongs to another run, or a folder is in the
+        place of one, where the next could not be written.
         """
+        there = [path for path in (self.latest, self.previous) if path.exists()]
+        if folders := [path for path in there if path.is_dir()]:
+            raise DataError(f"{folders[0]} is a folder, not a checkpoint. Move it away.")
         damage = None
-        for path in (self.latest, self.previous):
-            if not path.exists():
-                continue
+        for path in there:
             try:
                 manifest, states = checkpoint.load(path)
             except DataError as error:

@@ -19,16 +19,23 @@ import numpy as np
 from minibn import checkpoint
 from minibn.errors import DataError
 
+DIGEST = "sha256"  # the key of a sealed file's digest
+
 
 def read_json(path: Path, **needed: type) -> dict[str, Any]:
     """The JSON object of a file. needed: keys that it must have, with the type of their values.
 
-    Raises DataError, in one line, if it can't be read, lacks a key, or has another type there.
+    Raises DataError, in one line, if it can't be read, has another content than its SHA-256 says
+    (where `write_json` wrote one), lacks a key, or has another type there.
     """
     try:
+        checkpoint.require_regular(path)
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
+        if content.get(DIGEST, "") not in ("", _digest_of(content)):
+            raise ValueError("it was changed: its SHA-256 is not the one that it states")
+        content.pop(DIGEST, None)
         if missing := [key for key in needed if key not in content]:
             raise ValueError(f"it lacks {', '.join(missing)}")
         for key, kind in needed.items():
@@ -41,8 +48,17 @@ def read_json(path: Path, **needed: type) -> dict[str, Any]:
     return content
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: dict[str, Any], *, sealed: bool = False) -> None:
+    """Write a JSON object atomically. sealed: with its SHA-256, by which `read_json` notices every
+    change."""
+    if sealed:
+        content = {**content, DIGEST: _digest_of(content)}
     checkpoint.write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _digest_of(content: dict[str, Any]) -> str:
+    others = {key: value for key, value in content.items() if key != DIGEST}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
 
 
 class Stream:
@@ -105,7 +121,7 @@ def check_stream(path: Path, written: dict[str, Any], by: Path, *, whole: bool =
     written: as of `Stream.written`; by: the file it was read from, for the message.
     """
     remedy = f"Restore it, or delete {path.parent} and train that run again."
-    if not path.exists():
+    if not path.is_file():
         raise DataError(f"{path} is missing, and {by} has its SHA-256. {remedy}")
     size, expected = path.stat().st_size, written["bytes"]
     if size < expected or (whole and size > expected):
@@ -129,6 +145,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The records of a stream; an incomplete last line, left by a kill, is skipped."""
     if not path.exists():
         return
+    checkpoint.require_regular(path)
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):

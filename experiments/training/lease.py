@@ -93,6 +93,7 @@ def require_free(run: Path, *, locked: bool) -> None:
 def _holder(path: Path) -> dict[str, Any] | None:
     """Who holds the lease; None without one, {} if the file is damaged."""
     try:
+        checkpoint.require_regular(path)
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.training.checkpoints import Checkpoints, Written, written_of
+from experiments.training.checkpoints import Checkpoints, Saved, Written, written_of
 from experiments.training.json_files import (
     Stream,
     check_stream,
@@ -60,7 +60,7 @@ class Run:
         content = self._content_of_result
         if content is None:
             return None
-        return {key: value for key, value in content.items() if key != "streams"}
+        return {key: content[key] for key in ("status", "step", "steps") if key in content}
 
     @property
     def _content_of_result(self) -> dict[str, Any] | None:
@@ -115,12 +115,16 @@ class Run:
         return any(path.stat().st_size for path in self.folder.glob("*.jsonl"))
 
     def check(self, *, old: bool = False) -> None:
-        """Raise DataError if the files of a run that has ended are not as they were written.
+        """Raise DataError if the files of a run that has ended are not as they were written, or
+        those of another not as they were before its last checkpoint.
 
         old: accept a run of an older version, whose result doesn't say what was written.
         """
         result, path = self._content_of_result, self.folder / "result.json"
-        if result is None or (old and "streams" not in result):
+        if result is None:
+            self._load()
+            return
+        if old and "streams" not in result:
             return
         written = written_of(result, path)
         for name in sorted(written.keys() | {file.stem for file in self.folder.glob("*.jsonl")}):
@@ -137,22 +141,32 @@ class Run:
                 f"it, or delete {self.folder} and train again."
             )
 
-    def checkpoint_notice(self) -> str:
-        """What is wrong with the checkpoints of a run that has all its steps; else ""."""
+    def checkpoint_notice(self, steps: int) -> str:
+        """What is wrong with the checkpoints of a run that has done all its `steps`; else ""."""
         try:
             saved = self.checkpoints.load()
         except DataError as error:
             return str(error)
-        return "its checkpoint is missing" if saved is None else saved.notice
+        if saved is None:
+            return "its checkpoint is missing"
+        older = f"{saved.path} is an older one, after {saved.step} of {steps} steps"
+        return saved.notice or (older if saved.step < steps else "")
+
+    def _load(self) -> Saved | None:
+        """The last checkpoint that can be read; None if there is none at all.
+
+        Raises DataError if there are only others, or a stream is not as it was before it.
+        """
+        saved = self.checkpoints.load()
+        if saved is not None:
+            for name, written in saved.written.items():
+                check_stream(self.folder / f"{name}.jsonl", written, saved.path)
+        return saved
 
     def steps_done(self) -> int:
         """The steps that a run need not repeat. Raises DataError as `restore` does."""
-        saved = self.checkpoints.load()
-        if saved is None:
-            return 0
-        for name, written in saved.written.items():
-            check_stream(self.folder / f"{name}.jsonl", written, saved.path)
-        return saved.step
+        saved = self._load()
+        return 0 if saved is None else saved.step
 
     def begin(self, config: dict[str, Any], *, locked: bool = True) -> None:
         """Start or go on: write config.json, delete an earlier result and partly written files.
@@ -165,7 +179,7 @@ class Run:
         (self.folder / "result.json").unlink(missing_ok=True)
         for leftover in self.folder.rglob(".*.part"):
             leftover.unlink()
-        write_json(self.folder / "config.json", config)
+        write_json(self.folder / "config.json", config, sealed=True)
 
     def renew_lease(self) -> None:
         """Now and then, say that the process that trains lives. Raises UsageError if another took
@@ -197,22 +211,17 @@ class Run:
         Raises DataError, before anything is written, if there are only others, or a stream is not
         as it was before that checkpoint.
         """
-        saved = self.checkpoints.load()
-        step, states, written = (
-            (0, None, {}) if saved is None else (saved.step, saved.states, saved.written)
-        )
-        if saved is not None:
-            for name in written:
-                check_stream(self.folder / f"{name}.jsonl", written[name], saved.path)
-            if saved.notice:
-                print(f"{self.name}: {saved.notice}", flush=True)
+        saved = self._load()
+        if saved is not None and saved.notice:
+            print(f"{self.name}: {saved.notice}", flush=True)
+        written = {} if saved is None else saved.written
         self._streams = {}
         for path in self.folder.glob("*.jsonl"):
             if path.stem in written:
                 self.stream(path.stem).cut(written[path.stem])
             else:
                 path.unlink()
-        return step, states
+        return (0, None) if saved is None else (saved.step, saved.states)
 
     def drop(self, step: int) -> None:
         """Drop the lines of step `step` or later, of which none is in a checkpoint yet."""
@@ -223,7 +232,7 @@ class Run:
         """Write result.json. Raises UsageError as `save` does."""
         written = self._flush()
         self.require_lease()
-        write_json(self.folder / "result.json", {**result, "streams": written})
+        write_json(self.folder / "result.json", {**result, "streams": written}, sealed=True)
 
     def _flush(self) -> Written:
         """Write the lines of all streams; what was written to each until now."""

@@ -79,8 +79,8 @@ def run_study(s: Any, study: Study, work: Work) -> int:
             session.require_unchanged(folder, now, s.force, has_ended=plan in results)
         if plan in results:
             folder.check()
-            had_all = work.keeps_checkpoints and results[plan]["status"] == "done"
-            if had_all and (notice := folder.checkpoint_notice()):
+            steps = results[plan].get("steps")  # None of a run that diverged
+            if work.keeps_checkpoints and steps and (notice := folder.checkpoint_notice(steps)):
                 print(f"{plan.name}: {notice}", flush=True)
         else:
             left[plan] = s.steps - folder.steps_done()

@@ -94,6 +94,8 @@ class Experiment:
             saved = f"everything is saved{lost}.{go_on}" if study.exists else "nothing was begun."
             say_last(f"\nStopped; {saved}")
             return 130
+        except BrokenPipeError:  # as in `entry_point.program`
+            raise
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             remedy = "Free space." if error.errno in NO_SPACE else "Fix that."
@@ -217,8 +219,9 @@ def require_unchanged(
     for key, (was, is_) in sorted(pairs.items()):
         if was != is_:
             raise DataError(
-                f"{run.folder / 'config.json'} says {key} {was}; by study.json and the data it is "
-                f"{is_}. Restore what was changed, or delete {run.folder} and train that run again."
+                f"{run.folder / 'config.json'} says {key} {was!s:.60}; by study.json and the data "
+                f"it is {is_!s:.60}. Restore what was changed, or delete {run.folder} and train "
+                "that run again."
             )
 
 

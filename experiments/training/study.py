@@ -93,7 +93,7 @@ class Study:
             self._is_new = True
             for leftover in self.folder.glob(".*.part"):
                 leftover.unlink()
-            write_json(self.folder / "study.json", {"experiment": experiment, "settings": settings})
+            self._store({"experiment": experiment, "settings": settings})
 
     def _require_new(self) -> None:
         if self.exists:
@@ -164,6 +164,9 @@ class Study:
     def _content(self) -> dict[str, Any]:
         return read_json(self.folder / "study.json", experiment=str, settings=dict)
 
+    def _store(self, content: dict[str, Any]) -> None:
+        write_json(self.folder / "study.json", content, sealed=True)
+
     @property
     def settings(self) -> dict[str, Any]:
         return self._content["settings"]
@@ -173,7 +176,7 @@ class Study:
         if settings.items() <= content["settings"].items():
             return
         content["settings"].update(settings)
-        write_json(self.folder / "study.json", content)
+        self._store(content)
 
     def run(self, name: str) -> Run:
         return Run(self.folder / "runs" / name)

@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO, NoReturn
 
+from minibn.checkpoint import require_regular
 from minibn.errors import DataError
 
 MAX_MEMBER = 64 << 20  # bytes; CIFAR-10's largest file has 31 MB
@@ -36,10 +37,9 @@ def read_archive(path: Path, wanted: Collection[str]) -> Iterator[tuple[str, byt
     truncated, damaged (which its checksum may show only after the last member), no .tar.gz at all,
     unreadable, or larger than the limits above.
     """
-    if path.exists() and not path.is_file():  # to open a pipe would wait for its writer
-        raise DataError(f"{path}: can't be read (it is no regular file)")
     names_read: set[str] = set()
     try:
+        require_regular(path)
         with path.open("rb") as file:
             stream = _Gunzip(file, path)
             for name, kind, size in _headers(stream, path):

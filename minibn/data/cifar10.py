@@ -209,10 +209,7 @@ def _check_classes(content: dict[str, Any], source: str) -> None:
     names = content.get("label_names")
     if not isinstance(names, list):
         raise DataError(f"{source}: no list 'label_names' in it")
-    known = [{name, name.encode()} for name in CIFAR10_CLASSES]
-    if len(names) != len(known) or not all(
-        type(name) in (str, bytes) and name in both for name, both in zip(names, known, strict=True)
-    ):
+    if [n.decode("latin1") if type(n) is bytes else n for n in names] != list(CIFAR10_CLASSES):
         raise DataError(f"{source}: label_names are not CIFAR-10's: {reprlib.repr(names)}")
 
 

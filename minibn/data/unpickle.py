@@ -12,6 +12,7 @@ of numbers, written by Python 2 (protocol 2, strings read as bytes) or by Python
 """
 
 import pickletools
+import warnings
 from typing import Any
 
 from minibn.data.pickled_names import ADMITTED, Array, Dtype, Refused, text
@@ -39,7 +40,8 @@ def load_dict(data: bytes, source: str) -> dict[str, Any]:
 arrays, bytes, strings, numbers, lists and dicts are admitted
     """
     try:
-        value = _run(data)
+        with warnings.catch_warnings(action="ignore"):  # of an escape in a string
+            value = _run(data)
         if type(value) is not dict:
             raise DataError(f"{source}: expected a pickled dict, found a {type(value).__name__}")
         _check_nesting(value)

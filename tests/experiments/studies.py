@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from few_products import few_products
 
 from experiments import vgg_cifar
 from experiments.training.command_line import parse
 from experiments.training.session import preset
 from experiments.training.study import Run, Study
+from experiments.vgg import runs as vgg_runs
 from experiments.vgg.settings import Settings
 from experiments.views import vgg as vgg_figures
 from minibn import checkpoint
@@ -26,11 +28,11 @@ STEPS = 8
 
 SMALL = [
     *("--data", "shapes", "--train-size", "40", "--test-size", "20"),
-    *("--model", "vgg11", "--width", "0.03125", "--batch-size", "16", "--augment"),
+    *("--model", "vgg11", "--width", "0.03125", "--batch-size", "8", "--augment"),
     *("--lr", "0.05", "--momentum", "0.9", "--weight-decay", "0.001", "--threads", "1"),
     *("--eval-every", "3", "--record-every", "3", "--checkpoint-every", "3"),
-    *("--probe-every", "4", "--probe-directions", "gradient", "random", "--shift-every", "5"),
-    *("--curvature-every", "6"),
+    *("--probe-every", "4", "--probe-directions", "gradient", "random"),
+    *("--probe-sizes", "0.5", "2", "--shift-every", "5", "--curvature-every", "6"),
 ]
 ONE = [*SMALL, "--variants", "noisy-batchnorm"]
 TWO = [*SMALL, "--variants", "noisy-batchnorm", "standard"]
@@ -45,6 +47,7 @@ def settings(*arguments: str) -> Settings:
 def run_here(experiment: Any, figures: Any, *arguments: object, plot: bool = False) -> int:
     """`python -m experiments.NAME` in this process, without its figures: they take seconds."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vgg_runs, "Curvature", few_products)
         if not plot:
             patch.setattr(figures, "plot", lambda studies: None)
         return experiment.main([str(a) for a in arguments])

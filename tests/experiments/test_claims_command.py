@@ -49,7 +49,7 @@ def test_the_command_prints_the_table_and_writes_it_without_paths(
         ([], "which study?"),
         (["nowhere"], "there is no study"),
         (["s", "wide"], "like with like"),
-        (["s", "other"], "is a study of cooking. There are claims about deep_linear, "),
+        (["s", "other"], "is a study of cooking. Give one of deep_linear or "),
         (["s", "--outt", "x"], "Did you mean '--out'?"),
     ],
 )

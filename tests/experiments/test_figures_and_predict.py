@@ -65,7 +65,7 @@ def test_studies_of_different_networks_are_not_drawn_together(study, tmp_path):
     other = shutil.copytree(study.folder, tmp_path / "other")
     content = json.loads((other / "study.json").read_text())
     content["settings"]["width"] = 1.0
-    write_json(other / "study.json", content)
+    write_json(other / "study.json", content, sealed=True)
     with pytest.raises(DataError, match=r"width 1\.0.*like with like"):
         vgg_figures.plot([study, Study(other)])
 
@@ -220,8 +220,14 @@ def test_predict_says_in_one_line_what_is_wrong(study, capsys, arguments, says):
 def test_predict_refuses_a_damaged_checkpoint_and_other_data(study, capsys):
     one, other = runs(study.folder)
     one.checkpoint_path.write_bytes(one.checkpoint_path.read_bytes()[:500])
+    assert predict.main([str(one.folder)]) == 0
+    assert "latest.npz is damaged: previous.npz stands in, after 6" in capsys.readouterr().out
+    one.checkpoints.previous.write_bytes(b"PK")
     assert predict.main([str(one.folder)]) == 2
-    assert "damaged" in capsys.readouterr().err
+    assert "latest.npz is damaged" in capsys.readouterr().err
+    shutil.copy(other.checkpoint_path, one.checkpoint_path)
+    assert predict.main([str(one.folder)]) == 2
+    assert f"latest.npz belongs to run {other.name}" in capsys.readouterr().err
     write_json(other.folder / "config.json", {**other.config, "data_fingerprint": "0"})
     assert predict.main([str(other.folder)]) == 2
     assert "changed since" in capsys.readouterr().err
@@ -248,7 +254,7 @@ def test_predict_says_that_a_checkpoint_has_no_weights(study, capsys):
 
 def test_predict_says_of_learning_rates_that_it_keeps_no_checkpoint(study, capsys):
     run = runs(study.folder)[0]
-    run.checkpoint_path.unlink()
+    run.checkpoints.delete()
     settings = {**run.config["settings"], "moments_steps": 40}
     content = {**run.config, "experiment": "learning_rates", "settings": settings}
     write_json(run.folder / "config.json", content)
@@ -258,7 +264,7 @@ def test_predict_says_of_learning_rates_that_it_keeps_no_checkpoint(study, capsy
 
 def test_predict_refuses_a_run_without_a_checkpoint(study, capsys):
     run = Run(runs(study.folder)[0].folder)
-    run.checkpoint_path.unlink()
+    run.checkpoints.delete()
     assert predict.main([str(run.folder)]) == 2
     assert "no checkpoint yet" in capsys.readouterr().err
 

@@ -102,6 +102,30 @@ def test_a_command_whose_reader_is_gone_ends_without_a_traceback(command):
     assert code in (0, console.READER_GONE) and said == "", said
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("buffered", ["", "1"])
+@pytest.mark.parametrize("redirection", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("experiments",), ("experiments.plot", "nowhere"), ("experiments.vgg_cifar", "--help"),
+        ("minibn.testing",), ("minibn.testing", "laws"), ("minibn.fast", "--help"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_output_onto_a_full_disk_is_at_most_one_line(command, redirection, buffered):
+    code, said = shell(command, redirection, PYTHONUNBUFFERED=buffered)
+    assert_orderly(code, said)
+    assert said.count("can't be written") <= 1
+    if redirection == ">/dev/full" and command == ("minibn.testing", "laws"):
+        assert (code, said) == (2, "the output can't be written: No space left on device\n")
+
+
+def test_a_training_whose_reader_is_gone_ends_without_a_traceback(tmp_path):
+    code, said = shell((*TINY, "--out", str(tmp_path / "study")), "| true")
+    assert (code, said) == (console.READER_GONE, "")
+
+
 def test_a_file_opened_later_never_takes_the_place_of_a_closed_stream(tmp_path):
     program = (
         "import os, sys; from minibn.console import open_closed_streams; open_closed_streams()\n"

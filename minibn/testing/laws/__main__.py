@@ -1,5 +1,7 @@
 """Print LAWS.md: `python -m minibn.testing.laws`."""
 
+import sys
+
 from minibn.console import prints_anywhere
 from minibn.testing.laws import LAWS, laws_page
 
@@ -10,4 +12,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,6 +16,7 @@ import pytest
 from studies import ONE, STEPS, TWO, assert_same_study, killed, main, runs
 
 from experiments import claims, compare, plot
+from experiments.training.json_files import read_json, write_json
 from experiments.training.study import Run
 from minibn import checkpoint
 
@@ -256,12 +257,12 @@ def test_a_stream_that_a_finished_run_did_not_write_is_named(finished: Copy) -> 
     assert "mine.jsonl" in finished.resume("mine.jsonl")
 
 
-def test_what_reads_a_finished_study_names_a_stream_that_was_changed(
-    finished: Copy, capsys: pytest.CaptureFixture
+def test_what_reads_a_study_names_a_stream_that_was_changed(
+    copy: Copy, capsys: pytest.CaptureFixture
 ) -> None:
-    path = finished.anew() / "test.jsonl"
+    path = copy.anew() / "test.jsonl"
     path.write_bytes(with_another_digit(path.read_bytes()))
-    study, out = str(finished.copy), str(finished.copy.parent / "out")
+    study, out = str(copy.copy), str(copy.copy.parent / "out")
     for program, words in ((plot, [study]), (claims, [study]), (compare, [study, study])):
         assert program.main([*words, "--out", out]) == 2
         assert "test.jsonl is damaged: its SHA-256" in capsys.readouterr().err
@@ -274,7 +275,9 @@ def test_a_run_that_the_study_does_not_ask_for_is_named(
     folder = tmp_path / "study"
     shutil.copytree(whole_of_two, folder)
     path = folder / "study.json"
-    path.write_text(path.read_text().replace("0.05", "0.06"))
+    content = read_json(path)
+    content["settings"]["lr"] = [0.06]
+    write_json(path, content, sealed=True)
     before = snapshot(folder)
     assert main("--resume", folder) == 2
     assert "study.json asks for no run noisy-batchnorm-lr0.05-seed0" in capsys.readouterr().err
