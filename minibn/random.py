@@ -50,7 +50,7 @@ FRACTION = 2.0**-24
 def working_dtype(dtype: Any) -> np.dtype:
     """The dtype to compute draws in: at least float32, since float16 can't hold 2²⁴ - 1. Raises
     TypeError for integers, which no draw is."""
-    if np.dtype(dtype).kind != "f":
+    if np.dtype(dtype).kind not in "fc":  # complex: of the complex-step derivative
         raise TypeError(f"random numbers are of floating point, not {dtype}. Use dtype=float32.")
     return np.promote_types(dtype, np.float32)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.autograd.tensor import Array, Tensor, Version
+from minibn.autograd.tensor import Tensor, Version
 from minibn.backend import backend_of, get_backend, to_numpy
 from minibn.errors import ShapeError
 
@@ -104,28 +104,24 @@ class State(Tensor):
         return np.can_cast(dtype, self._data.dtype, "same_kind")
 
     @np.errstate(under="ignore")  # host: a number that is too small is 0
-    def place(self, values: np.ndarray) -> None:
-        """Take these values: in place where there are some, else on the current backend. Raises
-        ShapeError for another shape, TypeError for values of another kind."""
-        self.take(self.prepare(values))
-
-    def prepare(self, values: Any) -> Array:
-        """A copy of the values as `place` takes them. Raises ShapeError, TypeError."""
+    def prepare(self, values: Any) -> np.ndarray:
+        """A copy of the values on the host, in the dtype of this one's. Raises ShapeError for
+        another shape, TypeError for values of another kind."""
         array = _as_array(values, self.name)
         if array.shape != self._shape:
             raise ShapeError(f"{self.name}: values of shape {array.shape} for {self._shape}.")
         if not self.takes(array.dtype):
             raise TypeError(f"{self.name}: values of dtype {array.dtype} are of another kind.")
-        backend = get_backend() if self._data is None else backend_of(self._data)
-        dtype = None if self._data is None else self._data.dtype
-        return backend.asarray(array.copy(), dtype=dtype)
+        return array.astype(array.dtype if self._data is None else self._data.dtype)
 
-    def take(self, array: Array) -> None:
-        """Take an array that `prepare` made."""
+    def place(self, values: Any) -> None:
+        """Take these values: in place where there are some, else on the current backend. Raises as
+        `prepare`."""
+        array = self.prepare(values)
         if self._data is None:
-            self._data = array
+            self._data = get_backend().asarray(array)
         else:
-            self._data[...] = array
+            self._data[...] = backend_of(self._data).asarray(array)
         self.bump_version()
 
     def initialize(self, rng: np.random.Generator, dtype: Any) -> None:
@@ -210,7 +206,6 @@ def load_values(own: dict[str, State], state: Mapping[str, Any], strict: bool) -
     if any(wrong.values()):
         found = "; ".join(f"{kind}: {', '.join(n)}" for kind, n in wrong.items() if n)
         raise KeyError(f"load_state_dict: {found}. Was the state saved from another network?")
-    with np.errstate(under="ignore"):  # host: a number that is too small is 0
-        copies = {name: own[name].prepare(array) for name, array in given.items()}
-    for name, array in copies.items():  # copies: none of them is a view of another's memory
-        own[name].take(array)
+    copies = {name: own[name].prepare(array) for name, array in given.items()}
+    for name, array in copies.items():  # none of them is a view of another's memory
+        own[name].place(array)

@@ -71,7 +71,7 @@ def importable(thing: Any, name: str) -> str | None:
             target = getattr(target, part)
     except (ImportError, AttributeError):
         return None
-    if target is not thing:
+    if target is not thing and target is not getattr(thing, "__wrapped__", None):
         return None
     if not path:
         return f"import {module} as {name}" if module != name else f"import {module}"
