@@ -30,3 +30,20 @@ if find_spec("minibn.fast"):  # the core is complete without it
     from minibn.fast.precision import precision  # `minibn.fast` plugs the kernels in
 
     __all__ += ["precision"]
+
+# What to use in the place of names of NumPy's and PyTorch's.
+__getattr__ = errors.missing_attribute(
+    __name__,
+    __all__,
+    {
+        "Module": "minibn.nn.Module", "load": "minibn.checkpoint.load",
+        "manual_seed": "model.initialize(seed=0)", "save": "minibn.checkpoint.save",
+        "set_grad_enabled": "minibn.autograd.tape.set_grad_enabled",
+        "inference_mode": "minibn.no_grad", "tensor": "minibn.Tensor(values)",
+        "array": "minibn.Tensor(values)", "from_numpy": "minibn.Tensor(array)",
+        "nn": "import minibn.nn", "optim": "import minibn.optim",
+        "ones": "minibn.Tensor(numpy.ones(shape))", "zeros": "minibn.Tensor(numpy.zeros(shape))",
+        "randn": "minibn.Tensor(numpy.random.default_rng(seed).normal(size=shape))",
+        "cuda": "minibn.use('cupy')",
+    },
+)  # fmt: skip

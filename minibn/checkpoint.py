@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from minibn.backend import to_numpy
 from minibn.errors import DataError
 
 FORMAT = 1
@@ -45,9 +46,14 @@ def save(
     """
     if slashed := [part for part in states if "/" in part]:
         raise ValueError(f"checkpoint: the state's name {slashed[0]!r} must not have a slash.")
-    arrays = {
-        f"{part}/{name}": np.asarray(a) for part, d in states.items() for name, a in d.items()
-    }
+    arrays = {}
+    for part, d in states.items():
+        if not isinstance(d, Mapping):
+            raise TypeError(f"checkpoint: {part} is a {type(d).__name__}; save its .state_dict().")
+        for name, a in d.items():
+            if not isinstance(name, str):
+                raise TypeError(f"checkpoint: {part}: {name!r} is no name: names are strings.")
+            arrays[f"{part}/{name}"] = _as_array(a, f"{part}/{name}")
     for name, array in arrays.items():
         if array.dtype.hasobject or array.dtype.names:
             raise TypeError(
@@ -60,6 +66,14 @@ def save(
     members: dict[str, Any] = {**arrays, MANIFEST: np.frombuffer(text.encode(), np.uint8)}
     with atomic_write(path, rename) as file:
         np.savez(file, **members)
+
+
+def _as_array(values: Any, name: str) -> np.ndarray:
+    """The values as an array. Raises TypeError that names them, such as for a masked array."""
+    try:
+        return to_numpy(values) if hasattr(values, "dtype") else np.asarray(values)
+    except TypeError as error:
+        raise TypeError(f"checkpoint: {name}: {error}") from error
 
 
 def load(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:

@@ -20,6 +20,7 @@ import numpy as np
 
 from minibn.autograd.dispatch import find_kernel
 from minibn.backend import Backend, array_module, backend_of
+from minibn.errors import check_integer
 
 
 def derive(seed: int, *names: object) -> int:
@@ -30,8 +31,10 @@ def derive(seed: int, *names: object) -> int:
     True
     >>> derive(0, "a", "bc") == derive(0, "ab", "c")
     False
+
+    Raises TypeError for a seed that is no integer.
     """
-    text = repr((int(seed), *(str(name) for name in names)))
+    text = repr((check_integer(seed, "a seed"), *(str(name) for name in names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
 
 

@@ -6,6 +6,7 @@ settings of the code that starts it; a new thread begins with the defaults.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
@@ -62,6 +63,22 @@ class Override(ContextDecorator, Generic[T]):
 
     def __exit__(self, *error: Any) -> None:
         self.setting.set(self._before.pop())
+
+    def __call__(self, function: Any) -> Any:
+        """As a decorator. Raises TypeError for a generator or a coroutine function: its body runs
+        after the block."""
+        kinds = (
+            inspect.isgeneratorfunction,
+            inspect.iscoroutinefunction,
+            inspect.isasyncgenfunction,
+        )
+        if not callable(function) or any(is_kind(function) for is_kind in kinds):
+            raise TypeError(
+                f"{self.setting.name}: {getattr(function, '__name__', function)!r} is no function "
+                "that this decorator can wrap (a generator or a coroutine runs later). Use a with "
+                "block inside of it."
+            )
+        return super().__call__(function)
 
     def _recreate_cm(self) -> Override[T]:
         """For each call of a decorated function."""

@@ -18,6 +18,7 @@ from minibn.autograd import observers, tensor
 from minibn.autograd.tape import Node, Op, grad_enabled, unbroadcast
 from minibn.autograd.tensor import Array, Tensor, value
 from minibn.backend import array_module, backend_of
+from minibn.backend.array_types import is_foreign
 from minibn.errors import GraphError, ShapeError
 
 
@@ -107,6 +108,8 @@ def _backpropagate(
 
 def _cotangent(output: Tensor, cotangent: Any, what: str) -> Any:
     """Check the cotangent, or make the 1 of a scalar."""
+    if not isinstance(output, Tensor):
+        raise GraphError(f"{what}: the output is a {type(output).__name__}, not a Tensor.")
     if not output.requires_grad:
         raise GraphError(
             f"{what}: the output depends on nothing that requires a gradient. Was it computed "
@@ -119,7 +122,9 @@ def _cotangent(output: Tensor, cotangent: Any, what: str) -> Any:
                 "a scalar has a natural one. Reduce it with .sum() or .mean(), or pass one."
             )
         return array_module(output.data).ones_like(output.data)
-    if not hasattr(value(cotangent), "shape") or isinstance(cotangent, np.generic):
+    kind = getattr(getattr(value(cotangent), "dtype", None), "kind", "")
+    if kind not in ("f", "c") or isinstance(cotangent, np.generic) or is_foreign(cotangent):
+        cotangent = value(cotangent)
         cotangent = backend_of(output.data).asarray(cotangent, dtype=output.dtype)
     array_module(output.data, value(cotangent))
     if cotangent.shape != output.shape:
@@ -204,6 +209,8 @@ def grad(
     Tensor([18.])
     """
     single = isinstance(inputs, Tensor)
+    if not single and not isinstance(inputs, Iterable):
+        raise TypeError(f"grad: inputs is {inputs!r:.80}; it is a Tensor, or a list of Tensors.")
     wanted: list[Tensor] = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if unused not in ("raise", "zeros"):
         raise ValueError(f"grad: unused={unused!r} is neither 'raise' nor 'zeros'.")
@@ -214,7 +221,7 @@ def grad(
     owned: set[int] = set()
     results = []
     with grad_enabled.override(create_graph):
-        if output.requires_grad or unused == "raise":
+        if unused == "raise" or not isinstance(output, Tensor) or output.requires_grad:
             g = _start(output, cotangent, "grad", create_graph)
             owned.add(id(_owner(value(g))))
             retain = create_graph if retain_graph is None else retain_graph
@@ -254,6 +261,12 @@ def pull_back(f: Callable, inputs: Sequence[Any], g: Any, needs: Sequence[bool])
         return tuple(x if x is None or recorded else x.data for x in found)
 
 
+def _result(y: Any, what: str) -> Tensor:
+    if not isinstance(y, Tensor):
+        raise GraphError(f"{what}: f returns a {type(y).__name__}. It must return a Tensor.")
+    return y
+
+
 def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:
     """All first derivatives of f at x: shape f(x).shape + x.shape. One backward pass per output.
 
@@ -262,7 +275,7 @@ def jacobian(f: Callable[[Tensor], Tensor], x: Any) -> Tensor:
     """
     leaf = Tensor(value(x), requires_grad=True)
     with grad_enabled.override(True):
-        y = f(leaf)
+        y = _result(f(leaf), "jacobian")
     xp = array_module(leaf.data)
     rows = xp.zeros((y.size, *leaf.shape), dtype=leaf.dtype)
     if y.requires_grad:
@@ -282,11 +295,13 @@ def hvp(f: Callable[[], Tensor], params: Sequence[Tensor], v: Iterable[Any]) -> 
     >>> hvp(lambda: (x**3).sum(), [x], [np.array([1.0, 1.0])])
     (Tensor([ 6., 12.]),)
     """
+    if isinstance(params, Tensor):
+        raise TypeError("hvp: params is a list of Tensors, and v of as many arrays. Use [params].")
     params, v = list(params), [value(direction) for direction in v]
     if [p.shape for p in params] != [getattr(d, "shape", ()) for d in v]:
         raise ShapeError("hvp: v needs one array per parameter, of the parameter's shape.")
     with grad_enabled.override(True):
-        loss = f()
+        loss = _result(f(), "hvp")
     if loss.size != 1:
         raise ShapeError(f"hvp: f() has shape {loss.shape}; it must be a scalar.")
     slopes = grad(loss, params, create_graph=True, unused="zeros")

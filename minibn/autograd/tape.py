@@ -75,7 +75,7 @@ class Node:
         self.op = op
         self.kernel: Any = None  # that ran in the op's place, with the arrays it saved
         self.parents = tuple(
-            (x.node or x) if isinstance(x, Tensor) and x.requires_grad else None for x in inputs
+            (x.node or x) if isinstance(x, Tensor) and x._requires_grad else None for x in inputs
         )
         needs = range(len(inputs)) if op.needs is None else op.needs
         self.inputs: tuple[Any, ...] = tuple(
@@ -141,15 +141,17 @@ def set_grad_enabled(mode: bool) -> SettingScope:
     return SettingScope(grad_enabled, bool(mode))
 
 
-def no_grad() -> Any:
-    """Context manager and decorator: no op is recorded. Independent of train/eval mode.
+def no_grad(function: Any = None) -> Any:
+    """Context manager and decorator (with or without parentheses): no op is recorded. Independent
+    of train/eval mode.
 
     >>> w = Tensor([2.0], requires_grad=True)
     >>> with no_grad():
     ...     (w * w).requires_grad
     False
     """
-    return grad_enabled.override(False)
+    block = grad_enabled.override(False)
+    return block if function is None else block(function)
 
 
 def apply(op: Op, *inputs: Any) -> Any:
@@ -179,6 +181,10 @@ def _as_operands(values: list[Any], integers: str) -> list[Any]:
     """The inputs of an op: arrays of one backend, as plain arrays, and integers as `Op.integers`
     says."""
     check_operands(values)
+    if any(x is None for x in values):
+        raise TypeError("an input is None, not an array or a number.")
+    if integers != "kept":  # the exponential of NumPy's True is a float16
+        values = [int(x) if isinstance(x, bool) else x for x in values]
     values = [np.asarray(x) if isinstance(x, np.ndarray) else x for x in values]  # host: NumPy's
     dtype = dtype_for_integers([x.dtype for x in values if hasattr(x, "dtype")], integers)
     if dtype is None:
@@ -212,7 +218,7 @@ def dtype_for_integers(dtypes: Sequence[Any], integers: str = "float64") -> Any:
 def needs_gradient(inputs: Sequence[Any]) -> tuple[bool, ...]:
     """For each input of an op, whether it needs a gradient."""
     on = grad_enabled.get()
-    return tuple([on and isinstance(x, Tensor) and x.requires_grad for x in inputs])
+    return tuple([on and isinstance(x, Tensor) and x._requires_grad for x in inputs])
 
 
 def run_by(
@@ -227,6 +233,14 @@ def run_by(
             raise
         with np.errstate(under="ignore"):  # host: 10⁻⁵⁰ in float32 is 0, which is no error
             array = call(*values)
+    except ValueError as error:
+        if not op.broadcasts or "broadcast" not in str(error):
+            raise
+        shapes = " and ".join(str(tuple(x.shape)) for x in values if hasattr(x, "shape"))
+        raise ShapeError(
+            f"{type(op).__name__}: shapes {shapes} can't be broadcast together. From the last axis "
+            "on, two lengths are equal or one of them is 1: use x[:, None] or .reshape."
+        ) from error
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     if not tensors:
         return array

@@ -12,6 +12,7 @@ allowed but unchecked (`detect_anomaly` checks it); `assign` is checked.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ from minibn.autograd.numpy_protocol import NumpyProtocol
 from minibn.autograd.python_protocol import PythonProtocol
 from minibn.autograd.tensor_methods import TensorMethods
 from minibn.autograd.tensor_operators import TensorOperators
-from minibn.backend import array_module, get_backend, to_numpy
+from minibn.backend import array_module, backend_of, get_backend, to_numpy
 from minibn.backend.array_types import is_foreign
-from minibn.errors import GraphError
+from minibn.errors import GraphError, ShapeError, check_flag
 
 # `minibn.autograd.backward`, above this module in the import order: it sets itself here.
 backward_module: Any = None
@@ -59,7 +60,7 @@ class Tensor(TensorOperators, TensorMethods, PythonProtocol, NumpyProtocol):
     Tensor([2., 4.])
     """
 
-    __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad", "version")
+    __slots__ = ("__weakref__", "_grad", "_requires_grad", "data", "node", "version")
     __hash__ = object.__hash__
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
@@ -72,17 +73,13 @@ class Tensor(TensorOperators, TensorMethods, PythonProtocol, NumpyProtocol):
             data = np.asarray(data) if isinstance(data, np.ndarray) else data  # host: a subclass
         if data.dtype.kind not in "fciub":
             raise TypeError(f"Tensor: data of dtype {data.dtype} is not numeric.")
-        if requires_grad and data.dtype.kind not in "fc":
-            raise TypeError(
-                f"Tensor: data of dtype {data.dtype} can't require a gradient. "
-                "Use floating-point data, or requires_grad=False."
-            )
-        self._set(data, requires_grad, None, Version())
+        self._set(data, False, None, Version())
+        self.requires_grad = requires_grad
 
     def _set(self, data: Array, requires_grad: bool, node: Any, version: Version) -> None:
         self.data = data
-        self.grad: Tensor | None = None
-        self.requires_grad = requires_grad
+        self._grad: Tensor | None = None
+        self._requires_grad = requires_grad
         self.node = node
         self.version = version
 
@@ -94,6 +91,40 @@ class Tensor(TensorOperators, TensorMethods, PythonProtocol, NumpyProtocol):
             data = np.asarray(data)  # host: NumPy's scalar
         self._set(data, node is not None, node, version or Version())
         return self
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are computed for it. Can be set for leaves of floating point."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        wanted = check_flag(wanted, "Tensor: requires_grad")
+        if self.node is not None and not wanted:
+            raise GraphError("requires_grad=False is for leaves. Use .detach() for a result.")
+        if wanted and not self._is_floating():
+            raise TypeError(
+                f"Tensor: data of dtype {self.dtype} can't require a gradient. "
+                "Use floating-point data, or requires_grad=False."
+            )
+        self._requires_grad = wanted
+
+    def _is_floating(self) -> bool:
+        return self.dtype.kind in "fc"
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The accumulated gradient, or None. Raises TypeError and ShapeError if it is set to what
+        is no Tensor of this one's shape."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, g: Tensor | None) -> None:
+        if g is not None and not isinstance(g, Tensor):
+            raise TypeError(f"grad is a Tensor or None, not {type(g).__name__}. Use Tensor(array).")
+        if g is not None and g.shape != self.shape:
+            raise ShapeError(f"grad has shape {g.shape}, its Tensor {self.shape}: they are equal.")
+        self._grad = g
 
     @property
     def is_leaf(self) -> bool:
@@ -113,7 +144,7 @@ class Tensor(TensorOperators, TensorMethods, PythonProtocol, NumpyProtocol):
         return Tensor.from_op(None, self.data, self.version)
 
     # -- copies and pickles
-    copied_slots: tuple[str, ...] = ("data", "grad", "requires_grad", "version")
+    copied_slots: tuple[str, ...] = ("data", "_grad", "_requires_grad", "version")
 
     def __getstate__(self) -> dict[str, Any]:
         """What copy.copy, copy.deepcopy and pickle take: a leaf's. Raises GraphError for others."""
@@ -137,16 +168,48 @@ class Tensor(TensorOperators, TensorMethods, PythonProtocol, NumpyProtocol):
         self.version.count += 1
 
     def assign(self, values: Any) -> Tensor:
-        """Copy `values` (same shape) into this Tensor's memory. Leaves only."""
+        """Copy `values` (same shape, or one number) into this Tensor's memory. Leaves only.
+
+        Raises ShapeError for another shape, TypeError for another kind of numbers.
+        """
         if self.node is not None:
             raise TypeError("assign: only a leaf can be assigned to. Use .detach() first.")
-        values = values.data if isinstance(values, Tensor) else values
-        shape = getattr(values, "shape", ())
-        if shape not in ((), self.shape):
-            raise ValueError(f"assign: values have shape {shape}, the Tensor {self.shape}.")
+        values = self._values_to_write(values, "assign")
+        if values.shape not in ((), self.shape):
+            raise ShapeError(f"assign: values have shape {values.shape}, the Tensor {self.shape}.")
         self.data[...] = values
         self.bump_version()
         return self
+
+    def _values_to_write(self, values: Any, who: str) -> Array:
+        """The values as an array of this Tensor's backend, of a kind that fits its dtype."""
+        backend, values = backend_of(self.data), value(values)
+        is_array = hasattr(values, "dtype")
+        values = backend.asarray(values)
+        dtype = self.dtype if is_array else np.result_type(self.dtype, values.dtype.type(0).item())
+        if not np.can_cast(values.dtype if is_array else dtype, self.dtype, "same_kind"):
+            raise TypeError(
+                f"{who}: values of dtype {values.dtype} don't fit into a Tensor of {self.dtype}. "
+                "Use .astype first."
+            )
+        return values
+
+    def __setitem__(self, index: Any, values: Any) -> None:
+        """Write into elements, in place; as `+=` only where no op is recorded."""
+        tensors = [x for x in (self, values) if isinstance(x, Tensor)]
+        if backward_module.grad_enabled.get() and any(x.requires_grad for x in tensors):
+            raise TypeError(
+                "Tensor[...] = values: where a gradient is required, elements can't be changed in "
+                "place while ops are recorded. Do it inside `with minibn.no_grad():`, or make a "
+                "new Tensor: ops.where(mask, values, x)."
+            )
+        index = tuple(map(value, index)) if isinstance(index, tuple) else value(index)
+        values = self._values_to_write(values, "Tensor[...] = values")
+        try:
+            self.data[index] = values
+        except ValueError as error:
+            raise ShapeError(f"Tensor[...] = values of shape {values.shape}: {error}.") from error
+        self.bump_version()
 
     # -- gradients
     def backward(
@@ -161,20 +224,31 @@ class Tensor(TensorOperators, TensorMethods, PythonProtocol, NumpyProtocol):
         )
 
     # -- comparisons are plain arrays
+    def _compare(self, compare: Any, other: Any) -> Array:
+        other = value(other)
+        if is_foreign(other) or not isinstance(other, (str, list, tuple)):
+            array_module(self.data, other)
+        try:
+            return compare(self.data, other)
+        except ValueError as error:
+            raise ShapeError(f"a comparison: {error}. Use .reshape, or a number.") from error
+        except TypeError:
+            raise TypeError(f"a Tensor can't be compared with {other!r:.80}.") from None
+
     def __eq__(self, other: Any) -> Array:  # type: ignore[override]  # elementwise, as arrays do
-        return self.data == value(other)
+        return self._compare(operator.eq, other)
 
     def __ne__(self, other: Any) -> Array:  # type: ignore[override]  # elementwise, as arrays do
-        return self.data != value(other)
+        return self._compare(operator.ne, other)
 
     def __lt__(self, other: Any) -> Array:
-        return self.data < value(other)
+        return self._compare(operator.lt, other)
 
     def __le__(self, other: Any) -> Array:
-        return self.data <= value(other)
+        return self._compare(operator.le, other)
 
     def __gt__(self, other: Any) -> Array:
-        return self.data > value(other)
+        return self._compare(operator.gt, other)
 
     def __ge__(self, other: Any) -> Array:
-        return self.data >= value(other)
+        return self._compare(operator.ge, other)

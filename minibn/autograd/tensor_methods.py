@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, Self
 
 from minibn.autograd.array_attributes import Array, ArrayAttributes
-from minibn.errors import ShapeError, did_you_mean, with_own_keywords
+from minibn.errors import ShapeError, check_integer, did_you_mean, with_own_keywords
 
 ops: Any = None  # `minibn.ops`, above this module in the import order: it sets itself here
 
@@ -67,7 +67,10 @@ class TensorMethods(ArrayAttributes):
     def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Self:
         """The axes from start_dim to end_dim (inclusive) as one. Raises IndexError for others."""
         shape = self.shape or (1,)
-        first, last = (range(len(shape))[dim] for dim in (start_dim, end_dim))
+        first, last = (
+            range(len(shape))[check_integer(dim, f"flatten: {name}")]
+            for name, dim in (("start_dim", start_dim), ("end_dim", end_dim))
+        )
         inner = shape[first : last + 1]
         return self.reshape((*shape[:first], math.prod(inner), *shape[max(first, last + 1) :]))
 
@@ -77,7 +80,8 @@ class TensorMethods(ArrayAttributes):
         ShapeError if they have another length, IndexError if they don't exist."""
         if axis is None:
             return self.reshape(tuple(n for n in self.shape if n != 1))
-        axes = {range(self.ndim)[a] for a in (axis if isinstance(axis, tuple) else (axis,))}
+        given = axis if isinstance(axis, (tuple, list)) else (axis,)
+        axes = {range(self.ndim)[check_integer(a, "squeeze: axis")] for a in given}
         if any(self.shape[a] != 1 for a in axes):
             raise ShapeError(f"squeeze: axis {axis} of shape {self.shape} is not of length 1.")
         return self.reshape(tuple(n for i, n in enumerate(self.shape) if i not in axes))
@@ -85,7 +89,7 @@ class TensorMethods(ArrayAttributes):
     @with_own_keywords
     def unsqueeze(self, axis: int) -> Self:
         """With a new axis of length 1 at this position. Raises IndexError for another one."""
-        at = range(self.ndim + 1)[axis]
+        at = range(self.ndim + 1)[check_integer(axis, "unsqueeze: axis")]
         return self.reshape((*self.shape[:at], 1, *self.shape[at:]))
 
     def copy(self) -> Self:
@@ -126,11 +130,13 @@ class TensorMethods(ArrayAttributes):
     @with_own_keywords
     def argmax(self, axis: int | None = None) -> Array:
         """The index of the largest value, the first of several, as a plain array."""
+        axis = axis if axis is None else range(self.ndim)[check_integer(axis, "argmax: axis")]
         return self.data.argmax(axis=axis)
 
     @with_own_keywords
     def argmin(self, axis: int | None = None) -> Array:
         """The index of the smallest value, the first of several, as a plain array."""
+        axis = axis if axis is None else range(self.ndim)[check_integer(axis, "argmin: axis")]
         return self.data.argmin(axis=axis)
 
     # -- elementwise

@@ -52,6 +52,9 @@ class TensorOperators(ArrayAttributes):
     def __rpow__(self, base: Any) -> Self:
         return ops.power(base, self)
 
+    def __pos__(self) -> Self:
+        return self
+
     def __neg__(self) -> Self:
         return ops.negative(self)
 
@@ -68,6 +71,8 @@ class TensorOperators(ArrayAttributes):
         return ops.getitem(self, index)
 
     def __len__(self) -> int:
+        if not self.ndim:
+            raise TypeError(f"{self!r} has no axis, so no length and no elements. Use .item().")
         return len(self.data)
 
     def __iter__(self) -> Iterator[Self]:

@@ -104,6 +104,7 @@ def use(name: str) -> Use:
     >>> get_backend().name
     'numpy'
     """
+    _backend.check(name)
     get_backend(name)
     return Use(_backend, name)
 

@@ -53,17 +53,20 @@ class Backend:
             raise TypeError("asarray: x is a Tensor, whose graph would be lost: pass x.data")
         x = copy_of_foreign(x) if is_foreign(x) else x
         whose = NEUTRAL if isinstance(x, (list, tuple)) else library_of(x)
+        if getattr(getattr(x, "dtype", None), "kind", "f") in "OSUVmM":
+            raise TypeError(f"asarray: x has dtype {x.dtype}, which is no number")
         if whose == self.name:
             x = x if dtype is None else x.astype(dtype, copy=False)
         elif whose in (NEUTRAL, "numpy"):
-            x = self._from_host(np.asarray(x, dtype))
+            x = np.asarray(x)
+            if x.dtype.kind in "OSU":
+                raise TypeError(f"asarray: x has dtype {x.dtype}, which is no number")
+            x = self._from_host(x if dtype is None else x.astype(dtype, copy=False))
         else:
             raise BackendMismatch(
                 f"asarray: x is an array of {whose}, this is {self.name}. "
                 "Bring it to the host first: asarray(to_numpy(x))"
             )
-        if x.dtype.kind in "OSU":
-            raise TypeError(f"asarray: x has dtype {x.dtype}, which is no number")
         return x
 
     def to_numpy(self, x: Any) -> np.ndarray:

@@ -95,8 +95,9 @@ def _bindings(key: Any, entry: Entry) -> Iterator[Binding]:
                         yield part, method, _own(getattr(part, method), f".{method}")
             continue
         yield sys.modules[module], attribute, _own(part, attribute)
-        if getattr(package, attribute, None) is part:
-            yield package, attribute, part
+        public = getattr(package, attribute, None)
+        if part in (public, getattr(public, "__wrapped__", None)):
+            yield package, attribute, public
 
 
 def _own(function: Any, name: str) -> Any:

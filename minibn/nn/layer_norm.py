@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from minibn import ops
+from minibn.errors import check_flag, check_integer, check_real, with_own_keywords
 from minibn.nn.layers import Conv2d, Linear
 from minibn.nn.module import Module
 from minibn.nn.state import Parameter, ones, zeros
@@ -17,7 +18,14 @@ Shape = int | tuple[int, ...]
 
 
 def shape_of(shape: Shape) -> tuple[int, ...]:
-    return shape if isinstance(shape, tuple) else (shape,)
+    return tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
+
+
+def check_axes(axes: Any, who: str) -> Any:
+    """The setting `axes`. Raises ValueError for a word other than "example"."""
+    if isinstance(axes, str) and axes != "example":
+        raise ValueError(f"{who}: axes={axes!r}; they are None, 'example', or numbers of axes.")
+    return axes
 
 
 class LayerNorm(Module):
@@ -35,9 +43,10 @@ class LayerNorm(Module):
     [[-1.0, 1.0], [-1.0, 1.0]]
     """
 
+    @with_own_keywords
     def __init__(self, shape: Shape, *, axes: Any = None, eps: float = 1e-5) -> None:
         eps = check_eps("LayerNorm", eps)
-        self.axes, self.eps = axes, eps
+        self.axes, self.eps = check_axes(axes, "LayerNorm"), eps
         self.gamma = Parameter(shape_of(shape), ones)
         self.beta = Parameter(shape_of(shape), zeros)
 
@@ -51,9 +60,10 @@ class RMSNorm(Module):
     shape, axes: as in LayerNorm. eps is 1e-5 as in other norms; PyTorch's default is the dtype's.
     """
 
+    @with_own_keywords
     def __init__(self, shape: Shape, *, axes: Any = None, eps: float = 1e-5) -> None:
         eps = check_eps("RMSNorm", eps)
-        self.axes, self.eps = axes, eps
+        self.axes, self.eps = check_axes(axes, "RMSNorm"), eps
         self.gamma = Parameter(shape_of(shape), ones)
 
     def forward(self, x: Any) -> Any:
@@ -67,7 +77,10 @@ class GroupNorm(Module):
     ShapeError where a group has a single value.
     """
 
+    @with_own_keywords
     def __init__(self, groups: int, channels: int, *, eps: float = 1e-5) -> None:
+        groups = check_integer(groups, "GroupNorm: groups")
+        channels = check_integer(channels, "GroupNorm: channels")
         if groups < 1 or channels % groups:
             raise ValueError(
                 f"GroupNorm: {channels} channels can't be cut into groups={groups} equal ones."
@@ -88,6 +101,7 @@ class InstanceNorm(Module):
     and for vectors.
     """
 
+    @with_own_keywords
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
         eps = check_eps("InstanceNorm", eps)
         self.eps = eps
@@ -131,9 +145,11 @@ class WSConv2d(Conv2d):
         **more: Any,
     ) -> None:
         super().__init__(channels, filters, size, *settings, **more)
-        eps = check_eps("WSConv2d", eps)
-        self.factor, self.eps = factor, eps
-        self.gain = Parameter((filters,), ones) if scaled else None
+        self.eps = check_eps("WSConv2d", eps)
+        self.factor = check_real(factor, "WSConv2d: factor")
+        if not math.isfinite(self.factor):
+            raise ValueError(f"WSConv2d: factor={factor} must be finite.")
+        self.gain = Parameter((filters,), ones) if check_flag(scaled, "WSConv2d: scaled") else None
 
     def filters(self) -> Any:
         """The standardised filters (Kh, Kw, C, F)."""
@@ -166,9 +182,11 @@ class WSLinear(Linear):
         **more: Any,
     ) -> None:
         super().__init__(inputs, outputs, *settings, **more)
-        eps = check_eps("WSLinear", eps)
-        self.factor, self.eps = factor, eps
-        self.gain = Parameter((outputs,), ones) if scaled else None
+        self.eps = check_eps("WSLinear", eps)
+        self.factor = check_real(factor, "WSLinear: factor")
+        if not math.isfinite(self.factor):
+            raise ValueError(f"WSLinear: factor={factor} must be finite.")
+        self.gain = Parameter((outputs,), ones) if check_flag(scaled, "WSLinear: scaled") else None
 
     def filters(self) -> Any:
         """The standardised weights (inputs, outputs)."""

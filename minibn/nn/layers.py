@@ -9,11 +9,12 @@ import math
 from typing import Any
 
 from minibn import ops
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, check_flag, with_own_keywords
 from minibn.nn.init import glorot_uniform, zeros
 from minibn.nn.module import Module
 from minibn.nn.state import Initializer, Parameter
 from minibn.ops.conv import pair
+from minibn.ops.pool import windows
 
 
 class Linear(Module):
@@ -24,17 +25,20 @@ class Linear(Module):
     (4, 2)
     """
 
+    @with_own_keywords
     def __init__(
         self, inputs: int, outputs: int, bias: bool = True, init: Initializer = glorot_uniform
     ) -> None:
         self.weight = Parameter((inputs, outputs), init)
-        self.bias = Parameter((outputs,), zeros) if bias else None
+        self.bias = Parameter((outputs,), zeros) if check_flag(bias, "Linear: bias") else None
 
     def forward(self, x: Any) -> Any:
         return self.affine(x, self.weight)
 
     def affine(self, x: Any, weight: Any) -> Any:
         """x W + b; W: the layer's weight, or computed from it."""
+        if x.ndim < 1:
+            raise ShapeError(f"{self.name or type(self).__name__}: x has no axis of inputs.")
         if x.shape[-1] != self.weight.shape[0]:
             raise ShapeError(
                 f"{self.name or type(self).__name__}: expects {self.weight.shape[0]} inputs, x has "
@@ -56,6 +60,7 @@ class Conv2d(Module):
     (2, 5, 6, 8)
     """
 
+    @with_own_keywords
     def __init__(
         self,
         channels: int,
@@ -67,9 +72,10 @@ class Conv2d(Module):
         init: Initializer = glorot_uniform,
     ) -> None:
         Kh, Kw = pair(size, "Conv2d: size", 1)
+        pair(stride, "Conv2d: stride", 1), pair(padding, "Conv2d: padding", 0)
         self.stride, self.padding = stride, padding
         self.weight = Parameter((Kh, Kw, channels, filters), init)
-        self.bias = Parameter((filters,), zeros) if bias else None
+        self.bias = Parameter((filters,), zeros) if check_flag(bias, "Conv2d: bias") else None
 
     def forward(self, x: Any) -> Any:
         return ops.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
@@ -85,9 +91,11 @@ class ReLU(Module):
 class MaxPool2d(Module):
     """The largest value of each window; the stride is the window's size unless given."""
 
+    @with_own_keywords
     def __init__(
         self, size: int | tuple[int, int] = 2, stride: Any = None, padding: Any = 0
     ) -> None:
+        windows(size, stride, padding, "MaxPool2d")
         self.size, self.stride, self.padding = size, stride, padding
 
     def forward(self, x: Any) -> Any:
@@ -97,7 +105,9 @@ class MaxPool2d(Module):
 class AvgPool2d(Module):
     """The mean of each window; the stride is the window's size unless given."""
 
+    @with_own_keywords
     def __init__(self, size: int | tuple[int, int] = 2, stride: Any = None) -> None:
+        windows(size, stride, 0, "AvgPool2d")
         self.size, self.stride = size, stride
 
     def forward(self, x: Any) -> Any:
@@ -115,4 +125,6 @@ class Flatten(Module):
     """(N, ...) -> (N, product of the other axes), in C order: channels vary fastest."""
 
     def forward(self, x: Any) -> Any:
+        if x.ndim < 1:
+            raise ShapeError("Flatten: x has no axis. A batch is (N, ...).")
         return ops.reshape(x, (x.shape[0], math.prod(x.shape[1:])))

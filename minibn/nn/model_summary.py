@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from minibn.autograd.observers import Call, Observer, observe_with, source_of
 from minibn.autograd.tape import no_grad
 from minibn.autograd.tensor import value
 from minibn.backend import backend_of
+from minibn.ops.shape import sizes_of
 from minibn.setting import Setting
 
 BATCH = 32  # examples, where only the shape of one is given
@@ -63,9 +66,10 @@ def summary(model: Any, x: Any) -> str:
     batch of 32 is made: which kernel runs depends on sizes. The model runs once, in its present
     mode, without recording, and is left as it was. Layers that run as one block share a row.
     """
-    if isinstance(x, tuple):
-        first = model.parameters()[0].data
-        x = backend_of(first).xp.zeros((BATCH, *x), first.dtype)
+    if isinstance(x, (tuple, list, int)):
+        shape = sizes_of(x, "summary: a size", least=1)
+        first = next((p.data for p in model.parameters()), np.zeros((), np.float32))  # host: none
+        x = backend_of(first).xp.zeros((BATCH, *shape), first.dtype)
     modules = dict(model.named_modules())
     recorder = CallRecorder()
     with model.preserved_state(), no_grad(), observe_with(recorder):

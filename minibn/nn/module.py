@@ -8,17 +8,16 @@ that share names and shapes start from the same weights, whatever else they cont
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set, ValuesView
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minibn.autograd import observers
-from minibn.autograd.tensor import Version
+from minibn.autograd.tensor import Tensor, Version
 from minibn.backend import to_numpy
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, check_flag, did_you_mean
 from minibn.nn.model_summary import summary
 from minibn.nn.state import (
     Buffer,
@@ -30,6 +29,7 @@ from minibn.nn.state import (
     ones,
     zeros,
 )
+from minibn.ops.precision import numeric_dtype
 from minibn.random import generator
 
 __all__ = ["Buffer", "Counter", "Initializer", "Module", "Parameter", "State", "ones", "zeros"]
@@ -62,11 +62,22 @@ class Module:
             )
 
     def __setattr__(self, key: str, value: Any) -> None:
-        hides = callable(getattr(Module, key, None))
-        if hides and (not callable(value) or isinstance(value, Module)):
+        is_part = isinstance(value, (Module, State))
+        hides = callable(getattr(Module, key, None)) or (is_part and hasattr(Module, key))
+        if key == "training":
+            value = check_flag(value, f"{type(self).__name__}.training")
+        elif hides and (not callable(value) or is_part):
             raise AttributeError(
                 f"{type(self).__name__}.{key} = {type(value).__name__}: this would hide the method "
-                f"Module.{key}(). {_INSTEAD.get(key, 'Use another name.')}"
+                f"Module.{key}{'()' if callable(getattr(Module, key)) else ''}. "
+                f"{_INSTEAD.get(key, 'Use another name.')}"
+            )
+        if value is self:
+            raise TypeError(f"{type(self).__name__}.{key}: a module can't be its own part.")
+        if _is_trained(value) and not is_part:
+            raise TypeError(
+                f"{type(self).__name__}.{key} is a Tensor that requires a gradient, which would "
+                "not be trained or saved. Make it an nn.Parameter(shape, init)."
             )
         replaced = vars(self).get(key)
         if isinstance(replaced, State) and not (value is None or isinstance(value, State)):
@@ -75,9 +86,14 @@ class Module:
                 f"{type(value).__name__} in its place would not be trained or saved. Write into "
                 f"it: .{key}.assign(values)."
             )
-        if isinstance(value, (Module, State)):
+        if is_part:
             value.name = key
         object.__setattr__(self, key, value)
+        if is_part and key not in vars(self):
+            raise TypeError(
+                f"{type(self).__name__}.{key} is a slot or a property of the class, so this "
+                f"{type(value).__name__} would be no part. Use another name."
+            )
 
     def forward(self, x: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} defines no forward.")
@@ -95,7 +111,9 @@ class Module:
                 error.add_note(f"In layer {self.name} ({type(self).__name__}).")
             raise
         except AttributeError as error:
-            if type(getattr(error, "obj", None)) not in (list, tuple):
+            if not any(x is error.obj for x in (*inputs, *keywords.values())):
+                raise
+            if hasattr(error.obj, "shape") or isinstance(error.obj, Module):
                 raise
             raise TypeError(
                 f"{self.name or type(self).__name__}: an input is a {type(error.obj).__name__}. "
@@ -104,6 +122,22 @@ class Module:
         for watcher in vars(self).get("_watchers", ()):
             watcher(self, inputs, output)
         return output
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Called for an attribute that does not exist: the error says what to use instead."""
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            if hasattr(type(self), name):  # a property that raised AttributeError: its own message
+                return object.__getattribute__(self, name)
+            own = [key for key in (*vars(self), *dir(type(self))) if not key.startswith("_")]
+            hint = f"Use {_METHODS[name]}." if name in _METHODS else did_you_mean(name, own, most=3)
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}. {hint}",
+                name=name,
+                obj=self,
+            )
 
     # -- its parts
     def children(self) -> Iterator[tuple[str, Module]]:
@@ -128,10 +162,16 @@ class Module:
                     )
         return iter(modules)
 
-    def _walk(self, prefix: str) -> Iterator[tuple[str, Module]]:
+    def _walk(self, prefix: str, above: tuple[Module, ...] = ()) -> Iterator[tuple[str, Module]]:
         yield prefix, self
         for key, child in self.children():
-            yield from child._walk(f"{prefix}.{key}" if prefix else key)
+            path = f"{prefix}.{key}" if prefix else key
+            if child is self or child in above:
+                raise TypeError(
+                    f"{path} is a module that it is a part of, such as its parent. Keep it outside "
+                    "of the attributes, or in a weakref.ref."
+                )
+            yield from child._walk(path, (*above, self))
 
     def _named(self, kind: type) -> Iterator[tuple[str, Any]]:
         for path, module in self.named_modules():
@@ -155,9 +195,13 @@ class Module:
 
         Raises TypeError unless dtype is floating-point.
         """
-        if np.dtype(dtype).kind not in "fc":
+        try:
+            kind: str = numeric_dtype(dtype, "initialize").kind
+        except TypeError:
+            kind = "?"
+        if kind not in "fc":
             raise TypeError(
-                f"initialize: dtype {np.dtype(dtype)} can't be trained. Use a floating-point dtype,"
+                f"initialize: dtype {dtype} can't be trained. Use a floating-point dtype,"
                 " such as numpy.float32."
             )
         for name, state in self._named(State):
@@ -190,6 +234,7 @@ class Module:
     # -- mode
     def train(self, mode: bool = True) -> Any:
         """Training mode, here and below: batch statistics, noise, dropout. Returns self."""
+        mode = check_flag(mode, "train: mode")
         for _, module in self.named_modules():
             module.training = mode
         return self
@@ -248,6 +293,8 @@ class Module:
     def watch(self, watcher: Callable[[Module, tuple, Any], None]):
         """Inside, `watcher(module, inputs, output)` is called after each call of this module.
         inputs: the positional ones."""
+        if not callable(watcher):
+            raise TypeError(f"watch: {watcher!r:.80} is no function of (module, inputs, output).")
         watchers = vars(self).setdefault("_watchers", [])
         watchers.append(watcher)
         try:
@@ -273,6 +320,26 @@ class Module:
         return f"{type(self).__name__}({settings}{parts}{chr(10) if parts else ''})"
 
 
+# What to use in the place of methods of PyTorch's.
+_METHODS = {
+    "add_module": "setattr(model, name, layer)", "apply": "model.named_modules()",
+    "bfloat16": "minibn.precision('bf16')", "buffers": "model.named_buffers()",
+    "cpu": "model.state_dict()", "cuda": "minibn.use('cupy') before model.initialize",
+    "double": "model.initialize(seed, dtype=numpy.float64)",
+    "float": "model.initialize(seed, dtype=numpy.float32)",
+    "half": "model.initialize(seed, dtype=numpy.float16)",
+    "init": "model.initialize(seed=0)", "load": "model.load_state_dict, and minibn.checkpoint.load",
+    "modules": "model.named_modules()", "named_children": "model.children()",
+    "register_buffer": "self.name = nn.Buffer(shape)", "register_forward_hook": "model.watch(f)",
+    "register_forward_pre_hook": "model.watch(f)",
+    "register_module": "self.name = layer", "register_parameter": "self.name = nn.Parameter(shape)",
+    "requires_grad_": "p.requires_grad = False for each of model.parameters()",
+    "reset_parameters": "model.initialize(seed=0)",
+    "save": "model.state_dict, and minibn.checkpoint.save",
+    "to": "minibn.use('cupy') before model.initialize(seed, dtype)",
+}  # fmt: skip
+
+
 def parts_in_containers(
     attributes: Mapping[str, Any], containers_only: bool = True
 ) -> Iterator[tuple[str, Any]]:
@@ -282,9 +349,22 @@ def parts_in_containers(
         stack, seen = [held], set()
         while stack:
             x = stack.pop()
-            if isinstance(x, (Module, State)):
+            if isinstance(x, (Module, State)) or _is_trained(x):
                 if x is not held or not containers_only:
                     yield key, x
-            elif isinstance(x, (list, tuple, set, frozenset, deque, dict)) and id(x) not in seen:
+            elif id(x) not in seen and _holds_objects(x):
                 seen.add(id(x))
-                stack.extend(x.values() if isinstance(x, dict) else x)
+                stack.extend(x.values() if isinstance(x, Mapping) else x)
+
+
+def _is_trained(x: Any) -> bool:
+    """Whether x is a leaf that requires a gradient."""
+    return isinstance(x, Tensor) and x.requires_grad and x.is_leaf
+
+
+def _holds_objects(x: Any) -> bool:
+    """Whether x is a container: a list, a dict, a view of one, an array of objects, ..."""
+    if isinstance(x, np.ndarray):
+        return x.dtype.hasobject and x.ndim > 0
+    kinds = (Sequence, Set, Mapping, ValuesView)
+    return isinstance(x, kinds) and not isinstance(x, (str, bytes, bytearray, memoryview, range))

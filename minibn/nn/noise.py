@@ -7,11 +7,13 @@ training mode and is saved with the model, so that a resumed run continues with 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minibn import ops
 from minibn.autograd.tensor import value
 from minibn.backend import backend_of
+from minibn.errors import check_flag, check_real
 from minibn.nn.module import Module
 from minibn.nn.state import Counter
 from minibn.ops.precision import to_floating_point
@@ -22,7 +24,7 @@ class RandomLayer(Module):
     """Base class: a key (from `initialize`), a step, and whether the layer is active."""
 
     def __init__(self, in_eval: bool = False) -> None:
-        self.in_eval = in_eval
+        self.in_eval = check_flag(in_eval, f"{type(self).__name__}: in_eval")
         self.step = Counter()
         self._key: int | None = None
 
@@ -56,8 +58,14 @@ class Noise(RandomLayer):
 
     A unit is a channel; height and width count as batch. r_sigma in the paper's N(sigma_j, r_sigma)
     is a standard deviation here, or a variance with `r_is_variance=True`. Off in eval
-    mode unless `in_eval=True`. Gradients flow through x (times s).
+    mode unless `in_eval=True`. Gradients flow through x (times s). Raises ValueError for a setting
+    that is negative or not finite.
     """
+
+    n_mu: float
+    n_sigma: float
+    r_mu: float
+    r_sigma: float
 
     def __init__(
         self,
@@ -70,15 +78,21 @@ class Noise(RandomLayer):
         in_eval: bool = False,
     ) -> None:
         super().__init__(in_eval)
-        self.n_mu, self.n_sigma, self.r_mu, self.r_sigma = map(
-            float, (n_mu, n_sigma, r_mu, r_sigma)
-        )
-        self.r_is_variance = r_is_variance
+        settings = {"n_mu": n_mu, "n_sigma": n_sigma, "r_mu": r_mu, "r_sigma": r_sigma}
+        for name, setting in settings.items():
+            number = check_real(setting, f"Noise: {name}")
+            if not 0 <= number < math.inf:
+                raise ValueError(f"Noise: {name}={setting} must be finite and not negative.")
+            setattr(self, name, number)
+        self.r_is_variance = check_flag(r_is_variance, "Noise: r_is_variance")
 
     def draws(self, step: int) -> NoiseDraws:
         """A function of x that draws (s, m) for this step."""
-        spread = self.r_sigma**0.5 if self.r_is_variance else self.r_sigma
-        return NoiseDraws(self.key, step, self.n_mu, self.n_sigma, self.r_mu, spread)
+        n_mu, n_sigma, r_mu, r_sigma = map(
+            float, (self.n_mu, self.n_sigma, self.r_mu, self.r_sigma)
+        )
+        spread = r_sigma**0.5 if self.r_is_variance else r_sigma
+        return NoiseDraws(self.key, step, n_mu, n_sigma, r_mu, spread)
 
     def draw(self, x: Any, step: int) -> tuple[Any, Any]:
         """(s, m) of x's shape for this step."""
@@ -97,6 +111,7 @@ class Dropout(RandomLayer):
 
     def __init__(self, p: float = 0.5, *, in_eval: bool = False) -> None:
         super().__init__(in_eval)
+        p = check_real(p, "Dropout: p")
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: p={p} is the share that is dropped: 0 <= p < 1.")
         self.p = p

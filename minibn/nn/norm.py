@@ -21,6 +21,7 @@ from minibn import ops
 from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.tape import no_grad
 from minibn.autograd.tensor import value
+from minibn.errors import check_flag, check_real, with_own_keywords
 from minibn.nn.module import Module
 from minibn.nn.noise import Noise
 from minibn.nn.state import Buffer, Counter, Parameter, ones, zeros
@@ -41,9 +42,13 @@ class RunningStatistics(Module):
     def __init__(self, eps: float, momentum: float | None) -> None:
         name = type(self).__name__
         eps = check_eps(name, eps)
-        if momentum is not None and not 0 <= momentum <= 1:
-            raise ValueError(f"{name}: momentum={momentum} is the weight of the new batch: 0 to 1.")
-        self.eps, self.momentum = eps, None if momentum is None else float(momentum)
+        if momentum is not None:
+            momentum = check_real(momentum, f"{name}: momentum")
+            if not 0 <= momentum <= 1:
+                raise ValueError(
+                    f"{name}: momentum={momentum} is the weight of the new batch: 0 to 1."
+                )
+        self.eps, self.momentum = eps, momentum
         self.tracking = True  # whether training batches update the running statistics
 
     def update_running_statistics(self, *new: Any) -> None:
@@ -85,6 +90,7 @@ class BatchNorm(RunningStatistics):
 
     statistics = ("running_mean", "running_var")
 
+    @with_own_keywords
     def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float | None = 0.1) -> None:
         super().__init__(eps, momentum)
         self.gamma = Parameter((channels,), ones)
@@ -130,6 +136,7 @@ class LpBatchNorm(RunningStatistics):
 
     statistics = ("running_mean", "running_norm")
 
+    @with_own_keywords
     def __init__(
         self,
         channels: int,
@@ -142,7 +149,8 @@ class LpBatchNorm(RunningStatistics):
     ) -> None:
         super().__init__(eps, momentum)
         check_order("LpBatchNorm", p, reduce)
-        self.p, self.center_first, self.reduce = p, center_first, reduce
+        self.center_first = check_flag(center_first, "LpBatchNorm: center_first")
+        self.p, self.reduce = p, reduce
         self.gamma = Parameter((channels,), ones)
         self.beta = Parameter((channels,), zeros)
         self.running_mean = Buffer((channels,), zeros)
@@ -174,6 +182,7 @@ class FrozenBatchNorm(Module):
     value a channel.
     """
 
+    @with_own_keywords
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
         eps = check_eps("FrozenBatchNorm", eps)
         self.eps = eps
@@ -215,6 +224,8 @@ def reestimate_statistics(model: Module, batches: Iterable[Any]) -> None:
     mode meanwhile (no noise, no dropout); all modes are restored. Raises ValueError if there are no
     batches.
     """
+    if not isinstance(model, Module):
+        raise TypeError(f"reestimate_statistics: model is a {type(model).__name__}, no Module.")
     norms = [m for _, m in model.named_modules() if isinstance(m, RunningStatistics)]
     settings = [(norm.momentum, norm.tracking) for norm in norms]
     with model.mode(training=False), no_grad():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
+from types import FunctionType, GeneratorType
 from typing import Any, overload
 
 from minibn.autograd.dispatch import find_kernel
+from minibn.errors import check_integer, did_you_mean
 from minibn.nn.module import Module
 
 
@@ -19,11 +22,18 @@ class Container(Module):
                 list: f" Unpack it: {kind}(*layers).",
                 tuple: f" Unpack it: {kind}(*layers).",
                 dict: f" Unpack it: {kind}(**layers).",
+                OrderedDict: f" Unpack it: {kind}(**layers).",
+                GeneratorType: f" Unpack it: {kind}(*layers).",
+                FunctionType: " Make it a Module with a method forward(self, x).",
                 type: " Call it, to make a layer.",
             }
             raise TypeError(
                 f"{kind}: {key} is a {type(module).__name__}, not a Module."
                 + (remedy.get(type(module), "") if kind == "Sequential" else "")
+            )
+        if not key or "." in key or key.startswith("_"):
+            raise ValueError(
+                f"{kind}: {key!r} is no name of a module: no dot, no underscore first."
             )
         if hasattr(Module, key) or hasattr(type(self), key) or key in others:
             raise ValueError(
@@ -38,12 +48,22 @@ class Container(Module):
     def __iter__(self) -> Iterator[Any]:
         return iter([module for _, module in self.children()])
 
+    def _key(self, i: int) -> str:
+        """The name of the module at position i, which may be negative. Raises IndexError."""
+        keys, kind = [key for key, _ in self.children()], type(self).__name__
+        if isinstance(i, str):
+            raise TypeError(f"{kind}[{i!r}]: an index is a number. By its name: getattr(x, {i!r}).")
+        at = check_integer(i, f"{kind}: an index")
+        if not -len(keys) <= at < len(keys):
+            raise IndexError(f"{kind}[{at}]: it has {len(keys)} modules.")
+        return keys[at]
+
     def _select(self, i: Any, part: Module, renumber: bool = False) -> Any:
         """The module at position i (IndexError if there is none). Of a slice, `part`: an empty
         container, which takes these modules, under the same names or numbered anew."""
-        chosen = list(self.children())[i]
         if not isinstance(i, slice):
-            return chosen[1]
+            return getattr(self, self._key(i))
+        chosen = list(self.children())[i]
         for n, (key, module) in enumerate(chosen):
             vars(part)[str(n) if renumber else key] = module  # unlike setattr: module.name stays
         part.training = self.training
@@ -81,6 +101,17 @@ class Sequential(Container):
     def __getitem__(self, i: slice) -> Sequential: ...
     def __getitem__(self, i: Any) -> Any:
         return self._select(i, Sequential())
+
+    def __setitem__(self, i: int, module: Module) -> None:
+        """Replace the module at position i; the name stays. Raises IndexError, TypeError."""
+        key = self._key(i)
+        if not isinstance(module, Module):
+            raise TypeError(f"Sequential: {key} is a {type(module).__name__}, not a Module.")
+        setattr(self, key, module)
+
+    def __delitem__(self, i: int) -> None:
+        """Remove the module at position i. The others keep their names, as in a slice."""
+        delattr(self, self._key(i))
 
     def append(self, module: Module) -> Sequential:
         """Add a module at the end, under the next free number. Returns self."""
@@ -133,6 +164,8 @@ class ModuleList(Holder):
     """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
+        if not isinstance(modules, Iterable):
+            raise TypeError(f"ModuleList: {type(modules).__name__} is no list. Use [layer, ...].")
         self.extend(modules)
 
     def _become(self, modules: Iterable[Any]) -> None:
@@ -162,6 +195,12 @@ class ModuleList(Holder):
         modules = list(self)
         del modules[i]
         self._become(modules)
+
+    def __iadd__(self, modules: Iterable[Module]) -> ModuleList:
+        return self.extend(modules)
+
+    def __add__(self, modules: Iterable[Module]) -> ModuleList:
+        return self[:].extend(modules)
 
     def append(self, module: Module) -> ModuleList:
         """Add a module at the end. Returns self."""
@@ -196,7 +235,14 @@ class ModuleDict(Holder):
         self.update(modules)
 
     def __getitem__(self, key: str) -> Any:
-        return dict(self.children())[key]
+        modules = dict(self.children())
+        if key not in modules:
+            raise KeyError(f"ModuleDict: no module {key!r}. {did_you_mean(key, modules)}")
+        return modules[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The module of this key, or the default."""
+        return dict(self.children()).get(key, default)
 
     def __setitem__(self, key: str, module: Module) -> None:
         if not isinstance(key, str) or not key or "." in key:

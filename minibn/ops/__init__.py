@@ -7,6 +7,7 @@ The functions take Tensors and plain arrays alike: arrays in, array out; a Tenso
 import sys
 
 from minibn.autograd import tensor_methods, tensor_operators
+from minibn.errors import missing_attribute
 from minibn.ops.arithmetic import add, divide, multiply, negative, power, subtract
 from minibn.ops.batch_normalization import (
     batch_norm,
@@ -31,6 +32,7 @@ from minibn.ops.elementwise import (
     where,
 )
 from minibn.ops.indexing import gather, getitem, scatter
+from minibn.ops.inputs import explain_inputs
 from minibn.ops.joining import concatenate, split, stack
 from minibn.ops.layer_normalization import (
     group_norm,
@@ -57,6 +59,25 @@ __all__ = [
     "softmax", "softmax_cross_entropy", "softplus", "split", "sqrt", "stack", "std", "subtract",
     "sum", "tanh", "transpose", "var", "weight_standardisation", "where",
 ]  # fmt: skip
+
+for _name in __all__:
+    globals()[_name] = explain_inputs(globals()[_name])
+
+# What to use in the place of functions of NumPy's and PyTorch's.
+__getattr__ = missing_attribute(
+    __name__,
+    __all__,
+    {
+        "absolute": "ops.abs", "amax": "ops.max", "amin": "ops.min", "argmax": "x.argmax(axis)",
+        "argmin": "x.argmin(axis)", "astype": "ops.cast", "cat": "ops.concatenate",
+        "clamp": "ops.clip", "cross_entropy": "ops.softmax_cross_entropy",
+        "einsum": "ops.matmul and ops.sum", "flatten": "x.flatten()", "linear": "x @ w + b",
+        "linalg": "ops.norm, or ops.matmul", "minimum": "-ops.maximum(-x, -y)", "mm": "ops.matmul",
+        "mse_loss": "ops.mse", "mul": "ops.multiply", "neg": "ops.negative",
+        "nll_loss": "ops.softmax_cross_entropy of the logits", "permute": "ops.transpose",
+        "pow": "ops.power", "square": "x * x", "squeeze": "x.squeeze()", "sub": "ops.subtract",
+    },
+)  # fmt: skip
 
 # The operators and methods of Tensor call these.
 tensor_methods.ops = tensor_operators.ops = sys.modules[__name__]

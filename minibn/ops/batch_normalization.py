@@ -15,7 +15,7 @@ from typing import Any
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, check_real
 from minibn.ops.elementwise import sqrt
 from minibn.ops.precision import in_float32, to_floating_point
 from minibn.ops.reduce import deviations, mean, sum, var
@@ -90,10 +90,11 @@ def check_batch(shape: tuple[int, ...], gamma, beta) -> None:
 
 def check_eps(who: str, eps: Any) -> float:
     """eps as a Python number, which adopts the dtype of the arrays. Raises ValueError for one that
-    is negative, infinite or nan."""
+    is negative, infinite or nan, TypeError for what is no number."""
+    eps = check_real(eps, f"{who}: eps")
     if not 0 <= eps < math.inf:
         raise ValueError(f"{who}: eps={eps} must not be negative or infinite.")
-    return float(eps)
+    return eps
 
 
 @in_float32

@@ -121,7 +121,8 @@ class Conv2dWeightGrad(_Conv):
 def pair(setting: Any, name: str, least: int) -> Pair:
     """3 or (3, 5) as two integers, each at least `least`."""
     both = tuple(setting) if isinstance(setting, (tuple, list)) else (setting, setting)
-    if len(both) != 2 or any(not isinstance(s, (int, np.integer)) or s < least for s in both):
+    whole = all(isinstance(s, (int, np.integer)) and not isinstance(s, bool) for s in both)
+    if len(both) != 2 or not whole or min(both) < least:
         raise ShapeError(f"{name}={setting!r} must be one or two integers from {least} up.")
     return int(both[0]), int(both[1])
 

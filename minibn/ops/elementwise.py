@@ -15,7 +15,7 @@ from typing import Any
 from minibn.autograd.tape import Op, apply, check_operands
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import array_module, backend_of
-from minibn.errors import ShapeError, with_own_keywords
+from minibn.errors import ShapeError, check_real, with_own_keywords
 
 
 def real(x: Any) -> Any:
@@ -74,7 +74,7 @@ class Abs(Op):
     integers = "int64"
 
     def forward(self, x):
-        return x * sign(x)
+        return x * sign(x) + 0  # + 0: |-0| is 0, not -0
 
     def vjp(self, g, out, x):
         return select(real(x) != 0, g) * sign(x)
@@ -192,6 +192,7 @@ def abs(x):
 def sign(x):
     """-1, 0 or 1 as a plain array of x's dtype: a constant of differentiation."""
     x = value(x)
+    check_operands([x])
     return array_module(x).sign(x.real).astype(x.real.dtype)
 
 
@@ -226,6 +227,7 @@ def where(mask, x, y):
     mask = value(mask)
     if not hasattr(mask, "dtype"):
         mask = backend_of(value(x), value(y)).asarray(mask)
+    array_module(mask)  # raises for the array of another library
     if mask.dtype.kind != "b":
         raise TypeError(f"where: the mask has dtype {mask.dtype}; it is boolean. Compare: x != 0.")
     return apply(Where(mask), x, y)
@@ -236,15 +238,16 @@ def clip(x, min=None, max=None):
     """x, but `min` where it is smaller, then `max` where it is larger; None: no bound.
 
     min, max: numbers, arrays or Tensors, broadcast. Outside of them x gets no gradient, a bound
-    does; on a bound x gets it all (as PyTorch's clamp). Raises ValueError without any bound.
+    does; on a bound x gets it all (as PyTorch's clamp). A NaN as a bound gives NaN.
+    Raises ValueError without any bound.
     """
     if min is None and max is None:
         raise ValueError("clip: min and max are both None. Give one of them.")
     check_operands([value(x) for x in (x, min, max)])
     if min is not None:
-        x = where(real(x) < real(min), min, x)
+        x = where((real(x) < real(min)) | (real(min) != real(min)), min, x)
     if max is not None:
-        x = where(real(x) > real(max), max, x)
+        x = where((real(x) > real(max)) | (real(max) != real(max)), max, x)
     return x
 
 
@@ -255,6 +258,7 @@ def dropout(x, p: float, draws):
     the op is a pure function.
     Raises ValueError for another p, ShapeError for draws of another shape.
     """
+    p = check_real(p, "dropout: p")
     if not 0 <= p < 1:
         raise ValueError(f"dropout: p={p} is the share that is dropped: 0 <= p < 1.")
     if draws.shape != x.shape:

@@ -14,6 +14,7 @@ import numpy as np
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
+from minibn.ops.shape import sizes_of
 
 
 class GetItem(Op):
@@ -107,9 +108,14 @@ def getitem(x, index: Any):
         part if isinstance(part, _BASIC) else backend.asarray(value(part), dtype=_dtype(part))
         for part in parts
     )
+    for part in parts:
+        if hasattr(part, "dtype") and part.dtype.kind not in "iub":
+            raise IndexError(f"getitem: an index of {part.dtype}; it is of integers or booleans.")
     # Index the flat positions in the same way, to see where each value comes from.
-    xp = backend.xp
-    for axis, part in enumerate(_axes_indexed(parts, x.ndim)):
+    xp, indices = backend.xp, _axes_indexed(parts, x.ndim)
+    if len(indices) > x.ndim:
+        raise IndexError(f"getitem: {len(indices)} indices for an array of shape {x.shape}.")
+    for axis, part in enumerate(indices):
         if part is not None and part.size:
             low, high = int(part.min().item()), int(part.max().item())
             if low < -x.shape[axis] or high >= x.shape[axis]:
@@ -141,9 +147,18 @@ def gather(x, index, unique: bool = False):
 
     unique: no position occurs twice, so the adjoint may assign instead of adding.
     """
-    return apply(Gather(value(index), unique), x)
+    return apply(Gather(_positions(index, "gather"), unique), x)
+
+
+def _positions(index: Any, name: str) -> Any:
+    """The flat index. Raises TypeError unless it is an array of integers."""
+    index = value(index)
+    if getattr(getattr(index, "dtype", None), "kind", "") not in ("i", "u"):
+        raise TypeError(f"{name}: index={index!r:.80} must be an array of integers: positions.")
+    return index
 
 
 def scatter(x, index, shape: tuple[int, ...], unique: bool = False):
     """Zeros of `shape`, x added at the flat `index` (of x's shape): the adjoint of gather."""
-    return apply(Scatter(value(index), tuple(shape), unique), x)
+    shape = sizes_of(shape, "scatter: a size")
+    return apply(Scatter(_positions(index, "scatter"), shape, unique), x)

@@ -9,9 +9,9 @@ import numpy as np
 
 from minibn.autograd.tape import Op, apply
 from minibn.backend import array_module
-from minibn.errors import ShapeError, with_own_keywords
+from minibn.errors import ShapeError, check_integer, with_own_keywords
 from minibn.ops.indexing import getitem
-from minibn.ops.shape import reshape
+from minibn.ops.shape import reshape, sizes_of
 
 
 class Concatenate(Op):
@@ -41,7 +41,7 @@ def concatenate(tensors: Any, axis: int = 0):
     tensors = list(tensors)
     if not tensors:
         raise ShapeError("concatenate: there is nothing to concatenate.")
-    ndim = tensors[0].ndim
+    ndim, axis = tensors[0].ndim, check_integer(axis, "concatenate: axis")
     if not -ndim <= axis < ndim or any(x.ndim != ndim for x in tensors):
         raise ShapeError(f"concatenate: no axis {axis} in shapes {[x.shape for x in tensors]}.")
     axis %= ndim
@@ -60,7 +60,7 @@ def stack(tensors: Any, axis: int = 0):
     shapes = {x.shape for x in tensors}
     if len(shapes) != 1:
         raise ShapeError(f"stack: shapes {[x.shape for x in tensors]} must be equal, one at least.")
-    (shape,) = shapes
+    (shape,), axis = shapes, check_integer(axis, "stack: axis")
     if not -len(shape) - 1 <= axis <= len(shape):
         raise ShapeError(f"stack: no axis {axis} among the {len(shape) + 1} axes of the result.")
     at = axis % (len(shape) + 1)
@@ -74,7 +74,7 @@ def split(x, split_size: Any, axis: int = 0) -> tuple:
     split_size: the length of each part (the last one may be shorter), or a list of their lengths.
     It is no number of parts, as NumPy's. Raises ShapeError unless the lengths add up to the axis's.
     """
-    if not -x.ndim <= axis < x.ndim:
+    if not -x.ndim <= check_integer(axis, "split: axis") < x.ndim:
         raise ShapeError(f"split: no axis {axis} in shape {x.shape}.")
     at, length = axis % x.ndim, x.shape[axis]
     if isinstance(split_size, (int, np.integer)):
@@ -85,7 +85,7 @@ def split(x, split_size: Any, axis: int = 0) -> tuple:
         starts = range(0, builtins.max(length, 1), split_size)
         sizes = [min(split_size, length - start) for start in starts]
     else:
-        sizes = [int(n) for n in split_size]
+        sizes = list(sizes_of(split_size, "split: split_size", least=-1))
     if builtins.sum(sizes) != length or any(n < 0 for n in sizes):
         raise ShapeError(f"split: lengths {sizes} must add up to {length}, axis {axis} of x.")
     parts, start = [], 0

@@ -23,7 +23,7 @@ import numpy as np
 
 from minibn.autograd.tape import Op, apply
 from minibn.backend import array_module
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, check_integer
 from minibn.ops.batch_normalization import check_channels, check_eps
 from minibn.ops.elementwise import sqrt
 from minibn.ops.precision import in_float32
@@ -99,7 +99,10 @@ def normalised_axes(name: str, x, axes: Any, least: int = 2, **vectors) -> tuple
             )
     own = tuple(range(x.ndim - vectors["gamma"].ndim, x.ndim))
     every = tuple(range(1, x.ndim))
-    found = own if axes is None else every if axes == "example" else axes_of(axes, x.ndim, name)
+    if isinstance(axes, str) and axes != "example":
+        raise ValueError(f"{name}: axes={axes!r}; they are None, 'example', or numbers of axes.")
+    by_name = isinstance(axes, str)
+    found = own if axes is None else every if by_name else axes_of(axes, x.ndim, name)
     if math.prod(x.shape[a] for a in found) < least:
         raise ShapeError(
             f"{name}: x {tuple(x.shape)} has fewer than {least} values along its axes {found}: "
@@ -148,7 +151,7 @@ def group_norm(x, gamma, beta, *, groups: int, eps: float = 1e-5) -> Any:
     Raises ShapeError unless C is a multiple of `groups`, or for groups of a single value.
     """
     check_channels("group_norm", x.shape, gamma=gamma, beta=beta)
-    C = x.shape[-1]
+    C, groups = x.shape[-1], check_integer(groups, "group_norm: groups")
     if groups < 1 or C % groups:
         raise ShapeError(f"group_norm: {C} channels can't be cut into groups={groups} equal ones.")
     split = (*x.shape[:-1], groups, C // groups)

@@ -9,7 +9,7 @@ import numpy as np
 from minibn.autograd.tape import Op, apply
 from minibn.autograd.tensor import value
 from minibn.backend import array_module, backend_of
-from minibn.errors import ShapeError, with_own_keywords
+from minibn.errors import ShapeError, check_integer, with_own_keywords
 from minibn.ops.arithmetic import subtract
 from minibn.ops.precision import in_float32, to_floating_point
 from minibn.ops.reduce import largest, logsumexp, mean, nonempty_axes, softmax_over
@@ -36,8 +36,19 @@ def log_softmax(x, axis: Any = -1):
 
 
 def one_hot(labels, classes: int, dtype) -> Any:
-    """(N,) integers -> (N, classes) of zeros with a one at each label, on the labels' backend."""
-    xp = array_module(labels)
+    """(N,) integers -> (N, classes) of zeros with a one at each label, on the labels' backend.
+
+    Raises TypeError unless labels and `classes` are integers; ValueError for a label outside of
+    0..classes-1, which is a row of zeros on a device (to check it would wait for the device).
+    """
+    labels = value(labels)
+    xp, classes = array_module(labels), check_integer(classes, "one_hot: classes", least=1)
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"one_hot: labels are {labels.dtype}; they are integers.")
+    if isinstance(labels, np.ndarray) and labels.size:  # host: no synchronization
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= classes:
+            raise ValueError(f"one_hot: labels run from {low} to {high}, classes={classes}.")
     return (labels.reshape(-1, 1) == xp.arange(classes)).astype(dtype)
 
 
@@ -78,6 +89,7 @@ def softmax_cross_entropy(x, labels):
     if isinstance(labels, (list, tuple)):
         labels = np.asarray(labels)  # host: checked there without a transfer, then moved
     labels = value(labels)
+    array_module(labels)  # raises for the array of another library
     if labels.shape != x.shape[:1]:
         raise ShapeError(
             f"softmax_cross_entropy: labels have shape {labels.shape}, x {tuple(x.shape)}: one "

@@ -111,7 +111,7 @@ class LpBatchNorm(Op):
 
 def check_order(name: str, p: float, reduce: str) -> None:
     """Raise ValueError for an unknown p or `reduce`."""
-    if p not in ORDERS:
+    if isinstance(p, bool) or (hasattr(p, "shape") and p.shape) or p not in ORDERS:
         raise ValueError(f"{name}: p={p} is not implemented. Use 1, 2 or float('inf').")
     if reduce not in REDUCTIONS:
         raise ValueError(f"{name}: reduce={reduce!r} is unknown. Use one of {REDUCTIONS}.")

@@ -119,9 +119,17 @@ class AvgPool2dAdjoint(Op):
         return apply(AvgPool2d(self.size, self.stride), g)
 
 
-def _settings(name: str, x, size: Any, stride: Any, padding: Any = (0, 0)) -> tuple:
-    size = pair(size, f"{name}: size", 1)
+def windows(size: Any, stride: Any, padding: Any, name: str) -> tuple:
+    """(size, stride, padding) as pairs. Raises ShapeError."""
+    size, padding = pair(size, f"{name}: size", 1), pair(padding, f"{name}: padding", 0)
     stride = size if stride is None else pair(stride, f"{name}: stride", 1)
+    if any(2 * p > s for p, s in zip(padding, size, strict=True)):
+        raise ShapeError(f"{name}: padding {padding} is more than half of the window {size}.")
+    return size, stride, padding
+
+
+def _settings(name: str, x, size: Any, stride: Any, padding: Any = (0, 0)) -> tuple:
+    size, stride, padding = windows(size, stride, padding, name)
     if x.ndim != 4:
         raise ShapeError(f"{name}: x has shape {x.shape}; images are (N, H, W, C).")
     if x.shape[1] + 2 * padding[0] < size[0] or x.shape[2] + 2 * padding[1] < size[1]:
@@ -129,7 +137,7 @@ def _settings(name: str, x, size: Any, stride: Any, padding: Any = (0, 0)) -> tu
             f"{name}: windows of {size} do not fit into images of {x.shape[1:3]}. "
             "Use smaller windows, fewer poolings or larger images."
         )
-    return size, stride
+    return size, stride, padding
 
 
 def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
@@ -139,10 +147,7 @@ def max_pool2d(x, size: Any = 2, stride: Any = None, padding: Any = 0):
     default.
     The first of tied values gets the gradient (as in PyTorch). Padding is never returned.
     """
-    padding = pair(padding, "max_pool2d: padding", 0)
-    size, stride = _settings("max_pool2d", x, size, stride, padding)
-    if any(2 * p > s for p, s in zip(padding, size, strict=True)):
-        raise ShapeError(f"max_pool2d: padding {padding} is more than half of the window {size}.")
+    size, stride, padding = _settings("max_pool2d", x, size, stride, padding)
     return apply(MaxPool2d(size, stride, padding), x)
 
 
@@ -153,7 +158,7 @@ def avg_pool2d(x, size: Any = 2, stride: Any = None):
     Laws: a constant image stays constant, to rounding; the gradient's sum is kept if the windows
     tile the image.
     """
-    size, stride = _settings("avg_pool2d", x, size, stride)
+    size, stride, _ = _settings("avg_pool2d", x, size, stride)
     return apply(AvgPool2d(size, stride), x)
 
 

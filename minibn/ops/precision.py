@@ -31,10 +31,26 @@ class Cast(Op):
 
 def cast(x, dtype):
     """x in another floating-point dtype; its gradient has x's dtype. Integers and booleans are
-    constants of differentiation."""
-    if np.dtype(dtype).kind not in "fc" and hasattr(x, "detach"):
+    constants of differentiation. Raises TypeError for a dtype that is none of numbers."""
+    dtype = numeric_dtype(dtype, "cast")
+    if dtype.kind not in "fc" and hasattr(x, "detach"):
         x = x.detach()
     return apply(Cast(dtype), x)
+
+
+def numeric_dtype(dtype: Any, who: str) -> np.dtype:
+    """The dtype of NumPy's. Raises TypeError for None (which NumPy reads as float64), for what is
+    no dtype of NumPy's, and for one of text or objects."""
+    try:
+        found = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "fciub":
+        raise TypeError(
+            f"{who}: dtype {dtype!r} is no dtype of numbers. Use one of NumPy's, such as "
+            "numpy.float32."
+        )
+    return found
 
 
 def _is_half(x: Any) -> bool:

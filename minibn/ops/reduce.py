@@ -11,7 +11,7 @@ from typing import Any
 from minibn.autograd.tape import Op, apply, check_operands
 from minibn.autograd.tensor import value
 from minibn.backend import array_module
-from minibn.errors import with_own_keywords
+from minibn.errors import check_flag, check_integer, check_real, with_own_keywords
 from minibn.ops.arithmetic import subtract
 from minibn.ops.elementwise import abs, exp, real, select
 from minibn.ops.precision import in_float32, to_floating_point
@@ -19,8 +19,12 @@ from minibn.ops.shape import broadcast_to, reshape
 
 
 def axes_of(axis: Any, ndim: int, name: str) -> tuple[int, ...]:
-    """The axes as a sorted tuple of non-negative integers; raises ValueError for a bad one."""
-    axes = range(ndim) if axis is None else axis if isinstance(axis, (tuple, list)) else (axis,)
+    """The axes as a sorted tuple of non-negative integers; raises ValueError for one that does not
+    exist, TypeError for what is no integer."""
+    if axis is None:
+        return tuple(range(ndim))
+    given = axis if isinstance(axis, (tuple, list)) else (axis,)
+    axes = [check_integer(a, f"{name}: axis") for a in given]
     if any(not -ndim <= a < ndim for a in axes):
         raise ValueError(f"{name}: axis {axis} does not exist in an array of {ndim} dimensions.")
     found = sorted(a % ndim for a in axes)
@@ -54,7 +58,7 @@ class Sum(Op):
     needs = ()
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
-        self.axes, self.keepdims = axes, keepdims
+        self.axes, self.keepdims = axes, check_flag(keepdims, "sum: keepdims")
 
     def forward(self, x):
         down_the_rows = x.ndim > 1 and self.axes == tuple(range(x.ndim - 1))
@@ -76,7 +80,7 @@ class Max(Op):
     needs_output = True
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
-        self.axes, self.keepdims = axes, keepdims
+        self.axes, self.keepdims = axes, check_flag(keepdims, "max and min: keepdims")
 
     def forward(self, x):
         return x.max(axis=self.axes, keepdims=self.keepdims)
@@ -117,7 +121,7 @@ class LogSumExp(Op):
     """
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
-        self.axes, self.keepdims = axes, keepdims
+        self.axes, self.keepdims = axes, check_flag(keepdims, "logsumexp: keepdims")
 
     def forward(self, x):
         xp = array_module(x)
@@ -136,7 +140,7 @@ class L2Norm(Op):
     needs_output = True
 
     def __init__(self, axes: tuple[int, ...], keepdims: bool) -> None:
-        self.axes, self.keepdims = axes, keepdims
+        self.axes, self.keepdims = axes, check_flag(keepdims, "norm: keepdims")
 
     def forward(self, x):
         xp = array_module(x)
@@ -201,10 +205,11 @@ def std(x, axis: Any = None, keepdims: bool = False, correction: int = 0):
     return norm(deviations(x, axes)[1], 2, axes, keepdims) * degrees**-0.5
 
 
-def degrees_of_freedom(x, axis: Any, correction: int, name: str) -> int:
+def degrees_of_freedom(x, axis: Any, correction: float, name: str) -> float:
     """n - correction; raises ValueError unless that is above 0."""
+    correction = check_real(correction, f"{name}: correction")
     count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, name))
-    if count <= correction:
+    if not count > correction:
         raise ValueError(
             f"{name}: axis {axis} of shape {x.shape} has {count} values; correction={correction} "
             "needs more."
@@ -239,6 +244,8 @@ def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
 
     The gradient at 0 is 0; ties of l∞ share it equally. Raises ValueError for another p.
     """
+    if isinstance(p, bool) or (hasattr(p, "shape") and p.shape):
+        raise ValueError(f"norm: p={p!r} is not a number. Use 1, 2 or float('inf').")
     if p == 1:
         return sum(abs(x), axis, keepdims)
     if p == 2:

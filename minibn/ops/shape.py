@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minibn.autograd.tape import Op, apply, unbroadcast
 from minibn.backend import array_module
-from minibn.errors import ShapeError
+from minibn.errors import ShapeError, check_integer
 
 
 class Reshape(Op):
@@ -87,9 +89,16 @@ class Pad(Op):
         return tuple(slice(b, b + n) for n, (b, _) in zip(shape, self.widths, strict=True))
 
 
+def sizes_of(shape: Any, what: str, least: int = 0) -> tuple[int, ...]:
+    """A shape, an integer or a sequence of them, as a tuple. Raises TypeError, ValueError."""
+    several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim)
+    given = shape if several else (shape,)
+    return tuple(check_integer(n, what, least) for n in given)
+
+
 def reshape(x, shape: Any):
     """x in another shape of the same size; one entry may be -1."""
-    shape = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
+    shape = sizes_of(shape, "reshape: a size", -1)
     known = math.prod(n for n in shape if n != -1)
     fits = x.size == known if -1 not in shape else known > 0 and x.size % known == 0
     if not fits or shape.count(-1) > 1:
@@ -99,8 +108,10 @@ def reshape(x, shape: Any):
 
 def transpose(x, axes: Any = None):
     """x with its axes permuted (reversed by default)."""
-    axes = (axes,) if isinstance(axes, int) else axes
-    order = tuple(reversed(range(x.ndim)) if axes is None else axes)
+    order = tuple(reversed(range(x.ndim)))
+    if axes is not None:
+        given = axes if isinstance(axes, (tuple, list, range)) else (axes,)
+        order = tuple(check_integer(a, "transpose: axis") for a in given)
     order = tuple(a + x.ndim if a < 0 else a for a in order)
     if sorted(order) != list(range(x.ndim)):
         raise ShapeError(f"transpose: axes {axes} are no permutation of the {x.ndim} axes of x.")
@@ -109,7 +120,7 @@ def transpose(x, axes: Any = None):
 
 def broadcast_to(x, shape: tuple[int, ...]):
     """x repeated to `shape`, by NumPy's rules. Raises ShapeError if it doesn't fit."""
-    shape = tuple(shape)
+    shape = sizes_of(shape, "broadcast_to: a size")
     lead = len(shape) - x.ndim
     if lead < 0 or any(n not in (1, m) for n, m in zip(x.shape, shape[lead:], strict=True)):
         raise ShapeError(f"broadcast_to: shape {x.shape} can't be repeated to {shape}.")
@@ -118,7 +129,13 @@ def broadcast_to(x, shape: tuple[int, ...]):
 
 def pad(x, widths: Any):
     """x padded with zeros: one (before, after) pair of widths per axis."""
-    widths = tuple((int(before), int(after)) for before, after in widths)
+    try:
+        pairs = [(before, after) for before, after in widths]
+    except (TypeError, ValueError):
+        raise ShapeError(
+            f"pad: widths={widths!r} must be a pair (before, after) for each of {x.ndim} axes."
+        ) from None
+    widths = tuple(tuple(check_integer(n, "pad: a width") for n in pair) for pair in pairs)
     if len(widths) != x.ndim or any(w < 0 for pair in widths for w in pair):
         raise ShapeError(f"pad: widths {widths} must be {x.ndim} pairs of numbers from 0 up.")
     return apply(Pad(widths), x)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import array_module
+from minibn.errors import with_own_keywords
 from minibn.optim.optimizer import Group, Optimizer
 
 
@@ -19,6 +20,7 @@ class Adam(Optimizer):
 
     slots = ("first", "second")
 
+    @with_own_keywords
     def __init__(
         self,
         params: Iterable[Any],
@@ -28,11 +30,13 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         decoupled: bool = False,
     ) -> None:
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"Adam: betas={betas} must lie in [0, 1).")
-        settings = {"betas": tuple(map(float, betas)), "eps": float(eps), "decoupled": decoupled}
+        settings = {"betas": betas, "eps": eps, "decoupled": decoupled}
         super().__init__(params, lr, weight_decay, **settings)
         self.updates = [0] * len(self.params)  # for the bias corrections
+
+    def state_dtype(self, dtype: Any) -> Any:
+        """At least float32: squares of gradients are 0 or infinite in float16."""
+        return np.promote_types(dtype, np.float32)
 
     def settings_of(self, i: int, group: Group) -> Group:
         """The group's, and `step`: which update of this parameter it is."""
@@ -55,6 +59,7 @@ class Adam(Optimizer):
     def update(self, group: Group, w: Any, g: Any, first: Any, second: Any) -> None:
         lr, decay = self.lr * group["lr_scale"], group["weight_decay"]
         beta1, beta2 = group["betas"]
+        g = g.astype(first.dtype, copy=False)
         if decay and group["decoupled"]:
             w *= 1 - lr * decay
         elif decay:

@@ -15,13 +15,29 @@ import numpy as np
 from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.tensor import Tensor
 from minibn.backend import array_module, backend_of, to_numpy
-from minibn.errors import did_you_mean
+from minibn.errors import check_flag, check_real, did_you_mean
 from minibn.nn.module import Module
 
 
-def as_number(setting: Any) -> Any:
-    """A NumPy scalar as Python's number, which adopts the dtype of the arrays."""
-    return setting.item() if isinstance(setting, np.generic) else setting
+def check_setting(name: str, setting: Any, who: str = "a group") -> Any:
+    """A setting of a group as Python's numbers, which adopt the dtype of the arrays. Raises
+    TypeError and ValueError for one that is out of range."""
+    what = f"{who}: {name}"
+    if name in ("nesterov", "decoupled"):
+        return check_flag(setting, what)
+    if name == "betas":
+        if not isinstance(setting, (tuple, list, np.ndarray)) or len(setting) != 2:
+            raise ValueError(f"{what}={setting!r} must be two numbers, as (0.9, 0.999).")
+        betas = tuple(check_real(beta, what) for beta in setting)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"{what}={betas} must lie in [0, 1).")
+        return betas
+    number = check_real(setting, what)
+    if name == "momentum" and not 0 <= number < 1:
+        raise ValueError(f"{what}={number} must lie in [0, 1).")
+    if not (number >= 0 and math.isfinite(number)):
+        raise ValueError(f"{what}={number} must be finite and not negative.")
+    return number
 
 
 class Group(UserDict[str, Any]):
@@ -34,23 +50,21 @@ class Group(UserDict[str, Any]):
     """
 
     def __init__(self, settings: Mapping[str, Any], shared: dict[str, Any]) -> None:
-        self.data = {key: as_number(setting) for key, setting in settings.items()}
+        self.data = dict(settings)
         self.shared = shared  # "lr", and how many "groups"
 
     def __getitem__(self, key: str) -> Any:
         return self.shared["lr"] * self.data["lr_scale"] if key == "lr" else self.data[key]
 
     def __setitem__(self, key: str, setting: Any) -> None:
-        setting = as_number(setting)
         if key == "params":
             raise KeyError("a group's params can't be exchanged. Make another optimizer.")
         if key not in self.data and key != "lr":
             raise KeyError(f"a group has no {key!r}. {did_you_mean(key, ['lr', *self.data])}")
+        setting = check_setting(key, setting)
         if key != "lr":
             self.data[key] = setting
             return
-        if not (setting >= 0 and math.isfinite(setting)):
-            raise ValueError(f"lr={setting} must be finite and not negative.")
         if self.shared["groups"] == 1:
             self.shared["lr"], self.data["lr_scale"] = setting, 1.0
         elif self.shared["lr"] > 0:
@@ -59,6 +73,17 @@ class Group(UserDict[str, Any]):
             raise ValueError(
                 "the optimizer's lr is 0: set optimizer.lr, and each group's lr_scale."
             )
+
+    def __setattr__(self, name: str, setting: Any) -> None:
+        if name not in ("data", "shared"):
+            raise AttributeError(f"a group is a dictionary: set group[{name!r}] = ...")
+        object.__setattr__(self, name, setting)
+
+    def __delitem__(self, key: str) -> None:
+        raise TypeError(f"a group's {key!r} can't be removed. Set another value.")
+
+    def __contains__(self, key: object) -> bool:
+        return key == "lr" or key in self.data
 
 
 Row = tuple[list[Any], Group]  # the arrays w, g and those of `slots`, with their group
@@ -86,16 +111,23 @@ class Optimizer:
     def __init__(
         self, params: Iterable[Any], lr: float, weight_decay: float, **settings: Any
     ) -> None:
-        if not (lr >= 0 and math.isfinite(lr)):
-            raise ValueError(f"{type(self).__name__}: lr={lr} must be finite and not negative.")
-        if not weight_decay >= 0:
-            raise ValueError(f"{type(self).__name__}: weight_decay={weight_decay} is negative.")
+        who = type(self).__name__
+        lr = check_setting("lr", lr, who)
+        if isinstance(params, (Tensor, Mapping, Module)) or not isinstance(params, Iterable):
+            raise TypeError(
+                f"{who}: params is a {type(params).__name__}, not a list of Tensors or of groups. "
+                "Use model.parameters(), or [w]."
+            )
         given = list(params)
-        groups = given if given and isinstance(given[0], Mapping) else [{"params": given}]
-        self._shared: dict[str, Any] = {"lr": as_number(lr), "groups": len(groups)}
+        groups = given if any(isinstance(g, Mapping) for g in given) else [{"params": given}]
+        self._shared: dict[str, Any] = {"lr": lr, "groups": len(groups)}
         defaults = {"weight_decay": weight_decay, "lr_scale": 1.0, **settings}
-        self.groups: list[Group] = []
+        made: list[Group] = []
         for group in groups:
+            if not isinstance(group, Mapping) or "params" not in group:
+                raise TypeError(
+                    f'{who}: each group is a dict {{"params": [...], ...}}, or none is.'
+                )
             if unknown := set(group) - {"params", "lr", *defaults}:
                 raise ValueError(
                     f"{type(self).__name__}: a group has {', '.join(sorted(unknown))}; known are "
@@ -103,14 +135,19 @@ class Optimizer:
                 )
             if "lr" in group and "lr_scale" in group:
                 raise ValueError(f"{type(self).__name__}: a group has lr and lr_scale. Give one.")
-            own = {**defaults, **group, "params": tuple(group["params"])}
-            rate = own.pop("lr", None)
-            self.groups.append(Group(own, self._shared))
+            own = {**defaults, **group}
+            rate, tensors = own.pop("lr", None), own.pop("params")
+            tensors = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+            own = {key: check_setting(key, setting, who) for key, setting in own.items()}
+            made.append(Group({**own, "params": tensors}, self._shared))
             if rate is not None:
-                self.groups[-1]["lr"] = rate
-        self.params: list[Tensor] = [p for group in self.groups for p in group["params"]]
+                made[-1]["lr"] = rate
+        self.params: tuple[Tensor, ...] = tuple(p for group in made for p in group["params"])
+        self.groups: tuple[Group, ...] = tuple(made)  # from now on, see __setattr__
         if not self.params or not all(isinstance(p, Tensor) and p.is_leaf for p in self.params):
-            raise ValueError(f"{type(self).__name__}: params must be leaf Tensors, at least one.")
+            raise ValueError(f"{who}: params must be leaf Tensors, at least one.")
+        if integers := [p for p in self.params if p.dtype.kind not in "fc"]:
+            raise TypeError(f"{who}: a parameter of {integers[0].dtype} can't be trained.")
         if len({id(p) for p in self.params}) < len(self.params):
             raise ValueError(f"{type(self).__name__}: a parameter stands in two places.")
         self.steps = 0
@@ -124,10 +161,22 @@ class Optimizer:
 
     @lr.setter
     def lr(self, rate: float) -> None:
-        self._shared["lr"] = as_number(rate)
+        self._shared["lr"] = check_setting("lr", rate, type(self).__name__)
+
+    def __setattr__(self, name: str, setting: Any) -> None:
+        groups = vars(self).get("groups", ())
+        if any(name in group for group in groups) and name != "lr" and name != "params":
+            raise AttributeError(
+                f"{type(self).__name__}.{name} = ... has no effect: set it in the groups, as "
+                f"optimizer.param_groups[0][{name!r}] = ..."
+            )
+        if groups and name in ("groups", "params", "learning_rate"):
+            remedy = "Set optimizer.lr." if name == "learning_rate" else "Make another optimizer."
+            raise AttributeError(f"{type(self).__name__}.{name} can't be set. {remedy}")
+        object.__setattr__(self, name, setting)
 
     @property
-    def param_groups(self) -> list[Group]:
+    def param_groups(self) -> tuple[Group, ...]:
         """The same as `groups`: PyTorch's name."""
         return self.groups
 
@@ -143,6 +192,7 @@ class Optimizer:
         rows, updated = [], []
         for i, (p, state, group) in enumerate(zip(self.params, self.state, groups, strict=True)):
             if p.grad is not None:
+                self.check_writable(p)
                 arrays = [p.data, p.grad.data, *self.state_arrays(p.data, state, group)]
                 rows.append((arrays, self.settings_of(i, group)))
                 updated.append(p)
@@ -150,6 +200,14 @@ class Optimizer:
         (kernel or self).update_all(rows)
         for p in updated:
             p.bump_version()
+
+    def check_writable(self, p: Tensor) -> None:
+        """Raise ValueError for values in read-only memory, before any parameter is updated."""
+        if isinstance(p.data, np.ndarray) and not p.data.flags.writeable:  # host: NumPy's flag
+            raise ValueError(
+                f"{type(self).__name__}: the values of a parameter of shape {p.shape} are in "
+                "read-only memory. Make it of a copy: Tensor(array.copy(), requires_grad=True)."
+            )
 
     def settings_of(self, i: int, group: Group) -> Group:
         """The settings for this update of parameter i, which is in this group."""
@@ -168,8 +226,13 @@ class Optimizer:
     def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
         """The state arrays of a parameter, in the order of `slots`: zeros at first."""
         if not state:
-            state |= {slot: array_module(w).zeros_like(w) for slot in self.slots}
+            dtype = self.state_dtype(w.dtype)
+            state |= {slot: array_module(w).zeros_like(w, dtype=dtype) for slot in self.slots}
         return [state[slot] for slot in self.slots]
+
+    def state_dtype(self, dtype: Any) -> Any:
+        """The dtype of the state arrays of a parameter of this dtype."""
+        return dtype
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """The step count and the state arrays, by parameter number, as NumPy arrays."""
@@ -183,21 +246,29 @@ class Optimizer:
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from `state_dict()`. Raises KeyError, and changes nothing, if it belongs to
         other parameters or lacks a part."""
+        if not isinstance(state, Mapping):
+            raise TypeError(f"{type(self).__name__}: the state is no dict, as of .state_dict().")
         if "steps" not in state:
             raise KeyError(f"{type(self).__name__}: steps is missing. Is it an optimizer's state?")
         fresh: list[dict[str, Any]] = [{} for _ in self.params]
         for name, array in state.items():
             if name == "steps":
                 continue
-            i, _, key = name.partition(".")
-            if not i.isdecimal() or int(i) >= len(self.params) or key not in self.slots:
+            i, _, key = str(name).partition(".")
+            if (
+                not (i.isascii() and i.isdecimal())
+                or int(i) >= len(self.params)
+                or key not in self.slots
+            ):
                 raise KeyError(f"{type(self).__name__}: {name} belongs to another optimizer.")
             p = self.params[int(i)]
+            array = to_numpy(np.asarray(array) if isinstance(array, (list, tuple)) else array)
             if array.shape != p.shape:
                 raise KeyError(f"{type(self).__name__}: {name} is {array.shape}, not {p.shape}.")
             if not np.can_cast(array.dtype, p.dtype, "same_kind"):
                 raise KeyError(f"{type(self).__name__}: {name} is {array.dtype}, not {p.dtype}.")
-            fresh[int(i)][key] = backend_of(p.data).asarray(array.copy(), dtype=p.dtype)
+            dtype = self.state_dtype(p.dtype)
+            fresh[int(i)][key] = backend_of(p.data).asarray(array.copy(), dtype=dtype)
         for number, arrays in enumerate(fresh):
             if arrays and (missing := set(self.slots) - set(arrays)):
                 raise KeyError(f"{type(self).__name__}: {number}.{missing.pop()} is missing.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from minibn.errors import with_own_keywords
 from minibn.optim.optimizer import Group, Optimizer
 
 
@@ -17,6 +18,7 @@ class SGD(Optimizer):
 
     slots = ("velocity",)
 
+    @with_own_keywords
     def __init__(
         self,
         params: Iterable[Any],
@@ -25,11 +27,9 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        if not 0 <= momentum < 1:
-            raise ValueError(f"SGD: momentum={momentum} must lie in [0, 1).")
-        if nesterov and momentum == 0:
+        super().__init__(params, lr, weight_decay, momentum=momentum, nesterov=nesterov)
+        if any(group["nesterov"] and group["momentum"] == 0 for group in self.groups):
             raise ValueError("SGD: nesterov=True needs a momentum above 0.")
-        super().__init__(params, lr, weight_decay, momentum=float(momentum), nesterov=nesterov)
 
     def state_arrays(self, w: Any, state: dict[str, Any], group: Group) -> list[Any]:
         """The velocity; nothing without momentum."""

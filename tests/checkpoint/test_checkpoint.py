@@ -290,3 +290,17 @@ def test_text_is_written_whole_or_not_at_all(
         checkpoint.write_text(path, "half")
     assert path.read_bytes() == "σ\n".encode()
     assert os.listdir(tmp_path) == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    "states, error",
+    [
+        ({"a": {"b": np.ma.array([1, 2], mask=[0, 1])}}, "a/b: .*MaskedArray"),
+        ({"a": {1: np.ones(2)}}, "names are strings"),
+        ({"a": np.ones(2)}, r"save its \.state_dict\(\)"),
+    ],
+)
+def test_what_would_be_saved_as_something_else_is_refused(tmp_path, states, error):
+    with pytest.raises(TypeError, match=error):
+        checkpoint.save(tmp_path / "c.npz", {}, states)
+    assert not list(tmp_path.iterdir())

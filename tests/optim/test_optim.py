@@ -212,7 +212,7 @@ def test_a_rate_that_is_negative_or_not_finite_raises(kind, lr):
         (SGD, {"momentum": 1.0}, "momentum=1.0 must lie in"),
         (SGD, {"momentum": -0.1}, "momentum=-0.1 must lie in"),
         (SGD, {"nesterov": True}, "nesterov=True needs a momentum"),
-        (SGD, {"weight_decay": -1.0}, "weight_decay=-1.0 is negative"),
+        (SGD, {"weight_decay": -1.0}, "weight_decay=-1.0 must be finite and not negative"),
         (SGD, {"weight_decay": math.nan}, "weight_decay=nan"),
         (Adam, {"betas": (0.9, 1.0)}, "betas=.* must lie in"),
         (Adam, {"betas": (-0.1, 0.9)}, "betas=.* must lie in"),
