@@ -51,7 +51,7 @@ def prints_anywhere(main: Callable[P, R]) -> Callable[P, R | int]:
                     text = f"the output can't be written: {error.strerror or error}"
                     print(text, file=sys.stderr, flush=True)
         for stream in (sys.stdout, sys.stderr):
-            _drop_unwritable(stream)
+            drop_unwritable(stream)
         return code
 
     return command
@@ -81,7 +81,7 @@ def _flush() -> None:
         stream.flush()
 
 
-def _drop_unwritable(stream: Any) -> None:
+def drop_unwritable(stream: Any) -> None:
     """Point a stream that can't be written at the null device, so that its last flush succeeds."""
     try:
         stream.flush()

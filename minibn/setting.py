@@ -57,7 +57,7 @@ class Override(ContextDecorator, Generic[T]):
             self._before.append(before)
             self.setting.set(self.value)
             return self.value
-        except BaseException:
+        except BaseException:  # an interrupt, after which there is no __exit__
             self.setting.set(before)
             raise
 

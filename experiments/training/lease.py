@@ -86,7 +86,7 @@ def require_free(run: Path, *, locked: bool) -> None:
     if (left := TIMEOUT - _age(path)) > 0:
         raise UsageError(
             f"{run} is being trained by {_description(path)}. Wait for it, or end it and wait for "
-            f"{left:.0f} seconds."
+            f"{left:.0f} seconds, or delete {path} if it lives no more."
         )
 
 
@@ -115,7 +115,7 @@ def _lives(pid: Any) -> bool:
         os.getpgid(pid)
     except ProcessLookupError:
         return False
-    except OSError:
+    except (OSError, OverflowError):  # it is another user's, or no such number can be
         return True
     return True
 

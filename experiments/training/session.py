@@ -24,7 +24,7 @@ from experiments.training.command_line import (
 from experiments.training.device_steps import graphs
 from experiments.training.loop import Interrupted, cores
 from experiments.training.settings import BACKENDS
-from experiments.training.signals import say_last
+from experiments.training.signals import interrupts, say_last
 from experiments.training.study import Run, Study
 from minibn import kernels, precision, use
 from minibn.backend import get_backend
@@ -78,7 +78,8 @@ class Experiment:
             return report(self.program, error)
         go_on = f" Continue: {self.program} --resume {study.folder}"
         try:
-            return self._work(s, study)
+            with interrupts():  # while it trains, the loop saves first
+                return self._work(s, study)
         except (UsageError, DataError, BackendUnavailable) as error:
             return report(self.program, error)
         except MemoryError as error:

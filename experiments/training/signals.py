@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from minibn.console import drop_unwritable
+
 STOP = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
              if hasattr(signal, name))  # fmt: skip
 PATIENCE = 5.0  # seconds in which the program may end by itself after the second request
@@ -73,10 +75,8 @@ def _watched(left: threading.Event, asked: list[int]) -> Iterator[None]:
     """A block in which `_watch` sees the signals."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    try:
+    with contextlib.suppress(RuntimeError):  # no thread can be started
         threading.Thread(target=_watch, args=(reader, left, asked), daemon=True).start()
-    except RuntimeError:  # no thread can be started
-        os.close(reader)
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield
@@ -109,5 +109,4 @@ def say_last(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError:  # else it would be tried again, and fail, when Python ends
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_unwritable(sys.stdout)

@@ -108,7 +108,7 @@ class Study:
         unless another process trains it."""
         try:
             yield
-        except BaseException:
+        except BaseException:  # a Ctrl-C too
             if self._new_folders is not None and not self.runs():
                 with contextlib.suppress(UsageError, OSError), lock_study(self.folder):
                     if self._is_new:

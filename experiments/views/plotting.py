@@ -83,16 +83,26 @@ STYLE = {
 @functools.cache
 def load_matplotlib() -> Any:
     """matplotlib, whose own import fails if MPLBACKEND names a backend that is not installed, such
-    as a notebook's. The variable, and the backend of pyplot, stay as the user chose them."""
+    as a notebook's, or the matplotlibrc can't be read. The variables, and the backend of pyplot,
+    stay as the user chose them."""
     imported = "matplotlib" in sys.modules
+    before = {name: os.environ.get(name) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     backend = os.environ.pop("MPLBACKEND", None)
     try:
+        try:
+            importlib.import_module("matplotlib")
+        except Exception:  # of a matplotlibrc that is no text; half of it is imported
+            for name in [n for n in sys.modules if n.partition(".")[0] == "matplotlib"]:
+                del sys.modules[name]
+            os.environ["MATPLOTLIBRC"] = os.devnull
         for module in MODULES:
             importlib.import_module(f"matplotlib.{module}")
         matplotlib = sys.modules["matplotlib"]
     finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
     if backend and not imported:
         with contextlib.suppress(ValueError):  # it is not installed
             matplotlib.rcParams["backend"] = backend

@@ -8,16 +8,17 @@ that share names and shapes start from the same weights, whatever else they cont
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minibn.autograd import observers
-from minibn.autograd.tensor import Tensor, Version
+from minibn.autograd.tensor import Version
 from minibn.backend import to_numpy
 from minibn.errors import ShapeError, check_flag, did_you_mean
+from minibn.nn.attributes import INSTEAD, METHODS, is_trained, parts_in_containers
 from minibn.nn.model_summary import summary
 from minibn.nn.state import (
     Buffer,
@@ -34,13 +35,6 @@ from minibn.random import generator
 
 __all__ = ["Buffer", "Counter", "Initializer", "Module", "Parameter", "State", "ones", "zeros"]
 
-# What to do instead of an attribute that hides a method of Module.
-_INSTEAD = {
-    "train": "The mode is the attribute `training`; to change it, call .train() or .eval().",
-    "eval": "The mode is the attribute `training`; to change it, call .train() or .eval().",
-    "forward": "Define a method forward(self, x), or use another name.",
-}
-
 
 class Module:
     """A part of a network. Subclasses set parts in `__init__` and define `forward`.
@@ -55,7 +49,7 @@ class Module:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        if hidden := list(parts_in_containers(vars(cls), containers_only=False)):
+        if hidden := list(parts_in_containers(vars(cls), Module, containers_only=False)):
             raise TypeError(
                 f"{cls.__name__}: {hidden[0][0]} is an attribute of the class, which all its "
                 f"instances would share. Set it in __init__: self.{hidden[0][0]} = ..."
@@ -70,11 +64,11 @@ class Module:
             raise AttributeError(
                 f"{type(self).__name__}.{key} = {type(value).__name__}: this would hide the method "
                 f"Module.{key}{'()' if callable(getattr(Module, key)) else ''}. "
-                f"{_INSTEAD.get(key, 'Use another name.')}"
+                f"{INSTEAD.get(key, 'Use another name.')}"
             )
         if value is self:
             raise TypeError(f"{type(self).__name__}.{key}: a module can't be its own part.")
-        if _is_trained(value) and not is_part:
+        if is_trained(value) and not is_part:
             raise TypeError(
                 f"{type(self).__name__}.{key} is a Tensor that requires a gradient, which would "
                 "not be trained or saved. Make it an nn.Parameter(shape, init)."
@@ -132,7 +126,7 @@ class Module:
             if hasattr(type(self), name):  # a property that raised AttributeError: its own message
                 return object.__getattribute__(self, name)
             own = [key for key in (*vars(self), *dir(type(self))) if not key.startswith("_")]
-            hint = f"Use {_METHODS[name]}." if name in _METHODS else did_you_mean(name, own, most=3)
+            hint = f"Use {METHODS[name]}." if name in METHODS else did_you_mean(name, own, most=3)
             raise AttributeError(
                 f"{type(self).__name__!r} object has no attribute {name!r}. {hint}",
                 name=name,
@@ -150,7 +144,7 @@ class Module:
         modules = list(self._walk(prefix))
         known: set[int] | None = None
         for path, module in modules:
-            for key, part in parts_in_containers(vars(module)):
+            for key, part in parts_in_containers(vars(module), Module):
                 if known is None:
                     known = {id(x) for _, m in modules for x in (m, *vars(m).values())}
                 if id(part) not in known:
@@ -318,53 +312,3 @@ class Module:
         )
         parts = "".join("\n  " + f"{k}: {v!r}".replace("\n", "\n  ") for k, v in self.children())
         return f"{type(self).__name__}({settings}{parts}{chr(10) if parts else ''})"
-
-
-# What to use in the place of methods of PyTorch's.
-_METHODS = {
-    "add_module": "setattr(model, name, layer)", "apply": "model.named_modules()",
-    "bfloat16": "minibn.precision('bf16')", "buffers": "model.named_buffers()",
-    "cpu": "model.state_dict()", "cuda": "minibn.use('cupy') before model.initialize",
-    "double": "model.initialize(seed, dtype=numpy.float64)",
-    "float": "model.initialize(seed, dtype=numpy.float32)",
-    "half": "model.initialize(seed, dtype=numpy.float16)",
-    "init": "model.initialize(seed=0)", "load": "model.load_state_dict, and minibn.checkpoint.load",
-    "modules": "model.named_modules()", "named_children": "model.children()",
-    "register_buffer": "self.name = nn.Buffer(shape)", "register_forward_hook": "model.watch(f)",
-    "register_forward_pre_hook": "model.watch(f)",
-    "register_module": "self.name = layer", "register_parameter": "self.name = nn.Parameter(shape)",
-    "requires_grad_": "p.requires_grad = False for each of model.parameters()",
-    "reset_parameters": "model.initialize(seed=0)",
-    "save": "model.state_dict, and minibn.checkpoint.save",
-    "to": "minibn.use('cupy') before model.initialize(seed, dtype)",
-}  # fmt: skip
-
-
-def parts_in_containers(
-    attributes: Mapping[str, Any], containers_only: bool = True
-) -> Iterator[tuple[str, Any]]:
-    """(key, part) for every Module or State inside of a list, tuple, set, deque or dict among the
-    attributes, at any depth; without `containers_only` also for those that are attributes."""
-    for key, held in attributes.items():
-        stack, seen = [held], set()
-        while stack:
-            x = stack.pop()
-            if isinstance(x, (Module, State)) or _is_trained(x):
-                if x is not held or not containers_only:
-                    yield key, x
-            elif id(x) not in seen and _holds_objects(x):
-                seen.add(id(x))
-                stack.extend(x.values() if isinstance(x, Mapping) else x)
-
-
-def _is_trained(x: Any) -> bool:
-    """Whether x is a leaf that requires a gradient."""
-    return isinstance(x, Tensor) and x.requires_grad and x.is_leaf
-
-
-def _holds_objects(x: Any) -> bool:
-    """Whether x is a container: a list, a dict, a view of one, an array of objects, ..."""
-    if isinstance(x, np.ndarray):
-        return x.dtype.hasobject and x.ndim > 0
-    kinds = (Sequence, Set, Mapping, ValuesView)
-    return isinstance(x, kinds) and not isinstance(x, (str, bytes, bytearray, memoryview, range))

@@ -68,6 +68,12 @@ def test_figures_do_not_depend_on_the_users_matplotlibrc(plain, tmp_path):
     assert found == plain
 
 
+def test_figures_are_drawn_when_the_users_matplotlibrc_can_not_be_read(plain, tmp_path):
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff\xfe: : no text\nfont.size: large\n")
+    found = drawn(tmp_path / "figures", MATPLOTLIBRC=str(tmp_path / "matplotlibrc"))
+    assert found == plain
+
+
 def test_figures_change_no_setting_of_the_users(tmp_path, monkeypatch):
     matplotlib = plotting.load_matplotlib()
     with matplotlib.rc_context({"text.usetex": True, "font.size": 31, "svg.hashsalt": "theirs"}):

@@ -162,7 +162,7 @@ def parallel(part: Callable[[int], Any], threads: int | None = None) -> list[Any
                     raise task.error
             for task in tasks:
                 task.wait()
-        except BaseException:
+        except BaseException:  # an interrupt: errors of parts are raised below
             _abandon(tasks)
             raise
     try:

@@ -46,7 +46,7 @@ class Graph:
             stream.begin_capture()
             try:
                 yield
-            except BaseException:
+            except BaseException:  # a Ctrl-C too: no stream is left capturing
                 with contextlib.suppress(Exception):  # raise the first error
                     stream.end_capture()
                 raise

@@ -25,6 +25,18 @@ def test_a_hangup_saves_says_how_to_go_on_and_exits_with_130(whole: Path, tmp_pa
     assert_same_study(folder, whole)
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("moment", ["before data", "before plotting"])
+def test_a_signal_outside_of_the_training_ends_in_one_line(
+    name: str, moment: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    stopped = killed(f"{name}: {moment}", *ONE, "--steps", 2, "--out", folder)
+    assert (stopped.returncode, stopped.stderr) == (130, "")
+    assert stopped.stdout.splitlines()[-1].startswith("Stopped;")
+    assert leftovers(folder) == [] and folder.exists() == (moment == "before plotting")
+
+
 def test_a_terminal_that_is_closed_saves(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     command = [sys.executable, KILLED, "SIGSTOP: before 5th step", *ONE, "--steps", STEPS]
@@ -111,7 +123,7 @@ def drop_every_exception():
     while True:
         try:
             time.sleep(0.05)
-        except BaseException:
+        except BaseException:  # this is what is tested
             pass
 
 @program("busy", stopped="Stopped.")
