@@ -7,6 +7,7 @@ null stands for.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -141,13 +142,14 @@ def _digest(path: Path, size: int) -> Any:
     return digest
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a stream; an incomplete last line, left by a kill, is skipped."""
+def read_lines(path: Path, size: int | None = None) -> Iterator[dict[str, Any]]:
+    """The records of a stream, or of its first `size` bytes; an incomplete last line, left by a
+    kill, is skipped."""
     if not path.exists():
         return
     checkpoint.require_regular(path)
     with path.open("rb") as file:
-        for line in file:
+        for line in file if size is None else io.BytesIO(file.read(size)):
             if line.endswith(b"\n"):
                 try:
                     record = json.loads(line)

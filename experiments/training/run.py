@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,18 +95,30 @@ class Run:
         return self._streams[name]
 
     def records(self, name: str) -> list[dict[str, Any]]:
-        """The records of stream NAME.jsonl."""
-        return list(read_lines(self.folder / f"{name}.jsonl"))
+        """The records of stream NAME.jsonl, of an unfinished run up to its last checkpoint."""
+        written = self._written
+        end = None if written is None else written.get(name, {"bytes": 0})["bytes"]
+        return list(read_lines(self.folder / f"{name}.jsonl", end))
+
+    @functools.cached_property
+    def _written(self) -> Written | None:
+        """What the result, or else the last checkpoint, says of each stream; None if neither does.
+        Raises DataError as `_load` does."""
+        result = self._content_of_result
+        if result is None:
+            saved = self._load()
+            return None if saved is None else saved.written
+        return written_of(result, self.folder / "result.json") if "streams" in result else None
 
     @property
     def has_begun(self) -> bool:
         """Whether `begin` was called. Raises DataError if config.json was lost since."""
         if (self.folder / "config.json").exists():
             return True
-        if self.checkpoints:
+        if self.checkpoints or (self.folder / "result.json").exists():
             raise DataError(
-                f"{self.folder / 'config.json'} is missing, so the data and settings of the "
-                f"checkpoint are unknown. Restore it, or delete {self.folder} and train again."
+                f"{self.folder / 'config.json'} is missing, so the data and settings of this "
+                f"run are unknown. Restore it, or delete {self.folder} and train again."
             )
         return False
 

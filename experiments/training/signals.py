@@ -81,27 +81,28 @@ def _watched(left: threading.Event, asked: list[int]) -> Iterator[None]:
     try:
         yield
     finally:
-        left.set()
         signal.set_wakeup_fd(wakeup)
+        left.set()
         os.close(writer)  # which ends the watcher
 
 
 def _watch(reader: int, left: threading.Event, asked: list[int]) -> None:
-    """After the second signal, see that the block is left."""
+    """After the second signal, see that the block is left. Until then the pipe stays open: Python
+    would complain of each further signal."""
     count = 0
     with os.fdopen(reader, "rb", buffering=0) as signals:
         while count < 2:
             if not (byte := signals.read(1)):
                 return
             count += byte[0] in STOP
-    end = time.monotonic() + PATIENCE
-    while not left.wait(0.1):
-        if len(asked) == 1:
-            _thread.interrupt_main()  # Python took the two for one
-        if time.monotonic() > end:
-            with contextlib.suppress(OSError):
-                os.write(2, b"\nStopped, up to the last checkpoint.\n")
-            os._exit(130)
+        end = time.monotonic() + PATIENCE
+        while not left.wait(0.1):
+            if len(asked) == 1:
+                _thread.interrupt_main()  # Python took the two for one
+            if time.monotonic() > end:
+                with contextlib.suppress(OSError):
+                    os.write(2, b"\nStopped, up to the last checkpoint.\n")
+                os._exit(130)
 
 
 def say_last(text: str) -> None:

@@ -139,7 +139,7 @@ class Study:
     @classmethod
     def open(cls, folder: Path, kinds: str | tuple[str, ...], flag: str = "--resume") -> Study:
         """The study in that folder. Raises UsageError if there is none, or one of another kind, and
-        DataError if a run that has ended was changed since."""
+        DataError if a run was changed since it ended, or before its last checkpoint."""
         if not cls(folder).exists:
             raise UsageError(
                 f"{flag} {folder}: there is no study (no study.json in that folder). "
@@ -151,8 +151,9 @@ class Study:
             raise UsageError(
                 f"{flag} {folder} is a study of {study.kind}. Give one of {' or '.join(allowed)}."
             )
-        for run in study.runs():
-            run.check(old=True)
+        for path in sorted(folder.glob("runs/*")):
+            if (run := Run(path)).has_begun:
+                run.check(old=True)
         return study
 
     @property

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from studies import ONE, STEPS, killed, main
 
+from experiments import claims, compare, plot
 from experiments.training.run import Run
 from experiments.training.study import Study
 
@@ -85,6 +86,28 @@ def test_other_steps_in_study_json_are_not_trained(
     assert main("--resume", study) == 2
     assert "study.json can't be read: it was changed: its SHA-256" in capsys.readouterr().err
     assert contents(study) == before
+
+
+def test_lines_after_the_last_checkpoint_are_not_read(study: Path) -> None:
+    run = only_run(study)
+    before = run.records("shift")
+    with (run.folder / "shift.jsonl").open("a") as file:
+        file.write('{"step": 6, "mine": 1}\nno JSON\n')
+    assert only_run(study).records("shift") == before != []
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_reads_a_study_names_a_run_whose_config_is_lost(
+    finished: bool, whole: Path, begun: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    study = shutil.copytree(whole if finished else begun, tmp_path / "study")
+    folder = only_run(study).folder
+    (folder / "config.json").unlink()
+    if finished:
+        shutil.rmtree(folder / "checkpoint")  # as of learning_rates
+    for program, words in ((plot, [study]), (claims, [study]), (compare, [study, study])):
+        assert program.main([*map(str, words), "--out", str(tmp_path / "out")]) == 2
+        assert "config.json is missing" in capsys.readouterr().err
 
 
 def test_a_finished_run_says_that_its_checkpoint_is_an_older_one(

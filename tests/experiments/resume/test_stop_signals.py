@@ -89,6 +89,19 @@ def test_handlers_and_the_wakeup_descriptor_are_as_before_afterwards() -> None:
         time.sleep(0.01)
 
 
+def test_more_than_two_signals_are_not_complained_of() -> None:
+    program = (
+        "import signal, time\nfrom experiments.training.signals import stop_requests\n"
+        "try:\n    with stop_requests() as asked:\n        try:\n"
+        "            for _ in range(2): signal.raise_signal(signal.SIGTERM)\n"
+        "        finally:\n            time.sleep(0.3)\n"
+        "            for _ in range(3): signal.raise_signal(signal.SIGTERM)\n"
+        "except KeyboardInterrupt:\n    print(len(asked))"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (found.stdout, found.stderr) == ("5\n", "")
+
+
 BUSY = {
     "computing": "x = np.ones((1500, 1500)); [x @ x for _ in range(10**9)]",
     "waiting for a lock": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
