@@ -45,6 +45,9 @@ def program(
             except BrokenPipeError:  # nobody reads what is printed: `prints_anywhere` ends it
                 raise
             except reported as error:
+                if isinstance(error, OSError) and error.filename is not None:
+                    what = f"{error.strerror} ({error.filename}). Fix that, or use another folder."
+                    return report(name, OSError(what))
                 return report(name, error)
             except MemoryError as error:
                 asked = f": {error}" if str(error) else ""

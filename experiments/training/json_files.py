@@ -34,14 +34,13 @@ def read_json(path: Path, **needed: type) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("it holds no JSON object")
-        if content.get(DIGEST, "") not in ("", _digest_of(content)):
-            raise ValueError("it was changed: its SHA-256 is not the one that it states")
-        content.pop(DIGEST, None)
         if missing := [key for key in needed if key not in content]:
             raise ValueError(f"it lacks {', '.join(missing)}")
         for key, kind in needed.items():
             if type(content[key]) not in ((int, float) if kind is float else (kind,)):
                 raise ValueError(f"its {key} can't be {json.dumps(content[key])[:60]}")
+        if content.pop(DIGEST, None) not in (None, _digest_of(content)):
+            raise ValueError("it was changed: its SHA-256 is not the one that it states")
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"{path} can't be read: {error}. Restore it, or start a new --out."
@@ -58,8 +57,7 @@ def write_json(path: Path, content: dict[str, Any], *, sealed: bool = False) -> 
 
 
 def _digest_of(content: dict[str, Any]) -> str:
-    others = {key: value for key, value in content.items() if key != DIGEST}
-    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 class Stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,7 @@ class Run:
         end = None if written is None else written.get(name, {"bytes": 0})["bytes"]
         return list(read_lines(self.folder / f"{name}.jsonl", end))
 
-    @functools.cached_property
+    @property
     def _written(self) -> Written | None:
         """What the result, or else the last checkpoint, says of each stream; None if neither does.
         Raises DataError as `_load` does."""

@@ -16,6 +16,7 @@ from studies import ONE, STEPS, TWO, assert_same_study, main, runs
 from experiments import gpu_check, predict
 from experiments.training import study as study_module
 from experiments.training.command_line import UsageError
+from experiments.training.json_files import read_json, write_json
 from experiments.training.study import Run, Study
 from experiments.training.study_lock import lock_study
 from minibn.backend import available, get_backend
@@ -285,9 +286,7 @@ def test_data_that_cannot_be_had_on_resume_change_nothing(
     here: Path, refused: Callable[..., str]
 ) -> None:
     assert main(*ONE, "--steps", 2, "--out", "study") == 0
-    settings = json.loads((here / "study" / "study.json").read_text())
-    settings["settings"]["data"] = "cifar10"
-    (here / "study" / "study.json").write_text(json.dumps(settings))
+    change_settings(here / "study" / "study.json", data="cifar10")
     before = snapshot(here)
     assert "nowhere" in refused("--resume", "study", "--steps", 5, "--data-dir", "nowhere")
     assert snapshot(here) == before
@@ -334,11 +333,11 @@ def test_a_damaged_study_is_one_line(
 
 
 def change_settings(path: Path, **changes: object) -> None:
-    """Set settings of a study.json; None takes one away."""
-    content = json.loads(path.read_text())
+    """Set settings of a study.json, and seal it anew; None takes one away."""
+    content = read_json(path)
     settings = {**content["settings"], **changes}
     content["settings"] = {k: v for k, v in settings.items() if v is not None or k not in changes}
-    path.write_text(json.dumps(content))
+    write_json(path, content, sealed=True)
 
 
 def test_a_stored_setting_with_which_no_experiment_can_work_is_one_line(

@@ -14,6 +14,7 @@ from experiments import deep_linear, plot
 from experiments.linear import allocator, problem
 from experiments.linear.settings import QUICK, Settings, check, plans
 from experiments.training.command_line import parse
+from experiments.training.json_files import read_json, write_json
 from experiments.training.session import preset
 from experiments.training.study import Run, Study
 from experiments.views import deep_linear as deep_linear_figures
@@ -307,8 +308,7 @@ def test_other_data_does_not_go_on_in_an_old_study(
     folder = tmp_path / "study"
     assert killed("before 6th step", *SMALL, "--steps", STEPS, "--out", folder) == -9
     config = next(iter(Study(folder).runs())).folder / "config.json"
-    content = json.loads(config.read_text())
-    config.write_text(json.dumps({**content, "data_fingerprint": "another"}))
+    write_json(config, {**read_json(config), "data_fingerprint": "another"}, sealed=True)
     assert main("--resume", folder) == 2
     assert "the data" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ import pytest
 from studies import TWO, main, runs
 
 from experiments import compare, paper, plot, predict
-from experiments.training.json_files import write_json
+from experiments.training.json_files import read_json, write_json
 from experiments.training.study import Run, Study
 from experiments.views import plotting as figures
 from experiments.views import tables, vgg_tables
@@ -63,7 +63,7 @@ def test_plotting_from_the_command_line_names_the_figures_and_gives_the_same_byt
 
 def test_studies_of_different_networks_are_not_drawn_together(study, tmp_path):
     other = shutil.copytree(study.folder, tmp_path / "other")
-    content = json.loads((other / "study.json").read_text())
+    content = read_json(other / "study.json")
     content["settings"]["width"] = 1.0
     write_json(other / "study.json", content, sealed=True)
     with pytest.raises(DataError, match=r"width 1\.0.*like with like"):

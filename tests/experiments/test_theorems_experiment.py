@@ -18,6 +18,7 @@ from experiments import plot, theorems
 from experiments.theorems import NORMS, TASK, network
 from experiments.theory.records import HEADS, is_due
 from experiments.theory.settings import QUICK, Settings, check
+from experiments.training.json_files import read_json, write_json
 from experiments.training.session import preset
 from experiments.training.study import Run, Study
 from experiments.views import theorems as theorems_figures
@@ -259,9 +260,9 @@ def test_studies_of_different_networks_are_not_drawn_together(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     other = shutil.copytree(whole, tmp_path / "other")
-    content = json.loads((other / "study.json").read_text())
+    content = read_json(other / "study.json")
     content["settings"]["channels"] = [3, 4]
-    (other / "study.json").write_text(json.dumps(content))
+    write_json(other / "study.json", content, sealed=True)
     out = tmp_path / "drawn"
     assert plot.main([str(whole), str(other), "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -283,6 +284,7 @@ def test_plotting_nothing_is_one_line(
     shutil.copytree(whole, tmp_path / "study")
     for file in ("theorems.jsonl", "result.json"):  # as before the first measurement
         (only_run(tmp_path / "study").folder / file).unlink()
+    only_run(tmp_path / "study").checkpoints.delete()
     assert plot.main([str(tmp_path / "study")]) == 2
     assert "no run with measurements yet" in capsys.readouterr().err
 

@@ -121,6 +121,13 @@ def test_output_onto_a_full_disk_is_at_most_one_line(command, redirection, buffe
         assert (code, said) == (2, "the output can't be written: No space left on device\n")
 
 
+def test_a_folder_that_can_not_be_written_is_named_with_the_remedy(study, tmp_path):
+    os.symlink("/proc/nowhere", tmp_path / "out")
+    code, said = shell(("experiments.plot", study, "--out", str(tmp_path / "out")))
+    assert code == 2 and said.count("\n") == 1
+    assert f"({tmp_path / 'out'}" in said and said.endswith("Fix that, or use another folder.\n")
+
+
 def test_a_training_whose_reader_is_gone_ends_without_a_traceback(tmp_path):
     code, said = shell((*TINY, "--out", str(tmp_path / "study")), "| true")
     assert (code, said) == (console.READER_GONE, "")

@@ -34,9 +34,10 @@ def _parse(setting: str | None) -> int:
     if not setting:
         affinity = getattr(os, "sched_getaffinity", None)
         return len(affinity(0)) if affinity else os.cpu_count() or 1
-    if not setting.isdecimal() or int(setting) < 1:
+    if not setting.isdecimal() or len(setting) > 4 or int(setting) < 1:
         raise ValueError(
-            f"{SETTING}={setting!r} must be a number of threads, 1 or more. Unset it for all cores."
+            f"{SETTING}={setting!r:.40} must be a number of threads, 1 to 9999. Unset it for all "
+            "cores."
         )
     return int(setting)
 
