@@ -1,6 +1,5 @@
 """Studies with known numbers, and the findings of claims on them."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from experiments.claiming import metrics, rules
 from experiments.claiming.claim import Claim, Finding, at, find
 from experiments.claiming.evidence import Evidence, Key, Trace
 from experiments.claiming.metrics import Metric, difference
+from experiments.training.json_files import read_json, write_json
 from experiments.training.study import Run, Study
 
 KINDS = ("vgg_cifar", "deep_linear", "theorems", "learning_rates")
@@ -59,9 +59,9 @@ def add_run(
 def forget_streams(run: Run) -> None:
     """Let a run's result say nothing of its streams, as of an older version: they may be edited."""
     path = run.folder / "result.json"
-    result = json.loads(path.read_text())
+    result = read_json(path)
     del result["streams"]
-    path.write_text(json.dumps(result))
+    write_json(path, result)
 
 
 def trace(folder: Path, variant: str = "batchnorm", **run: Any) -> Trace:

@@ -76,5 +76,7 @@ def groups(linear: tuple[Positions, ...], problem: Problem) -> list[Positions]:
 
 def here(x: Any, constant: np.ndarray) -> Any:
     """A constant of the problem on x's backend, in x's precision."""
-    array, dtype = backend_of(value(x)).asarray(constant), value(x).real.dtype
-    return array.astype(dtype) if array.dtype.kind == dtype.kind == "f" else array
+    array = backend_of(value(x)).asarray(constant)
+    if array.dtype.kind != "f" or value(x).dtype.kind not in "fc":
+        return array
+    return array.astype(value(x).real.dtype)
