@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import functools
 import os
 import sys
@@ -15,6 +16,7 @@ R = TypeVar("R")
 
 READER_GONE = 141  # the exit code that a shell reports for a program whose output nobody reads
 UNWRITABLE = 2
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def prints_anywhere(main: Callable[P, R]) -> Callable[P, R | int]:
@@ -43,7 +45,7 @@ def prints_anywhere(main: Callable[P, R]) -> Callable[P, R | int]:
         except BrokenPipeError:
             code = READER_GONE
         except OSError as error:
-            if error.filename is not None:  # not of a stream
+            if error.errno not in FULL or error.filename is not None:  # not of a stream
                 raise
             code = UNWRITABLE
             if result != UNWRITABLE:  # else main reported it

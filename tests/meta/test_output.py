@@ -128,6 +128,19 @@ def test_a_folder_that_can_not_be_written_is_named_with_the_remedy(study, tmp_pa
     assert f"({tmp_path / 'out'}" in said and said.endswith("Fix that, or use another folder.\n")
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_in_a_folder_that_was_deleted_ends_without_a_traceback(command, study, tmp_path):
+    words = [word.replace("STUDY", study) for word in command]
+    (tmp_path / "gone").mkdir()
+    line = 'cd gone; rmdir ../gone; "$0" -m "$@"'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable, *words], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert_orderly(done.returncode, done.stdout + done.stderr)
+    assert "can't be written" not in done.stderr
+
+
 def test_a_training_whose_reader_is_gone_ends_without_a_traceback(tmp_path):
     code, said = shell((*TINY, "--out", str(tmp_path / "study")), "| true")
     assert (code, said) == (console.READER_GONE, "")

@@ -15,6 +15,7 @@ import argparse
 import functools
 import importlib
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -280,17 +281,26 @@ def parser() -> argparse.ArgumentParser:
     return whole
 
 
+def require_current_folder() -> None:
+    """Raise CommandError if it was deleted: Hypothesis can't be imported there."""
+    try:
+        os.getcwd()
+    except OSError:
+        raise CommandError("the current folder was deleted. Go to another.") from None
+
+
 @prints_anywhere
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry the command out and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        require_current_folder()
         if argv[:1] == ["kill"]:  # it has options of its own
             return kill(argv[1:])
         args = parser().parse_args(argv)
         return args.run(args)
     except CommandError as error:
-        print(f"python -m minibn.testing {argv[0]}: {error}", file=sys.stderr)
+        print(f"python -m minibn.testing {' '.join(argv[:1])}: {error}", file=sys.stderr)
         return 2
     except SystemExit as stop:  # argparse, after --help or a flag it does not know
         return int(stop.code or 0)
