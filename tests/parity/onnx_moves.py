@@ -189,7 +189,8 @@ def space_to_depth(x, *, blocksize, mode="DCR"):
 def one_hot(indices, depth, values, *, axis=-1):
     indices, depth = value(indices).astype(int), int(value(depth))
     inside = (indices >= -depth) & (indices < depth)  # the others have no one
-    hot = ops.one_hot(np.where(inside, indices % depth, depth).reshape(-1), depth, float)
+    index = np.where(inside, indices % depth, depth).reshape(-1)
+    hot = ops.one_hot(index, depth + 1, float)[:, :depth]
     off, on = value(values)
     hot = np.moveaxis(hot.reshape(*indices.shape, depth), -1, axis)
     return (off + hot * (on - off)).astype(value(values).dtype)
