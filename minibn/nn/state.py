@@ -132,7 +132,7 @@ class State(Tensor):
         try:
             with np.errstate(under="ignore"):  # host: a number that is too small is 0
                 self.place(values.astype(dtype))
-        except BaseException:
+        except BaseException:  # a Ctrl-C too: the values stay as they were
             self._data = before
             raise
 
