@@ -122,7 +122,7 @@ def arrange(moment: str) -> None:
 
 if __name__ == "__main__":
     vgg_figures.plot = lambda study: print("plotted")
-    vgg_runs.Curvature = few_products  # type: ignore[misc,assignment]  # a function in the place of a class
+    vgg_runs.Curvature = few_products  # type: ignore[misc,assignment]  # a function for a class
     if sys.argv[1].startswith("files of "):  # as on a full disk, no file grows beyond so much
         most = int(sys.argv[1].removeprefix("files of "))
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
