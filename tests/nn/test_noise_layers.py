@@ -21,6 +21,11 @@ def draws(backend, *shape, step=0, dtype=np.float64, **settings):
     return to_numpy(s).reshape(-1, shape[-1]), to_numpy(m).reshape(-1, shape[-1])
 
 
+def near(found, expected):
+    """Equal up to rounding: a kernel may fuse what a pair of layers rounds twice."""
+    np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-14)
+
+
 def distance_from_uniform(values, low, high):
     """The Kolmogorov-Smirnov distance, in units of its 1 % critical value."""
     at = (np.sort(values) - low) / (high - low)
@@ -196,9 +201,9 @@ def test_noisy_batch_norm_is_batch_norm_followed_by_noise(backend):
     x = np.random.default_rng(0).normal(size=(3, 2, 2, 4))
     for step in range(3):
         inputs = backend.asarray(x + step)
-        np.testing.assert_array_equal(to_numpy(noisy(inputs)), to_numpy(pair(inputs)))
+        near(to_numpy(noisy(inputs)), to_numpy(pair(inputs)))
     noisy.eval(), pair.eval()
-    np.testing.assert_array_equal(to_numpy(noisy(inputs)), to_numpy(pair(inputs)))
+    near(to_numpy(noisy(inputs)), to_numpy(pair(inputs)))
     np.testing.assert_array_equal(to_numpy(noisy(inputs)), to_numpy(noisy.norm(inputs)))
     assert noisy.state_dict().keys() == pair.state_dict().keys()
 
