@@ -1,0 +1,170 @@
+"""The losses of the first steps of each variant: NumPy's, in a small file, and whether a GPU's are
+the same.
+
+    python -m experiments.gpu.losses        computes losses.json beside this file: an hour, resumable
+
+Each case is VGG-16 in full, for 50 steps on drawn shapes: with the same seed every backend starts
+from the same weights and sees the same images, so that its losses may differ by rounding only. How
+far rounding carries them apart is measured as well: NumPy computes each case twice, by the
+definitions in `minibn.ops` ("reference") and by its own kernels ("fast"), which add in other orders.
+The rule, fixed before any GPU was asked: at step t a backend may be FACTOR times as far from the
+definitions as NumPy's kernels were at any step until t, and 1e-5 in any case.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.output import say
+from experiments.training.device_steps import device_step, graphs
+from experiments.training.json_files import read_json, write_json
+from experiments.training.loop import cores
+from experiments.training.provenance import environment
+from experiments.training.step import CLASSIFY, one_step
+from experiments.vgg.runs import network, sgd
+from experiments.vgg.settings import Settings
+from minibn import kernels, precision, use
+from minibn.backend import get_backend
+from minibn.console import prints_anywhere
+from minibn.data import Batches, load
+
+FILE = Path(__file__).with_name("losses.json")
+COMMAND = "python -m experiments.gpu.losses"
+FACTOR, LEAST = 10.0, 1e-5
+WAYS = ("graph", "launches", "reference")  # how a GPU may compute: see `Case.losses`
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is trained: a variant of VGG on drawn shapes, its factors rounded to `precision`."""
+
+    variant: str
+    precision: str = "fp32"
+    model: str = "vgg16"
+    width: float = 1.0
+    batch: int = 128
+    steps: int = 50
+    lr: float = 0.01
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.variant} {self.precision}"
+
+    def batches(self) -> Batches:
+        data = load("shapes", None)
+        return Batches(data.train_images, data.train_labels, self.batch, self.seed)
+
+    def losses(self, backend: str, way: str) -> list[float]:
+        """The losses on a backend, by its kernels with a captured graph ("graph"), by its kernels
+        alone ("launches", on NumPy "fast"), or by the definitions ("reference")."""
+        settings, batches = Settings(model=self.model, width=self.width), self.batches()
+        mode = "reference" if way == "reference" else "fast"
+        with use(backend), kernels(mode), precision(self.precision), graphs(GRAPHS[way]):
+            model = network(settings, self.variant, self.seed)
+            optimizer = sgd(settings, model, self.lr)
+            on_device = device_step(model, optimizer, batches, CLASSIFY)
+            results = [
+                on_device(i) if on_device else one_step(model, optimizer, *batches.batch(i))
+                for i in range(self.steps)
+            ]
+            return [float(loss.item()) for loss, _ in results]
+
+
+GRAPHS = {"graph": "on", "launches": "off", "fast": "off", "reference": "off"}
+CASES = (
+    *map(Case, ("batchnorm", "standard", "noisy-batchnorm", "noisy-standard")),
+    *(Case("batchnorm", digits) for digits in ("tf32", "bf16")),
+)
+
+
+def numpys(case: Case) -> dict[str, Any]:
+    """NumPy's losses of a case, in both ways, and a digest of its first images."""
+    return {
+        "case": asdict(case),
+        "images": _digest(case),
+        **{way: case.losses("numpy", way) for way in ("reference", "fast")},
+    }
+
+
+def _digest(case: Case) -> str:
+    images, labels = case.batches().batch(0)
+    return hashlib.sha256(images.tobytes() + labels.astype("<i8").tobytes()).hexdigest()
+
+
+def allowed(right: dict[str, Any]) -> np.ndarray:
+    """How far a loss of each step may be from the definitions', relative to it."""
+    reference, fast = (np.array(right[way]) for way in ("reference", "fast"))
+    apart = np.maximum.accumulate(abs(fast - reference) / abs(reference))
+    return np.maximum(FACTOR * apart, LEAST)
+
+
+def compare(right: dict[str, Any], losses: Iterable[float]) -> dict[str, Any]:
+    """A backend's losses beside NumPy's: where they are furthest apart, in units of what is
+    `allowed`, and whether all of them agree. A loss that is not finite agrees with none."""
+    reference, theirs = np.array(right["reference"]), np.array(list(losses))
+    with np.errstate(invalid="ignore"):
+        apart = abs(theirs - reference) / abs(reference)
+    share = np.where(np.isfinite(apart), apart / allowed(right), np.inf)
+    worst = int(share.argmax())
+    return {
+        "losses": theirs.tolist(), "step": worst, "apart": float(np.nan_to_num(apart[worst], nan=np.inf)),
+        "of_allowed": float(share[worst]), "agree": bool(share[worst] <= 1),
+    }  # fmt: skip
+
+
+def carried(cases: Iterable[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """Each case with NumPy's losses: from the file, or computed now if it holds none. Raises
+    ValueError if this machine draws other images than the file's did."""
+    known = {str(each["case"]): each for each in _read()["cases"]}
+    for case in cases:
+        found = known.get(str(asdict(case))) or numpys(case)
+        if found["images"] != _digest(case):
+            raise ValueError(
+                f"{case}: this machine draws other images than {FILE.name} was computed from. "
+                f"Compute it here: {COMMAND}"
+            )
+        yield case, found
+
+
+def _read() -> dict[str, Any]:
+    return read_json(FILE, cases=list) if FILE.exists() else {"cases": []}
+
+
+@prints_anywhere
+def main() -> int:
+    """Compute the cases that the file does not hold, and write it after each."""
+    found = _read()
+    for case in CASES:
+        if asdict(case) in [each["case"] for each in found["cases"]]:
+            continue
+        found["cases"].append(numpys(case))
+        where = environment(get_backend("numpy"), cores())
+        write_json(
+            FILE,
+            {
+                "command": COMMAND,
+                "date": datetime.now(UTC).date().isoformat(),
+                **where,
+                "cases": found["cases"],
+            },
+            sealed=True,
+        )
+        say(f"{case}: rounding carries its losses {allowed(found['cases'][-1])[-1] / FACTOR:.1e} apart")
+    return 0
+
+
+def tiny(case: Case) -> Case:
+    """The case in the sizes of a rehearsal."""
+    return replace(case, model="vgg11", width=1 / 16, batch=4, steps=3)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
