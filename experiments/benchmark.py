@@ -51,6 +51,7 @@ from reference_models.vgg import VGG, vgg
 PROGRAM = "python -m experiments.benchmark"
 DISTURBED = 0.03  # of the cores, used by other processes: above, times mean little
 BACKENDS = ("numpy", "cupy", "strict", "emulated")
+WAYS = ("eager", "graph", "lean", "reference")
 PARTS: dict[str, dict[str, Any]] = dict.fromkeys(BACKENDS, gpu_parts.PARTS) | {"numpy": parts.PARTS}
 
 
@@ -84,6 +85,10 @@ class Options:
     batch: tuple[int, ...] = setting((128, 16), "images per step; 128 512 2048 on a GPU")
     width: float = setting(1.0, "factor on the networks' channels")
     threads: int | None = setting(None, "threads of all contenders (default: all cores)", kind=int)
+    ways: tuple[str, ...] = setting(
+        WAYS[:2], "how ours train on a GPU; reference: by the definitions", choices=WAYS
+    )
+    alone: bool = setting(False, "time ours alone, without PyTorch")
     precision: str = setting(
         "fp32", "what factors are rounded to; tf32 on a GPU", choices=gpu_parts.PRECISIONS
     )
@@ -113,6 +118,7 @@ def check(options: Options) -> None:
     known = {
         "parts": tuple(PARTS[options.backend]),
         "models": tuple(VGG),
+        "ways": WAYS,
         "variants": tuple(VARIANTS),
     }
     for flag, names in known.items():
@@ -148,7 +154,8 @@ def pytorch_side(backend: str = "numpy") -> Any:
 @contextmanager
 def _bench(options: Options, save: Callable[[str, Any], None]) -> Iterator[Bench]:
     """What the parts share, with the backend in use and the threads of both libraries set."""
-    pytorch, threads = pytorch_side(options.backend), options.threads or cores()
+    pytorch = None if options.alone else pytorch_side(options.backend)
+    threads = options.threads or cores()
     shared = (
         pytorch, threads, options.rounds, options.models, options.variants, options.batch,
         options.width,
@@ -165,6 +172,7 @@ def _bench(options: Options, save: Callable[[str, Any], None]) -> Iterator[Bench
             device=device_of(backend),
             theirs=pytorch and pytorch.Device(),
             precision=options.precision,
+            ways=options.ways,
             save=save,
             **(GPU_QUICK_SIZES if options.quick else GPU_SIZES),
         )
@@ -189,7 +197,7 @@ def measure(options: Options) -> dict[str, Any]:
         for key, value in record["header"].items():
             if value is not None:
                 say(f"{key:<12} {value}")
-        if not bench.pytorch:
+        if not bench.pytorch and not options.alone:
             cuda = " with CUDA" if options.backend == "cupy" else ""
             alone = "is not installed, so ours are timed alone. To compare: pip install torch"
             say(f"PyTorch{cuda} {alone}")

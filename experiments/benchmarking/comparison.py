@@ -11,7 +11,8 @@ from experiments.benchmarking.timing import Ratio, Timings
 from experiments.output import say
 
 RIVAL = "PyTorch"  # the prefix of their names
-OWN = (f"{OURS} graph", f"{OURS} eager", OURS)  # the first of these that was timed is compared
+# The first of these that was timed is compared.
+OWN = (*(f"{OURS} {way}" for way in ("graph", "eager", "lean", "reference")), OURS)
 
 
 def ours_in(found: Timings) -> str:

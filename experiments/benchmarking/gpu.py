@@ -53,6 +53,7 @@ class GpuBench(Bench):
 
     device: Device
     theirs: Any = None
+    ways: tuple[str, ...] = ("eager", "graph")  # in which ours train: see `OurStep.become`
     precision: str  # of the parts that do not compare precisions
     large_batch: int = 8192
     warm_up: int = 3  # steps of a round of the warm-up
@@ -116,10 +117,11 @@ class OurStep(Step):
         self._captured: CapturedStep | None = None
 
     def become(self, way: str) -> None:
-        """Make `update` run this way from now on: "eager", "lean" or "graph", which first runs some
-        steps. Raises CaptureError if no step can be captured, NotHere without CUDA kernels."""
-        if way == "lean":
-            self.kernels = "lean"
+        """Make `update` run this way from now on: "eager", in the modes "lean" or "reference" of
+        `minibn.kernels`, or "graph", which first runs some steps. Raises CaptureError if no step
+        can be captured, NotHere without CUDA kernels."""
+        if way in ("lean", "reference"):
+            self.kernels = way
         elif way == "graph":
             if not runs_cuda_kernels(get_backend()):
                 raise NotHere("graphs repeat CUDA kernels: --backend emulated rehearses them")

@@ -89,9 +89,7 @@ def _races(
 
 def steps(bench: GpuBench) -> list[dict[str, Any]]:
     """Every network, variant and batch, against PyTorch's eager mode."""
-    return _races(
-        bench, "steps", bench.all_cases(), bench.contenders(["eager", "graph"], ["eager"])
-    )
+    return _races(bench, "steps", bench.all_cases(), bench.contenders(bench.ways, ["eager"]))
 
 
 def compiled(bench: GpuBench) -> list[dict[str, Any]]:
@@ -100,22 +98,25 @@ def compiled(bench: GpuBench) -> list[dict[str, Any]]:
     first, main = bench.batches[0], bench.main_case
     cases = [case for case in bench.all_cases() if case.batch == first]
     cases += [dataclasses.replace(main, batch=batch) for batch in bench.batches[1:]]
-    names = bench.contenders(["eager", "graph"], ["graph", "compiled"])
+    names = bench.contenders(bench.ways, ["graph", "compiled"])
     return _races(bench, "compiled", cases, names)
 
 
 def precision(bench: GpuBench) -> list[dict[str, Any]]:
-    """The main network in every precision, against PyTorch's eager mode in the same."""
+    """The first variant of every network in every precision, against PyTorch's eager mode and its
+    graph in the same: all networks at the first batch, then at the next."""
     cases = [
-        dataclasses.replace(bench.main_case, batch=batch, precision=p)
+        dataclasses.replace(bench.main_case, model=model, batch=batch, precision=p)
         for batch in bench.batches
+        for model in bench.models
         for p in PRECISIONS
     ]
-    names = bench.contenders(["eager", "graph"], ["eager"])
-    say(f"{bench.main_case.model} {bench.main_case.variant}:\n")
+    names = bench.contenders(bench.ways, ["eager", "graph"])
+    say(f"{bench.main_case.variant}:\n")
     return _races(
-        bench, "precision", cases, names, lambda case: f"batch {case.batch}, {case.precision}"
-    )
+        bench, "precision", cases, names,
+        lambda case: f"{case.model}, batch {case.batch}, {case.precision}",
+    )  # fmt: skip
 
 
 def kernels(bench: GpuBench) -> dict[str, Any]:

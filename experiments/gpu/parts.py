@@ -1,203 +1,181 @@
-"""The parts of `experiments.gpu_check`: the command, the time limit and the result in one line."""
+"""The parts of `experiments.gpu_check`, in the order of their worth: the command of each in each
+way to compute, its time limit, and its result in one line."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.gpu.measure import describe_step
-from experiments.gpu.sitting import ROOT, Part
+from experiments.gpu.sitting import WAYS, Part
 from experiments.training.json_files import read_json
 from experiments.training.study import Study
-from experiments.vgg.settings import VARIANTS
 
-# The sizes of a rehearsal, or of --quick, which only shows that the parts run.
-TINY: dict[str, Any] = {
-    "variants": ["batchnorm", "l1"], "narrow": 1 / 16, "steps": 1, "batch": 4, "model": "vgg11",
-    "width": 1 / 16, "large_batch": 8, "large_steps": 1,
-}  # fmt: skip
+NAMES = ("losses", "steps", "paper", "laws", "kernels")
+PYTHON = [sys.executable, "-m"]
+
+# The paper's setting. Runs are made seed by seed, in each by rate, in each by variant.
+TRAINING = [
+    *("--variants", "batchnorm", "standard", "noisy-batchnorm", "noisy-standard"),
+    *("--lr", "0.1", "0.5", "--seed", "0", "1", "2", "3", "4"),
+    *("--steps", "15000", "--eval-every", "1000", "--checkpoint-every", "5000"),
+]
+# What the claims need. `reproduce --scale paper` measures more, and oftener.
+RECORDERS = ["--probe-every", "100", "--shift-every", "500", "--record-every", "500"]
+NO_RECORDERS = ["--record-every", "0"]
 TINY_TRAINING = [
     *("--quick", "--data", "shapes", "--width", "0.0625", "--steps", "4", "--batch-size", "8"),
-    *("--test-size", "10"),
+    *("--test-size", "10", "--variants", "batchnorm", "noisy-batchnorm"),
 ]
-STEPS = ("machine", "steps", "compiled", "precision", "memory")  # parts of the benchmark
-NAMES = (
-    *("environment", "tests", "agreement", "machine", "choices", "tiles", "benchmark"),
-    *("paper", "large", "all-tests", "reproduce"),
-)
+# The laws of the registry, with CUDA kernels in the ops' places; the kernels' own; trainings.
+LAWS = ("tests/gpu/test_gpu_ops.py", "tests/fast/cuda", "tests/testing", "tests/gpu")
 
 
 def all_parts(options: Any, folder: Path) -> list[Part]:
-    """In their order: first what the others need; last what fills any time."""
-    python, quick = [sys.executable, "-m"], options.quick
-    backend = ["--backend", options.backend]
-    data = [*("--data", options.data), *_data_dir(options)]
-    precision = ["--precision", options.precision]
-    sizes = {"backend": options.backend, "data": options.data, "data_dir": options.data_dir}
-    sizes |= TINY if quick else {"variants": list(VARIANTS)}
+    """The parts that are not turned off."""
+    rehearsal, without = options.rehearse, set(options.without)
+    # On a rehearsal without CuPy: the strict double, with CUDA's kernels where they compile.
+    backend, trained_on = (options.backend, options.backend)
+    if backend == "emulated":
+        trained_on = "strict"
 
-    def measure(name: str) -> list[str]:
+    def measure(name: str, way: str) -> list[str]:
+        sizes = {"backend": backend, "way": way, "precision": options.precision,
+                 "rehearsal": rehearsal}  # fmt: skip
         file = str(folder / f"{name}.json")
-        return [*python, "experiments.gpu.measure", name, file, json.dumps(sizes)]
+        return [*PYTHON, "experiments.gpu.measure", name, file, json.dumps(sizes)]
 
-    def test(name: str, *what: str) -> list[str]:
-        # CuPy may still use what NumPy deprecates, which makes no result wrong.
-        how = ["-m", "gpu", "-rfE", "-W", "default::DeprecationWarning"]
-        return [*python, "pytest", *how, f"--junitxml={folder / name}.xml", *what]
-
-    def benchmark(name: str, *which: str) -> list[str]:
-        file = ["--json", str(folder / f"{name}.json")]
-        small = ["--quick", "--variants", "batchnorm"] if quick else []
+    def steps(way: str) -> list[str]:
+        small = ["--quick", "--variants", "batchnorm"]
+        full = [*("--models", "vgg16", "vgg11", "--variants", "batchnorm"),
+                *("--batch", "128", "512", "--rounds", "5")]  # fmt: skip
+        ours = ["--ways", *{"graph": ("eager", "graph"), "launches": ("eager",)}.get(way, (way,))]
+        alone = ["--alone"] if "pytorch" in without else []
         return [
-            *python, "experiments.benchmark", *backend, *precision, *small, "--parts", *which, *file
+            *PYTHON, "experiments.benchmark", "--backend", backend, "--parts", "precision",
+            *(small if rehearsal else full), *ours, *alone, "--json", str(folder / "steps.json"),
         ]  # fmt: skip
 
-    paper = folder / "paper"
-    training = [
-        *python, "experiments.vgg_cifar", *backend, *precision, "--variants", "batchnorm",
-        "--seed", str(options.seed), "--record-every", "0", "--eval-every", "1000",
-    ]  # fmt: skip
-    if (paper / "study.json").exists():
-        training = [*python, "experiments.vgg_cifar", "--resume", str(paper), *_data_dir(options)]
-    else:
-        training += [*(TINY_TRAINING if quick else data), "--out", str(paper)]
-    scale = "quick" if quick else "paper"
-    reproduce = [
-        *python, "experiments.reproduce", "--scale", scale, *backend, *precision,
-        *_data_dir(options), "--seed", str(options.seed), "--out", str(folder / "reproduce"),
-    ]  # fmt: skip
-    at_hand = quick or options.data == "cifar10"
-    new = ["tests/gpu/test_gpu_training.py"] if quick else ["tests/gpu", "tests/backend"]
-    others = (p.name for p in sorted((ROOT / "tests").iterdir()) if p.is_dir())
-    old = [f"tests/{name}" for name in others if name not in ("gpu", "backend", "support")]
-    on_gpu = options.backend == "cupy"
+    def train(way: str) -> list[str]:
+        study = folder / f"paper-{way}"
+        place = _data_dir(options)
+        if (study / "study.json").exists():
+            return [*PYTHON, "experiments.vgg_cifar", "--resume", str(study), *place]
+        graph = "auto" if way == "graph" else "off"
+        kernels, digits = "fast", options.precision
+        if way == "reference":  # which does not round
+            kernels, digits = "reference", "fp32"
+        return [
+            *PYTHON, "experiments.vgg_cifar", "--backend", trained_on, "--graph", graph,
+            "--kernels", kernels, "--precision", digits,
+            *(TINY_TRAINING if rehearsal else [*TRAINING, "--data", "cifar10", *place]),
+            *(NO_RECORDERS if "recorders" in without else RECORDERS), "--out", str(study),
+        ]  # fmt: skip
+
+    def laws(way: str) -> list[str]:
+        # CuPy may still use what NumPy deprecates, which makes no result wrong.
+        how = ["-m", "gpu", "-vv", "-rN", "-W", "default::DeprecationWarning"]
+        what = ["tests/gpu/test_gpu_training.py"] if rehearsal else [*LAWS, "-n", "8"]
+        return [*PYTHON, "pytest", *how, *what]
 
     found = [
         Part(
-            "environment", "the device and the versions", 30, 5,
-            measure("environment"), lambda: _environment(folder),
+            "losses", "50 steps of every variant, beside NumPy's losses", 30,
+            lambda way: measure("losses", way), lambda: _losses(folder), in_ways=True,
         ),
         Part(
-            "tests", "tests of ops, layers, trainings, kernels on a GPU", 420, 20,
-            test("tests", *new), lambda: _tests(folder / "tests.xml", on_gpu),
+            "steps", "the time of a training step, beside PyTorch's", 90,
+            steps, lambda: _steps(folder), in_ways=True, partial=True,
         ),
         Part(
-            "agreement", "losses of all variants, and the analysis, on both backends", 120, 15,
-            measure("agreement"), lambda: _agreement(folder),
+            "paper", "the paper's setting on CIFAR-10, as many runs as the time holds", None,
+            train, lambda: _paper(folder), in_ways=True, goes_on=True,
         ),
         Part(
-            "machine", "copy bandwidth, product rates, each kernel's share of a step", 90, 10,
-            benchmark("machine", "machine", "kernels"), lambda: _machine(folder),
+            "laws", "the laws of ops and kernels", 60,
+            laws, lambda: _laws(folder / "laws.log", options.backend == "cupy"), partial=True,
         ),
         Part(
-            "choices", "all kernels that fit, at each call of a step", 120, 15,
-            measure("choices"), lambda: _choices(folder),
-        ),
-        Part(
-            "tiles", "all tiles, at each product of a step", 90, 15,
-            measure("tiles"), lambda: _tiles(folder),
-        ),
-        Part(
-            "benchmark", "training steps and memory, against PyTorch where it is", 300, 20,
-            benchmark("benchmark", *(STEPS[:2] if quick else STEPS)), lambda: _benchmark(folder),
-        ),
-        Part(
-            "paper", "the paper's settings, one variant", 180, 20,
-            training, lambda: _paper(paper), goes_on=True,
-        ),
-        Part(
-            "large", "a batch that fills the device", 60, 15,
-            measure("large"), lambda: _large(folder),
-        ),
-        Part(
-            "all-tests", "every other test that takes a backend", 240, 60,
-            test("all-tests", *old), lambda: _tests(folder / "all-tests.xml", on_gpu),
-        ),
-        Part(
-            "reproduce", f"all trainings of the paper, --scale {scale}", 6 if quick else 1500, 5,
-            reproduce if at_hand else None, lambda: _reproduce(folder / "reproduce" / scale),
-            instead="it trains on CIFAR-10: --data cifar10 --data-dir DIR", goes_on=True,
+            "kernels", "each call of a step by each kernel, each product by each tile", 60,
+            lambda way: measure("kernels", way), lambda: _kernels(folder), partial=True,
         ),
     ]  # fmt: skip
-    return [part for part in found if part.name != "all-tests" or not quick]  # it takes minutes
+    return [part for part in found if part.name not in without]
+
+
+def first_way(without: Sequence[str]) -> str:
+    """The first way to compute that is not turned off."""
+    return WAYS[2] if "cuda" in without else WAYS[1] if "graph" in without else WAYS[0]
 
 
 def _data_dir(options: Any) -> list[str]:
-    return (
-        [] if options.data_dir is None else ["--data-dir", str(Path(options.data_dir).absolute())]
-    )
+    if options.rehearse or options.data_dir is None:
+        return []
+    return ["--data-dir", str(Path(options.data_dir).absolute())]
 
 
-def _environment(folder: Path) -> str:
-    found = read_json(folder / "environment.json", device=str)
-    return ", ".join(f"{key} {found[key]}" for key in ("device", "cupy", "numpy") if key in found)
+def _losses(folder: Path) -> str:
+    found = read_json(folder / "losses.json", environment=dict)
+    where = found.pop("environment")
+    wrong = [name for name, case in found.items() if not case["agree"]]
+    worst = max(found, key=lambda name: found[name]["of_allowed"])
+    text = f"{len(found) - len(wrong)} of {len(found)} agree with NumPy's; the furthest, {worst}: "
+    text += f"{found[worst]['apart']:.1e}, {found[worst]['of_allowed']:.2f} of what is allowed"
+    device = ", ".join(f"{key} {where[key]}" for key in ("device", "cupy", "numpy") if key in where)
+    return f"{device}: {text}" + (f". NOT: {', '.join(wrong)}" if wrong else "")
 
 
-def _tests(path: Path, on_gpu: bool) -> str:
-    """Counts of pytest's report. Raises ValueError if on a GPU all tests were skipped."""
-    text = path.read_text(encoding="utf-8")
-    names = ("tests", "failures", "errors", "skipped")
-    all_, failed, errors, skipped = (
-        int(re.search(rf'<testsuite [^>]*\b{name}="(\d+)"', text)[1])  # type: ignore[index]  # no report: an error is wanted
-        for name in names
-    )
-    passed = all_ - failed - errors - skipped
-    if on_gpu and not passed:
-        raise ValueError("no test ran")
-    return f"{passed} passed, {failed + errors} failed, {skipped} skipped"
-
-
-def _agreement(folder: Path) -> str:
-    found = read_json(folder / "agreement.json")
-    name = max(found, key=lambda name: found[name]["worst_relative"])
-    wrong = [name for name in found if not found[name]["agree"]]
-    return f"differ by at most {found[name]['worst_relative']:.1e} ({name})" + (
-        f"; not within the tolerance: {', '.join(wrong)}" if wrong else ""
-    )
-
-
-def _machine(folder: Path) -> str:
-    found = read_json(folder / "machine.json", machine=dict)["machine"]
-    rates = (f"{p} {rate / 1e12:.1f}" for p, rate in found["product_flops"].items())
-    copy = found["copy_bytes_per_second"] / 1e9
-    return f"copies {copy:.0f} GB/s, products in TFLOP/s: {', '.join(rates)}"
-
-
-def _choices(folder: Path) -> str:
-    found = read_json(folder / "choices.json", calls=list)
-    return f"{len(found['better'])} of {len(found['calls'])} calls have a faster kernel than chosen"
-
-
-def _tiles(folder: Path) -> str:
-    found = read_json(folder / "tiles.json", products=list)["products"]
-    better = sum(each["best"] != each["chosen"] for each in found)
-    return f"{better} of {len(found)} products have a faster plan than chosen; see tiles.log"
+def _steps(folder: Path) -> str:
+    found = read_json(folder / "steps.json", precision=list)["precision"]
+    shown = []
+    for each in found:
+        case = each["case"]
+        times = ", ".join(f"{name} {t['median_ms']:.2f}" for name, t in each["times"].items())
+        shown.append(f"{case['model']} {case['batch']} {case['precision']}: {times}")
+    return "ms a step. " + "; ".join(shown)
 
 
 def _paper(folder: Path) -> str:
-    """From the study: the steps, the seconds that they took, and the last loss."""
-    (run,) = Study(folder).runs()
-    seconds = sum(record["seconds"] for record in run.records("timings"))
-    metrics = run.records("metrics")
-    return f"{len(metrics):,} steps in {seconds:.1f} s, loss {metrics[-1]['loss']:.3f}"
+    """From the studies: the runs that are done, their last losses, and the time that they took."""
+    done, steps, seconds, recorders = [], 0, 0.0, 0.0
+    for study in sorted(folder.glob("paper-*/study.json")):
+        for run in Study(study.parent).runs():
+            metrics = run.records("metrics")
+            steps += len(metrics)
+            timings = run.records("timings")
+            seconds += sum(record["seconds"] for record in timings)
+            recorders += sum(record["recorders"] for record in timings)
+            if run.result is not None:
+                done.append(f"{run.name} {run.result['status']}, loss {metrics[-1]['loss']:.3f}")
+    share = f"{recorders / max(seconds, 1e-9):.0%} of it in recorders"
+    return f"{steps:,} steps in {seconds:.1f} s, {share}: {'; '.join(done)}"
 
 
-def _large(folder: Path) -> str:
-    found = read_json(folder / "large.json")
-    modes = "; ".join(f"{mode}: {describe_step(found[mode])}" for mode in ("fast", "lean"))
-    return f"{found['model']}, batch {found['batch']:,}: {modes}"
+def _laws(log: Path, on_gpu: bool) -> str:
+    """Counts of pytest's log, a line a test. Raises ValueError if on a GPU no test passed."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    passed, failed, skipped = (
+        len(
+            re.findall(rf"\b{word}(?: +\[| tests/)", text)
+        )  # after the name, or (workers) before it
+        for word in ("PASSED", "FAILED|ERROR", "SKIPPED")
+    )
+    if on_gpu and not passed:
+        raise ValueError("no test passed")
+    return f"{passed} passed, {failed} failed, {skipped} skipped"
 
 
-def _benchmark(folder: Path) -> str:
-    found = read_json(folder / "benchmark.json")
-    targets = found.get("targets", [])
-    reached = sum(not target["verdict"].startswith("missed") for target in targets)
-    return f"{reached} of {len(targets)} targets reached; see benchmark.log"
-
-
-def _reproduce(folder: Path) -> str:
-    done = read_json(folder / "done.json") if (folder / "done.json").exists() else {}
-    return f"{len(done)} studies done" + (f": {', '.join(done)}" if done else "")
+def _kernels(folder: Path) -> str:
+    found = read_json(folder / "kernels.json", machine=dict, calls=list, products=list)
+    rates = (f"{p} {rate / 1e12:.1f}" for p, rate in found["machine"]["product_flops"].items())
+    copy = found["machine"]["copy_bytes_per_second"] / 1e9
+    slow = sum(call["chosen"] != call["fastest"] for call in found["calls"])
+    plans = sum(each["chosen"] != each["best"] for each in found["products"])
+    return (
+        f"copies {copy:.0f} GB/s, products in TFLOP/s: {', '.join(rates)}; another kernel is "
+        f"faster in {slow} of {len(found['calls'])} calls, another plan in {plans} of "
+        f"{len(found['products'])} products"
+    )

@@ -3,8 +3,10 @@
 A part writes its results as soon as they are known, and its outcome is in gpu_check.json as soon as
 it ends: a sitting that is cut off loses at most the running part. The same command in the same
 folder goes on with the parts that are not done. A part that fails, hangs or crashes the device's
-context does not stop the others. A part that outlives its sitting (after `kill -9`) still holds the
-folder's lock: no other measurement starts beside it.
+context does not stop the others. If it can compute in several ways, it is run again in the next of
+WAYS, with what the failed one left renamed, and the parts after it begin in that way. A part that
+outlives its sitting (after `kill -9`) still holds the folder's lock: no other measurement starts
+beside it.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from experiments.output import markdown_table
 from experiments.training.json_files import read_json, write_json
 from experiments.training.loop import clock
 from experiments.training.study_lock import lock_study
@@ -28,35 +30,44 @@ from minibn import checkpoint
 from minibn.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent
-SITTING = 25  # minutes for which the parts' seconds are meant
+SITTING = 540  # seconds for which the parts' limits are meant; a shorter one scales them down
+LEAST = 2  # seconds without which a part is not begun
 GRACE = 20  # seconds in which a part that is asked to stop may save
-SMALL = 15 << 20  # bytes of files that are packed: the archive stays below 16 MiB
-PACKED = {".json", ".jsonl", ".log", ".md", ".txt", ".xml"}
+SMALL = 15 << 20  # bytes that the packed files may take: the archive stays below 16 MiB
+PACKED = {".json", ".jsonl", ".log", ".md", ".txt"}
+
+# How a GPU may compute, the fastest first: a captured graph of the step, one launch after another,
+# the definitions in minibn.ops instead of our kernels.
+WAYS = ("graph", "launches", "reference")
 
 
 @dataclass(frozen=True)
 class Part:
     """One part.
 
-    seconds: its limit in a sitting of 25 minutes, in proportion in others. least: with less time
-    left it is skipped. command: None if it cannot run; `instead` then says why. line: its result in
-    one line, from its files. goes_on: it stops cleanly, and continues the next time.
+    seconds: its limit; None: all the time that the parts after it leave. command: of the process
+    that runs it in one of WAYS; None if it cannot run; `instead` then says why. line: its result in
+    one line, from its files. in_ways: whether a failure is tried again in the next way. partial:
+    what it has when its time is over counts as its result. goes_on: it stops cleanly then, and
+    continues the next time.
     """
 
     name: str
     about: str
-    seconds: float
-    least: float
-    command: list[str] | None
+    seconds: float | None
+    command: Callable[[str], list[str]] | None
     line: Callable[[], str]
     instead: str = ""
+    in_ways: bool = False
+    partial: bool = False
     goes_on: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a part ended. status: done; goes on (it used all its time and continues the next time);
-    failed, out of time, interrupted or skipped."""
+    """How a part ended. status: done; cut off (it used all its time: what it has is its result);
+    goes on (the same, and it continues the next time); failed, out of time, interrupted or skipped.
+    failed_ways: the ways that failed before this one, each with the reason."""
 
     name: str
     about: str
@@ -64,22 +75,34 @@ class Outcome:
     line: str
     seconds: float = 0.0
     command: str = ""
+    way: str = ""
+    failed_ways: tuple[str, ...] = ()
+
+    @property
+    def is_right(self) -> bool:
+        return self.status in ("done", "cut off", "goes on") and not self.failed_ways
 
 
 class Sitting:
-    """Outcomes in a folder."""
+    """Outcomes in a folder. environment: variables for the parts' processes."""
 
-    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
-        self.folder, self.about = folder, about
+    def __init__(
+        self, folder: Path, about: dict[str, Any], environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.folder, self.about, self.environment = folder, about, dict(environment or {})
         folder.mkdir(parents=True, exist_ok=True)
         before = read_json(self.path, parts=dict) if self.path.exists() else {"parts": {}}
         try:
-            self.outcomes = {name: Outcome(**o) for name, o in before["parts"].items()}
-        except TypeError:
+            self.outcomes = {
+                name: Outcome(**{**o, "failed_ways": tuple(o["failed_ways"])})
+                for name, o in before["parts"].items()
+            }
+        except (TypeError, KeyError):
             raise DataError(
                 f"{self.path} is damaged: its parts have other keys. Restore it, or start a new "
                 "--out."
             ) from None
+        self.way = WAYS[0]
         self._lock: TextIO | None = None
 
     @property
@@ -89,44 +112,75 @@ class Sitting:
     def status(self, part: Part) -> str:
         return self.outcomes[part.name].status if part.name in self.outcomes else ""
 
-    def run(self, parts: Sequence[Part], minutes: float) -> None:
-        """Run the parts within so many minutes. Raises KeyboardInterrupt, with all outcomes
-        written, and UsageError if another sitting, or a part that outlived one, has the folder."""
+    def last_way(self, first: str, again: Sequence[str]) -> str:
+        """The way in which the parts before ended, without those that run `again`; else `first`."""
+        before = [o.way for o in self.outcomes.values() if o.way and o.name not in again]
+        return max([first, *before], key=WAYS.index)
+
+    def run(self, parts: Sequence[Part], seconds: float, way: str = WAYS[0]) -> None:
+        """Run the parts within so many seconds, beginning in this way. Raises KeyboardInterrupt,
+        with all outcomes written, and UsageError if another sitting, or a part that outlived one,
+        has the folder."""
+        self.way = way
         with lock_study(self.folder, "is being filled") as self._lock:
-            self._run(parts, minutes)
+            share, end = min(1.0, seconds / SITTING), time.monotonic() + seconds
+            for i, part in enumerate(parts):
+                left = end - time.monotonic()
+                later = share * sum(each.seconds or 0.0 for each in parts[i + 1 :])
+                limit = left - later if part.seconds is None else min(left, share * part.seconds)
+                if part.command is None:
+                    self._note(Outcome(part.name, part.about, "skipped", part.instead))
+                elif limit < LEAST:
+                    reason = f"{max(limit, 0):.0f} s were left for it"
+                    self._note(Outcome(part.name, part.about, "skipped", reason))
+                else:
+                    last = end if part.seconds else time.monotonic() + limit
+                    self._note(self._run_in_ways(part, limit, last))
 
-    def _run(self, parts: Sequence[Part], minutes: float) -> None:
-        scale = minutes / SITTING
-        end = time.monotonic() + 60 * minutes
-        for part in parts:
-            left = end - time.monotonic()
-            if part.command is None:
-                self._note(Outcome(part.name, part.about, "skipped", part.instead))
-            elif left < part.least * min(scale, 1.0):
-                reason = f"{max(left, 0):.0f} s were left, it needs {part.least:.0f}"
-                self._note(Outcome(part.name, part.about, "skipped", reason))
-            else:
-                self._note(self._run_part(part, min(left, part.seconds * scale)))
+    def _run_in_ways(self, part: Part, limit: float, last: float) -> Outcome:
+        """Run a part, after a failure in the next way, until `last`. Every try of a part with
+        seconds of its own gets them all."""
+        failed: list[str] = []
+        first = self.way
+        while True:
+            outcome = self._run_once(part, limit, tuple(failed))
+            next_ways = WAYS[WAYS.index(self.way) + 1 :] if part.in_ways else ()
+            left = last - time.monotonic()
+            if outcome.status not in ("failed", "out of time"):
+                return outcome
+            if not next_ways or left < LEAST:  # whatever it was, it was not the way
+                self.way = first
+                return outcome
+            failed.append(f"{self.way}: {outcome.status}, {outcome.line}")
+            print(f"{part.name}: {failed[-1]}\n  again: {next_ways[0]}", flush=True)
+            for ending in (".json", ".log"):  # what the failed one wrote
+                path = self.folder / (part.name + ending)
+                if path.exists():
+                    path.rename(self.folder / f"{part.name}.{self.way}{ending}")
+            self.way, limit = next_ways[0], min(limit, left)
 
-    def _run_part(self, part: Part, limit: float) -> Outcome:
+    def _run_once(self, part: Part, limit: float, failed: tuple[str, ...]) -> Outcome:
         assert part.command is not None
+        command = part.command(self.way)
         print(f"{part.name}: {part.about}, at most {clock(limit)} ...", flush=True)
         began = time.monotonic()
         log = self.folder / f"{part.name}.log"
         with log.open("w", encoding="utf-8") as out:
-            code = run(part.command, out, limit, self._lock)
+            code = run(command, out, limit, self._lock, self.environment)
         seconds = time.monotonic() - began
-        late = "goes on" if part.goes_on else "out of time"
+        late = "goes on" if part.goes_on else "cut off" if part.partial else "out of time"
         status = {0: "done", None: late, 130: "interrupted"}.get(code, "failed")
         try:
             line = part.line()
         except Exception as error:  # half-written files may raise any
             line = "" if status != "done" else f"its files can't be read: {error}"
-            status = "failed" if status == "done" else status
+            status = "failed" if status in ("done", "cut off") else status
         if status == "failed":
             line = "; ".join(filter(None, (line, last_line(log))))
-        command = " ".join(part.command)
-        return Outcome(part.name, part.about, status, line, round(seconds, 1), command)
+        way = self.way if part.in_ways else ""
+        return Outcome(
+            part.name, part.about, status, line, round(seconds, 1), " ".join(command), way, failed
+        )
 
     def _note(self, outcome: Outcome) -> None:
         self.outcomes[outcome.name] = outcome
@@ -142,19 +196,24 @@ class Sitting:
         checkpoint.write_text(self.folder / "summary.md", self.summary() + "\n")
 
     def summary(self) -> str:
-        rows = [[o.name, o.status, clock(o.seconds), o.line] for o in self.outcomes.values()]
-        return markdown_table(["part", "", "time", "what it found"], rows, align=True)
+        lines = []
+        for o in self.outcomes.values():
+            how = ", ".join(filter(None, (o.status, o.way, clock(o.seconds))))
+            lines.append(f"- **{o.name}** ({how}): {o.line}")
+            lines += [f"    - before, {each}" for each in o.failed_ways]
+        return "\n".join(lines)
 
     def pack(self) -> Path:
-        """One archive of the small files, the smallest first, as many as fit."""
+        """One archive of the small files, the smallest first, as many as fit when compressed."""
         found = [path for path in self.folder.rglob("*") if path.suffix in PACKED]
         archive, room, left_out = self.folder / "gpu_check.tar.gz", SMALL, []
+        sizes = {path: len(zlib.compress(path.read_bytes())) for path in found}
         with (
             checkpoint.atomic_write(archive) as file,
             tarfile.open(fileobj=file, mode="w:gz") as tar,
         ):
-            for path in sorted(found, key=lambda path: (path.stat().st_size, path)):
-                room -= path.stat().st_size
+            for path in sorted(found, key=lambda path: (sizes[path], path)):
+                room -= sizes[path] + 1024  # a header, padding
                 if room >= 0:
                     tar.add(path, path.relative_to(self.folder))
                 else:
@@ -164,12 +223,19 @@ class Sitting:
         return archive
 
 
-def run(command: Sequence[str], log: Any, limit: float, lock: TextIO | None = None) -> int | None:
+def run(
+    command: Sequence[str],
+    log: Any,
+    limit: float,
+    lock: TextIO | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> int | None:
     """The exit code of a command; None if it was stopped after `limit` seconds, by SIGINT and then
     by SIGKILL. Ctrl-C stops it, too: code 130. lock: a file that the command keeps open."""
     process = subprocess.Popen(
         command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, process_group=0,
         pass_fds=() if lock is None else (lock.fileno(),),
+        env={**os.environ, **(environment or {})},
     )  # fmt: skip
     if lock is not None:
         with contextlib.suppress(OSError):  # a full disk

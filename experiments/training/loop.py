@@ -64,14 +64,16 @@ def train(
     recorders = sorted(recorders, key=lambda recorder: not recorder.runs_the_model)
     progress = Progress(label, start, steps, run.place)
     metrics = Metrics(run, progress)
-    began = time.perf_counter()
+    began, recorded = time.perf_counter(), run.seconds_of_recorders
 
     def save(done: int) -> None:
-        nonlocal began
+        nonlocal began, recorded
         spent, began = time.perf_counter() - began, time.perf_counter()
-        run.stream("timings").append(
-            {"step": done - 1, "updates": done, "seconds": round(spent, 3)}
-        )
+        share, recorded = run.seconds_of_recorders - recorded, run.seconds_of_recorders
+        run.stream("timings").append({
+            "step": done - 1, "updates": done, "seconds": round(spent, 3),
+            "recorders": round(share, 3),
+        })  # fmt: skip
         run.save(done, {"model": model.state_dict(), "optimizer": optimizer.state_dict()})
 
     diverged = None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from experiments.training.json_files import json_number, json_numbers
-from experiments.training.recorders import Recorder
+from experiments.training.recorders import Recorder, on_the_clock
 from experiments.training.step import Step
 from minibn.analysis import Hessian, covariate_shift, distribution_shift, probe, snapshot
 from minibn.random import derive
@@ -48,8 +48,9 @@ class Landscape(Recorder):
     @contextmanager
     def during(self, step: Step) -> Iterator[None]:
         if is_due(step.number, self.every):
-            for direction in self.directions:
-                self._probe(step, direction)
+            with on_the_clock(step.run):
+                for direction in self.directions:
+                    self._probe(step, direction)
         yield
 
     def _probe(self, step: Step, direction: str) -> None:
@@ -101,7 +102,9 @@ class CovariateShift(Recorder):
             return
         before = snapshot(step.model)
         yield
-        self._record(step, before, {name: p.data for name, p in step.model.named_parameters()})
+        after = {name: p.data for name, p in step.model.named_parameters()}
+        with on_the_clock(step.run):
+            self._record(step, before, after)
 
     def _record(self, step: Step, before: dict[str, Any], after: dict[str, Any]) -> None:
         shifts = covariate_shift(
@@ -153,7 +156,8 @@ class Curvature(Recorder):
     @contextmanager
     def during(self, step: Step) -> Iterator[None]:
         if self.every and step.number % self.every == 0:
-            self._record(step)
+            with on_the_clock(step.run):
+                self._record(step)
         yield
 
     def _record(self, step: Step) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 import minibn
 from minibn.fast.cuda.cudnn import is_preferred
+from minibn.fast.selection import without_kernels
 
 
 @functools.cache
@@ -75,5 +76,6 @@ def environment(backend: Any, threads: int) -> dict[str, Any]:
         "blas": ", ".join(blas("numpy")) or "unknown",
         "simd": " ".join(simd()),
         **backend.describe(),
+        **({"without_kernels": " ".join(sorted(off))} if (off := without_kernels()) else {}),
         **({"cudnn": "chosen"} if backend.name == "cupy" and is_preferred() else {}),
     }

@@ -9,6 +9,7 @@ the weights after t + 1 updates ("updates").
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -48,6 +49,20 @@ class Recorder:
         in a run that goes on to more steps."""
 
 
+@contextmanager
+def on_the_clock(run: Run) -> Iterator[None]:
+    """Context manager: what is computed inside counts as time of the run's recorders. It waits for
+    the device before and after, or queued training steps would be counted with it."""
+    device = get_backend()
+    device.synchronize()
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        device.synchronize()
+        run.seconds_of_recorders += time.perf_counter() - began
+
+
 def predictions(model: nn.Module, images: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """The class of each image (N,), in eval mode, in batches."""
     backend = get_backend()
@@ -77,7 +92,8 @@ class TestAccuracy(Recorder):
             self._record(run, model, steps)
 
     def _record(self, run: Run, model: nn.Module, updates: int) -> None:
-        right = predictions(model, self.data.test_images) == self.data.test_labels
+        with on_the_clock(run):
+            right = predictions(model, self.data.test_images) == self.data.test_labels
         run.stream("test").append(
             {"step": updates - 1, "updates": updates, "accuracy": float(right.mean())}
         )

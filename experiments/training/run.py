@@ -37,6 +37,7 @@ class Run:
         self.folder = folder
         self.name = folder.name
         self.place = Place()
+        self.seconds_of_recorders = 0.0  # of this process: see `recorders.on_the_clock`
         self._streams: dict[str, Stream] = {}
         self._lease: Lease | None = None
 

@@ -6,7 +6,7 @@
       runs/batchnorm-lr0.1-seed0/
         config.json                  settings, versions, device, threads, commit, data hash
         metrics.jsonl ...            one line a step; one file per recorder, without times
-        timings.jsonl                seconds from checkpoint to checkpoint
+        timings.jsonl                seconds from checkpoint to checkpoint, and of them recorders'
         checkpoint/latest.npz        everything the run needs to continue bit for bit
         checkpoint/previous.npz      the one before, if the last is damaged
         result.json                  written when the run is done or has diverged

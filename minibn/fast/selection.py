@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from collections.abc import Sequence
 from types import FunctionType
 from typing import Any
@@ -28,6 +29,7 @@ MODULES = {
     "cuda": "minibn.fast.cuda.kernel_list",
     "by hand": "minibn.fast.rounding",
 }
+WITHOUT = "MINIBN_WITHOUT_KERNELS"  # an environment variable: kernels that are not to run
 emulation: Setting[bool] = Setting("emulation", False)  # see `cuda.emulator`
 
 
@@ -40,7 +42,26 @@ def kernels_of(backend: Backend) -> KernelTable:
 
 @functools.cache
 def _load(which: str) -> KernelTable:
-    return importlib.import_module(MODULES[which]).KERNELS
+    """A backend's table, without the kernels that $MINIBN_WITHOUT_KERNELS names (their classes,
+    with commas between them): their definitions run. Raises ValueError for an unknown name."""
+    table: KernelTable = importlib.import_module(MODULES[which]).KERNELS
+    unwanted = without_kernels()
+    if not unwanted:
+        return table
+    tables = [importlib.import_module(module).KERNELS for module in MODULES.values()]
+    known = {kernel.__name__ for table in tables for among in table.values() for kernel in among}
+    for name in unwanted - known:
+        raise ValueError(
+            f"${WITHOUT} names {name!r}, which is no kernel. Unset it, or name one of "
+            f"{', '.join(sorted(known))}"
+        )
+    return {key: tuple(k for k in among if k.__name__ not in unwanted)
+            for key, among in table.items()}  # fmt: skip
+
+
+def without_kernels() -> frozenset[str]:
+    """The names in $MINIBN_WITHOUT_KERNELS."""
+    return frozenset(os.environ.get(WITHOUT, "").replace(",", " ").split())
 
 
 def runs_cuda_kernels(backend: Backend) -> bool:
