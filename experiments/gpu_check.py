@@ -36,7 +36,7 @@ from pathlib import Path
 
 from experiments.gpu.parts import NAMES, all_parts, first_way
 from experiments.gpu.prepare import FOLDER, prepare
-from experiments.gpu.sitting import Sitting
+from experiments.gpu.sitting import PATIENCE, Sitting
 from experiments.training.command_line import (
     UsageError,
     flag_name,
@@ -51,8 +51,6 @@ from experiments.training.settings import PRECISIONS
 from experiments.training.signals import interrupts
 from minibn.backend import get_backend
 from minibn.data import load
-from minibn.errors import BackendUnavailable
-from minibn.fast.cuda.emulator import compiler
 from minibn.fast.cuda.kernel_list import KERNELS
 from minibn.fast.cuda.program import PREPARED
 from minibn.fast.selection import WITHOUT
@@ -81,7 +79,10 @@ class Options:
     prepare: bool = setting(False, "compile the kernels into --out for an H100 or H200, then end")
     rehearse: bool = setting(False, "tiny sizes, without a GPU: the numbers mean nothing")
     backend: str = setting(
-        "", "cupy; a rehearsal takes emulated, or strict without a C++ compiler", choices=BACKENDS
+        "",
+        "cupy; of a rehearsal: strict, emulated (CUDA's kernels, by g++) or cupy (default: "
+        "cupy, of a rehearsal strict)",
+        choices=BACKENDS,
     )
     out: str = setting("runs/gpu_check", "folder for all results", path=True)
 
@@ -148,8 +149,9 @@ def sit(options: Options) -> int:
         print(f"{part.name}: done before. Again: --only {part.name}")
     stopped = False
     try:
-        way = sitting.last_way(first_way(options.without), options.only)
-        sitting.run([part for part in todo if part not in before], options.seconds, way)
+        way = sitting.last_way(first_way(options), options.only)
+        left = [part for part in todo if part not in before]
+        sitting.run(left, options.seconds, way, PATIENCE if options.rehearse else 1)
     except KeyboardInterrupt:
         stopped = True
         sitting.write()
@@ -186,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks, and print the results. Returns the exit code."""
     options = Options(**parse(Options, arguments, program=PROGRAM, description=__doc__))
     if not options.backend:
-        options = replace(options, backend=_default_backend(options))
+        options = replace(options, backend="strict" if options.rehearse else "cupy")
     try:
         check(options)
         return prepare_kernels(options) if options.prepare else sit(options)
@@ -194,16 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" ({error.filename})" if error.filename else ""
         remedy = "Free space, or fix that: the same command goes on; or name another --out."
         raise OSError(f"{error.strerror or error}{where}. {remedy}") from error
-
-
-def _default_backend(options: Options) -> str:
-    if not options.rehearse:
-        return "cupy"
-    try:
-        compiler()
-    except BackendUnavailable:
-        return "strict"
-    return "emulated"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +105,10 @@ def all_parts(options: Any, folder: Path) -> list[Part]:
     return [part for part in found if part.name not in without]
 
 
-def first_way(without: Sequence[str]) -> str:
-    """The first way to compute that is not turned off."""
+def first_way(options: Any) -> str:
+    """The first way to compute that is not turned off. The strict double alone has no graphs."""
+    without = {"graph"} if options.backend == "strict" else set()
+    without |= set(options.without)
     return WAYS[2] if "cuda" in without else WAYS[1] if "graph" in without else WAYS[0]
 
 

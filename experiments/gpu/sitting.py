@@ -31,6 +31,7 @@ from minibn.errors import DataError
 
 ROOT = Path(__file__).parent.parent.parent
 SITTING = 540  # seconds for which the parts' limits are meant; a shorter one scales them down
+PATIENCE = 10  # times as long may everything take in a rehearsal, on a CPU
 LEAST = 2  # seconds without which a part is not begun
 GRACE = 20  # seconds in which a part that is asked to stop may save
 SMALL = 15 << 20  # bytes that the packed files may take: the archive stays below 16 MiB
@@ -117,13 +118,16 @@ class Sitting:
         before = [o.way for o in self.outcomes.values() if o.way and o.name not in again]
         return max([first, *before], key=WAYS.index)
 
-    def run(self, parts: Sequence[Part], seconds: float, way: str = WAYS[0]) -> None:
-        """Run the parts within so many seconds, beginning in this way. Raises KeyboardInterrupt,
-        with all outcomes written, and UsageError if another sitting, or a part that outlived one,
-        has the folder."""
+    def run(
+        self, parts: Sequence[Part], seconds: float, way: str = WAYS[0], patience: int = 1
+    ) -> None:
+        """Run the parts within so many seconds, beginning in this way. patience: a factor on the
+        time, and on all limits. Raises KeyboardInterrupt, with all outcomes written, and UsageError
+        if another sitting, or a part that outlived one, has the folder."""
         self.way = way
         with lock_study(self.folder, "is being filled") as self._lock:
-            share, end = min(1.0, seconds / SITTING), time.monotonic() + seconds
+            share = min(1.0, seconds / SITTING) * patience
+            end = time.monotonic() + seconds * patience
             for i, part in enumerate(parts):
                 left = end - time.monotonic()
                 later = share * sum(each.seconds or 0.0 for each in parts[i + 1 :])
