@@ -28,6 +28,7 @@ Exit code 0: everything is done and as it must be. 1: it isn't. 2: it can't run 
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,7 @@ from experiments.training.settings import PRECISIONS
 from experiments.training.signals import interrupts
 from minibn.backend import get_backend
 from minibn.data import load
+from minibn.errors import BackendUnavailable
 from minibn.fast.cuda.kernel_list import KERNELS
 from minibn.fast.cuda.program import PREPARED
 from minibn.fast.selection import WITHOUT
@@ -174,6 +176,11 @@ def _environment(options: Options, folder: Path) -> dict[str, str]:
 
 def prepare_kernels(options: Options) -> int:
     """Compile what a sitting launches. Returns the exit code."""
+    if importlib.util.find_spec("cupy") is None:
+        raise BackendUnavailable(
+            "--prepare compiles by NVRTC, through CuPy: neither needs a GPU. Install them: pip "
+            "install 'minibn[nvrtc]'"
+        )
     folder = Path(options.out).absolute() / FOLDER
     for line in prepare(folder):
         print(line, flush=True)

@@ -264,7 +264,7 @@ def test_a_number_of_threads_that_is_none_is_one_line_and_writes_nothing(
         assert f"MINIBN_NUM_THREADS={bad!r}" in refused(*default, "--out", "study")
         assert os.listdir(here) == []
     assert main(*ONE, "--steps", 1, "--out", "given") == 0, "--threads stands in its place"
-    for program, arguments in ((predict, ["nowhere"]), (gpu_check, ["--backend", "strict"])):
+    for program, arguments in ((predict, ["nowhere"]), (gpu_check, ["--rehearse"])):
         assert program.main(arguments) == 2
         assert "MINIBN_NUM_THREADS='1.5'" in capsys.readouterr().err
 

@@ -6,8 +6,6 @@ launches that only note what was asked for, so that sizes may be large.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -22,29 +20,15 @@ from experiments.vgg.settings import Settings
 from minibn import Tensor, grad, ops
 from minibn.backend import get_backend
 from minibn.data import Batches, pad_crop_flip
-from minibn.fast.cuda import products, program
+from minibn.fast.cuda import products
 from minibn.fast.cuda.device_batches import DeviceBatches
-from minibn.fast.cuda.program import HERE, REALS, Program
+from minibn.fast.cuda.program import HERE, REALS, Launches, Program, note_launches
 from minibn.fast.precision import MANTISSA
 from minibn.random import integers, uniforms, uniforms_and_normals
 
 ARCHITECTURE = "sm_90"  # of the H100 and H200
-Launches = dict[tuple[str, tuple[tuple[str, object], ...]], set[str]]  # (program, macros): kernels
 SOURCES = sorted(path.stem for path in HERE.glob("*.cu"))
 KERNEL = re.compile(r"EXPORT\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
-
-
-@contextmanager
-def noting(launches: Launches) -> Iterator[None]:
-    """Inside, a launch computes nothing and is noted. Results are whatever was in memory."""
-
-    def runner(device: str, source: Program, macros: tuple) -> Callable[..., None]:
-        asked = launches.setdefault((source.name, macros), set())
-        return lambda function, *_: asked.add(function)
-
-    with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        patch.setattr(program, "_runner", runner)
-        yield
 
 
 def rows(dtype: type) -> None:
@@ -114,7 +98,7 @@ def batches() -> None:
 @pytest.fixture(scope="module")
 def launches() -> Launches:
     found: Launches = {}
-    with on("emulated"), noting(found):
+    with on("emulated"), note_launches(found), np.errstate(all="ignore"):
         for precision in MANTISSA:
             with minibn.precision(precision):
                 with minibn.kernels("always"):
