@@ -11,7 +11,6 @@ from support.cupy_double import RawModule, cupy_double, cupy_module
 
 from experiments import benchmark, vgg_cifar
 from experiments.gpu import measure
-from experiments.gpu.parts import TINY as TINY_SIZES
 from minibn import use
 from minibn.backend import to_numpy
 from minibn.fast.cuda.emulator import emulate
@@ -67,12 +66,12 @@ def test_the_benchmark_runs_on_cupys_events_and_pools(cupy, tmp_path, capsys):
     assert "left out" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("part", ["environment", "large"])
-def test_what_the_gpu_check_measures_it_can_measure_on_cupy(part, cupy, tmp_path, capsys):
-    sizes = {**TINY_SIZES, "variants": ["batchnorm"], "backend": "cupy", "data": "shapes"}
+def test_the_losses_that_a_sitting_compares_are_those_of_a_captured_graph(cupy, tmp_path):
     file = tmp_path / "found.json"
-    assert measure.main([part, str(file), json.dumps(sizes)]) == 0
-    assert file.exists()
+    sizes = {"backend": "cupy", "way": "graph", "rehearsal": True}
+    assert measure.main(["losses", str(file), json.dumps(sizes)]) == 0
+    found = json.loads(file.read_text())
+    assert found["noisy-batchnorm fp32"]["agree"] and "stand-in" in str(found["environment"])
 
 
 def test_a_struct_by_value_is_an_array_of_one_for_cupy(cupy):
