@@ -76,7 +76,5 @@ TOOLS = (
     Entry("precision", "", "what tf32 and bf16 cost: errors of products, trainings compared", ""),
     Entry("predict", "", "test accuracy by class of a trained run", ""),
     Entry("benchmark", "", "a training step against PyTorch, on the CPU or a GPU", ""),
-    Entry(
-        "gpu_check", "", "what needs a GPU, in nine minutes: losses, times, trainings, laws", ""
-    ),
+    Entry("gpu_check", "", "what needs a GPU, in nine minutes: losses, times, trainings, laws", ""),
 )
