@@ -24,7 +24,6 @@ from experiments.vgg.settings import Settings
 from minibn.autograd.dispatch import find_kernel
 from minibn.autograd.observers import Observer, observe_with
 from minibn.backend import backend_of
-from minibn.fast.cuda import cudnn
 from minibn.fast.precision import MANTISSA, current, precision
 from minibn.fast.selection import kernels_of
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
@@ -69,10 +68,9 @@ def candidates(device: Device, call: Call) -> Iterator[tuple[str, Any]]:
     does not round factors: in "tf32" and "bf16" it is no candidate unless it is chosen."""
     chosen = find_kernel(call.op, list(call.inputs))
     yield ("definition" if chosen is None else type(chosen).__name__), chosen or call.op
-    with cudnn.prefer():
-        for kernel in kernels_of(device.backend)[type(call.op)]:
-            if type(chosen) is not kernel and kernel.fits(call.op, *call.inputs):
-                yield kernel.__name__, kernel(call.op)
+    for kernel in kernels_of(device.backend)[type(call.op)]:
+        if type(chosen) is not kernel and kernel.fits(call.op, *call.inputs):
+            yield kernel.__name__, kernel(call.op)
     if chosen is not None and current() == "fp32":
         yield "definition", call.op
 

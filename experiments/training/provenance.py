@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 import minibn
-from minibn.fast.cuda.cudnn import is_preferred
 
 
 @functools.cache
@@ -75,5 +74,4 @@ def environment(backend: Any, threads: int) -> dict[str, Any]:
         "blas": ", ".join(blas("numpy")) or "unknown",
         "simd": " ".join(simd()),
         **backend.describe(),
-        **({"cudnn": "chosen"} if backend.name == "cupy" and is_preferred() else {}),
     }

@@ -31,7 +31,6 @@ from minibn.autograd import observers
 from minibn.autograd.dispatch import mode
 from minibn.backend import backend_of
 from minibn.errors import CaptureError
-from minibn.fast.cuda.cudnn import is_preferred
 from minibn.fast.cuda.graph import Graph
 from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.precision import current as precision
@@ -106,7 +105,6 @@ class CapturedStep:
         backend = backend_of(self.optimizer.params[0].data)
         found: list[Any] = [
             runs_cuda_kernels(backend),
-            is_preferred(),
             *map(sys.intern, (mode(), precision())),
             *edited_definitions(),
         ]

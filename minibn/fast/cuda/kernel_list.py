@@ -2,7 +2,6 @@
 
 from minibn import random
 from minibn.fast.cuda.conv import TiledConv2d, TiledInputGrad, TiledWeightGrad
-from minibn.fast.cuda.cudnn import CudnnConv2d, CudnnInputGrad, CudnnWeightGrad
 from minibn.fast.cuda.draws import (
     LaunchedIntegers,
     LaunchedUniforms,
@@ -32,9 +31,9 @@ from minibn.optim import SGD
 # `RoundedProduct` is last: it rounds in software where no kernel before it fits.
 KERNELS: KernelTable = {
     BatchNorm: (FusedBatchNorm,),
-    Conv2d: (CudnnConv2d, TiledConv2d, RoundedProduct),
-    Conv2dInputGrad: (CudnnInputGrad, TiledInputGrad, RoundedProduct),
-    Conv2dWeightGrad: (CudnnWeightGrad, TiledWeightGrad, RoundedProduct),
+    Conv2d: (TiledConv2d, RoundedProduct),
+    Conv2dInputGrad: (TiledInputGrad, RoundedProduct),
+    Conv2dWeightGrad: (TiledWeightGrad, RoundedProduct),
     FusedBlock: (FusedBlockKernel,),
     MatMul: (TiledMatMul, RoundedProduct),
     MaxPool2d: (WindowMaxPool2d,),
