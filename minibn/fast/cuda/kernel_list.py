@@ -10,7 +10,6 @@ from minibn.fast.cuda.draws import (
 from minibn.fast.cuda.fused_block import FusedBatchNorm, FusedBlockKernel
 from minibn.fast.cuda.loss import WarpCrossEntropy
 from minibn.fast.cuda.matmul import TiledMatMul
-from minibn.fast.cuda.pool import WindowMaxPool2d
 from minibn.fast.cuda.reduce import ColumnSum
 from minibn.fast.cuda.running_statistics import FusedRunningStatistics
 from minibn.fast.cuda.sgd import FusedSGD
@@ -24,7 +23,6 @@ from minibn.ops.batch_normalization import BatchNorm
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.linalg import MatMul
 from minibn.ops.loss import SoftmaxCrossEntropy
-from minibn.ops.pool import MaxPool2d
 from minibn.ops.reduce import Sum
 from minibn.optim import SGD
 
@@ -36,7 +34,6 @@ KERNELS: KernelTable = {
     Conv2dWeightGrad: (TiledWeightGrad, RoundedProduct),
     FusedBlock: (FusedBlockKernel,),
     MatMul: (TiledMatMul, RoundedProduct),
-    MaxPool2d: (WindowMaxPool2d,),
     SoftmaxCrossEntropy: (WarpCrossEntropy,),
     Sum: (ColumnSum,),
     # not ops:
