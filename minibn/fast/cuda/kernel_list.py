@@ -8,7 +8,6 @@ from minibn.fast.cuda.draws import (
     LaunchedUniformsAndNormals,
 )
 from minibn.fast.cuda.fused_block import FusedBatchNorm, FusedBlockKernel
-from minibn.fast.cuda.loss import WarpCrossEntropy
 from minibn.fast.cuda.matmul import TiledMatMul
 from minibn.fast.cuda.reduce import ColumnSum
 from minibn.fast.cuda.running_statistics import FusedRunningStatistics
@@ -22,7 +21,6 @@ from minibn.nn.sequential import Sequential
 from minibn.ops.batch_normalization import BatchNorm
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.linalg import MatMul
-from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.ops.reduce import Sum
 from minibn.optim import SGD
 
@@ -34,7 +32,6 @@ KERNELS: KernelTable = {
     Conv2dWeightGrad: (TiledWeightGrad, RoundedProduct),
     FusedBlock: (FusedBlockKernel,),
     MatMul: (TiledMatMul, RoundedProduct),
-    SoftmaxCrossEntropy: (WarpCrossEntropy,),
     Sum: (ColumnSum,),
     # not ops:
     SGD: (FusedSGD,),
