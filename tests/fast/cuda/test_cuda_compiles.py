@@ -21,9 +21,7 @@ from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn import Tensor, grad, ops
 from minibn.backend import get_backend
-from minibn.data import Batches, pad_crop_flip
 from minibn.fast.cuda import products, program
-from minibn.fast.cuda.device_batches import DeviceBatches
 from minibn.fast.cuda.program import HERE, REALS, Program
 from minibn.fast.precision import MANTISSA
 from minibn.random import integers, uniforms, uniforms_and_normals
@@ -103,14 +101,6 @@ def tiles(precision: str) -> None:
         products.problem.cache_clear()
 
 
-def batches() -> None:
-    """Batches that are made on the device."""
-    images, labels = np.zeros((8, 32, 32, 3), np.uint8), np.arange(8)
-    for augment in (None, pad_crop_flip):
-        for dtype in REALS:
-            DeviceBatches(Batches(images, labels, 4, 0, augment), dtype).fill(0)
-
-
 @pytest.fixture(scope="module")
 def launches() -> Launches:
     found: Launches = {}
@@ -127,7 +117,6 @@ def launches() -> Launches:
             rows(np.float64)
         for dtype in REALS:
             draws(dtype)
-        batches()
     return found
 
 

@@ -85,6 +85,21 @@ def test_ops_and_gradients_are_captured_by_kernels_and_by_definitions(backend, w
 
 
 @on_cuda
+def test_a_bad_label_of_the_device_makes_the_loss_of_a_captured_step_nan(backend):
+    """To check it would wait for the device, and CuPy's indices wrap around."""
+    x = Tensor(backend.asarray(np.ones((3, 4))), requires_grad=True)
+    given = [backend.asarray(np.array(a)) for a in ([0, 3, 1], [0, 4, 1], [0, -1, 1])]
+    graph = Graph(backend)
+    with graph.capture([]):
+        good, *bad = (ops.softmax_cross_entropy(x, labels) for labels in given)
+        with pytest.raises(ValueError, match="labels run from 0 to 4"):
+            ops.softmax_cross_entropy(x, [0, 4, 1])
+    graph.launch()
+    assert to_numpy(good) == pytest.approx(np.log(4))
+    assert all(np.isnan(to_numpy(loss)) for loss in bad)
+
+
+@on_cuda
 def test_graphs_take_turns(backend):
     x, graphs = backend.asarray(ROWS), [Graph(backend), Graph(backend)]
     for add, graph in zip((1, 10), graphs, strict=True):
