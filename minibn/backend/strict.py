@@ -145,6 +145,8 @@ SPECIAL: dict[str, Callable[..., Any]] = {
 class Namespace:
     """The double of the `cupy` module, with the names that NumPy has too."""
 
+    RawModule: Any  # the emulator's, once that is imported
+
     def __init__(self, path: str = "") -> None:
         self._path = path
         self.__name__ = f"strict.{path}".rstrip(".")

@@ -1,11 +1,9 @@
 """A stand-in for the module `cupy` itself, so that CuPy's branches run once without it.
 
 Arrays are the strict double's, taken for CuPy's; kernels run on the emulator; a capture is a
-recording. Arguments of launches are as choosy as CuPy's (`cupy/cuda/function.pyx`). The names under
-`cuda` are those that we use, with CuPy 14.2's signatures.
+recording. The names under `cuda` are those that we use, with CuPy 14.2's signatures.
 """
 
-import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 import minibn.backend as backends
@@ -22,45 +19,6 @@ from minibn.backend.strict_array import StrictArray
 from minibn.errors import BackendUnavailable
 from minibn.fast.cuda import emulator
 from minibn.fast.cuda.recording import Recording
-
-SCALARS = {np.dtype(c).type for c in "?bhilqBHILQefdFD"}
-
-
-class RawModule:
-    """A source, compiled when one of its kernels is asked for."""
-
-    def __init__(self, code: str, options: tuple[str, ...] = ()) -> None:
-        assert "-std=c++17" in options
-        self._code, self._options = code, tuple(o for o in options if o.startswith("-D"))
-        self._run: Any = None
-
-    def get_function(self, name: str) -> Any:
-        if self._run is None:
-            self._run = emulator.compile_kernels(self._code, self._options)
-        return RawFunction(self._run, name)
-
-
-class RawFunction:
-    def __init__(self, run: Any, name: str) -> None:
-        self._run, self._name, self.max_dynamic_shared_size_bytes = run, name, 48 << 10
-
-    def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0) -> None:
-        assert all(type(extent) is tuple and len(extent) == 3 for extent in (grid, block))
-        assert all(type(n) is int and n > 0 for n in (*grid, *block)), (grid, block)
-        assert max(grid[1:]) < 1 << 16, f"gridDim {grid} is more than CUDA takes"
-        assert np.prod(block) <= 1024
-        assert shared_mem <= self.max_dynamic_shared_size_bytes <= 227 << 10
-        values = [_by_value(a) for a in args]
-        assert sum(v.itemsize if isinstance(v, np.generic) else 8 for v in values) <= 4096
-        self._run(self._name, grid, block, values, shared_mem)
-
-
-def _by_value(a: Any) -> Any:
-    if isinstance(a, StrictArray) or type(a) in SCALARS:
-        return a
-    if isinstance(a, np.ndarray) and a.size == 1:
-        return a[0]
-    raise TypeError(f"Unsupported type {type(a)}")
 
 
 class Stream:
@@ -83,8 +41,7 @@ class Stream:
     def begin_capture(self, mode: Any = None) -> None:
         assert Stream._current is self, "what is captured must be asked of this stream"
         self._recording = Recording()
-        arrays = [x for x in gc.get_objects() if type(x) is StrictArray]
-        self._within.enter_context(self._recording.on(arrays))
+        self._within.enter_context(self._recording.on())
 
     def end_capture(self) -> Recording:
         self._within.close()
@@ -150,7 +107,7 @@ def cupy_module() -> Any:
     module.__version__ = "14.2.0"
     module.ndarray = StrictArray
     module.asnumpy = strict.to_numpy
-    module.RawModule = RawModule
+    module.RawModule = emulator.RawModule
     module.RawKernel = lambda code, name: lambda grid, block, args: None
     module.get_default_memory_pool = lambda: pool
     module.get_default_pinned_memory_pool = lambda: pool
@@ -173,7 +130,7 @@ def cupy_module() -> Any:
 @contextmanager
 def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """`use("cupy")` with the stand-in, for a test."""
-    from minibn.fast.cuda import program, scalars
+    from minibn.fast.cuda import scalars
 
     try:
         emulator.compiler()
@@ -186,9 +143,5 @@ def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     monkeypatch.setattr(cupy_backend, "_IS_READY", [True])
     monkeypatch.setattr(backends, "_INSTANCES", {"cupy": cupy_backend.CupyBackend()})
     monkeypatch.setattr(scalars, "_CONSTANT", {})
-    program._runner.cache_clear()
-    try:
-        with use("cupy") as backend:
-            yield backend
-    finally:
-        program._runner.cache_clear()
+    with use("cupy") as backend:
+        yield backend

@@ -164,11 +164,9 @@ class Replay:
         self._set = (0, 1.0)  # tick and rate, as they are on the device
         self._base, before = self._host.read(), found()
         lr, kept = optimizer.lr, [dict(state) for state in optimizer.state]
-        arrays = [state.data for state in self._host.states if not isinstance(state, Counter)]
-        arrays += [array for state in kept for array in state.values()]
         try:
             optimizer.lr = 1.0  # as an argument; the rate on the device multiplies it
-            with use_scalars(self._scalars), self._graph.capture(arrays):
+            with use_scalars(self._scalars), self._graph.capture():
                 self._results = step()
             if not self._scalars.rate_is_read:
                 raise CaptureError(

@@ -13,7 +13,7 @@ copy what is needed longer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from minibn.fast.cuda.recording import Recording
 
 
 class Graph:
-    """The computations of a `with graph.capture(...)` block, repeated by `launch()`."""
+    """The computations of a `with graph.capture()` block, repeated by `launch()`."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -29,12 +29,11 @@ class Graph:
         self._graph: Any = None
 
     @contextmanager
-    def capture(self, state: Iterable[Any]) -> Iterator[None]:
-        """Context manager: computations are recorded, not executed. state: the arrays from outside
-        that they change in place. An exception ends the capture."""
+    def capture(self) -> Iterator[None]:
+        """Context manager: computations are recorded, not executed. An exception ends it."""
         if self.backend.name == "strict":
             recording = Recording()
-            with recording.on(state):
+            with recording.on():
                 yield
             self._graph = recording
             return

@@ -1,8 +1,8 @@
 """CUDA sources and their launches.
 
-A `Program` is a file of CUDA C++ beside this one, compiled at its first launch: by NVRTC for CuPy's
-arrays, by the host's C++ compiler for those of the strict double while it emulates a GPU (see
-`emulator`). What is fixed at compile time is given as macros: `launch(..., REAL="float")`.
+A `Program` is a file of CUDA C++ beside this one, compiled at its first launch by `xp.RawModule`:
+CuPy's, or that of the strict double, which emulates a GPU (`emulator`). What is fixed at compile
+time is given as macros: `launch(..., REAL="float")`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend.array_types import library_of
-from minibn.fast.cuda.emulator import compile_kernels
+from minibn.backend import array_module
 from minibn.setting import Setting
 
 HERE = Path(__file__).parent
@@ -59,11 +58,18 @@ class Program:
         """
         if 0 in np.atleast_1d(blocks):  # host: an empty launch, an error in CUDA
             return
-        device = next(a for a in arguments if hasattr(a, "shape") and a.shape != ())
-        run = _runner(library_of(device), self, tuple(sorted(macros.items())))
-        values = [_argument(a) for a in arguments]
+        xp = array_module(next(a for a in arguments if hasattr(a, "shape") and a.shape != ()))
+        kernel = _kernel(xp, self, function, tuple(sorted(macros.items())))
+        if shared > 48 << 10:  # above the default limit
+            kernel.max_dynamic_shared_size_bytes = shared
+        values = tuple(map(_argument, arguments))
         with _around.get()(f"{self.name}.{function}"):
-            run(function, _three(blocks), _three(threads), values, shared)
+            kernel(_three(blocks), _three(threads), values, shared_mem=shared)
+
+
+def address(x: Any) -> int:
+    """Where the array's values begin in the device's memory."""
+    return int(x._host.ctypes.data if hasattr(x, "_host") else x.data.ptr)
 
 
 def _with_includes(name: str, seen: set[str]) -> str:
@@ -85,9 +91,10 @@ def _three(extent: int | tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _argument(a: Any) -> Any:
-    """The kernel argument: an array itself, a number as a NumPy scalar of C's type."""
+    """The kernel argument: an array itself, a number as a NumPy scalar of C's type, a struct as an
+    array of one, as CuPy wants it."""
     if isinstance(a, np.generic):
-        return a
+        return np.array([a]) if isinstance(a, np.void) else a  # host: passed by value
     if isinstance(a, int):
         return np.int32(a)
     if isinstance(a, float):
@@ -98,26 +105,11 @@ def _argument(a: Any) -> Any:
 
 
 @functools.cache
-def _runner(device: str, program: Program, macros: tuple[tuple[str, Any], ...]) -> Any:
-    options = tuple(f"-D{key}={value}" for key, value in macros)
-    if device == "cupy":
-        return _on_cupy(program, options)
-    return compile_kernels(program.text, options)
+def _module(xp: Any, program: Program, macros: tuple[tuple[str, Any], ...]) -> Any:
+    options = ("-std=c++17", *(f"-D{key}={value}" for key, value in macros))
+    return xp.RawModule(code=program.text, options=options)
 
 
-def _on_cupy(program: Program, options: tuple[str, ...]) -> Any:
-    import cupy
-
-    module = cupy.RawModule(code=program.text, options=("-std=c++17", *options))
-
-    find = functools.cache(module.get_function)  # cached: CuPy asks the driver each time
-
-    def run(function: str, blocks: Any, threads: Any, arguments: Any, shared: int) -> None:
-        kernel = find(function)
-        if shared > 48 << 10:  # above the default limit
-            kernel.max_dynamic_shared_size_bytes = shared
-        # CuPy passes structs by value as arrays of length 1, not as scalars.
-        values = [np.array([a]) if isinstance(a, np.void) else a for a in arguments]
-        kernel(blocks, threads, tuple(values), shared_mem=shared)
-
-    return run
+@functools.cache  # since CuPy asks the driver each time
+def _kernel(xp: Any, program: Program, function: str, macros: tuple[tuple[str, Any], ...]) -> Any:
+    return _module(xp, program, macros).get_function(function)

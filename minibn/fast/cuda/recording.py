@@ -4,12 +4,13 @@ Every computation on strict arrays, kernels included, goes through `strict_array
 `Recording` stores each call and its result arrays. `launch()` repeats the calls, into the same
 arrays: it reads the current contents of arrays from outside, and the recorded values of arguments
 that were passed by value. As in a stream capture, nothing may wait for the device or be copied to
-it. When the recording ends, the arrays passed to `on` get their values back, as if nothing had run.
+it. When the recording ends, all strict arrays get their values back, as if nothing had run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import gc
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,11 +29,12 @@ class Recording:
         self._computing = False
 
     @contextmanager
-    def on(self, state: Iterable[Any]) -> Iterator[None]:
-        """Context manager: record computations. state: the arrays that they change in place."""
+    def on(self) -> Iterator[None]:
+        """Context manager: record computations."""
         if current_recorder.get() is not None:
             raise CaptureError("a step is being captured already: captures do not nest")
-        before = [(x, x._host.copy()) for x in state]
+        arrays = [x for x in gc.get_objects() if type(x) is StrictArray]
+        before = [(x, x._host.copy()) for x in arrays if x._host.flags.writeable]
         try:
             with current_recorder.override(self):
                 yield

@@ -36,12 +36,12 @@ KERNEL = re.compile(r"EXPORT\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
 def noting(launches: Launches) -> Iterator[None]:
     """Inside, a launch computes nothing and is noted. Results are whatever was in memory."""
 
-    def runner(device: str, source: Program, macros: tuple) -> Callable[..., None]:
-        asked = launches.setdefault((source.name, macros), set())
-        return lambda function, *_: asked.add(function)
+    def kernel(xp: object, source: Program, function: str, macros: tuple) -> Callable[..., None]:
+        launches.setdefault((source.name, macros), set()).add(function)
+        return lambda *_, **__: None
 
     with pytest.MonkeyPatch.context() as patch, np.errstate(all="ignore"):
-        patch.setattr(program, "_runner", runner)
+        patch.setattr(program, "_kernel", kernel)
         yield
 
 
