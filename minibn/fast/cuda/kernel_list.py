@@ -2,11 +2,7 @@
 
 from minibn import random
 from minibn.fast.cuda.conv import TiledConv2d, TiledInputGrad, TiledWeightGrad
-from minibn.fast.cuda.draws import (
-    LaunchedIntegers,
-    LaunchedUniforms,
-    LaunchedUniformsAndNormals,
-)
+from minibn.fast.cuda.draws import LaunchedIntegers
 from minibn.fast.cuda.fused_block import FusedBatchNorm, FusedBlockKernel
 from minibn.fast.cuda.matmul import TiledMatMul
 from minibn.fast.cuda.reduce import ColumnSum
@@ -39,6 +35,4 @@ KERNELS: KernelTable = {
     layers.BatchNorm: (FusedRunningStatistics,),
     layers.LpBatchNorm: (FusedRunningStatistics,),
     random.integers: (LaunchedIntegers,),
-    random.uniforms: (LaunchedUniforms,),
-    random.uniforms_and_normals: (LaunchedUniformsAndNormals,),
 }

@@ -22,9 +22,9 @@ from experiments.vgg.settings import Settings
 from minibn import Tensor, grad, ops
 from minibn.backend import get_backend
 from minibn.fast.cuda import products, program
-from minibn.fast.cuda.program import HERE, REALS, Program
+from minibn.fast.cuda.program import HERE, Program
 from minibn.fast.precision import MANTISSA
-from minibn.random import integers, uniforms, uniforms_and_normals
+from minibn.random import integers
 
 ARCHITECTURE = "sm_90"  # of the H100 and H200
 Launches = dict[tuple[str, tuple[tuple[str, object], ...]], set[str]]  # (program, macros): kernels
@@ -70,15 +70,6 @@ def steps(variant: str, width: float, images: int) -> None:
         one_step(model, optimizer, x, np.zeros(images, int))
 
 
-def draws(dtype: type) -> None:
-    """Everything that is drawn: of several lengths, which leave a rest or none."""
-    there = get_backend()
-    integers(there, 1, 2, 5)
-    for count in range(1, 9):
-        uniforms(there, 0, 0, count, dtype)
-        uniforms_and_normals(there, 0, 0, count, dtype)
-
-
 def tiles(precision: str) -> None:
     """The products of a convolution and of a matrix product, by every tile that they may take."""
     there = get_backend()
@@ -115,8 +106,7 @@ def launches() -> Launches:
                     steps(variant, 1 / 4, 8)
         with minibn.kernels("always"):
             rows(np.float64)
-        for dtype in REALS:
-            draws(dtype)
+        integers(get_backend(), 1, 2, 5)
     return found
 
 

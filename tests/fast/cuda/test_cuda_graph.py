@@ -11,7 +11,7 @@ from minibn.errors import CaptureError
 from minibn.fast.cuda.graph import Graph
 from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.selection import runs_cuda_kernels
-from minibn.random import uniforms
+from minibn.random import uniforms_and_normals
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
@@ -126,7 +126,7 @@ def test_a_launch_waits_for_nothing(backend):
 @on_cuda
 def test_draws_move_with_the_tick(backend):
     def draw(step):
-        return uniforms(backend, 5, step, 1000, np.float32)
+        return backend.xp.concatenate(uniforms_and_normals(backend, 5, step, 999, np.float32))
 
     scalars, graph = Scalars(backend.xp), Graph(backend)
     draw(0)
