@@ -3,7 +3,7 @@
 from minibn import random
 from minibn.fast.cuda.conv import TiledConv2d, TiledInputGrad, TiledWeightGrad
 from minibn.fast.cuda.draws import LaunchedIntegers
-from minibn.fast.cuda.fused_block import FusedBatchNorm, FusedBlockKernel
+from minibn.fast.cuda.fused_block import FusedBlockKernel
 from minibn.fast.cuda.matmul import TiledMatMul
 from minibn.fast.cuda.reduce import ColumnSum
 from minibn.fast.cuda.running_statistics import FusedRunningStatistics
@@ -22,7 +22,7 @@ from minibn.optim import SGD
 
 # `RoundedProduct` is last: it rounds in software where no kernel before it fits.
 KERNELS: KernelTable = {
-    BatchNorm: (FusedBatchNorm,),
+    BatchNorm: (FusedBlockKernel,),
     Conv2d: (TiledConv2d, RoundedProduct),
     Conv2dInputGrad: (TiledInputGrad, RoundedProduct),
     Conv2dWeightGrad: (TiledWeightGrad, RoundedProduct),
