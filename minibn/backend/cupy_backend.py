@@ -115,7 +115,9 @@ class CupyBackend(DeviceBackend):
     def private_pool(self) -> Iterator[Any]:
         """Context manager: this thread's arrays come from a new memory pool, which is yielded. For
         arrays at fixed addresses, such as those of a captured graph: as long as the pool is
-        alive, their memory is not reused outside of it."""
+        alive, their memory is not reused outside of it. The default pool frees its unused memory
+        first."""
+        self._cupy.get_default_memory_pool().free_all_blocks()
         pool = self._cupy.cuda.MemoryPool()
         with self._cupy.cuda.using_allocator(pool.malloc):
             yield pool

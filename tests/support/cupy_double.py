@@ -7,7 +7,7 @@ recording. The names under `cuda` are those that we use, with CuPy 14.2's signat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -18,37 +18,7 @@ from minibn.backend import Backend, array_types, cupy_backend, strict, use
 from minibn.backend.strict_array import StrictArray
 from minibn.errors import BackendUnavailable
 from minibn.fast.cuda import emulator
-from minibn.fast.cuda.recording import Recording
-
-
-class Stream:
-    _current: "Stream"
-
-    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
-        self.ptr = 0
-        self._within = ExitStack()
-
-    def __enter__(self) -> "Stream":
-        self._before, Stream._current = Stream._current, self
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        Stream._current = self._before
-
-    def is_capturing(self) -> bool:
-        return strict.is_recording()
-
-    def begin_capture(self, mode: Any = None) -> None:
-        assert Stream._current is self, "what is captured must be asked of this stream"
-        self._recording = Recording()
-        self._within.enter_context(self._recording.on())
-
-    def end_capture(self) -> Recording:
-        self._within.close()
-        return self._recording
-
-    def synchronize(self) -> None:
-        pass
+from minibn.fast.cuda.recording import Stream
 
 
 class Event:
@@ -76,12 +46,8 @@ class Pool:
         return 0
 
 
-class MemoryHook:
-    def __enter__(self) -> "MemoryHook":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        pass
+class MemoryHook(nullcontext[None]):
+    pass
 
 
 class Device:
@@ -94,14 +60,8 @@ class Device:
         pass
 
 
-@contextmanager
-def using_allocator(allocator: Any = None) -> Iterator[None]:
-    yield
-
-
 def cupy_module() -> Any:
     module: Any = ModuleType("cupy")
-    Stream._current = Stream()
     pool = Pool()
     module.__getattr__ = lambda name: getattr(strict.xp, name)
     module.__version__ = "14.2.0"
@@ -113,7 +73,7 @@ def cupy_module() -> Any:
     module.get_default_pinned_memory_pool = lambda: pool
     module.cuda = SimpleNamespace(
         Stream=Stream, Event=Event, Device=Device, MemoryPool=Pool, MemoryHook=MemoryHook,
-        using_allocator=using_allocator, get_current_stream=lambda: Stream._current,
+        using_allocator=nullcontext, get_current_stream=Stream,
         get_elapsed_time=lambda a, b: 1000 * (b._time - a._time),
         memory=SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})),
         runtime=SimpleNamespace(

@@ -90,10 +90,11 @@ class CapturedStep:
         ticks = self._replay.ticks if self._replay else 0
         if ticks is None:  # a counter was set
             self._begin_anew()
+            ticks = 0
         if self._replay is None and self._warm >= WARM_UP and not self._why_not:
-            ticks = self._capture()
+            self._capture()
         if self._replay is not None:
-            return self._replay(ticks or 0)
+            return self._replay(ticks)
         self._warm += 1
         return self.step()
 
@@ -121,15 +122,14 @@ class CapturedStep:
             found += kept.values()
         return found
 
-    def _capture(self) -> int:
-        """Capture the step, or report why it can't be. Returns the ticks of its first replay."""
+    def _capture(self) -> None:
+        """Capture the step, or report why it can't be."""
         try:
             self._check()
             self._replay = Replay(self.step, self.model, self.optimizer, self._found)
         except Exception as error:  # of any kind: report it, and run the step normally
             self._why_not = _line(error) or type(error).__name__
             self.on_refusal(self._why_not)
-        return 0
 
     def _check(self) -> None:
         """Raise CaptureError for what would wrongly be the same in every replay."""

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ import numpy as np
 from minibn.backend import strict
 from minibn.backend.strict_array import StrictArray, compute
 from minibn.errors import BackendUnavailable
+from minibn.fast.cuda.recording import Stream
 from minibn.fast.selection import emulation
 from minibn.setting import Setting
 
@@ -124,7 +126,7 @@ class RawKernel:
         compute(launch)
 
 
-strict.xp.RawModule = RawModule
+strict.xp.RawModule, strict.xp.cuda = RawModule, SimpleNamespace(Stream=Stream)
 
 
 @functools.cache

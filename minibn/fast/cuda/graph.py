@@ -17,8 +17,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from minibn.fast.cuda.recording import Recording
-
 
 class Graph:
     """The computations of a `with graph.capture()` block, repeated by `launch()`."""
@@ -31,16 +29,8 @@ class Graph:
     @contextmanager
     def capture(self) -> Iterator[None]:
         """Context manager: computations are recorded, not executed. An exception ends it."""
-        if self.backend.name == "strict":
-            recording = Recording()
-            with recording.on():
-                yield
-            self._graph = recording
-            return
-        cupy = self.backend.xp  # for streams and pools, which are not array functions
-        cupy.get_default_memory_pool().free_all_blocks()  # the memory of the steps before
         # A blocking stream, so that work on the default stream, outside the graph, raises.
-        stream = cupy.cuda.Stream()
+        stream = self.backend.xp.cuda.Stream()
         with self.backend.private_pool() as self._pool, stream:
             stream.begin_capture()
             try:
