@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend.backends import DeviceBackend
-from minibn.errors import CaptureError
+from minibn.errors import CaptureError, first_line
 
 _IS_READY: list[bool] = []  # not empty once CuPy has computed something in this process
 
@@ -84,8 +84,8 @@ class CupyBackend(DeviceBackend):
     def shortage(self, error: BaseException) -> str:
         size = {key: f"{bytes_ / 1e9:.1f}" for key, bytes_ in self.memory().items()}
         return (
-            f"{_line(error)}; {size['free']} of the device's {size['total']} GB are free, CuPy's "
-            f"pool holds {size['pool']}, of which {size['arrays']} are in use"
+            f"{first_line(error)}; {size['free']} of the device's {size['total']} GB are free, "
+            f"CuPy's pool holds {size['pool']}, of which {size['arrays']} are in use"
         )
 
     @contextmanager
@@ -174,12 +174,11 @@ def _try_cupy() -> str | None:
     install = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' for an older driver)"
     try:
         cupy = importlib.import_module("cupy")
-    except ModuleNotFoundError as error:
-        if error.name == "cupy":
-            return f"backend 'cupy': CuPy is not installed. Install it: {install}"
-        return f"backend 'cupy': CuPy can't be imported: {_line(error)}. Reinstall it: {install}"
     except Exception as error:  # of any kind, from a broken installation: report it
-        return f"backend 'cupy': CuPy can't be imported: {_line(error)}. Reinstall it: {install}"
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            return f"backend 'cupy': CuPy is not installed. Install it: {install}"
+        why = first_line(error)
+        return f"backend 'cupy': CuPy can't be imported: {why}. Reinstall it: {install}"
     if int(cupy.__version__.partition(".")[0]) < 14:
         return f"backend 'cupy': CuPy {cupy.__version__} is older than 14. Upgrade: {install}"
     if os.environ.get("CUPY_TF32", "0") not in ("", "0"):
@@ -195,10 +194,10 @@ def _try_cupy() -> str | None:
             return "backend 'cupy': no NVIDIA driver is loaded. Install one, or use backend 'numpy'"
         if "InsufficientDriver" in str(error):
             return (
-                f"backend 'cupy': the NVIDIA driver is too old for this CuPy: {_line(error)}. "
+                f"backend 'cupy': the NVIDIA driver is too old for this CuPy: {first_line(error)}. "
                 "Update the driver, or pip install 'cupy-cuda12x[ctk]'"
             )
-        devices, reason = 0, _line(error)
+        devices, reason = 0, first_line(error)
     else:
         reason = "the device count is 0"
     if devices == 0:
@@ -211,13 +210,7 @@ def _try_cupy() -> str | None:
         (cupy.ones((2, 2)) @ cupy.ones((2, 2)) + 1).sum().item()
     except Exception as error:  # of any kind, from a broken installation: report it
         return (
-            f"backend 'cupy': the device is there, computing on it fails: {_line(error)}. "
+            f"backend 'cupy': the device is there, computing on it fails: {first_line(error)}. "
             "CUDA's libraries come with pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]')"
         )
     return None
-
-
-def _line(error: BaseException) -> str:
-    """The first line of the error message that has text."""
-    lines = [line.strip(" =*-") for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)[:200].rstrip(".")

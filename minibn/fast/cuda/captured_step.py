@@ -30,7 +30,7 @@ from typing import Any
 from minibn.autograd import observers
 from minibn.autograd.dispatch import mode
 from minibn.backend import backend_of
-from minibn.errors import CaptureError
+from minibn.errors import CaptureError, first_line
 from minibn.fast.cuda.graph import Graph
 from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.precision import current as precision
@@ -128,7 +128,7 @@ class CapturedStep:
             self._check()
             self._replay = Replay(self.step, self.model, self.optimizer, self._found)
         except Exception as error:  # of any kind: report it, and run the step normally
-            self._why_not = _line(error) or type(error).__name__
+            self._why_not = first_line(error)
             self.on_refusal(self._why_not)
 
     def _check(self) -> None:
@@ -247,8 +247,3 @@ def _watched(module: Module) -> bool:
 def _same(a: list[Any], b: list[Any]) -> bool:
     """Whether both hold the same objects, by identity."""
     return len(a) == len(b) and all(map(operator.is_, a, b))
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line), "").rstrip(".")
