@@ -32,6 +32,7 @@ class Backend:
 
     name: str
     xp: Any  # the namespace to call: `xp.zeros`, `xp.float32`, ...
+    cupy: Any  # of devices: the module, or its double (fast/cuda/emulator.py), for kernels, streams
 
     @property
     def is_capturing(self) -> bool:

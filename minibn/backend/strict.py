@@ -145,9 +145,6 @@ SPECIAL: dict[str, Callable[..., Any]] = {
 class Namespace:
     """The double of the `cupy` module, with the names that NumPy has too."""
 
-    RawModule: Any  # this and `cuda` are the emulator's, once that is imported
-    cuda: Any
-
     def __init__(self, path: str = "") -> None:
         self._path = path
         self.__name__ = f"strict.{path}".rstrip(".")

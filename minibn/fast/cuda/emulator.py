@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import strict
+from minibn.backend.backends import StrictBackend
 from minibn.backend.strict_array import StrictArray, compute
 from minibn.errors import BackendUnavailable
 from minibn.fast.cuda.recording import Stream
@@ -75,7 +75,7 @@ def _folder() -> str:
 
 
 class RawModule:
-    """As `cupy.RawModule`, which the strict double's namespace has by this name."""
+    """As `cupy.RawModule`."""
 
     def __init__(self, code: str, options: tuple[str, ...] = ()) -> None:
         names = re.findall(r"EXPORT\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", code)
@@ -126,7 +126,7 @@ class RawKernel:
         compute(launch)
 
 
-strict.xp.RawModule, strict.xp.cuda = RawModule, SimpleNamespace(Stream=Stream)
+StrictBackend.cupy = SimpleNamespace(RawModule=RawModule, cuda=SimpleNamespace(Stream=Stream))
 
 
 @functools.cache

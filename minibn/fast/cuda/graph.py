@@ -30,7 +30,7 @@ class Graph:
     def capture(self) -> Iterator[None]:
         """Context manager: computations are recorded, not executed. An exception ends it."""
         # A blocking stream, so that work on the default stream, outside the graph, raises.
-        stream = self.backend.xp.cuda.Stream()
+        stream = self.backend.cupy.cuda.Stream()
         with self.backend.private_pool() as self._pool, stream:
             stream.begin_capture()
             try:

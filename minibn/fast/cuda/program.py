@@ -1,8 +1,8 @@
 """CUDA sources and their launches.
 
-A `Program` is a file of CUDA C++ beside this one, compiled at its first launch by `xp.RawModule`:
-CuPy's, or that of the strict double, which emulates a GPU (`emulator`). What is fixed at compile
-time is given as macros: `launch(..., REAL="float")`.
+A `Program` is a file of CUDA C++ beside this one, compiled at its first launch by
+`cupy.RawModule`, or its double, which emulates a GPU (`emulator`). What is fixed at compile time is
+given as macros: `launch(..., REAL="float")`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import array_module
+from minibn.backend import backend_of
 from minibn.setting import Setting
 
 HERE = Path(__file__).parent
 REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}  # C's name of a dtype
 LARGEST = np.iinfo(np.int32).max  # sizes and positions are C's int: larger arrays do not fit
 
+Macros = tuple[tuple[str, Any], ...]  # (name, value) of each, sorted
 Around = Callable[[str], AbstractContextManager[Any]]  # "program.function" -> a context manager
 _around: Setting[Around] = Setting("wrap_launches", nullcontext)
 
@@ -58,8 +59,8 @@ class Program:
         """
         if 0 in np.atleast_1d(blocks):  # host: an empty launch, an error in CUDA
             return
-        xp = array_module(next(a for a in arguments if hasattr(a, "shape") and a.shape != ()))
-        kernel = _kernel(xp, self, function, tuple(sorted(macros.items())))
+        on = backend_of(next(a for a in arguments if hasattr(a, "shape") and a.shape != ()))
+        kernel = _kernel(on.cupy.RawModule, self, function, tuple(sorted(macros.items())))
         if shared > 48 << 10:  # above the default limit
             kernel.max_dynamic_shared_size_bytes = shared
         values = tuple(map(_argument, arguments))
@@ -105,11 +106,11 @@ def _argument(a: Any) -> Any:
 
 
 @functools.cache
-def _module(xp: Any, program: Program, macros: tuple[tuple[str, Any], ...]) -> Any:
+def _module(raw_module: Any, program: Program, macros: Macros) -> Any:
     options = ("-std=c++17", *(f"-D{key}={value}" for key, value in macros))
-    return xp.RawModule(code=program.text, options=options)
+    return raw_module(code=program.text, options=options)
 
 
 @functools.cache  # since CuPy asks the driver each time
-def _kernel(xp: Any, program: Program, function: str, macros: tuple[tuple[str, Any], ...]) -> Any:
-    return _module(xp, program, macros).get_function(function)
+def _kernel(raw_module: Any, program: Program, function: str, macros: Macros) -> Any:
+    return _module(raw_module, program, macros).get_function(function)

@@ -21,7 +21,7 @@ PRODUCTS = frozenset(("dot", "einsum", "inner", "matmul", "tensordot", "vdot"))
 
 
 class Stream:
-    """As `cupy.cuda.Stream`, which the strict double's namespace has by this name.
+    """As `cupy.cuda.Stream`.
 
     What is computed while it captures is recorded. At the end all strict arrays get their values
     back, as if nothing had run.

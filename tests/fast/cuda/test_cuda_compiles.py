@@ -36,7 +36,9 @@ KERNEL = re.compile(r"EXPORT\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(")
 def noting(launches: Launches) -> Iterator[None]:
     """Inside, a launch computes nothing and is noted. Results are whatever was in memory."""
 
-    def kernel(xp: object, source: Program, function: str, macros: tuple) -> Callable[..., None]:
+    def kernel(
+        compile_: object, source: Program, function: str, macros: tuple
+    ) -> Callable[..., None]:
         launches.setdefault((source.name, macros), set()).add(function)
         return lambda *_, **__: None
 

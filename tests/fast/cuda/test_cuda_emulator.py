@@ -127,7 +127,7 @@ def test_what_cuda_refuses_is_refused(kernels, blocks, threads, shared):
 
 def test_more_shared_memory_than_48_kb_is_asked_for_first(kernels):
     backend, program = kernels
-    module = backend.xp.RawModule(program.text, ("-DREAL=float", "-DSIZE=8"))
+    module = backend.cupy.RawModule(program.text, ("-DREAL=float", "-DSIZE=8"))
     kernel, size = module.get_function("reversed"), 64 << 10
     x, out = (backend.xp.zeros(64, np.float32) for _ in range(2))
     with pytest.raises(AssertionError):
