@@ -40,6 +40,12 @@ KEYWORDS = {
 }  # fmt: skip
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of the error's message that has text, or else its class."""
+    lines = [line.strip(" =*-") for line in str(error).splitlines()]
+    return next((line for line in lines if line), type(error).__name__)[:200].rstrip(".")
+
+
 def with_own_keywords(function: F) -> F:
     """Decorator: where the function has `axis=`, a call with `dim=` raises a TypeError that names
     `axis=`; and so on for the other `KEYWORDS`.

@@ -24,8 +24,8 @@ from minibn.autograd.dispatch import mode
 from minibn.autograd.tape import apply
 from minibn.backend import get_backend
 from minibn.data import Batches, pad_crop_flip
+from minibn.data.device_batches import DeviceBatches
 from minibn.fast.cuda.captured_step import CapturedStep
-from minibn.fast.cuda.device_batches import DeviceBatches
 from minibn.fast.selection import runs_cuda_kernels
 from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.optim import Optimizer

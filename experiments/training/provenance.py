@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 import minibn
-from minibn.fast.cuda.cudnn import is_preferred
 from minibn.fast.selection import without_kernels
 
 
@@ -77,5 +76,4 @@ def environment(backend: Any, threads: int) -> dict[str, Any]:
         "simd": " ".join(simd()),
         **backend.describe(),
         **({"without_kernels": " ".join(sorted(off))} if (off := without_kernels()) else {}),
-        **({"cudnn": "chosen"} if backend.name == "cupy" and is_preferred() else {}),
     }

@@ -245,7 +245,7 @@ def _require_same_rounding(
             "study.json, or begin a new --out."
         )
     on_host = now["environment"].get("backend") != "cupy"
-    for key in ("blas", "simd", "numpy", "device", "cudnn", "commit"):
+    for key in ("blas", "simd", "numpy", "device", "commit"):
         was, is_ = (str(c["environment"].get(key)) for c in (before, now))
         if was != is_ and key in MACHINE and on_host:
             differ.append(f"{MACHINE[key]} ({was} then, {is_} now)")

@@ -9,6 +9,7 @@ import importlib
 import math
 import os
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Backend:
 
     name: str
     xp: Any  # the namespace to call: `xp.zeros`, `xp.float32`, ...
+    cupy: Any  # of devices: the module, or its double (fast/cuda/emulator.py), for kernels, streams
 
     @property
     def is_capturing(self) -> bool:
@@ -184,6 +186,10 @@ class StrictBackend(DeviceBackend):
     @property
     def is_capturing(self) -> bool:
         return self._strict.is_recording()
+
+    def private_pool(self) -> AbstractContextManager[None]:
+        """As CuPy's: here every array has memory of its own."""
+        return nullcontext()
 
     def _from_host(self, x: np.ndarray) -> Any:
         return self._strict.StrictArray(x.copy())  # copied, as to a device

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend.backends import DeviceBackend
-from minibn.errors import CaptureError
+from minibn.errors import CaptureError, first_line
 
 _IS_READY: list[bool] = []  # not empty once CuPy has computed something in this process
 
@@ -44,18 +44,18 @@ class CupyBackend(DeviceBackend):
     def __init__(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.xp = self._cupy = importlib.import_module("cupy")
+            self.xp = self.cupy = importlib.import_module("cupy")
 
     @property
     def out_of_memory_errors(self) -> tuple[type[Exception], ...]:
-        return (MemoryError, self._cupy.cuda.memory.OutOfMemoryError)
+        return (MemoryError, self.cupy.cuda.memory.OutOfMemoryError)
 
     def synchronize(self) -> None:
-        self._cupy.cuda.Device().synchronize()
+        self.cupy.cuda.Device().synchronize()
 
     def describe(self) -> dict[str, str | int]:
-        device = self._cupy.cuda.Device()
-        runtime = self._cupy.cuda.runtime
+        device = self.cupy.cuda.Device()
+        runtime = self.cupy.cuda.runtime
         name = runtime.getDeviceProperties(device.id)["name"]
         return {
             "backend": self.name,
@@ -66,14 +66,14 @@ class CupyBackend(DeviceBackend):
             "compute_capability": str(device.compute_capability),
             "cuda_driver": int(runtime.driverGetVersion()),
             "cuda_runtime": int(runtime.runtimeGetVersion()),
-            "cupy": str(self._cupy.__version__),
+            "cupy": str(self.cupy.__version__),
         }
 
     def memory(self) -> dict[str, int]:
         """Bytes: `total` and `free` of the device, `pool` in CuPy's memory pool, of which `arrays`
         are in use; the rest of the pool is free for new arrays."""
-        free, total = self._cupy.cuda.Device().mem_info
-        pool = self._cupy.get_default_memory_pool()
+        free, total = self.cupy.cuda.Device().mem_info
+        pool = self.cupy.get_default_memory_pool()
         return {
             "total": int(total),
             "free": int(free),
@@ -84,8 +84,8 @@ class CupyBackend(DeviceBackend):
     def shortage(self, error: BaseException) -> str:
         size = {key: f"{bytes_ / 1e9:.1f}" for key, bytes_ in self.memory().items()}
         return (
-            f"{_line(error)}; {size['free']} of the device's {size['total']} GB are free, CuPy's "
-            f"pool holds {size['pool']}, of which {size['arrays']} are in use"
+            f"{first_line(error)}; {size['free']} of the device's {size['total']} GB are free, "
+            f"CuPy's pool holds {size['pool']}, of which {size['arrays']} are in use"
         )
 
     @contextmanager
@@ -95,10 +95,10 @@ class CupyBackend(DeviceBackend):
         It counts allocations from memory pools, the default and private ones, in their rounded
         sizes; not the memory of CUDA, cuBLAS and compiled kernels.
         """
-        start = int(self._cupy.get_default_memory_pool().used_bytes())
+        start = int(self.cupy.get_default_memory_pool().used_bytes())
         peak = Peak(start, start, start)
 
-        class Follow(self._cupy.cuda.MemoryHook):  # type: ignore[name-defined]  # imported at run time
+        class Follow(self.cupy.cuda.MemoryHook):  # type: ignore[name-defined]  # imported at run time
             name = f"minibn peak {id(peak)}"  # unique, as nested hooks require
 
             def malloc_postprocess(self, **event: int) -> None:
@@ -115,19 +115,21 @@ class CupyBackend(DeviceBackend):
     def private_pool(self) -> Iterator[Any]:
         """Context manager: this thread's arrays come from a new memory pool, which is yielded. For
         arrays at fixed addresses, such as those of a captured graph: as long as the pool is
-        alive, their memory is not reused outside of it."""
-        pool = self._cupy.cuda.MemoryPool()
-        with self._cupy.cuda.using_allocator(pool.malloc):
+        alive, their memory is not reused outside of it. The default pool frees its unused memory
+        first."""
+        self.cupy.get_default_memory_pool().free_all_blocks()
+        pool = self.cupy.cuda.MemoryPool()
+        with self.cupy.cuda.using_allocator(pool.malloc):
             yield pool
 
     @property
     def is_capturing(self) -> bool:
-        return bool(self._cupy.cuda.get_current_stream().is_capturing())
+        return bool(self.cupy.cuda.get_current_stream().is_capturing())
 
     @functools.cached_property
     def compute_capability(self) -> int:
         """The device's compute capability: 90 for 9.0 (Hopper)."""
-        return int(self._cupy.cuda.Device().compute_capability)
+        return int(self.cupy.cuda.Device().compute_capability)
 
     @functools.cached_property
     def multiprocessors(self) -> int:
@@ -140,8 +142,8 @@ class CupyBackend(DeviceBackend):
         return self._attribute("cudaDevAttrMaxSharedMemoryPerBlockOptin")
 
     def _attribute(self, name: str) -> int:
-        runtime = self._cupy.cuda.runtime
-        device = self._cupy.cuda.Device().id
+        runtime = self.cupy.cuda.runtime
+        device = self.cupy.cuda.Device().id
         return int(runtime.deviceGetAttribute(getattr(runtime, name), device))
 
     def _from_host(self, x: np.ndarray) -> Any:
@@ -150,10 +152,10 @@ class CupyBackend(DeviceBackend):
                 f"an array of shape {x.shape} that is brought to the device would be the same in "
                 "every replay of the captured step. Make it before"
             )
-        return self._cupy.asarray(x)
+        return self.cupy.asarray(x)
 
     def _to_host(self, x: Any) -> np.ndarray:
-        return self._cupy.asnumpy(x)
+        return self.cupy.asnumpy(x)
 
 
 def why_unavailable() -> str | None:
@@ -172,12 +174,11 @@ def _try_cupy() -> str | None:
     install = "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]' for an older driver)"
     try:
         cupy = importlib.import_module("cupy")
-    except ModuleNotFoundError as error:
-        if error.name == "cupy":
-            return f"backend 'cupy': CuPy is not installed. Install it: {install}"
-        return f"backend 'cupy': CuPy can't be imported: {_line(error)}. Reinstall it: {install}"
     except Exception as error:  # of any kind, from a broken installation: report it
-        return f"backend 'cupy': CuPy can't be imported: {_line(error)}. Reinstall it: {install}"
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            return f"backend 'cupy': CuPy is not installed. Install it: {install}"
+        why = first_line(error)
+        return f"backend 'cupy': CuPy can't be imported: {why}. Reinstall it: {install}"
     if int(cupy.__version__.partition(".")[0]) < 14:
         return f"backend 'cupy': CuPy {cupy.__version__} is older than 14. Upgrade: {install}"
     if os.environ.get("CUPY_TF32", "0") not in ("", "0"):
@@ -193,10 +194,10 @@ def _try_cupy() -> str | None:
             return "backend 'cupy': no NVIDIA driver is loaded. Install one, or use backend 'numpy'"
         if "InsufficientDriver" in str(error):
             return (
-                f"backend 'cupy': the NVIDIA driver is too old for this CuPy: {_line(error)}. "
+                f"backend 'cupy': the NVIDIA driver is too old for this CuPy: {first_line(error)}. "
                 "Update the driver, or pip install 'cupy-cuda12x[ctk]'"
             )
-        devices, reason = 0, _line(error)
+        devices, reason = 0, first_line(error)
     else:
         reason = "the device count is 0"
     if devices == 0:
@@ -209,13 +210,7 @@ def _try_cupy() -> str | None:
         (cupy.ones((2, 2)) @ cupy.ones((2, 2)) + 1).sum().item()
     except Exception as error:  # of any kind, from a broken installation: report it
         return (
-            f"backend 'cupy': the device is there, computing on it fails: {_line(error)}. "
+            f"backend 'cupy': the device is there, computing on it fails: {first_line(error)}. "
             "CUDA's libraries come with pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]')"
         )
     return None
-
-
-def _line(error: BaseException) -> str:
-    """The first line of the error message that has text."""
-    lines = [line.strip(" =*-") for line in str(error).splitlines()]
-    return next((line for line in lines if line), type(error).__name__)[:200].rstrip(".")

@@ -2,7 +2,7 @@
 
 `load("cifar10")` reads or downloads CIFAR-10, `load("shapes")` draws a set that needs no files;
 `Batches` makes mini-batches, `normalize` scales them for a network, on any backend. Batches that
-are made on a GPU are `minibn.fast.cuda.device_batches`.
+are made on a GPU, from images in its memory, are in `device_batches`.
 """
 
 from minibn.data.augment import pad_crop_flip

@@ -17,20 +17,20 @@ def pad_crop_flip(
         raise ValueError(
             f"pad_crop_flip: pad is {pad}, flip is {flip}; expected pad >= 0 and 0 <= flip <= 1"
         )
-    N, H, W, _ = images.shape
-    top, left, mirrored = draw_crops(rng, N, pad, flip)
+    rows, columns = draw_crops(rng, images.shape, pad, flip)  # (N, H), (N, W)
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))  # (N, H+2p, W+2p, C)
-    across = np.arange(W)
-    rows = top + np.arange(H)  # (N, H)
-    columns = left + np.where(mirrored, across[::-1], across)  # (N, W)
-    return padded[np.arange(N)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    image = np.arange(len(images))[:, None, None]
+    return padded[image, rows[:, :, None], columns[:, None, :]]
 
 
 def draw_crops(
-    rng: np.random.Generator, N: int, pad: int, flip: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of N images, (N, 1): rows from the top and columns from the left of the padded
-    image, and whether it is mirrored."""
+    rng: np.random.Generator, shape: tuple[int, ...], pad: int, flip: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows (N, H) and columns (N, W) of its padded image that each crop consists of.
+
+    shape: of the images, (N, H, W, C). Columns run backwards in a mirrored crop."""
+    N, H, W, _ = shape
     top = rng.integers(0, 2 * pad + 1, (N, 1))
     left = rng.integers(0, 2 * pad + 1, (N, 1))
-    return top, left, rng.random((N, 1)) < flip
+    mirrored, across = rng.random((N, 1)) < flip, np.arange(W)
+    return top + np.arange(H), left + np.where(mirrored, across[::-1], across)

@@ -104,7 +104,7 @@ def largest(x, axes: tuple[int, ...]) -> Any:
     """The maxima over `axes` (kept with length 1), as a plain array; 0 instead of an infinity."""
     check_operands([value(x)])
     top, xp = real(x).max(axis=axes, keepdims=True), array_module(x)
-    return xp.where(xp.isfinite(top), top, 0).astype(top.dtype)
+    return xp.where(xp.isfinite(top), top, 0)
 
 
 def softmax_over(x, axes: tuple[int, ...]):

@@ -9,7 +9,6 @@ from support.cuda import on_cuda
 
 from experiments.training.step import CLASSIFY
 from minibn import detect_anomaly, kernels, nn, precision, profile
-from minibn.fast.cuda.cudnn import is_preferred, prefer
 from minibn.fast.cuda.graph import Graph
 
 
@@ -125,15 +124,6 @@ def test_other_kernels_or_another_precision_do_not_replay_what_was_captured(back
             training.run(2)
 
     both(change)
-
-
-@on_cuda
-def test_convolutions_by_another_library_do_not_replay_what_was_captured(backend):
-    training = Training("auto").run(BEFORE)
-    assert training.replays
-    with prefer(not is_preferred()):
-        training.run(1)
-        assert not training.replays, "it is made as it comes, and will be captured anew"
 
 
 @pytest.mark.parametrize("look", [detect_anomaly, profile])

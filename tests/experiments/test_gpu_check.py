@@ -132,7 +132,7 @@ def test_only_losses_that_the_trainings_need_fail_the_part(tmp_path, monkeypatch
 
 
 def test_every_plan_of_every_product_is_timed_and_the_best_is_told(monkeypatch, capsys):
-    monkeypatch.setattr(program, "_runner", lambda *_: lambda *_: None)  # launches do nothing
+    monkeypatch.setattr(program, "_kernel", lambda *_: lambda *_, **__: None)  # launches do nothing
     rng = np.random.default_rng(0)
 
     def timed(device_of, call, way, rates=None, repeats=10):

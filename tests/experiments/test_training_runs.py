@@ -6,8 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +28,6 @@ from experiments.training.json_files import write_json
 from experiments.training.loop import Progress, clock, one_step, train
 from experiments.training.provenance import environment
 from experiments.training.runner import Plan
-from experiments.training.session import require_unchanged
 from experiments.training.study import Run, Study
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg.runs import load_data, network, sgd
@@ -39,7 +37,6 @@ from minibn.backend import get_backend, use
 from minibn.backend.strict import count_transfers
 from minibn.data import Batches
 from minibn.fast.cpu import threads
-from minibn.fast.cuda.cudnn import prefer
 
 ALL = [*SMALL, "--variants", *FOUR, "--momentum", "0"]
 
@@ -408,17 +405,3 @@ def test_json_of_a_study_is_text_that_people_can_read(whole: Path) -> None:
     text = (whole / "study.json").read_text()
     assert text.endswith("}\n") and len(text.splitlines()) > 10
     assert json.loads(text)["experiment"] == "vgg_cifar"
-
-
-def test_convolutions_by_cudnn_are_in_the_config_and_told_on_resume(capsys) -> None:
-    """They round differently, and MINIBN_CUDNN=1 is not a setting."""
-    gpu: Any = SimpleNamespace(name="cupy", describe=dict)
-    config: dict[str, Any] = {
-        "data_fingerprint": "0", "settings": {"kernels": "fast", "precision": "fp32"}
-    }  # fmt: skip
-    with prefer():
-        before = {**config, "environment": environment(gpu, 1)}
-    with prefer(False):
-        now = {**config, "environment": environment(gpu, 1)}
-    require_unchanged(cast(Any, SimpleNamespace(name="a run", config=before)), now, force=False)
-    assert "a run: cudnn was chosen, is None" in capsys.readouterr().out

@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from suite.registry import axes_of, full_shapes
+from support.backends import on_devices
 
 from minibn import Tensor, grad, ops
+from minibn.backend import get_backend, to_numpy
+from minibn.backend.strict import count_transfers
 from minibn.errors import ShapeError
 
 seeds = st.integers(0, 2**32 - 1)
@@ -165,6 +168,33 @@ def test_bad_labels_are_named(backend, labels, error, message, on_host):
         ops.softmax_cross_entropy(Tensor(x), labels)
 
 
+@on_devices
+def test_labels_of_the_host_are_checked_and_nothing_waits(backend):
+    leaf = Tensor(backend.asarray(np.ones((3, 4))), requires_grad=True)
+    one = backend.asarray(np.ones(()))
+    with count_transfers() as count:
+        grad(ops.softmax_cross_entropy(leaf, np.array([0, 3, 1])), leaf, one)
+    assert count.n == 0, count.names
+    with pytest.raises(ValueError, match="labels run from 0 to 4"):
+        ops.softmax_cross_entropy(leaf, [0, 4, 1])
+
+
+@on_devices
+def test_infinite_logits_and_nan_mean_the_same_on_a_device(backend):
+    x = np.zeros((6, 4))
+    x[0, 1], x[1, 2], x[2, 0], x[3] = np.inf, np.nan, -np.inf, -np.inf
+    x[4, :2] = np.inf
+    for row, label in zip(x, (1, 0, 0, 1, 3, 2), strict=True):
+        found = []
+        for on in (get_backend("numpy"), backend):
+            leaf = Tensor(on.asarray(row[None]), requires_grad=True)
+            with np.errstate(all="ignore"):
+                loss = ops.softmax_cross_entropy(leaf, [label])
+                found.append((to_numpy(loss), to_numpy(grad(loss, leaf))))
+        for ours, expected in zip(*found, strict=True):
+            np.testing.assert_allclose(ours, expected, rtol=1e-12, err_msg=f"{row}")
+
+
 @pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 0), (2, 3, 1)])
 def test_logits_that_are_no_matrix_are_refused(shape):
     with pytest.raises(ShapeError, match="logits"):
@@ -183,10 +213,10 @@ def test_one_hot_has_a_one_at_each_label(backend):
     np.testing.assert_array_equal(backend.to_numpy(hot), [[0, 1, 0], [1, 0, 0]])
 
 
-def test_a_reused_label_buffer_changes_no_gradient():
-    labels = np.array([0, 1])
-    x = Tensor(np.eye(2), requires_grad=True)
+def test_a_reused_label_buffer_changes_no_gradient(backend):
+    labels = backend.asarray(np.array([0, 1]))
+    x = Tensor(backend.asarray(np.eye(2)), requires_grad=True)
     loss = ops.softmax_cross_entropy(x, labels)
     want = grad(loss, x, retain_graph=True).numpy().copy()
-    labels[:] = 0
+    labels[...] = 0
     np.testing.assert_array_equal(grad(loss, x).numpy(), want)

@@ -1,19 +1,16 @@
 """A stand-in for the module `cupy` itself, so that CuPy's branches run once without it.
 
 Arrays are the strict double's, taken for CuPy's; kernels run on the emulator; a capture is a
-recording. Arguments of launches are as choosy as CuPy's (`cupy/cuda/function.pyx`). The names under
-`cuda` are those that we use, with CuPy 14.2's signatures.
+recording. The names under `cuda` are those that we use, with CuPy 14.2's signatures.
 """
 
-import gc
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 import minibn.backend as backends
@@ -21,77 +18,7 @@ from minibn.backend import Backend, array_types, cupy_backend, strict, use
 from minibn.backend.strict_array import StrictArray
 from minibn.errors import BackendUnavailable
 from minibn.fast.cuda import emulator
-from minibn.fast.cuda.recording import Recording
-
-SCALARS = {np.dtype(c).type for c in "?bhilqBHILQefdFD"}
-
-
-class RawModule:
-    """A source, compiled when one of its kernels is asked for."""
-
-    def __init__(self, code: str, options: tuple[str, ...] = ()) -> None:
-        assert "-std=c++17" in options
-        self._code, self._options = code, tuple(o for o in options if o.startswith("-D"))
-        self._run: Any = None
-
-    def get_function(self, name: str) -> Any:
-        if self._run is None:
-            self._run = emulator.compile_kernels(self._code, self._options)
-        return RawFunction(self._run, name)
-
-
-class RawFunction:
-    def __init__(self, run: Any, name: str) -> None:
-        self._run, self._name, self.max_dynamic_shared_size_bytes = run, name, 48 << 10
-
-    def __call__(self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0) -> None:
-        assert all(type(extent) is tuple and len(extent) == 3 for extent in (grid, block))
-        assert all(type(n) is int and n > 0 for n in (*grid, *block)), (grid, block)
-        assert max(grid[1:]) < 1 << 16, f"gridDim {grid} is more than CUDA takes"
-        assert np.prod(block) <= 1024
-        assert shared_mem <= self.max_dynamic_shared_size_bytes <= 227 << 10
-        values = [_by_value(a) for a in args]
-        assert sum(v.itemsize if isinstance(v, np.generic) else 8 for v in values) <= 4096
-        self._run(self._name, grid, block, values, shared_mem)
-
-
-def _by_value(a: Any) -> Any:
-    if isinstance(a, StrictArray) or type(a) in SCALARS:
-        return a
-    if isinstance(a, np.ndarray) and a.size == 1:
-        return a[0]
-    raise TypeError(f"Unsupported type {type(a)}")
-
-
-class Stream:
-    _current: "Stream"
-
-    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
-        self.ptr = 0
-        self._within = ExitStack()
-
-    def __enter__(self) -> "Stream":
-        self._before, Stream._current = Stream._current, self
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        Stream._current = self._before
-
-    def is_capturing(self) -> bool:
-        return strict.is_recording()
-
-    def begin_capture(self, mode: Any = None) -> None:
-        assert Stream._current is self, "what is captured must be asked of this stream"
-        self._recording = Recording()
-        arrays = [x for x in gc.get_objects() if type(x) is StrictArray]
-        self._within.enter_context(self._recording.on(arrays))
-
-    def end_capture(self) -> Recording:
-        self._within.close()
-        return self._recording
-
-    def synchronize(self) -> None:
-        pass
+from minibn.fast.cuda.recording import Stream
 
 
 class Event:
@@ -119,12 +46,8 @@ class Pool:
         return 0
 
 
-class MemoryHook:
-    def __enter__(self) -> "MemoryHook":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        pass
+class MemoryHook(nullcontext[None]):
+    pass
 
 
 class Device:
@@ -137,26 +60,20 @@ class Device:
         pass
 
 
-@contextmanager
-def using_allocator(allocator: Any = None) -> Iterator[None]:
-    yield
-
-
 def cupy_module() -> Any:
     module: Any = ModuleType("cupy")
-    Stream._current = Stream()
     pool = Pool()
     module.__getattr__ = lambda name: getattr(strict.xp, name)
     module.__version__ = "14.2.0"
     module.ndarray = StrictArray
     module.asnumpy = strict.to_numpy
-    module.RawModule = RawModule
+    module.RawModule = emulator.RawModule
     module.RawKernel = lambda code, name: lambda grid, block, args: None
     module.get_default_memory_pool = lambda: pool
     module.get_default_pinned_memory_pool = lambda: pool
     module.cuda = SimpleNamespace(
         Stream=Stream, Event=Event, Device=Device, MemoryPool=Pool, MemoryHook=MemoryHook,
-        using_allocator=using_allocator, get_current_stream=lambda: Stream._current,
+        using_allocator=nullcontext, get_current_stream=Stream,
         get_elapsed_time=lambda a, b: 1000 * (b._time - a._time),
         memory=SimpleNamespace(OutOfMemoryError=type("OutOfMemoryError", (MemoryError,), {})),
         runtime=SimpleNamespace(
@@ -173,7 +90,7 @@ def cupy_module() -> Any:
 @contextmanager
 def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     """`use("cupy")` with the stand-in, for a test."""
-    from minibn.fast.cuda import program, scalars
+    from minibn.fast.cuda import scalars
 
     try:
         emulator.compiler()
@@ -186,9 +103,5 @@ def cupy_double(monkeypatch: pytest.MonkeyPatch) -> Iterator[Backend]:
     monkeypatch.setattr(cupy_backend, "_IS_READY", [True])
     monkeypatch.setattr(backends, "_INSTANCES", {"cupy": cupy_backend.CupyBackend()})
     monkeypatch.setattr(scalars, "_CONSTANT", {})
-    program._runner.cache_clear()
-    try:
-        with use("cupy") as backend:
-            yield backend
-    finally:
-        program._runner.cache_clear()
+    with use("cupy") as backend:
+        yield backend

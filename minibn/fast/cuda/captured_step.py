@@ -30,8 +30,7 @@ from typing import Any
 from minibn.autograd import observers
 from minibn.autograd.dispatch import mode
 from minibn.backend import backend_of
-from minibn.errors import CaptureError
-from minibn.fast.cuda.cudnn import is_preferred
+from minibn.errors import CaptureError, first_line
 from minibn.fast.cuda.graph import Graph
 from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.precision import current as precision
@@ -91,10 +90,11 @@ class CapturedStep:
         ticks = self._replay.ticks if self._replay else 0
         if ticks is None:  # a counter was set
             self._begin_anew()
+            ticks = 0
         if self._replay is None and self._warm >= WARM_UP and not self._why_not:
-            ticks = self._capture()
+            self._capture()
         if self._replay is not None:
-            return self._replay(ticks or 0)
+            return self._replay(ticks)
         self._warm += 1
         return self.step()
 
@@ -106,7 +106,6 @@ class CapturedStep:
         backend = backend_of(self.optimizer.params[0].data)
         found: list[Any] = [
             runs_cuda_kernels(backend),
-            is_preferred(),
             *map(sys.intern, (mode(), precision())),
             *edited_definitions(),
         ]
@@ -123,15 +122,14 @@ class CapturedStep:
             found += kept.values()
         return found
 
-    def _capture(self) -> int:
-        """Capture the step, or report why it can't be. Returns the ticks of its first replay."""
+    def _capture(self) -> None:
+        """Capture the step, or report why it can't be."""
         try:
             self._check()
             self._replay = Replay(self.step, self.model, self.optimizer, self._found)
         except Exception as error:  # of any kind: report it, and run the step normally
-            self._why_not = _line(error) or type(error).__name__
+            self._why_not = first_line(error)
             self.on_refusal(self._why_not)
-        return 0
 
     def _check(self) -> None:
         """Raise CaptureError for what would wrongly be the same in every replay."""
@@ -166,11 +164,9 @@ class Replay:
         self._set = (0, 1.0)  # tick and rate, as they are on the device
         self._base, before = self._host.read(), found()
         lr, kept = optimizer.lr, [dict(state) for state in optimizer.state]
-        arrays = [state.data for state in self._host.states if not isinstance(state, Counter)]
-        arrays += [array for state in kept for array in state.values()]
         try:
             optimizer.lr = 1.0  # as an argument; the rate on the device multiplies it
-            with use_scalars(self._scalars), self._graph.capture(arrays):
+            with use_scalars(self._scalars), self._graph.capture():
                 self._results = step()
             if not self._scalars.rate_is_read:
                 raise CaptureError(
@@ -251,8 +247,3 @@ def _watched(module: Module) -> bool:
 def _same(a: list[Any], b: list[Any]) -> bool:
     """Whether both hold the same objects, by identity."""
     return len(a) == len(b) and all(map(operator.is_, a, b))
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line), "").rstrip(".")

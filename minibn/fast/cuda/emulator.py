@@ -12,27 +12,31 @@ from __future__ import annotations
 import atexit
 import ctypes
 import functools
+import math
 import os
 import re
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from minibn.backend.strict_array import compute
+from minibn.backend.backends import StrictBackend
+from minibn.backend.strict_array import StrictArray, compute
 from minibn.errors import BackendUnavailable
+from minibn.fast.cuda.recording import Stream
 from minibn.fast.selection import emulation
 from minibn.setting import Setting
 
 HEADER = Path(__file__).parent / "emulator.h"
 # Without contraction to fused multiply-adds, so that float arithmetic is what the source says.
-FLAGS = ("-std=c++17", "-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-shared", "-fPIC")
+FLAGS = ("-O2", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w", "-shared", "-fPIC")
 
 _one_at_a_time = threading.Lock()  # fibers and stacks are global variables
 _order: Setting[int] = Setting("emulated_order", 0)
@@ -70,36 +74,59 @@ def _folder() -> str:
     return folder
 
 
-def compile_kernels(text: str, options: tuple[str, ...]) -> Callable[..., None]:
-    """A function (name, blocks, threads, arguments, shared) that runs kernels of this source."""
-    names = re.findall(r"EXPORT\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", text)
-    entries = "".join(
-        f'extern "C" int run_{name}(void** a, const int* shape, int shared, unsigned order)\n'
-        f"{{ return emulator::start({name}, a, shape, shared, order); }}\n"
-        for name in names
-    )
-    library = ctypes.CDLL(str(_build(f'#include "{HEADER}"\n{text}\n{entries}', options)))
+class RawModule:
+    """As `cupy.RawModule`."""
 
-    def run(
-        function: str,
-        blocks: tuple[int, ...],
-        threads: tuple[int, ...],
-        arguments: Any,
-        shared: int,
+    def __init__(self, code: str, options: tuple[str, ...] = ()) -> None:
+        names = re.findall(r"EXPORT\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(", code)
+        entries = "".join(
+            f'extern "C" int run_{name}(void** a, const int* shape, int shared, unsigned order)\n'
+            f"{{ return emulator::start({name}, a, shape, shared, order); }}\n"
+            for name in names
+        )
+        text = f'#include "{HEADER}"\n{code}\n{entries}'
+        self._library = ctypes.CDLL(str(_build(text, options)))
+
+    def get_function(self, name: str) -> RawKernel:
+        return RawKernel(name, getattr(self._library, f"run_{name}"))
+
+
+class RawKernel:
+    """As `cupy.RawKernel`: as particular about arguments (`cupy/cuda/function.pyx`), and with the
+    limits of an H100."""
+
+    max_dynamic_shared_size_bytes = 48 << 10
+
+    def __init__(self, name: str, start: Any) -> None:
+        self._name, self._start = name, start
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        *,
+        shared_mem: int = 0,
     ) -> None:
-        values = [_value(a) for a in arguments]
+        assert all(type(n) is int and n > 0 for n in (*grid, *block)), (grid, block)
+        assert max(grid[1:]) < 1 << 16, f"gridDim {grid} is more than CUDA takes"
+        assert math.prod(block) <= 1024, f"blockDim {block} is more than CUDA takes"
+        assert shared_mem <= self.max_dynamic_shared_size_bytes <= 227 << 10, shared_mem
+        values = list(map(_value, args))
+        assert sum(v.nbytes for v in values) <= 4096, "the arguments are more than CUDA takes"
         pointers = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
-        shape = (ctypes.c_int * 6)(*blocks, *threads)
+        shape, order = (ctypes.c_int * 6)(*grid, *block), _order.get()
 
-        def launch(alive: Any = (arguments, values)) -> None:  # as long as this can be called again
+        def launch(alive: Any = (args, values)) -> None:  # as long as this can be called again
             with _one_at_a_time:
-                stuck = getattr(library, "run_" + function)(pointers, shape, shared, _order.get())
+                stuck = self._start(pointers, shape, shared_mem, order)
             if stuck:
-                raise RuntimeError(f"kernel {function}: its threads wait for each other for ever")
+                raise RuntimeError(f"kernel {self._name}: its threads wait for each other for ever")
 
         compute(launch)
 
-    return run
+
+StrictBackend.cupy = SimpleNamespace(RawModule=RawModule, cuda=SimpleNamespace(Stream=Stream))
 
 
 @functools.cache
@@ -115,7 +142,11 @@ def _build(text: str, options: tuple[str, ...]) -> Path:
 
 
 def _value(a: Any) -> np.ndarray:
-    """The bytes of a kernel argument: an array's address, a number's value."""
-    if isinstance(a, np.generic):
+    """The bytes of a kernel argument: an array's address, a number, a struct."""
+    if isinstance(a, StrictArray):
+        return np.array(a._host.ctypes.data, np.uintp)  # host: a pointer
+    if isinstance(a, np.ndarray) and a.size == 1:  # a struct; a scalar of that dtype is refused
+        return a
+    if isinstance(a, np.generic) and not isinstance(a, np.void):
         return np.array(a)  # host: a C value
-    return np.array(a._host.ctypes.data, np.uintp)  # host: a pointer
+    raise TypeError(f"Unsupported type {type(a)}")

@@ -37,6 +37,7 @@ from minibn.backend import Backend, backend_of
 from minibn.fast.cuda.draws import unit_parameters, words
 from minibn.fast.cuda.program import REALS, Program
 from minibn.fast.cuda.rows import MOST, THREADS, Grid, Rows, align, reduction_grid
+from minibn.fast.fused_ops import FusedBlock
 from minibn.fast.kernel import Kernel
 from minibn.random import NoiseDraws
 
@@ -45,76 +46,45 @@ NONE, ARRAYS, DRAWN = 0, 1, 2  # values of NOISE in fused_block.cu
 PIVOT, SCALE, SHIFT = 1, 2, 4  # the bits of `has` there
 
 
-class FusedBlockKernel(Kernel):
-    """`fused_block` of an array: see above."""
+def _settings(op: Any) -> tuple[Any, bool, int]:
+    """noise, relu and pool: `ops.batch_norm` is a fused block with a norm only."""
+    return (op.noise, op.relu, op.pool) if isinstance(op, FusedBlock) else (None, False, 0)
 
-    def __init__(self, op: Any) -> None:
-        super().__init__(op)
-        self.settings: tuple[Any, bool, int] = (op.noise, op.relu, op.pool)
+
+class FusedBlockKernel(Kernel):
+    """A fused block, or `ops.batch_norm`: see above. It saves only vectors over channels."""
+
+    vectors: tuple[Any, Any, Any]  # pivot, scale, shift: (C,) or None
+    stats: Any = None  # of a norm (2, C), in double: see `finish_moments` in moments.cu
 
     @classmethod
     def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
-        """2x2 pooling of images with even sides; one float dtype."""
-        pools = not op.pool or (
-            op.pool == 2 and x.ndim == 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0
-        )
-        return pools and cls.rows_fit(x, *affine)
-
-    @staticmethod
-    def rows_fit(x: Any, *affine: Any) -> bool:
-        """Whether x is (..., C) of one float dtype, not empty, and each vector (C,) of the same."""
+        """x is (..., C) of one float dtype, not empty, and each vector (C,) of the same; what is
+        pooled is images with even sides, 2x2."""
+        _, _, pool = _settings(op)
         return (
             x.ndim >= 2
             and 0 < x.size <= MOST
             and x.dtype in REALS
             and all(a.dtype == x.dtype and a.shape == x.shape[-1:] for a in affine)
+            and pool in (0, 2)
+            and (not pool or (x.ndim == 4 and x.shape[1] % 2 == x.shape[2] % 2 == 0))
         )
 
-    def forward(self, x, *affine):
-        x, vectors = align(x), [align(a) for a in affine]
-        self.passes = passes = FusedBlockPasses(x, *self.settings)
-        if self.op.eps is None:
-            passes.affine(*vectors)
-        else:
-            passes.normalise(self.op, x, *vectors)
-        return passes.forward(x)
-
-    def vjp(self, g, out, x, *affine):
-        return self.passes.gradients(align(g), align(x), self.needs_input_grad[0])
-
-
-class FusedBatchNorm(FusedBlockKernel):
-    """`ops.batch_norm`: a fused block with a norm only."""
-
-    def __init__(self, op: Any) -> None:
-        Kernel.__init__(self, op)
-        self.settings = (None, False, 0)
-
-    @classmethod
-    def fits(cls, op: Any, x: Any, *affine: Any) -> bool:
-        return cls.rows_fit(x, *affine)
-
-
-class FusedBlockPasses:
-    """The passes of one fused block; it saves only vectors over channels."""
-
-    vectors: tuple[Any, Any, Any]  # pivot, scale, shift: (C,) or None
-    stats: Any = None  # of a norm (2, C), in double: see `finish_moments` in moments.cu
-    vector_count = 0  # number of vectors: 0, 1 (shift) or 2 (scale, shift)
-
-    def __init__(self, x: Any, noise: Any, relu: bool, pool: int) -> None:
+    def _plan(self, x: Any) -> None:
+        """What follows from the op's settings and the shape of x."""
+        self.noise, self.relu, pool = _settings(self.op)
         self.backend: Backend = backend_of(x)
-        self.shape, self.dtype, self.relu, self.noise = x.shape, x.dtype, relu, noise
-        self.rows = Rows(x.shape)
+        self.shape, self.dtype, self.rows = x.shape, x.dtype, Rows(x.shape)
         self.out_shape, self.units, self.Wo = x.shape, self.rows.R, 1
         if pool:
             N, H, W, C = x.shape
             self.out_shape, self.units, self.Wo = (N, H // 2, W // 2, C), self.rows.R // 4, W // 2
-        self.kind = NONE if noise is None else ARRAYS
+        self.kind = NONE if self.noise is None else ARRAYS
         in_halves = self.rows.V == 4 and self.units // self.Wo % 2 == 0
-        if isinstance(noise, NoiseDraws) and in_halves:
+        if isinstance(self.noise, NoiseDraws) and in_halves:
             self.kind = DRAWN
-            self.unit_parameters = unit_parameters(self.backend, noise, x.shape[-1], x.dtype)
+            self.unit_parameters = unit_parameters(self.backend, self.noise, x.shape[-1], x.dtype)
         self.count = self.units // 2 if self.kind == DRAWN else self.units
         self.macros: dict[str, Any] = {"REAL": REALS[x.dtype], "V": self.rows.V}
         self.pass_macros = {"POOL": int(bool(pool)), "NOISE": self.kind}
@@ -124,36 +94,36 @@ class FusedBlockPasses:
 
     # -- forward
 
-    def affine(self, *vectors: Any) -> None:
-        """x -> x · scale + shift, by (scale, shift), (shift,) or nothing."""
-        self.vector_count, (scale, shift) = len(vectors), (None, None, *vectors)[-2:]
-        self.vectors = None, scale, shift
+    def forward(self, x, *affine):
+        x, vectors = align(x), [align(a) for a in affine]
+        self._plan(x)
+        if self.op.eps is None:  # x · scale + shift, by (scale, shift), (shift,) or nothing
+            self.vectors = (None, None, None, *vectors)[-3:]
+        else:
+            self._normalise(x, *vectors)
+        out = self._empty(*self.out_shape)
+        self._pass("forward", self.rows.grid(self.count), x, out)
+        return out
 
-    def normalise(self, op: Any, x: Any, gamma: Any, beta: Any) -> None:
-        """x -> gamma x̂ + beta. Sets op.mean and op.var of the batch."""
-        rows, C = self.rows, self.rows.C
+    def _normalise(self, x: Any, gamma: Any, beta: Any) -> None:
+        """Find the vectors of gamma x̂ + beta. Sets the op's mean and var, of the batch."""
+        op, rows, C = self.op, self.rows, self.rows.C
         partial, grid = self._partial(rows.R)
         MOMENTS.launch(
             "moments", grid.blocks, THREADS, x, partial, rows.R, C, rows.groups, grid.chunk,
             **self.macros,
         )  # fmt: skip
         op.mean, op.var, scale, shift = (self._empty(C) for _ in range(4))
-        self.vectors = op.mean, scale, shift
-        self.vector_count, self.stats = 2, self._empty(2, C, dtype=np.float64)
+        self.vectors, self.stats = (op.mean, scale, shift), self._empty(2, C, dtype=np.float64)
         self._add(
             "finish_moments", partial, rows.R, x, gamma, beta, float(op.eps),
             op.mean, op.var, scale, shift, self.stats,
         )  # fmt: skip
 
-    def forward(self, x: Any) -> Any:
-        out = self._empty(*self.out_shape)
-        self._pass("forward", self.rows.grid(self.count), x, out)
-        return out
-
     # -- backward
 
-    def gradients(self, g: Any, x: Any, wants_x: bool) -> tuple[Any, ...]:
-        """(x̄, *gradients of the vectors); x̄ is None unless wants_x."""
+    def vjp(self, g, out, x, *affine):
+        g, x, wants_x = align(g), align(x), self.needs_input_grad[0]
         C, normed = self.rows.C, self.stats is not None
         partial, grid = self._partial(self.count)
         x_bar = self._empty(*self.shape) if wants_x else None
@@ -162,12 +132,12 @@ class FusedBlockPasses:
             self._pass("cotangent", grid, x, g, partial, x_bar, int(not normed))
         else:
             self._pass("sums", grid, x, g, partial)
-        if not self.vector_count:
+        if not affine:
             return (x_bar,)
         scale_bar, shift_bar, slope, offset = (self._empty(C) for _ in range(4))
         if not normed:
             self._add("affine_grad", partial, scale_bar, shift_bar)
-            return x_bar, *(scale_bar, shift_bar)[-self.vector_count :]
+            return x_bar, *(scale_bar, shift_bar)[-len(affine) :]
         self._add(
             "norm_grad", partial, self.rows.R, self.vectors[1], self.stats,
             scale_bar, shift_bar, slope, offset,

@@ -13,15 +13,13 @@ copy what is needed longer.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from minibn.fast.cuda.recording import Recording
-
 
 class Graph:
-    """The computations of a `with graph.capture(...)` block, repeated by `launch()`."""
+    """The computations of a `with graph.capture()` block, repeated by `launch()`."""
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
@@ -29,19 +27,10 @@ class Graph:
         self._graph: Any = None
 
     @contextmanager
-    def capture(self, state: Iterable[Any]) -> Iterator[None]:
-        """Context manager: computations are recorded, not executed. state: the arrays from outside
-        that they change in place. An exception ends the capture."""
-        if self.backend.name == "strict":
-            recording = Recording()
-            with recording.on(state):
-                yield
-            self._graph = recording
-            return
-        cupy = self.backend.xp  # for streams and pools, which are not array functions
-        cupy.get_default_memory_pool().free_all_blocks()  # the memory of the steps before
+    def capture(self) -> Iterator[None]:
+        """Context manager: computations are recorded, not executed. An exception ends it."""
         # A blocking stream, so that work on the default stream, outside the graph, raises.
-        stream = cupy.cuda.Stream()
+        stream = self.backend.cupy.cuda.Stream()
         with self.backend.private_pool() as self._pool, stream:
             stream.begin_capture()
             try:

@@ -2,16 +2,9 @@
 
 from minibn import random
 from minibn.fast.cuda.conv import TiledConv2d, TiledInputGrad, TiledWeightGrad
-from minibn.fast.cuda.cudnn import CudnnConv2d, CudnnInputGrad, CudnnWeightGrad
-from minibn.fast.cuda.draws import (
-    LaunchedIntegers,
-    LaunchedUniforms,
-    LaunchedUniformsAndNormals,
-)
-from minibn.fast.cuda.fused_block import FusedBatchNorm, FusedBlockKernel
-from minibn.fast.cuda.loss import WarpCrossEntropy
+from minibn.fast.cuda.draws import LaunchedIntegers
+from minibn.fast.cuda.fused_block import FusedBlockKernel
 from minibn.fast.cuda.matmul import TiledMatMul
-from minibn.fast.cuda.pool import WindowMaxPool2d
 from minibn.fast.cuda.reduce import ColumnSum
 from minibn.fast.cuda.running_statistics import FusedRunningStatistics
 from minibn.fast.cuda.sgd import FusedSGD
@@ -24,21 +17,17 @@ from minibn.nn.sequential import Sequential
 from minibn.ops.batch_normalization import BatchNorm
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 from minibn.ops.linalg import MatMul
-from minibn.ops.loss import SoftmaxCrossEntropy
-from minibn.ops.pool import MaxPool2d
 from minibn.ops.reduce import Sum
 from minibn.optim import SGD
 
 # `RoundedProduct` is last: it rounds in software where no kernel before it fits.
 KERNELS: KernelTable = {
-    BatchNorm: (FusedBatchNorm,),
-    Conv2d: (CudnnConv2d, TiledConv2d, RoundedProduct),
-    Conv2dInputGrad: (CudnnInputGrad, TiledInputGrad, RoundedProduct),
-    Conv2dWeightGrad: (CudnnWeightGrad, TiledWeightGrad, RoundedProduct),
+    BatchNorm: (FusedBlockKernel,),
+    Conv2d: (TiledConv2d, RoundedProduct),
+    Conv2dInputGrad: (TiledInputGrad, RoundedProduct),
+    Conv2dWeightGrad: (TiledWeightGrad, RoundedProduct),
     FusedBlock: (FusedBlockKernel,),
     MatMul: (TiledMatMul, RoundedProduct),
-    MaxPool2d: (WindowMaxPool2d,),
-    SoftmaxCrossEntropy: (WarpCrossEntropy,),
     Sum: (ColumnSum,),
     # not ops:
     SGD: (FusedSGD,),
@@ -46,6 +35,4 @@ KERNELS: KernelTable = {
     layers.BatchNorm: (FusedRunningStatistics,),
     layers.LpBatchNorm: (FusedRunningStatistics,),
     random.integers: (LaunchedIntegers,),
-    random.uniforms: (LaunchedUniforms,),
-    random.uniforms_and_normals: (LaunchedUniformsAndNormals,),
 }

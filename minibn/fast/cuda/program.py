@@ -1,8 +1,8 @@
 """CUDA sources and their launches.
 
-A `Program` is a file of CUDA C++ beside this one, compiled at its first launch: by NVRTC for CuPy's
-arrays, by the host's C++ compiler for those of the strict double while it emulates a GPU (see
-`emulator`). What is fixed at compile time is given as macros: `launch(..., REAL="float")`.
+A `Program` is a file of CUDA C++ beside this one, compiled at its first launch by
+`cupy.RawModule`, or its double, which emulates a GPU (`emulator`). What is fixed at compile time is
+given as macros: `launch(..., REAL="float")`.
 
 The folder that $MINIBN_PREPARED_KERNELS names may hold kernels that were compiled beforehand, such
 as on a machine without a GPU (`Program.compile`). One that the GPU does not load is compiled anew.
@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend.array_types import library_of
-from minibn.fast.cuda.emulator import compile_kernels
+from minibn.backend import backend_of
 from minibn.setting import Setting
 
 HERE = Path(__file__).parent
@@ -30,10 +29,10 @@ REALS = {np.dtype(np.float32): "float", np.dtype(np.float64): "double"}  # C's n
 PREPARED = "MINIBN_PREPARED_KERNELS"
 LARGEST = np.iinfo(np.int32).max  # sizes and positions are C's int: larger arrays do not fit
 
+Macros = tuple[tuple[str, Any], ...]  # (name, value) of each, sorted
 Around = Callable[[str], AbstractContextManager[Any]]  # "program.function" -> a context manager
 _around: Setting[Around] = Setting("wrap_launches", nullcontext)
 
-Macros = tuple[tuple[str, Any], ...]
 Launches = dict[tuple[str, Macros], set[str]]  # (program, macros): the kernels that were launched
 _notes: Setting[Launches | None] = Setting("note_launches", None)
 
@@ -75,14 +74,17 @@ class Program:
         """
         if 0 in np.atleast_1d(blocks):  # host: an empty launch, an error in CUDA
             return
-        device, fixed = _device_of(arguments), tuple(sorted(macros.items()))
+        on = backend_of(next(a for a in arguments if hasattr(a, "shape") and a.shape != ()))
+        fixed = tuple(sorted(macros.items()))
         if (launches := _notes.get()) is not None:
             launches.setdefault((self.name, fixed), set()).add(function)
             return
-        run = _runner(library_of(device), self, fixed)
-        values = [_argument(a) for a in arguments]
+        kernel = _kernel(on, self, function, fixed)
+        if shared > 48 << 10:  # above the default limit
+            kernel.max_dynamic_shared_size_bytes = shared
+        values = tuple(map(_argument, arguments))
         with _around.get()(f"{self.name}.{function}"):
-            run(function, _three(blocks), _three(threads), values, shared)
+            kernel(_three(blocks), _three(threads), values, shared_mem=shared)
 
     def compile(self, macros: Macros, architecture: str) -> bytes:
         """The machine code for a GPU ("sm_90": an H100 or H200), compiled by NVRTC, which needs
@@ -109,9 +111,9 @@ def _options(macros: Macros) -> tuple[str, ...]:
     return ("-std=c++17", *(f"-D{key}={value}" for key, value in macros))
 
 
-def _device_of(arguments: tuple[Any, ...]) -> Any:
-    """The first argument that is an array with axes."""
-    return next(a for a in arguments if hasattr(a, "shape") and a.shape != ())
+def address(x: Any) -> int:
+    """Where the array's values begin in the device's memory."""
+    return int(x._host.ctypes.data if hasattr(x, "_host") else x.data.ptr)
 
 
 def _with_includes(name: str, seen: set[str]) -> str:
@@ -133,9 +135,10 @@ def _three(extent: int | tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _argument(a: Any) -> Any:
-    """The kernel argument: an array itself, a number as a NumPy scalar of C's type."""
+    """The kernel argument: an array itself, a number as a NumPy scalar of C's type, a struct as an
+    array of one, as CuPy wants it."""
     if isinstance(a, np.generic):
-        return a
+        return np.array([a]) if isinstance(a, np.void) else a  # host: passed by value
     if isinstance(a, int):
         return np.int32(a)
     if isinstance(a, float):
@@ -146,44 +149,26 @@ def _argument(a: Any) -> Any:
 
 
 @functools.cache
-def _runner(device: str, program: Program, macros: Macros) -> Any:
-    if device == "cupy":
-        return _on_cupy(program, macros)
-    return compile_kernels(program.text, _options(macros)[1:])
+def _module(on: Any, program: Program, macros: Macros) -> Any:
+    prepared = _prepared(on, program, macros)
+    return prepared or on.cupy.RawModule(code=program.text, options=_options(macros))
 
 
-def _on_cupy(program: Program, macros: Macros) -> Any:
-    import cupy
-
-    module = _prepared(program, macros)
-    if module is None:
-        module = cupy.RawModule(code=program.text, options=_options(macros))
-    find = functools.cache(module.get_function)  # cached: CuPy asks the driver each time
-
-    def run(function: str, blocks: Any, threads: Any, arguments: Any, shared: int) -> None:
-        kernel = find(function)
-        if shared > 48 << 10:  # above the default limit
-            kernel.max_dynamic_shared_size_bytes = shared
-        # CuPy passes structs by value as arrays of length 1, not as scalars.
-        values = [np.array([a]) if isinstance(a, np.void) else a for a in arguments]
-        kernel(blocks, threads, tuple(values), shared_mem=shared)
-
-    return run
+@functools.cache  # since CuPy asks the driver each time
+def _kernel(on: Any, program: Program, function: str, macros: Macros) -> Any:
+    return _module(on, program, macros).get_function(function)
 
 
-def _prepared(program: Program, macros: Macros) -> Any:
+def _prepared(on: Any, program: Program, macros: Macros) -> Any:
     """The module from the folder of prepared kernels; None if it has none that the GPU loads."""
-    import cupy
-
-    folder = os.environ.get(PREPARED)
+    folder = os.environ.get(PREPARED) if on.name == "cupy" else None
     if not folder:
         return None
-    architecture = f"sm_{cupy.cuda.Device().compute_capability}"
-    path = Path(folder, program.file_of(macros, architecture))
+    path = Path(folder, program.file_of(macros, f"sm_{on.compute_capability}"))
     if not path.exists():
         return None
     try:
-        module = cupy.RawModule(path=str(path))
+        module = on.cupy.RawModule(path=str(path))
         return module if module.module else None  # which loads it
     except Exception as error:  # a damaged file, another driver: of CuPy's own kinds
         warnings.warn(

@@ -4,13 +4,13 @@ Every computation on strict arrays, kernels included, goes through `strict_array
 `Recording` stores each call and its result arrays. `launch()` repeats the calls, into the same
 arrays: it reads the current contents of arrays from outside, and the recorded values of arguments
 that were passed by value. As in a stream capture, nothing may wait for the device or be copied to
-it. When the recording ends, the arrays passed to `on` get their values back, as if nothing had run.
+it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+import gc
+from collections.abc import Callable
 from typing import Any
 
 from minibn.backend.strict_array import StrictArray, current_recorder, wrap
@@ -20,25 +20,48 @@ from minibn.errors import CaptureError
 PRODUCTS = frozenset(("dot", "einsum", "inner", "matmul", "tensordot", "vdot"))
 
 
+class Stream:
+    """As `cupy.cuda.Stream`.
+
+    What is computed while it captures is recorded. At the end all strict arrays get their values
+    back, as if nothing had run.
+    """
+
+    current: Stream | None = None
+
+    def __enter__(self) -> Stream:
+        self._outside, Stream.current = Stream.current, self
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        Stream.current = self._outside
+
+    def is_capturing(self) -> bool:
+        return current_recorder.get() is not None
+
+    def begin_capture(self, mode: Any = None) -> None:
+        assert Stream.current is self, "what is captured must be asked of this stream"
+        if current_recorder.get() is not None:
+            raise CaptureError("a step is being captured already: captures do not nest")
+        arrays = [x for x in gc.get_objects() if type(x) is StrictArray and x._host.flags.writeable]
+        self._values = [(x, x._host.copy()) for x in arrays]
+        self._recording = Recording()
+        current_recorder.set(self._recording)
+
+    def end_capture(self) -> Recording:
+        current_recorder.set(None)
+        for x, values in self._values:
+            x._host[...] = values
+        del self._values
+        return self._recording
+
+
 class Recording:
     """The calls of one step, in order, each with the arrays that it made."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Callable[[], Any], list[StrictArray]]] = []
         self._computing = False
-
-    @contextmanager
-    def on(self, state: Iterable[Any]) -> Iterator[None]:
-        """Context manager: record computations. state: the arrays that they change in place."""
-        if current_recorder.get() is not None:
-            raise CaptureError("a step is being captured already: captures do not nest")
-        before = [(x, x._host.copy()) for x in state]
-        try:
-            with current_recorder.override(self):
-                yield
-        finally:
-            for x, values in before:
-                x._host[...] = values
 
     def launch(self) -> None:
         """Repeat all calls."""

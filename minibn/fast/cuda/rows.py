@@ -12,7 +12,7 @@ import math
 from typing import Any, NamedTuple
 
 from minibn.backend import backend_of
-from minibn.fast.cuda.program import LARGEST
+from minibn.fast.cuda.program import LARGEST, address
 
 THREADS = 256  # of a block; also in rows.cuh
 BLOCKS = 2048  # at most: several per multiprocessor of a large GPU
@@ -53,5 +53,4 @@ def reduction_grid(C: int, partials: int) -> tuple[int, tuple[int, int]]:
 def align(x: Any) -> Any:
     """`x`, or a copy of it that is contiguous and aligned to 16 bytes."""
     x = backend_of(x).xp.ascontiguousarray(x)
-    address = x._host.ctypes.data if hasattr(x, "_host") else x.data.ptr
-    return x.copy() if address % 16 else x
+    return x.copy() if address(x) % 16 else x

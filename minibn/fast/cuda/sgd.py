@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import backend_of
-from minibn.backend.array_types import library_of
-from minibn.fast.cuda.program import LARGEST, REALS, Program
+from minibn.fast.cuda.program import LARGEST, REALS, Program, address
 from minibn.fast.cuda.scalars import scalars
 from minibn.fast.kernel import Kernel
 from minibn.optim import Row
@@ -56,7 +55,7 @@ def _launch(rows: Sequence[Row], lr: float) -> None:
     blocks = 0
     for entry, ((w, g, *velocity), group) in zip(table["tensor"], rows, strict=False):
         v = velocity[0] if velocity else None
-        entry["w"], entry["g"], entry["v"] = (0 if x is None else _address(x) for x in (w, g, v))
+        entry["w"], entry["g"], entry["v"] = (0 if x is None else address(x) for x in (w, g, v))
         entry["count"], entry["first_block"], entry["nesterov"] = w.size, blocks, group["nesterov"]
         entry["lr"], entry["decay"] = lr * group["lr_scale"], group["weight_decay"]
         entry["momentum"] = group["momentum"]
@@ -67,8 +66,3 @@ def _launch(rows: Sequence[Row], lr: float) -> None:
     PROGRAM.launch(
         "sgd", blocks, THREADS, table[()], len(rows), rate, REAL=REALS[w.dtype], **settings
     )
-
-
-def _address(x: Any) -> int:
-    """Where the array's values begin in the device's memory."""
-    return int(x._host.ctypes.data if library_of(x) == "strict" else x.data.ptr)

@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from studies import ONE, main, runs
 
 import minibn
 from experiments.training import provenance
+from experiments.training.session import require_unchanged
 
 ROOT = Path(minibn.__file__).parent.parent
 PRINT = "from experiments.training.provenance import commit; print(commit())"
@@ -132,3 +134,15 @@ def test_other_kernels_of_openblas_are_noticed(tmp_path: Path) -> None:
     )  # fmt: skip
     assert found.returncode == 2
     assert "SkylakeX then, " in found.stderr and "Haswell now" in found.stderr
+
+
+def test_a_run_on_another_gpu_goes_on_and_says_so(capsys) -> None:
+    config: dict[str, Any] = {
+        "data_fingerprint": "0", "settings": {"kernels": "fast", "precision": "fp32"}
+    }  # fmt: skip
+    before, now = (
+        {**config, "environment": {"threads": 1, "backend": "cupy", "device": device}}
+        for device in ("A100", "H200")
+    )
+    require_unchanged(cast(Any, SimpleNamespace(name="a run", config=before)), now, force=False)
+    assert "a run: device was A100, is H200: it goes on" in capsys.readouterr().out

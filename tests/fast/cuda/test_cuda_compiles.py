@@ -19,12 +19,10 @@ from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn import Tensor, grad, ops
 from minibn.backend import get_backend
-from minibn.data import Batches, pad_crop_flip
 from minibn.fast.cuda import products
-from minibn.fast.cuda.device_batches import DeviceBatches
-from minibn.fast.cuda.program import HERE, REALS, Launches, Program, note_launches
+from minibn.fast.cuda.program import HERE, Launches, Program, note_launches
 from minibn.fast.precision import MANTISSA
-from minibn.random import integers, uniforms, uniforms_and_normals
+from minibn.random import integers
 
 ARCHITECTURE = "sm_90"  # of the H100 and H200
 SOURCES = sorted(path.stem for path in HERE.glob("*.cu"))
@@ -56,15 +54,6 @@ def steps(variant: str, width: float, images: int) -> None:
         one_step(model, optimizer, x, np.zeros(images, int))
 
 
-def draws(dtype: type) -> None:
-    """Everything that is drawn: of several lengths, which leave a rest or none."""
-    there = get_backend()
-    integers(there, 1, 2, 5)
-    for count in range(1, 9):
-        uniforms(there, 0, 0, count, dtype)
-        uniforms_and_normals(there, 0, 0, count, dtype)
-
-
 def tiles(precision: str) -> None:
     """The products of a convolution and of a matrix product, by every tile that they may take."""
     there = get_backend()
@@ -87,14 +76,6 @@ def tiles(precision: str) -> None:
         products.problem.cache_clear()
 
 
-def batches() -> None:
-    """Batches that are made on the device."""
-    images, labels = np.zeros((8, 32, 32, 3), np.uint8), np.arange(8)
-    for augment in (None, pad_crop_flip):
-        for dtype in REALS:
-            DeviceBatches(Batches(images, labels, 4, 0, augment), dtype).fill(0)
-
-
 @pytest.fixture(scope="module")
 def launches() -> Launches:
     found: Launches = {}
@@ -109,9 +90,7 @@ def launches() -> Launches:
                     steps(variant, 1 / 4, 8)
         with minibn.kernels("always"):
             rows(np.float64)
-        for dtype in REALS:
-            draws(dtype)
-        batches()
+        integers(get_backend(), 1, 2, 5)
     return found
 
 

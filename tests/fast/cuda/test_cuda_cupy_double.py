@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.cupy_double import RawModule, cupy_double, cupy_module
+from support.cupy_double import cupy_double, cupy_module
 
 from experiments import benchmark, vgg_cifar
 from experiments.gpu import measure
 from minibn import use
 from minibn.backend import to_numpy
-from minibn.fast.cuda.emulator import emulate
+from minibn.fast.cuda.emulator import RawModule, emulate
 from minibn.fast.cuda.sgd import MOST, PROGRAM, TABLE
 from minibn.fast.selection import runs_cuda_kernels
 

@@ -113,6 +113,29 @@ def test_a_view_with_gaps_is_refused(kernels):
         program.launch("stuck", 1, 32, backend.xp.zeros((4, 4))[:, 1], SIZE=8, REAL="double")
 
 
+@pytest.mark.parametrize(
+    "blocks, threads, shared",
+    [(1, 1025, 0), ((1, 1 << 16), 32, 0), (1, 32, 228 << 10), ((1.0,), 32, 0), (1, 0, 0)],
+)
+def test_what_cuda_refuses_is_refused(kernels, blocks, threads, shared):
+    backend, program = kernels
+    with pytest.raises(AssertionError):
+        program.launch(
+            "stuck", blocks, threads, backend.xp.zeros(1), shared=shared, REAL="float", SIZE=8
+        )
+
+
+def test_more_shared_memory_than_48_kb_is_asked_for_first(kernels):
+    backend, program = kernels
+    module = backend.cupy.RawModule(program.text, ("-DREAL=float", "-DSIZE=8"))
+    kernel, size = module.get_function("reversed"), 64 << 10
+    x, out = (backend.xp.zeros(64, np.float32) for _ in range(2))
+    with pytest.raises(AssertionError):
+        kernel((1, 1, 1), (64, 1, 1), (x, out, np.int32(1)), shared_mem=size)
+    kernel.max_dynamic_shared_size_bytes = size
+    kernel((1, 1, 1), (64, 1, 1), (x, out, np.int32(1)), shared_mem=size)
+
+
 def test_no_blocks_are_no_launch(kernels):
     backend, program = kernels
     program.launch("stuck", 0, 32, backend.xp.zeros(1), SIZE=8, REAL="double")

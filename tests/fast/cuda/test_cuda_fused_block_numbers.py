@@ -8,7 +8,7 @@ from support.fused_blocks import Problem, same
 from minibn import Tensor, grad
 from minibn.autograd.dispatch import kernels
 from minibn.backend import to_numpy
-from minibn.fast.cuda.fused_block import FusedBatchNorm
+from minibn.fast.cuda.fused_block import FusedBlockKernel
 from minibn.fast.fused_ops import fused_block
 from minibn.ops.batch_normalization import BatchNorm
 
@@ -39,7 +39,7 @@ def test_moments_keep_their_digits_under_a_large_mean(backend, mean):
     x = (np.random.default_rng(0).standard_normal((3000, 3)) + mean).astype(np.float32)
     op = BatchNorm(1e-5)
     ones = backend.asarray(np.ones(3, np.float32))
-    FusedBatchNorm(op).forward(backend.asarray(x), ones, ones)
+    FusedBlockKernel(op).forward(backend.asarray(x), ones, ones)
     wide = x.astype(np.float64)
     np.testing.assert_allclose(to_numpy(op.mean), wide.mean(0), rtol=1e-7, atol=1e-6)
     np.testing.assert_allclose(to_numpy(op.var), wide.var(0), rtol=2e-6)
@@ -70,7 +70,7 @@ def test_a_first_row_far_from_the_others_costs_the_variance_no_digits(backend):
     x[0] = 100
     op = BatchNorm(1e-5)
     ones = backend.asarray(np.ones(4, np.float32))
-    FusedBatchNorm(op).forward(backend.asarray(x), ones, ones)
+    FusedBlockKernel(op).forward(backend.asarray(x), ones, ones)
     np.testing.assert_allclose(to_numpy(op.var), x.astype(np.float64).var(0), rtol=2e-6)
 
 

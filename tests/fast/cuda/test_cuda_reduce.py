@@ -36,7 +36,7 @@ def test_a_bias_is_added_and_its_gradient_found_in_a_capture(backend):
 
     gradient()
     graph = Graph(backend)
-    with graph.capture([]):
+    with graph.capture():
         g = gradient()
     x *= 3
     graph.launch()

@@ -1,8 +1,8 @@
 """Training batches made on the device, from uint8 images in its memory.
 
 A batch made on the host is copied to the device as float32: 1.6 MB per step of 128 images. Here the
-images (CIFAR-10: 154 MB) are copied once, the permutation and the crops once per epoch, and a batch
-is one launch. Law: bitwise the batches of `Batches` and `normalize`.
+images are copied once (CIFAR-10, padded for crops: 240 MB), which pixels an epoch takes once per
+epoch, and a batch is a gather. Law: bitwise the batches of `Batches` and `normalize`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,8 @@ import numpy as np
 from minibn.backend import get_backend
 from minibn.data.augment import draw_crops, pad_crop_flip
 from minibn.data.batches import Batches, normalize
-from minibn.fast.cuda.program import REALS, Program
-from minibn.fast.selection import runs_cuda_kernels
 from minibn.random import generator
 
-PROGRAM = Program("device_batches")
 PAD, FLIP = 4, 0.5  # as in `pad_crop_flip`
 
 
@@ -57,7 +54,7 @@ class DeviceBatches:
                 f"DeviceBatches: labels are {labels.dtype} of shape {labels.shape}; they are "
                 "integers (N,). One-hot labels: use labels.argmax(1)"
             )
-        if np.dtype(dtype) not in REALS:
+        if np.dtype(dtype) not in (np.float32, np.float64):
             raise ValueError(
                 f"DeviceBatches: dtype is {np.dtype(dtype)}; batches are float32 or float64. "
                 "Take one"
@@ -66,45 +63,38 @@ class DeviceBatches:
             raise ValueError(f"DeviceBatches: a label is {labels.min()}; labels are 0, 1, ...")
         self.batches, self.classes = batches, int(labels.max()) + 1
         self._backend = backend = get_backend()
-        B, shape = batches.batch_size, images.shape[1:]
-        self.x = backend.xp.empty((B, *shape), dtype)
+        B, (H, W, C) = batches.batch_size, images.shape[1:]
+        self.x = backend.xp.empty((B, H, W, C), dtype)
         self.labels = backend.xp.empty(B, np.int64)
+        # Without augmentation the crop is the image: no padding, never mirrored.
+        self._crop = pad, _ = (0, 0.0) if batches.augment is None else (PAD, FLIP)
+        self._size = H + 2 * pad, W + 2 * pad  # of a padded image
+        padded = backend.xp.pad(backend.asarray(images), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        self._pixels = padded.reshape(-1, C)
         self._epoch = -1
-        self._by_kernel = runs_cuda_kernels(backend)
-        if self._by_kernel:
-            M = batches.per_epoch * B  # images that an epoch shows
-            self._images = backend.asarray(images)
-            self._classes = backend.asarray(labels.astype(np.int64))
-            self._order = backend.xp.zeros(M, np.int32)
-            self._crops = backend.xp.full((M, 3), PAD, np.uint8)
-            self._crops[:, 2] = 0  # centre crop, not mirrored: the image itself
 
     def fill(self, step: int) -> None:
         """Let x and labels be the batch of `step`."""
-        if not self._by_kernel:
-            images, labels = self.batches.batch(step)
-            self.x[...] = normalize(self._backend.asarray(images), self.x.dtype)
-            self.labels[...] = self._backend.asarray(labels)
-            return
-        epoch = self.batches.epoch(step)
+        epoch, B = self.batches.epoch(step), self.batches.batch_size
         if epoch != self._epoch:
             self._draw(epoch)
-        B, H, W, C = self.x.shape
         start = (step - epoch * self.batches.per_epoch) * B
-        PROGRAM.launch(
-            "batch", B, 256, self._images, self._classes, self._order, self._crops, start,
-            self.x, self.labels, REAL=REALS[self.x.dtype], H=H, W=W, C=C, PAD=PAD,
-        )  # fmt: skip
+        n = slice(start, start + B)
+        places = self._rows[n, :, None] + self._columns[n, None, :]  # (B, H, W)
+        self.x[...] = normalize(self._pixels[places], self.x.dtype)
+        self.labels[...] = self._labels[n]
 
     def _draw(self, epoch: int) -> None:
         """Draw the epoch's permutation and crops as `Batches` does; copy them to the device."""
-        batches, backend, M = self.batches, self._backend, len(self._order)
-        order = batches._permutation(epoch)[:M].astype(np.int32)
-        self._order[...] = backend.asarray(order)
-        if batches.augment is not None:
-            crops = []
-            for step in range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch):
-                rng = generator(batches.seed, "augment", step)
-                crops.append(np.concatenate(draw_crops(rng, batches.batch_size, PAD, FLIP), axis=1))
-            self._crops[...] = backend.asarray(np.concatenate(crops).astype(np.uint8))
+        batches, asarray, (height, width) = self.batches, self._backend.asarray, self._size
+        first = epoch * batches.per_epoch
+        crops = [
+            draw_crops(generator(batches.seed, "augment", step), self.x.shape, *self._crop)
+            for step in range(first, first + batches.per_epoch)
+        ]
+        rows, columns = (np.concatenate(part) for part in zip(*crops, strict=True))
+        order = batches._permutation(epoch)[: len(rows)]
+        # Pixel (i, j) of image n is row (n · height + i) · width + j of `_pixels`.
+        self._rows = asarray((order[:, None] * height + rows) * width)
+        self._columns, self._labels = asarray(columns), asarray(batches.labels[order])
         self._epoch = epoch

@@ -5,15 +5,12 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from support.backends import on_backends
-from support.cuda import on, on_cuda, orders
+from support.backends import on_backends, on_devices
 from support.waiting import nothing_waits
 
-from minibn.backend import to_numpy, use
+from minibn.backend import to_numpy
 from minibn.data import Batches, normalize, pad_crop_flip
-from minibn.fast.cuda import device_batches
-from minibn.fast.cuda.device_batches import DeviceBatches
-from minibn.fast.cuda.emulator import emulate
+from minibn.data.device_batches import DeviceBatches
 
 
 def batches_of(augment=None, size=7, shape=(6, 5, 3), images=23):
@@ -35,7 +32,7 @@ STEPS = (0, 1, 2, 3, 4, 2, 30)  # through epochs of three, back, and far ahead
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("augment", [None, pad_crop_flip])
-@on_cuda
+@on_backends
 def test_the_batches_of_any_step_are_the_hosts_bit_for_bit(backend, augment, dtype):
     batches = batches_of(augment)
     data = DeviceBatches(batches, dtype)
@@ -43,49 +40,26 @@ def test_the_batches_of_any_step_are_the_hosts_bit_for_bit(backend, augment, dty
         assert_same(data, batches, step, dtype)
 
 
-@pytest.mark.parametrize("augment", [None, pad_crop_flip])
 @on_backends
-def test_without_kernels_they_come_from_the_host(backend, augment):
-    batches = batches_of(augment)
-    data = DeviceBatches(batches)
-    for step in STEPS:
-        assert_same(data, batches, step)
-
-
-@on_cuda
 def test_every_byte_is_scaled_as_on_the_host(backend):
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 8, 8, 4)
     batches = Batches(pixels, np.zeros(1, np.int64), 1, seed=0)
     assert_same(DeviceBatches(batches), batches, 0)
 
 
-@on_cuda
-def test_larger_images_than_a_block_has_threads_are_whole(backend):
-    batches = batches_of(pad_crop_flip, size=2, shape=(32, 32, 3), images=4)
-    data = DeviceBatches(batches)
-
-    def filled():
-        assert_same(data, batches, 1)
-        return to_numpy(data.x)
-
-    for found in orders(backend, filled):
-        np.testing.assert_array_equal(found, normalize(batches.batch(1)[0]))
-
-
-@on_cuda
-def test_a_step_is_one_launch_into_the_same_arrays_and_an_epoch_brings_its_order_once(backend):
+@on_devices
+def test_an_epoch_brings_its_order_once_and_a_step_nothing_into_the_same_arrays(backend):
     data = DeviceBatches(batches_of(pad_crop_flip))
-    data.fill(0)
+    for step in (0, 3):  # compiles
+        data.fill(step)
     x, labels = data.x, data.labels
-    program = device_batches.PROGRAM
     with (
-        patch.object(program, "launch", wraps=program.launch) as launch,
-        patch.object(data, "_draw", wraps=data._draw) as draw,
+        patch.object(backend, "_from_host", wraps=backend._from_host) as moved,
         nothing_waits(backend) as waited,
     ):
-        for step in (1, 2, 3, 4, 5):
+        for step in (0, 1, 2):
             data.fill(step)
-    assert (launch.call_count, draw.call_count) == (5, 1)
+    assert moved.call_count == 3, "rows, columns and labels of an epoch"
     assert waited == []
     assert data.x is x and data.labels is labels
 
@@ -119,15 +93,6 @@ def test_what_the_device_would_misread_is_refused(backend, other, told):
     batches = Batches(given["images"], given["labels"], 2, seed=0)
     with pytest.raises(ValueError, match=re.escape(told)):
         DeviceBatches(batches, given.get("dtype", np.float32))
-
-
-def test_batches_of_the_host_stay_so_when_kernels_run_later():
-    with on("emulated"):
-        pass  # skipped without a compiler
-    with use("strict"):
-        data = DeviceBatches(batches_of())
-        with emulate():
-            assert_same(data, data.batches, 1)
 
 
 @on_backends
