@@ -255,9 +255,9 @@ __device__ inline void store(const Problem& p, float* z, const float (&sums)[WM 
 }
 
 // z[part] (M, N) = the product over one part of K. A block computes BM × BN of it, a warp WM × WN;
-// the next STAGES - 1 tiles are on their way meanwhile, to shared memory or, with BF16, to registers,
-// from where they are stored rounded. Reads a once for each column of
-// tiles, b once for each row of them; writes z once.
+// the next STAGES - 1 tiles of a and b are on their way meanwhile: to shared memory, or with BF16 to
+// registers, from where `complete` stores them rounded. Reads a once for each column of tiles, b once
+// for each row of them; writes z once.
 EXPORT __launch_bounds__(THREADS, BLOCKS)
     product(const float* images, const float* b, float* z, const Problem p) {
   DYNAMIC_SHARED(Place, places);

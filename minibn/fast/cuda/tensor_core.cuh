@@ -30,19 +30,15 @@ __device__ inline uint32_t round_bf16(float low, float high) {
   return r;
 }
 
-__device__ inline void multiply_add_tf32(float* z, const uint32_t* a, const uint32_t* b) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(z[0]), "+f"(z[1]), "+f"(z[2]), "+f"(z[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-
-__device__ inline void multiply_add_bf16(float* z, const uint32_t* a, const uint32_t* b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(z[0]), "+f"(z[1]), "+f"(z[2]), "+f"(z[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
+#define MULTIPLY_ADD(name, shape, type)                                                   \
+  __device__ inline void name(float* z, const uint32_t* a, const uint32_t* b) {           \
+    asm("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 "                   \
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                 \
+        : "+f"(z[0]), "+f"(z[1]), "+f"(z[2]), "+f"(z[3])                                  \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));              \
+  }
+MULTIPLY_ADD(multiply_add_tf32, "m16n8k8", "tf32")
+MULTIPLY_ADD(multiply_add_bf16, "m16n8k16", "bf16")
 
 // Row r of matrix q begins where thread 8·q + r says. r[q] of thread 4·g + t has bytes 4·t to 4·t + 3
 // of row g: a float, or a pair of bf16. TRANSPOSED: the pair (2·t, g) and (2·t + 1, g).
@@ -57,8 +53,8 @@ __device__ inline void ldmatrix(uint32_t* r, const void* row) {
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
 }
 
-// FLOATS (1 or 4) from global memory, aligned to them; zeros unless `there`. Loads stay before the
-// products that they overlap with.
+// FLOATS (1 or 4) from global memory, aligned to them; zeros unless `there`. Volatile, so that loads
+// are not moved behind the products that hide their latency.
 template <int FLOATS>
 __device__ inline void fetch(float* to, const float* from, bool there) {
 #pragma unroll
@@ -150,12 +146,11 @@ void multiply_add(float* z, const uint32_t* a, const uint32_t* b) {  // K: 8 for
   });
 }
 
-inline void multiply_add_tf32(float* z, const uint32_t* a, const uint32_t* b) {
-  multiply_add<8>(z, a, b);
-}
+constexpr auto multiply_add_tf32 = multiply_add<8>, multiply_add_bf16 = multiply_add<16>;
 
-inline void multiply_add_bf16(float* z, const uint32_t* a, const uint32_t* b) {
-  multiply_add<16>(z, a, b);
+// What is not aligned gives NaN.
+inline bool aligned(const void* x, int bytes) {
+  return reinterpret_cast<uintptr_t>(x) % bytes == 0;
 }
 
 struct Row { uint32_t* r; const void* row; };
@@ -166,7 +161,10 @@ void ldmatrix(uint32_t* r, const void* row) {
   emulator::in_warp(mine, [](Row** of, int) {
     for (int q = 0; q < 4; ++q) {
       uint16_t matrix[8][8];
-      for (int i = 0; i < 8; ++i) std::memcpy(matrix[i], of[8 * q + i]->row, 16);
+      for (int i = 0; i < 8; ++i) {
+        const void* row = of[8 * q + i]->row;
+        aligned(row, 16) ? std::memcpy(matrix[i], row, 16) : std::memset(matrix[i], 0xff, 16);
+      }
       for (int lane = 0; lane < 32; ++lane) {
         int g = lane / 4, t = lane % 4;
         of[lane]->r[q] = TRANSPOSED ? matrix[2 * t][g] | matrix[2 * t + 1][g] << 16
@@ -176,11 +174,6 @@ void ldmatrix(uint32_t* r, const void* row) {
   });
 }
 
-inline bool aligned(const void* to, int bytes) {
-  return reinterpret_cast<uintptr_t>(to) % bytes == 0;
-}
-
-// An unaligned copy gives NaN.
 template <int FLOATS>
 void fetch(float* to, const float* from, bool there) {
   for (int i = 0; i < FLOATS; ++i)
