@@ -33,7 +33,7 @@ using Number = float;
 #endif
 constexpr int CHUNK = 16 / sizeof(Number);  // of K: a fragment is two chunks deep
 constexpr int BK = 32;                             // the depth of a tile
-constexpr int STAGES = PRECISION == BF16 ? 2 : 3;  // tiles of a and of b in shared memory
+constexpr int STAGES = PRECISION == BF16 ? 2 : 3;  // tiles of a and b in shared memory
 constexpr int THREADS = 32 * (BM / WM) * (BN / WN);
 constexpr int UNROLL = PRECISION == FP32 ? 1 : BK;  // of the loop in a tile: or registers run out
 constexpr int OUTSIDE = -(1 << 29);
@@ -255,9 +255,9 @@ __device__ inline void store(const Problem& p, float* z, const float (&sums)[WM 
 }
 
 // z[part] (M, N) = the product over one part of K. A block computes BM × BN of it, a warp WM × WN;
-// the next STAGES - 1 tiles of a and b are on their way meanwhile: to shared memory, or with BF16 to
-// registers, from where `complete` stores them rounded. Reads a once for each column of tiles, b once
-// for each row of them; writes z once.
+// the next two tiles of a and b are on their way meanwhile: to shared memory, with BF16 one by way of
+// registers, from where it is `put` there rounded. Reads a once for each column of tiles, b once for
+// each row of them; writes z once.
 EXPORT __launch_bounds__(THREADS, BLOCKS)
     product(const float* images, const float* b, float* z, const Problem p) {
   DYNAMIC_SHARED(Place, places);
@@ -288,24 +288,26 @@ EXPORT __launch_bounds__(THREADS, BLOCKS)
     }
     if (PRECISION != BF16) commit();
   };
-  auto complete = [&](int step) {
-    if (PRECISION != BF16) return wait<STAGES - 2>();
+  auto put = [&](int step) {  // with BF16: what was loaded
+    if (step >= steps) return;
     Number *a_tile = A::begin(tile_of(step)), *b_tile = B::begin(tile_of(step) + A::SIZE);
 #pragma unroll
     for (int i = 0; i < A::COPIES; ++i) put_bf16<VA>(a_tile + A::next(i), a_next[i]);
 #pragma unroll
     for (int i = 0; i < B::COPIES; ++i) put_bf16<VB>(b_tile + B::next(i), b_next[i]);
   };
-  for (int step = 0; step < STAGES - 1; ++step) load(step);
+  load(0);
+  if (PRECISION == BF16) put(0);
+  load(1);
 
   int warp = threadIdx.x / 32;
   int a_place = A::at(warp % (BM / WM) * WM, 0) + read_place<A>();
   int b_place = A::SIZE + B::at(warp / (BM / WM) * WN, 0) + read_place<B>();
   float sums[WM / 16][WN / 8][4] = {};
   for (int step = 0; step < steps; ++step) {
-    complete(step);
+    if (PRECISION != BF16) wait<1>();
     __syncthreads();  // this step's tiles are there for all, and all are done with the last one's
-    load(step + STAGES - 1);
+    if (PRECISION != BF16) load(step + 2);
     const Number *a_tile = tile_of(step) + a_place, *b_tile = tile_of(step) + b_place;
 #pragma unroll UNROLL
     for (int k = 0; k < BK; k += 2 * CHUNK) {
@@ -319,6 +321,10 @@ EXPORT __launch_bounds__(THREADS, BLOCKS)
 #pragma unroll
         for (int i = 0; i < WM / 16; ++i)
           multiply_add(sums[i][j], a[i], a_small[i], b + j % 2 * 2, b_small + j % 2 * 2);
+      }
+      if (PRECISION == BF16 && k == 0) {  // amid the products, which hide what it costs
+        put(step + 1);
+        load(step + 2);
       }
     }
   }

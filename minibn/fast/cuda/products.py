@@ -38,7 +38,8 @@ PROGRAM, PARTS = Program("products"), Program("parts")
 FORWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2  # as in the source
 PRECISIONS = {"fp32": 0, "tf32": 1, "bf16": 2}
 DEPTH = 32  # of K in a tile, as in the source
-NUMBERS = {"fp32": (4, 3), "tf32": (4, 3), "bf16": (2, 2)}  # bytes in shared memory, and stages
+STAGES = {"fp32": 3, "tf32": 3, "bf16": 2}  # tiles of a and b in shared memory
+NUMBER_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}  # of their numbers
 MOST = LARGEST - 1024  # numbers in an array: the last tile reaches past its end
 
 
@@ -79,14 +80,14 @@ class Tile:
 
     def shared_bytes(self, role: int, precision: str) -> int:
         """Bytes of shared memory: the positions of `rows` pixels or taps, and the stages."""
-        number, stages = NUMBERS[precision]
+        number = NUMBER_BYTES[precision]
 
         def size(rows: int, by_k: bool) -> int:
             return rows * (DEPTH + 16 // number) if by_k else DEPTH * (rows + 8)
 
         a = size(self.rows, role != WEIGHT_GRAD)
         b = size(self.columns, role == INPUT_GRAD)
-        return 16 * self.rows + number * stages * (a + b)
+        return 16 * self.rows + number * STAGES[precision] * (a + b)
 
     def runs_on(self, chip: Chip, precision: str) -> bool:
         """Whether the chip has enough shared memory, in every role."""
@@ -157,7 +158,7 @@ def clocks(p: Plan, M: int, N: int, precision: str, chip: Chip = H100) -> float:
     """Estimated clocks of the busiest multiprocessor, by the slowest of three resources."""
     tile = p.tile
     sides = tile.rows + tile.columns
-    shared = NUMBERS[precision][0] * (sides + tile.warps * (tile.warp_rows + tile.warp_columns))
+    shared = NUMBER_BYTES[precision] * (sides + tile.warps * (tile.warp_rows + tile.warp_columns))
     step = max(
         tile.rows * tile.columns / MULTIPLY_RATE[precision],
         sides / FETCH_RATE,
@@ -257,10 +258,7 @@ def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precisio
         32 * tile.warps,
         *(images, b, out, launch.argument),
         shared=launch.macros["SHARED"],
-        **launch.macros,
-        VA=VA,
-        VB=VB,
-        VZ=VZ,
+        **(launch.macros | {"VA": VA, "VB": VB, "VZ": VZ}),
     )
     if parts > 1:
         PARTS.launch("sum_of_parts", -(-M * N // 256), 256, out, z, M * N, parts)
