@@ -166,22 +166,17 @@ __device__ inline void load_a(const Problem& p, const float* images, const Place
 
 template <class Copy>
 __device__ inline void load_b(const Problem& p, const float* b, int k, int n, Copy copy) {
-  int line = B::line(), column = B::column();
-#if ROLE == INPUT_GRAD
-  Tap t = tap_of(p, k, column);
-  const float* from = b + (t.place * p.N + n + line) * p.C + t.channel;
+  int line = B::line(), column = B::column(), pitch = B::BY_K ? p.C : p.N;
+  Tap t = tap_of(p, k, B::BY_K ? column : 0);
+  int at_k = ROLE == FORWARD && REUSE ? t.place * p.C + t.channel : k;
+  const float* from = B::BY_K ? b + (t.place * p.N + n + line) * pitch + t.channel
+                              : b + (at_k + line) * pitch + n + column;
 #pragma unroll
-  for (int i = 0; i < B::COPIES; ++i)
-    copy(i, Source{from + B::down(i) * p.C, k + column < p.K && n + line + B::down(i) < p.N});
-#else
-  Tap t = tap_of(p, k, 0);
-  int start = ROLE == FORWARD && REUSE ? t.place * p.C + t.channel : k;
-  const float* from = b + (start + line) * p.N + n + column;
-#pragma unroll
-  for (int i = 0; i < B::COPIES; ++i)
-    copy(i, Source{from + B::down(i) * p.N + B::across(i),
-                   k + line + B::down(i) < p.K && n + column + B::across(i) < p.N});
-#endif
+  for (int i = 0; i < B::COPIES; ++i) {
+    int down = line + B::down(i), across = column + B::across(i);
+    bool there = k + (B::BY_K ? across : down) < p.K && n + (B::BY_K ? down : across) < p.N;
+    copy(i, Source{from + B::down(i) * pitch + B::across(i), there});
+  }
 }
 
 // A fragment is 16 rows by 2 CHUNKs of K, four matrices of 8 rows. Those of a are in the order
@@ -216,18 +211,14 @@ __device__ inline void fragment(const Number* from, uint32_t* big, uint32_t* sma
 // (CUTLASS's 3xTF32); accumulated outside of the tensor core, which does not round to nearest.
 __device__ inline void multiply_add(float* sum, const uint32_t* a, const uint32_t* a_small,
                                     const uint32_t* b, const uint32_t* b_small) {
-#if PRECISION == FP32
+  if (PRECISION == BF16) return multiply_add_bf16(sum, a, b);
+  if (PRECISION == TF32) return multiply_add_tf32(sum, a, b);
   float part[4] = {0, 0, 0, 0};
   multiply_add_tf32(part, a_small, b);
   multiply_add_tf32(part, a, b_small);
   multiply_add_tf32(part, a, b);
 #pragma unroll
   for (int q = 0; q < 4; ++q) sum[q] += part[q];
-#elif PRECISION == TF32
-  multiply_add_tf32(sum, a, b);
-#else
-  multiply_add_bf16(sum, a, b);
-#endif
 }
 
 // A thread's share of a tile, into z (M, N).
