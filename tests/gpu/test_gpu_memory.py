@@ -104,7 +104,9 @@ def test_every_product_finds_a_tile_that_the_gpus_shared_memory_holds(
     assert chip == Chip(multiprocessors, kilobytes << 10, ours)
     for precision in TILES if ours else ():
         for plan in plans(4096, 512, 4608, precision, chip):
-            assert max(map(plan.tile.shared_bytes, range(3))) <= kilobytes << 10
+            assert (
+                max(plan.tile.shared_bytes(role, precision) for role in range(3)) <= kilobytes << 10
+            )
 
 
 def test_products_rounded_by_an_environment_variable_are_refused(monkeypatch):

@@ -1,6 +1,7 @@
 // Common to all sources. REAL is float or double, a macro of the launch.
 #ifndef EMULATED
 typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
 typedef unsigned int uint32_t;
 typedef unsigned long long uint64_t;
 #define DYNAMIC_SHARED(type, name)                        \

@@ -1,8 +1,9 @@
 // CUDA emulated on the host, for tests: one block after another, its threads as fibers.
 //
 // It supports the subset of CUDA C++ that minibn's kernels use: barriers, warp shuffles, shared
-// memory, atomics. A fiber runs until it waits at a barrier; the order of the fibers is the launch's
-// `order`, so with a missing barrier the result depends on it. A deadlock is an error.
+// memory, atomics. A fiber runs until it waits at a barrier, a warp until all of its fibers wait for
+// others; the order of the fibers is the launch's `order`. So with a missing barrier the result
+// depends on it. A deadlock is an error.
 #pragma once
 #include <cmath>
 #include <csetjmp>
@@ -27,6 +28,7 @@
 struct dim3 { unsigned x, y, z; };
 struct uint3 { unsigned x, y, z; };
 struct alignas(8) float2 { float x, y; };
+struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(16) double2 { double x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
@@ -124,18 +126,26 @@ inline bool run_block(unsigned order) {
   std::vector<int> turns(n);
   for (int i = 0; i < n; ++i) turns[i] = order == 1 ? n - 1 - i : i;
   uint32_t state = order;
-  if (order > 1)
+  if (order > 1) {
     for (int i = n - 1; i > 0; --i) std::swap(turns[i], turns[(next_random(state) >> 8) % (i + 1)]);
+    auto rank = [&](int i) { return (i / WARP + order) % warps.size(); };
+    std::stable_sort(turns.begin(), turns.end(), [&](int i, int j) { return rank(i) < rank(j); });
+  }
   block = {n, 0, 0, {}};
   for (size_t w = 0; w < warps.size(); ++w)
     warps[w] = {std::min(WARP, n - static_cast<int>(w) * WARP), 0, 0, {}};
   for (Fiber& f : fibers) f.started = f.done = false;
   for (int left = n; left > 0;) {
     long before = progress;
-    for (int i : turns)
-      if (!fibers[i].done) {
-        resume(fibers[i]);
-        left -= fibers[i].done;
+    for (int w = 0; w < n; w += WARP)
+      for (long last = -1; last != progress;) {  // a warp runs ahead of the others as far as it can
+        last = progress;
+        for (int k = w; k < std::min(n, w + WARP); ++k) {
+          Fiber& f = fibers[turns[k]];
+          if (f.done) continue;
+          resume(f);
+          left -= f.done;
+        }
       }
     if (progress == before) return false;  // deadlock
   }

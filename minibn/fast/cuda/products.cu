@@ -10,11 +10,12 @@
 // A "tap" is one number of a filter: its row, column and channel. Compile-time constants are ROLE,
 // PRECISION, and
 //
-//   BM, BN, BK; WM, WN; STAGES   the tile of a block; of a warp; the prefetched tiles
-//   VA, VB, VZ                   numbers in a copy of a and of b (4 or 1), in a store (2 or 1)
-//   DILATED                      the pixels of an input gradient's c lie `gap` apart
-//   REUSE                        images are read through the L1 cache, and K runs over all positions
-//                                of BK channels, then the next: overlapping windows hit the cache
+//   BM, BN; WM, WN    the tile of a block; of a warp
+//   BLOCKS, SHARED    blocks at once per multiprocessor; bytes of shared memory
+//   VA, VB, VZ        numbers in a copy of a and of b (4 or 1), in a store (2 or 1)
+//   DILATED           the pixels of an input gradient's c lie `gap` apart
+//   REUSE             images are read through the L1 cache, and K runs over all positions of BK
+//                     channels, then the next: overlapping windows hit the cache
 #include "common.cuh"
 #include "tensor_core.cuh"
 
@@ -25,6 +26,14 @@
 #define TF32 1
 #define BF16 2
 
+#if PRECISION == BF16
+using Number = uint16_t;  // in shared memory
+#else
+using Number = float;
+#endif
+constexpr int CHUNK = 16 / sizeof(Number);  // of K: a fragment is two chunks deep
+constexpr int BK = 32;                             // the depth of a tile
+constexpr int STAGES = PRECISION == BF16 ? 2 : 3;  // tiles of a and b in shared memory
 constexpr int THREADS = 32 * (BM / WM) * (BN / WN);
 constexpr int UNROLL = PRECISION == FP32 ? 1 : BK;  // of the loop in a tile: or registers run out
 constexpr int OUTSIDE = -(1 << 29);
@@ -82,107 +91,119 @@ __device__ inline int without_gap(int h, const Division& gap) {
   return h >= 0 && i * gap.by == h ? i : -1;
 }
 
-// The V numbers where a pixel and a tap meet, or zeros for what lies outside of the image.
-template <int V>
-__device__ inline void gather(const Problem& p, const float* images, Place a, Place b, float* to) {
+struct Source { const float* from; bool there; };  // of a copy: zeros unless `there`
+
+// The numbers where a pixel and a tap meet; zeros for what lies outside of the image.
+__device__ inline Source gather(const Problem& p, const float* images, Place a, Place b) {
   int position = a.x + b.x, h = a.y + b.y, w = a.z + b.z;
 #if DILATED
   h = without_gap(h, p.gap_h);
   w = without_gap(w, p.gap_w);
   position += (h * p.W + w) * p.C;
 #endif
-  bool inside = static_cast<uint32_t>(h) < static_cast<uint32_t>(p.H) &&
-                static_cast<uint32_t>(w) < static_cast<uint32_t>(p.W);
-  copy_async<V, REUSE>(to, images + position, inside);
+  return {images + position, static_cast<uint32_t>(h) < static_cast<uint32_t>(p.H) &&
+                                 static_cast<uint32_t>(w) < static_cast<uint32_t>(p.W)};
 }
 
-// A tile in shared memory, BY_K: k runs along its rows. The pitches let the 32 threads of a warp
-// read a fragment, (g, t), from 32 banks: 4·g + t and 8·t + g are different numbers modulo 32.
-template <bool BY_K, int ROWS>
+// A tile in shared memory, BY_K: k runs along its lines, else rows. Its pitch lets a warp read a
+// fragment without bank conflicts. `ldmatrix` reads 8 lines of 16 bytes at once: they lie in 32
+// different banks if the pitch is an odd number of 16 bytes. Floats of (g, t) that lie the other
+// way are read one by one: 8·t + g are different numbers modulo 32.
+//
+// A thread fills it by COPIES of V numbers, the first of them at (line, column), the others down and
+// across from there. Half a warp stores 2 lines of bf16: in different banks if 4 pitches apart.
+template <bool IS_A_, bool BY_K_, int ROWS, int V>
 struct Tile {
-  static constexpr int PITCH = BY_K ? BK + 4 : ROWS + 8;
-  static constexpr int SIZE = PITCH * (BY_K ? ROWS : BK);
+  static constexpr bool IS_A = IS_A_, BY_K = BY_K_;
+  static constexpr int LINES = BY_K ? ROWS : BK, LENGTH = BY_K ? BK : ROWS;
+  static constexpr int PITCH = LENGTH + (BY_K ? CHUNK : 8), SIZE = LINES * PITCH;
+  static constexpr int LANES = 32 / V, DOWN = THREADS / LANES, ACROSS = LENGTH / 32;
+  static constexpr int COPIES = LINES / DOWN * ACROSS;
+  static_assert(LINES % DOWN == 0 && LENGTH % 32 == 0, "tiles are filled evenly");
+  static_assert(BY_K || PRECISION == BF16 ? PITCH * sizeof(Number) % 32 == 16 : PITCH % 32 == 8,
+                "without bank conflicts");
+
   static __device__ int at(int row, int k) { return BY_K ? row * PITCH + k : k * PITCH + row; }
-};
-using A = Tile<ROLE != WEIGHT_GRAD, BM>;
-using B = Tile<ROLE == INPUT_GRAD, BN>;
-
-// A tile is filled ROWS of it at a time, LANES threads to a row: their copies are neighbours.
-template <bool BY_K, int V>
-struct Filling {
-  static constexpr int LANES = (BY_K ? BK : 32) / V, ROWS = THREADS / LANES;
-  static_assert(BM % ROWS == 0 && BN % ROWS == 0 && BK % ROWS == 0, "tiles are filled evenly");
-  static __device__ int row() { return threadIdx.x / LANES; }
+  static __device__ int line() {
+    int n = threadIdx.x / LANES;
+    return V == 4 && PRECISION == BF16 ? n / 8 * 8 + n % 2 * 4 + n / 2 % 4 : n;
+  }
   static __device__ int column() { return threadIdx.x % LANES * V; }
+  static __device__ int down(int copy) { return copy / ACROSS * DOWN; }
+  static __device__ int across(int copy) { return copy % ACROSS * 32; }
+  static __device__ Number* begin(Number* tile) { return tile + line() * PITCH + column(); }
+  static __device__ int next(int copy) { return down(copy) * PITCH + across(copy); }
 };
+using A = Tile<true, ROLE != WEIGHT_GRAD, BM, VA>;
+using B = Tile<false, ROLE == INPUT_GRAD, BN, VB>;
 
-// `places`: of the tile's BM pixels (taps in WEIGHT_GRAD), which stay while k goes on.
-__device__ inline void load_a(const Problem& p, const float* images, const Place* places,
-                              float* tile, int k) {
-  using Fill = Filling<ROLE != WEIGHT_GRAD, VA>;
-  int row = Fill::row(), column = Fill::column();
+// copy(i, source) for each copy of a tile of a. `places`: of the tile's BM pixels (taps in
+// WEIGHT_GRAD), which stay while k goes on.
+template <class Copy>
+__device__ inline void load_a(const Problem& p, const float* images, const Place* places, int k,
+                              Copy copy) {
 #if ROLE == WEIGHT_GRAD
-  Place there[BM / 32];  // all read first: reads of shared memory wait for copies to it
+  Place there[A::ACROSS], here;  // all read first: reads of shared memory wait for copies to it
 #pragma unroll
-  for (int m = 0; m < BM / 32; ++m) there[m] = places[column + 32 * m];
+  for (int i = 0; i < A::ACROSS; ++i) there[i] = places[A::column() + A::across(i)];
 #pragma unroll
-  for (int r = 0; r < BK; r += Fill::ROWS) {
-    Place here = pixel(p, k + row + r, p.K);
-#pragma unroll
-    for (int m = 0; m < BM / 32; ++m)
-      gather<VA>(p, images, here, there[m], tile + A::at(column + 32 * m, row + r));
+  for (int i = 0; i < A::COPIES; ++i) {
+    if (i % A::ACROSS == 0) here = pixel(p, k + A::line() + A::down(i), p.K);
+    copy(i, gather(p, images, here, there[i % A::ACROSS]));
   }
 #else
-  Tap t = tap_of(p, k, column);
-  Place here = place_of(p, t, k + column < p.K), there[4];  // four read first, then four copies
+  Tap t = tap_of(p, k, A::column());
+  Place here = place_of(p, t, k + A::column() < p.K), there[4];  // four read, then four copies
 #pragma unroll
-  for (int r = 0; r < BM; r += 4 * Fill::ROWS) {
+  for (int first = 0; first < A::COPIES; first += 4) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) there[i] = places[row + r + i * Fill::ROWS];
+    for (int i = 0; i < 4; ++i) there[i] = places[A::line() + A::down(first + i)];
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      gather<VA>(p, images, there[i], here, tile + A::at(row + r + i * Fill::ROWS, column));
+    for (int i = 0; i < 4; ++i) copy(first + i, gather(p, images, there[i], here));
   }
 #endif
 }
 
-__device__ inline void load_b(const Problem& p, const float* b, float* tile, int k, int n) {
-  using Fill = Filling<ROLE == INPUT_GRAD, VB>;
-  int row = Fill::row(), column = Fill::column();
-#if ROLE == INPUT_GRAD
-  Tap t = tap_of(p, k, column);
-  const float* from = b + (t.place * p.N + n + row) * p.C + t.channel;
+template <class Copy>
+__device__ inline void load_b(const Problem& p, const float* b, int k, int n, Copy copy) {
+  int line = B::line(), column = B::column(), pitch = B::BY_K ? p.C : p.N;
+  Tap t = tap_of(p, k, B::BY_K ? column : 0);
+  int at_k = ROLE == FORWARD && REUSE ? t.place * p.C + t.channel : k;
+  const float* from = B::BY_K ? b + (t.place * p.N + n + line) * pitch + t.channel
+                              : b + (at_k + line) * pitch + n + column;
 #pragma unroll
-  for (int r = 0; r < BN; r += Fill::ROWS)
-    copy_async<VB, false>(tile + B::at(row + r, column), from + r * p.C,
-                          k + column < p.K && n + row + r < p.N);
-#else
-  Tap t = tap_of(p, k, 0);
-  int start = ROLE == FORWARD && REUSE ? t.place * p.C + t.channel : k;
-  const float* from = b + (start + row) * p.N + n + column;
-#pragma unroll
-  for (int r = 0; r < BK; r += Fill::ROWS)
-#pragma unroll
-    for (int m = 0; m < BN; m += 32)
-      copy_async<VB, false>(tile + B::at(column + m, row + r), from + r * p.N + m,
-                            k + row + r < p.K && n + column + m < p.N);
-#endif
+  for (int i = 0; i < B::COPIES; ++i) {
+    int down = line + B::down(i), across = column + B::across(i);
+    bool there = k + (B::BY_K ? across : down) < p.K && n + (B::BY_K ? down : across) < p.N;
+    copy(i, Source{from + B::down(i) * pitch + B::across(i), there});
+  }
 }
 
-// A fragment of Q registers from numbers x(row, k), rounded. small: the rounding error, rounded.
-// bf16 takes k in another order, the same in a and b: t, t + 4, ... for 2·t, 2·t + 1, ...
-template <int Q, class X>
-__device__ inline void fragment(X x, uint32_t* big, uint32_t* small) {
+// A fragment is 16 rows by 2 CHUNKs of K, four matrices of 8 rows. Those of a are in the order
+// (rows, chunk) = (0, 0), (1, 0), (0, 1), (1, 1); those of b (0, 0), (0, 1), (1, 0), (1, 1): two
+// factors of a product, of 8 rows each. `read_place`: where a thread reads in a fragment.
+template <class T>
+__device__ inline int matrix(int q, int row, int k) {
+  int rows = T::IS_A ? q % 2 : q / 2, chunk = T::IS_A ? q / 2 : q % 2;
+  return T::at(8 * rows + row, CHUNK * chunk + k);
+}
+template <class T>
+__device__ inline int read_place() {
+  int lane = threadIdx.x % 32;
+  return T::BY_K             ? matrix<T>(lane / 8, lane % 8, 0)
+         : PRECISION == BF16 ? matrix<T>(lane / 8, 0, lane % 8)
+                             : matrix<T>(0, lane / 4, lane % 4);
+}
+
+// The registers of a fragment, rounded. small: the rounding error, rounded.
+template <class T>
+__device__ inline void fragment(const Number* from, uint32_t* big, uint32_t* small) {
+  if (T::BY_K || PRECISION == BF16) ldmatrix<!T::BY_K>(big, from);
 #pragma unroll
-  for (int q = 0; q < Q; ++q) {
-    int row = Q == 4 ? q % 2 * 8 : 0, k = Q == 4 ? q / 2 : q;
-#if PRECISION == BF16
-    big[q] = round_bf16(x(row, 8 * k), x(row, 8 * k + 4));
-#else
-    float value = x(row, 4 * k);
+  for (int q = 0; q < 4 && PRECISION != BF16; ++q) {
+    float value = T::BY_K ? __uint_as_float(big[q]) : from[matrix<T>(q, 0, 0)];
     big[q] = round_tf32(value);
     if (PRECISION == FP32) small[q] = round_tf32(value - __uint_as_float(big[q]));
-#endif
   }
 }
 
@@ -190,18 +211,14 @@ __device__ inline void fragment(X x, uint32_t* big, uint32_t* small) {
 // (CUTLASS's 3xTF32); accumulated outside of the tensor core, which does not round to nearest.
 __device__ inline void multiply_add(float* sum, const uint32_t* a, const uint32_t* a_small,
                                     const uint32_t* b, const uint32_t* b_small) {
-#if PRECISION == FP32
+  if (PRECISION == BF16) return multiply_add_bf16(sum, a, b);
+  if (PRECISION == TF32) return multiply_add_tf32(sum, a, b);
   float part[4] = {0, 0, 0, 0};
   multiply_add_tf32(part, a_small, b);
   multiply_add_tf32(part, a, b_small);
   multiply_add_tf32(part, a, b);
 #pragma unroll
   for (int q = 0; q < 4; ++q) sum[q] += part[q];
-#elif PRECISION == TF32
-  multiply_add_tf32(sum, a, b);
-#else
-  multiply_add_bf16(sum, a, b);
-#endif
 }
 
 // A thread's share of a tile, into z (M, N).
@@ -229,13 +246,15 @@ __device__ inline void store(const Problem& p, float* z, const float (&sums)[WM 
 }
 
 // z[part] (M, N) = the product over one part of K. A block computes BM × BN of it, a warp WM × WN;
-// the next STAGES - 1 tiles of a and b are on their way meanwhile. Reads a once for each column of
-// tiles, b once for each row of them; writes z once.
+// the next two tiles of a and b are on their way meanwhile: to shared memory, with BF16 one by way of
+// registers, from where it is `put` there rounded. Reads a once for each column of tiles, b once for
+// each row of them; writes z once.
 EXPORT __launch_bounds__(THREADS, BLOCKS)
     product(const float* images, const float* b, float* z, const Problem p) {
-  DYNAMIC_SHARED(float, memory);
-  Place* places = reinterpret_cast<Place*>(memory);
-  float* tiles = memory + 4 * BM;
+  DYNAMIC_SHARED(Place, places);
+  Number* tiles = reinterpret_cast<Number*>(places + BM);
+  static_assert(sizeof(Place) * BM + sizeof(Number) * STAGES * (A::SIZE + B::SIZE) == SHARED,
+                "products.py asks for this much");
   int m0 = blockIdx.x / p.columns * BM, n0 = blockIdx.x % p.columns * BN;
   int first = blockIdx.y * p.steps, steps = min(p.steps, (p.K + BK - 1) / BK - first);
   for (int m = threadIdx.x; m < BM; m += THREADS) {
@@ -244,41 +263,61 @@ EXPORT __launch_bounds__(THREADS, BLOCKS)
   }
   __syncthreads();
 
+  auto tile_of = [&](int step) { return tiles + step % STAGES * (A::SIZE + B::SIZE); };
+  float a_next[A::COPIES][VA], b_next[B::COPIES][VB];  // with BF16
   auto load = [&](int step) {
-    float* tile = tiles + step % STAGES * (A::SIZE + B::SIZE);
+    Number *a_tile = A::begin(tile_of(step)), *b_tile = B::begin(tile_of(step) + A::SIZE);
     if (step < steps) {
-      load_a(p, images, places, tile, (first + step) * BK);
-      load_b(p, b, tile + A::SIZE, (first + step) * BK, n0);
+      load_a(p, images, places, (first + step) * BK, [&](int i, Source s) {
+        if (PRECISION == BF16) fetch<VA>(a_next[i], s.from, s.there);
+        else copy_async<VA, REUSE>(a_tile + A::next(i), s.from, s.there);
+      });
+      load_b(p, b, (first + step) * BK, n0, [&](int i, Source s) {
+        if (PRECISION == BF16) fetch<VB>(b_next[i], s.from, s.there);
+        else copy_async<VB, false>(b_tile + B::next(i), s.from, s.there);
+      });
     }
-    commit();
+    if (PRECISION != BF16) commit();
   };
-  for (int step = 0; step < STAGES - 1; ++step) load(step);
+  auto put = [&](int step) {  // with BF16: what was loaded
+    if (step >= steps) return;
+    Number *a_tile = A::begin(tile_of(step)), *b_tile = B::begin(tile_of(step) + A::SIZE);
+#pragma unroll
+    for (int i = 0; i < A::COPIES; ++i) put_bf16<VA>(a_tile + A::next(i), a_next[i]);
+#pragma unroll
+    for (int i = 0; i < B::COPIES; ++i) put_bf16<VB>(b_tile + B::next(i), b_next[i]);
+  };
+  load(0);
+  if (PRECISION == BF16) put(0);
+  load(1);
 
-  int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-  int wm = warp % (BM / WM) * WM + g, wn = warp / (BM / WM) * WN;
+  int warp = threadIdx.x / 32;
+  int a_place = A::at(warp % (BM / WM) * WM, 0) + read_place<A>();
+  int b_place = A::SIZE + B::at(warp / (BM / WM) * WN, 0) + read_place<B>();
   float sums[WM / 16][WN / 8][4] = {};
   for (int step = 0; step < steps; ++step) {
-    wait<STAGES - 2>();
+    if (PRECISION != BF16) wait<1>();
     __syncthreads();  // this step's tiles are there for all, and all are done with the last one's
-    load(step + STAGES - 1);
-    const float* a_tile = tiles + step % STAGES * (A::SIZE + B::SIZE) + A::at(wm, t);
-    const float* b_tile = tiles + step % STAGES * (A::SIZE + B::SIZE) + A::SIZE + B::at(wn + g, t);
+    if (PRECISION != BF16) load(step + 2);
+    const Number *a_tile = tile_of(step) + a_place, *b_tile = tile_of(step) + b_place;
 #pragma unroll UNROLL
-    for (int k = 0; k < BK; k += PRECISION == BF16 ? 16 : 8) {
-      uint32_t a[WM / 16][4], a_small[WM / 16][4], b[2], b_small[2];
+    for (int k = 0; k < BK; k += 2 * CHUNK) {
+      const Number *a_at = a_tile + A::at(0, k), *b_at = b_tile + B::at(0, k);
+      uint32_t a[WM / 16][4], a_small[WM / 16][4], b[4], b_small[4];
 #pragma unroll
-      for (int i = 0; i < WM / 16; ++i)
-        fragment<4>([&](int r, int c) { return a_tile[A::at(16 * i + r, k + c)]; }, a[i],
-                    a_small[i]);
+      for (int i = 0; i < WM / 16; ++i) fragment<A>(a_at + A::at(16 * i, 0), a[i], a_small[i]);
 #pragma unroll
       for (int j = 0; j < WN / 8; ++j) {
-        fragment<2>([&](int r, int c) { return b_tile[B::at(8 * j + r, k + c)]; }, b, b_small);
+        if (j % 2 == 0) fragment<B>(b_at + B::at(8 * j, 0), b, b_small);
 #pragma unroll
-        for (int i = 0; i < WM / 16; ++i) multiply_add(sums[i][j], a[i], a_small[i], b, b_small);
+        for (int i = 0; i < WM / 16; ++i)
+          multiply_add(sums[i][j], a[i], a_small[i], b + j % 2 * 2, b_small + j % 2 * 2);
+      }
+      if (PRECISION == BF16 && k == 0) {  // amid the products, which hide what it costs
+        put(step + 1);
+        load(step + 2);
       }
     }
   }
-  wait<0>();
-
   store(p, z + static_cast<size_t>(blockIdx.y) * p.M * p.N, sums);
 }

@@ -8,12 +8,13 @@
 
 The windows are never stored: the loader of a tile computes each number's position in the images
 ("implicit GEMM": Chetlur et al. 2014, cuDNN). A matrix product is the convolution of M images of
-one pixel, and its two gradients are those above. Tiles of a and b are prefetched to shared memory,
-in three stages; each warp multiplies by `mma.sync`.
+one pixel, and its two gradients are those above. Tiles of a and b are prefetched; each warp reads
+its fragments of them from shared memory and multiplies by `mma.sync`.
 
-Factors are rounded as `minibn.precision` says. "fp32" is three products of tf32 numbers, x = big +
-small for each factor ("3xTF32": NVIDIA's CUTLASS; Ootomo & Yokota 2022). The relative error of
-a product is at most 3 · 2⁻²². Infinities become NaN, by ∞ - ∞.
+Factors are rounded as `minibn.precision` says: "bf16" on their way to shared memory, in registers;
+the others as fragments. "fp32" is three products of tf32 numbers, x = big + small for each factor
+("3xTF32": NVIDIA's CUTLASS; Ootomo & Yokota 2022). The relative error of a product is at most
+3 · 2⁻²². Infinities become NaN, by ∞ - ∞.
 
 If z has too few tiles for the GPU, K is split: the parts are stored, and added in order by a second
 kernel. No atomics, so results repeat bit for bit.
@@ -36,6 +37,9 @@ from minibn.fast.cuda.program import LARGEST, Program
 PROGRAM, PARTS = Program("products"), Program("parts")
 FORWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2  # as in the source
 PRECISIONS = {"fp32": 0, "tf32": 1, "bf16": 2}
+DEPTH = 32  # of K in a tile, as in the source
+STAGES = {"fp32": 3, "tf32": 3, "bf16": 2}  # tiles of a and b in shared memory
+NUMBER_BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}  # of their numbers
 MOST = LARGEST - 1024  # numbers in an array: the last tile reaches past its end
 
 
@@ -69,54 +73,38 @@ class Tile:
     warp_rows: int
     warp_columns: int
     blocks: int  # resident per multiprocessor, limited by registers and shared memory
-    reuse: bool  # read images through the L1 cache, if shared memory leaves enough of it
-    depth: int = 32  # of K, at a time
-    stages: int = 3  # tiles of a and b in shared memory
 
     @property
     def warps(self) -> int:
         return self.rows // self.warp_rows * (self.columns // self.warp_columns)
 
-    def macros(self) -> dict[str, int]:
-        return {
-            "BM": self.rows,
-            "BN": self.columns,
-            "BK": self.depth,
-            "WM": self.warp_rows,
-            "WN": self.warp_columns,
-            "STAGES": self.stages,
-            "BLOCKS": self.blocks,
-        }
-
-    def shared_bytes(self, role: int) -> int:
+    def shared_bytes(self, role: int, precision: str) -> int:
         """Bytes of shared memory: the positions of `rows` pixels or taps, and the stages."""
+        number = NUMBER_BYTES[precision]
 
         def size(rows: int, by_k: bool) -> int:
-            return rows * (self.depth + 4) if by_k else self.depth * (rows + 8)
+            return rows * (DEPTH + 16 // number) if by_k else DEPTH * (rows + 8)
 
         a = size(self.rows, role != WEIGHT_GRAD)
         b = size(self.columns, role == INPUT_GRAD)
-        return 16 * self.rows + 4 * self.stages * (a + b)
+        return 16 * self.rows + number * STAGES[precision] * (a + b)
 
-    def runs_on(self, chip: Chip) -> bool:
+    def runs_on(self, chip: Chip, precision: str) -> bool:
         """Whether the chip has enough shared memory, in every role."""
-        return max(map(self.shared_bytes, (FORWARD, INPUT_GRAD, WEIGHT_GRAD))) <= chip.shared_bytes
+        roles = (FORWARD, INPUT_GRAD, WEIGHT_GRAD)
+        return max(self.shared_bytes(role, precision) for role in roles) <= chip.shared_bytes
 
 
 # Larger tiles read less. "fp32" needs more registers per product, so its warp tiles are smaller.
-SMALL = (
-    Tile(256, 64, 64, 32, 1, True),
-    Tile(128, 64, 64, 32, 2, True),
-    Tile(64, 64, 32, 32, 3, False),
-)
-LARGE = (Tile(256, 128, 64, 64, 1, True), Tile(128, 128, 64, 64, 2, False), *SMALL)
-TILES = {"fp32": (Tile(128, 128, 64, 32, 1, True), *SMALL), "tf32": LARGE, "bf16": LARGE}
+SMALL = (Tile(256, 64, 64, 32, 1), Tile(128, 64, 64, 32, 2), Tile(64, 64, 32, 32, 3))
+LARGE = (Tile(256, 128, 64, 64, 1), Tile(128, 128, 64, 64, 2), *SMALL)
+TILES = {"fp32": (Tile(128, 128, 64, 32, 1), *SMALL), "tf32": LARGE, "bf16": LARGE}
 ROUNDS = (1, 2, 3, 4)  # K is split to give each multiprocessor that many blocks
 
 # The cost model of `plan`: rates of a multiprocessor per clock. Orders of magnitude from public
 # measurements of the H100 (2/3 of its tensor cores' peak by mma.sync, 5 TB/s from L2), not ours.
 MULTIPLY_RATE = {"fp32": 200, "tf32": 600, "bf16": 1200}  # products of two numbers
-FETCH_RATE, SHARED_RATE = 6, 32  # numbers from L2, and from or to shared memory
+FETCH_RATE, SHARED_RATE = 6, 128  # numbers from L2; bytes from or to shared memory
 FILLING, LAUNCH = 4, 4000  # steps until a block's first product, clocks of one more kernel
 
 
@@ -124,7 +112,7 @@ FILLING, LAUNCH = 4, 4000  # steps until a block's first product, clocks of one 
 class Plan:
     tile: Tile
     parts: int  # of K
-    steps: int  # of tile.depth in a part
+    steps: int  # of DEPTH in a part
 
 
 Sizes = tuple[int, int, int, str]  # M, N, K, precision
@@ -135,35 +123,29 @@ TUNED_PLANS: dict[Sizes, Plan] = {}  # on an H100 or H200 measured to be better 
 def use_plans(plans: dict[Sizes, Plan]) -> Iterator[None]:
     """Context manager: use these plans, to measure them."""
     before = TUNED_PLANS.copy()
-    TUNED_PLANS.update(plans)
+    problem.cache_clear()
     try:
-        _forget()
+        TUNED_PLANS.update(plans)
         yield
     finally:
         TUNED_PLANS.clear()
         TUNED_PLANS.update(before)
-        _forget()
+        problem.cache_clear()
 
 
-def _forget() -> None:
-    plan.cache_clear()
-    problem.cache_clear()
-
-
-@functools.lru_cache(maxsize=4096)
 def plan(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> Plan:
     """The tile and the number of parts of K that are fastest by `clocks`."""
-    found = TUNED_PLANS.get((M, N, K, precision))
-    if found is not None and found.tile.runs_on(chip):
-        return found
+    tuned = TUNED_PLANS.get((M, N, K, precision))
+    if tuned is not None and tuned.tile.runs_on(chip, precision):
+        return tuned
     return min(plans(M, N, K, precision, chip), key=lambda p: clocks(p, M, N, precision, chip))
 
 
 def plans(M: int, N: int, K: int, precision: str, chip: Chip = H100) -> list[Plan]:
     """All candidate plans, with K split or not."""
     found = []
-    for tile in (tile for tile in TILES[precision] if tile.runs_on(chip)):
-        steps = -(-K // tile.depth)
+    steps = -(-K // DEPTH)
+    for tile in (tile for tile in TILES[precision] if tile.runs_on(chip, precision)):
         tiles = -(-M // tile.rows) * -(-N // tile.columns)
         for wanted in (1, *(n * chip.multiprocessors // tiles for n in ROUNDS)):
             most = min(steps, MOST // (M * N), 2**16 - 1)  # the last for the grid
@@ -176,17 +158,18 @@ def clocks(p: Plan, M: int, N: int, precision: str, chip: Chip = H100) -> float:
     """Estimated clocks of the busiest multiprocessor, by the slowest of three resources."""
     tile = p.tile
     sides = tile.rows + tile.columns
+    shared = NUMBER_BYTES[precision] * (sides + tile.warps * (tile.warp_rows + tile.warp_columns))
     step = max(
         tile.rows * tile.columns / MULTIPLY_RATE[precision],
         sides / FETCH_RATE,
-        (sides + tile.warps * (tile.warp_rows + tile.warp_columns)) / SHARED_RATE,
+        shared / SHARED_RATE,
     )
     blocks = -(-M // tile.rows) * -(-N // tile.columns) * p.parts
     mine = -(-blocks // chip.multiprocessors)
     adding = (
         LAUNCH + 2 * p.parts * M * N / (FETCH_RATE * chip.multiprocessors) if p.parts > 1 else 0
     )
-    return mine * (p.steps + FILLING) * tile.depth * step + adding
+    return mine * (p.steps + FILLING) * DEPTH * step + adding
 
 
 DIVISION = np.dtype([("by", "i4"), ("multiplier", "u4"), ("shift", "i4")])
@@ -249,9 +232,10 @@ def problem(role: int, settings: Settings, precision: str, chip: Chip = H100) ->
         rows=(depth, depth if role == INPUT_GRAD else sizes[1], sizes[1]),
         argument=np.array(values, PROBLEM)[()],  # host: a kernel's argument, by value
         blocks=(-(-sizes[0] // tile.rows) * columns, chosen.parts),
-        macros=tile.macros()
-        | {"ROLE": role, "PRECISION": PRECISIONS[precision], "DILATED": int(gap != (1, 1))}
-        | {"REUSE": int(tile.reuse and depth % tile.depth == 0 and Kh * Kw > 1)},
+        macros={"ROLE": role, "PRECISION": PRECISIONS[precision], "DILATED": int(gap != (1, 1))}
+        | {"REUSE": int(depth % DEPTH == 0 and Kh * Kw > 1), "BLOCKS": tile.blocks}
+        | {"BM": tile.rows, "BN": tile.columns, "WM": tile.warp_rows, "WN": tile.warp_columns}
+        | {"SHARED": tile.shared_bytes(role, precision)},
     )
 
 
@@ -273,11 +257,8 @@ def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precisio
         launch.blocks,
         32 * tile.warps,
         *(images, b, out, launch.argument),
-        shared=tile.shared_bytes(role),
-        **launch.macros,
-        VA=VA,
-        VB=VB,
-        VZ=VZ,
+        shared=launch.macros["SHARED"],
+        **(launch.macros | {"VA": VA, "VB": VB, "VZ": VZ}),
     )
     if parts > 1:
         PARTS.launch("sum_of_parts", -(-M * N // 256), 256, out, z, M * N, parts)

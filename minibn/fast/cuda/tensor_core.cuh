@@ -2,6 +2,8 @@
 //
 //   round_tf32, round_bf16       factors as the tensor cores take them, to nearest, ties to even
 //   multiply_add_tf32, .._bf16   z (16, 8) += a · b, 8 or 16 deep, by the 32 threads together
+//   ldmatrix                     four matrices of 8 rows of 16 bytes, from shared memory
+//   fetch, put_bf16              copies by way of registers, where they are rounded
 //   copy_async, commit, wait     asynchronous copies to shared memory, in groups; wait<n>() returns
 //                                when all but the last n groups are complete
 //
@@ -28,24 +30,49 @@ __device__ inline uint32_t round_bf16(float low, float high) {
   return r;
 }
 
-__device__ inline void multiply_add_tf32(float* z, const uint32_t* a, const uint32_t* b) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(z[0]), "+f"(z[1]), "+f"(z[2]), "+f"(z[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#define MULTIPLY_ADD(name, shape, type)                                                   \
+  __device__ inline void name(float* z, const uint32_t* a, const uint32_t* b) {           \
+    asm("mma.sync.aligned." shape ".row.col.f32." type "." type ".f32 "                   \
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"                 \
+        : "+f"(z[0]), "+f"(z[1]), "+f"(z[2]), "+f"(z[3])                                  \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));              \
+  }
+MULTIPLY_ADD(multiply_add_tf32, "m16n8k8", "tf32")
+MULTIPLY_ADD(multiply_add_bf16, "m16n8k16", "bf16")
+
+// Row r of matrix q begins where thread 8·q + r says. r[q] of thread 4·g + t has bytes 4·t to 4·t + 3
+// of row g: a float, or a pair of bf16. TRANSPOSED: the pair (2·t, g) and (2·t + 1, g).
+template <bool TRANSPOSED>
+__device__ inline void ldmatrix(uint32_t* r, const void* row) {
+  uint32_t from = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  if (TRANSPOSED)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(from) : "memory");
 }
 
-__device__ inline void multiply_add_bf16(float* z, const uint32_t* a, const uint32_t* b) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(z[0]), "+f"(z[1]), "+f"(z[2]), "+f"(z[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+// FLOATS (1 or 4) from global memory, aligned to them; zeros unless `there`. Volatile, so that loads
+// are not moved behind the products that hide their latency.
+template <int FLOATS>
+__device__ inline void fetch(float* to, const float* from, bool there) {
+#pragma unroll
+  for (int i = 0; i < FLOATS; ++i) to[i] = 0;
+  if constexpr (FLOATS == 1)
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %2, 0; @p ld.global.nc.f32 %0, [%1]; }"
+                 : "+f"(to[0]) : "l"(from), "r"(int(there)));
+  else
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %5, 0;"
+                 "  @p ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4]; }"
+                 : "+f"(to[0]), "+f"(to[1]), "+f"(to[2]), "+f"(to[3])
+                 : "l"(from), "r"(int(there)));
 }
 
 // FLOATS (1 or 4) from global to shared memory, both aligned to them; zeros unless `there`.
 // Copies of 16 bytes bypass the L1 cache, unless the data will soon be read AGAIN.
 template <int FLOATS, bool AGAIN>
-__device__ inline void copy_async(float* to, const float* from, bool there) {
+__device__ inline void copy_async(void* to, const float* from, bool there) {
   uint32_t target = static_cast<uint32_t>(__cvta_generic_to_shared(to));
   int bytes = there ? 4 * FLOATS : 0;
   if (FLOATS == 4 && !AGAIN)
@@ -119,15 +146,41 @@ void multiply_add(float* z, const uint32_t* a, const uint32_t* b) {  // K: 8 for
   });
 }
 
-inline void multiply_add_tf32(float* z, const uint32_t* a, const uint32_t* b) {
-  multiply_add<8>(z, a, b);
+constexpr auto multiply_add_tf32 = multiply_add<8>, multiply_add_bf16 = multiply_add<16>;
+
+// What is not aligned gives NaN.
+inline bool aligned(const void* x, int bytes) {
+  return reinterpret_cast<uintptr_t>(x) % bytes == 0;
 }
 
-inline void multiply_add_bf16(float* z, const uint32_t* a, const uint32_t* b) {
-  multiply_add<16>(z, a, b);
+struct Row { uint32_t* r; const void* row; };
+
+template <bool TRANSPOSED>
+void ldmatrix(uint32_t* r, const void* row) {
+  Row mine{r, row};
+  emulator::in_warp(mine, [](Row** of, int) {
+    for (int q = 0; q < 4; ++q) {
+      uint16_t matrix[8][8];
+      for (int i = 0; i < 8; ++i) {
+        const void* row = of[8 * q + i]->row;
+        aligned(row, 16) ? std::memcpy(matrix[i], row, 16) : std::memset(matrix[i], 0xff, 16);
+      }
+      for (int lane = 0; lane < 32; ++lane) {
+        int g = lane / 4, t = lane % 4;
+        of[lane]->r[q] = TRANSPOSED ? matrix[2 * t][g] | matrix[2 * t + 1][g] << 16
+                                    : matrix[g][2 * t] | matrix[g][2 * t + 1] << 16;
+      }
+    }
+  });
 }
 
-// A copy is executed as late as possible: when its thread waits. An unaligned copy writes NaN.
+template <int FLOATS>
+void fetch(float* to, const float* from, bool there) {
+  for (int i = 0; i < FLOATS; ++i)
+    to[i] = !aligned(from, 4 * FLOATS) ? NAN : there ? from[i] : 0;
+}
+
+// A copy is executed as late as possible: when its thread waits.
 struct Copy { float* to; const float* from; int floats; bool there; };
 static std::vector<std::vector<Copy>> on_their_way[1024];  // of each thread, its groups
 
@@ -138,8 +191,8 @@ inline std::vector<std::vector<Copy>>& my_copies() {
 }
 
 template <int FLOATS, bool AGAIN>
-void copy_async(float* to, const float* from, bool there) {
-  my_copies().back().push_back({to, from, FLOATS, there});
+void copy_async(void* to, const float* from, bool there) {
+  my_copies().back().push_back({static_cast<float*>(to), from, FLOATS, there});
 }
 
 inline void commit() { my_copies().emplace_back(); }
@@ -149,12 +202,20 @@ void wait() {
   auto& groups = my_copies();
   while (groups.size() > LEFT + 1) {  // the last one is not committed
     for (const Copy& c : groups.front()) {
-      uintptr_t places = reinterpret_cast<uintptr_t>(c.to) | reinterpret_cast<uintptr_t>(c.from);
-      for (int i = 0; i < c.floats; ++i)
-        c.to[i] = places % (4 * c.floats) ? NAN : c.there ? c.from[i] : 0;
+      bool fits = aligned(c.to, 4 * c.floats) && aligned(c.from, 4 * c.floats);
+      for (int i = 0; i < c.floats; ++i) c.to[i] = !fits ? NAN : c.there ? c.from[i] : 0;
     }
     groups.erase(groups.begin());
   }
 }
 
 #endif
+
+// FLOATS (1 or 4) rounded, to shared memory that is aligned to 2 · FLOATS bytes.
+template <int FLOATS>
+__device__ inline void put_bf16(void* to, const float* x) {
+  if constexpr (FLOATS == 1)
+    *static_cast<uint16_t*>(to) = static_cast<uint16_t>(round_bf16(x[0], 0));
+  else
+    *static_cast<uint2*>(to) = {round_bf16(x[0], x[1]), round_bf16(x[2], x[3])};
+}

@@ -1,5 +1,6 @@
 """Convolutions on tensor cores against their definitions."""
 
+import functools
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ from minibn.autograd.dispatch import find_kernel
 from minibn.backend import to_numpy
 from minibn.fast.cuda import products
 from minibn.fast.cuda.conv import TiledConv2d, TiledInputGrad, TiledWeightGrad
-from minibn.fast.cuda.products import TILES, Plan, division, use_plans
+from minibn.fast.cuda.products import DEPTH, TILES, Plan, division, use_plans
 from minibn.fast.precision import precision
 from minibn.ops.conv import Conv2d, Conv2dInputGrad, Conv2dWeightGrad
 
@@ -68,6 +69,20 @@ def test_the_three_agree_with_their_definitions(backend, conv, seed):
 
 
 @on_cuda
+@pytest.mark.parametrize("to", PRECISIONS)
+@settings(max_examples=5, deadline=None)
+@given(conv=problems(), seed=st.integers(0, 2**32))
+def test_products_of_small_integers_are_exact_in_any_order_of_threads(backend, to, conv, seed):
+    """So that each number counts where it belongs, once, and zeros stand outside of images."""
+    rng = np.random.default_rng(seed)
+    for Op, factors in arrays(conv).items():
+        whole = [rng.integers(-8, 9, f.shape).astype(np.float32) for f in factors]
+        compute = functools.partial(run, backend, KERNELS[Op], Op(*conv), whole, to)
+        for result in orders(backend, compute):
+            np.testing.assert_array_equal(to_numpy(result), Op(*conv).forward(*whole))
+
+
+@on_cuda
 @pytest.mark.parametrize("to", ["tf32", "bf16"])
 @pytest.mark.parametrize("Op", KERNELS)
 def test_factors_are_rounded_to_nearest_and_nothing_else_is(backend, Op, to):
@@ -75,20 +90,26 @@ def test_factors_are_rounded_to_nearest_and_nothing_else_is(backend, Op, to):
     agree(run(backend, KERNELS[Op], Op(*SMALL), factors, to), Op(*SMALL), factors, 72, to)
 
 
-EVERY = {tile: to for to, tiles in TILES.items() for tile in tiles}
+EVERY_TILE = pytest.mark.parametrize(
+    "to, tile",
+    [
+        pytest.param(to, tile, id=f"{to}-{tile.rows}x{tile.columns}")
+        for to, tiles in TILES.items()
+        for tile in tiles
+    ],
+)
 
 
 @on_cuda
-@pytest.mark.parametrize("tile", EVERY, ids=lambda t: f"{t.rows}x{t.columns}by{t.warp_columns}")
+@EVERY_TILE
 @pytest.mark.parametrize("Op", KERNELS)
-def test_every_tile_gives_the_same_product(backend, Op, tile):
+def test_every_tile_gives_the_same_product(backend, Op, to, tile):
     conv = ((1, 1), (1, 1), (1, 6, 5, 64), (2, 3, 64, 32))
     if Op is not Conv2d:
         conv = ((1, 1), (1, 1), (1, 6, 5, 32), (2, 3, 32, 64))
     factors, (M, N, K) = arrays(conv)[Op], sizes(Op, conv)
-    with use_plans({(M, N, K, EVERY[tile]): Plan(tile, 1, -(-K // tile.depth))}):
-        agree(run(backend, KERNELS[Op], Op(*conv), factors, EVERY[tile]), Op(*conv), factors, K,
-              EVERY[tile])  # fmt: skip
+    with use_plans({(M, N, K, to): Plan(tile, 1, -(-K // DEPTH))}):
+        agree(run(backend, KERNELS[Op], Op(*conv), factors, to), Op(*conv), factors, K, to)
 
 
 @on_cuda
@@ -119,10 +140,11 @@ def test_results_do_not_depend_on_the_order_of_threads(backend, to):
 
 
 @on_cuda
+@pytest.mark.parametrize("to", ["fp32", "bf16"])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("shift", [4, 5])
 @pytest.mark.parametrize("Op", KERNELS)
-def test_nothing_outside_of_the_arrays_is_read_or_written(backend, Op, shift, parts):
+def test_nothing_outside_of_the_arrays_is_read_or_written(backend, Op, shift, parts, to):
     factors, (M, N, K) = arrays(SMALL)[Op], sizes(Op, SMALL)
     xp, role = backend.xp, list(KERNELS).index(Op)
 
@@ -138,10 +160,10 @@ def test_nothing_outside_of_the_arrays_is_read_or_written(backend, Op, shift, pa
         given_.append(part)
     around, z = inside((Op(*SMALL).y_shape, Op(*SMALL).x_shape, Op(*SMALL).w_shape)[role])
     steps = -(-K // 32)
-    chosen = Plan(TILES["fp32"][-1], min(parts, steps), -(-steps // parts))
-    with use_plans({(M, N, K, "fp32"): chosen}):
-        products.product(role, SMALL, *given_, z, "fp32")
-    agree(z, Op(*SMALL), factors, K, parts=parts)
+    chosen = Plan(TILES[to][-1], min(parts, steps), -(-steps // parts))
+    with use_plans({(M, N, K, to): chosen}):
+        products.product(role, SMALL, *given_, z, to)
+    agree(z, Op(*SMALL), factors, K, to, parts)
     edges = to_numpy(around)
     assert np.isnan(edges[:shift]).all() and np.isnan(edges[-shift:]).all()
 
@@ -245,15 +267,15 @@ def vgg16():
 def test_the_parts_of_every_plan_cover_k_and_keep_half_the_machine_busy(to):
     for M, N, K in [*vgg16(), (1, 1, 1), (5, 3, 100), (10, 10, 10**6)]:
         plan = products.plan(M, N, K, to)
-        assert plan.parts * plan.steps * plan.tile.depth >= K
-        assert (plan.parts - 1) * plan.steps * plan.tile.depth < K
+        assert plan.parts * plan.steps * DEPTH >= K
+        assert (plan.parts - 1) * plan.steps * DEPTH < K
         if (M, N, K) in vgg16():
             tiles = math.ceil(M / plan.tile.rows) * math.ceil(N / plan.tile.columns)
             assert tiles * plan.parts >= products.H100.multiprocessors // 2
 
 
-@pytest.mark.parametrize("tile", EVERY)
-def test_the_blocks_of_a_tile_fit_into_a_multiprocessor_at_once(tile):
+@EVERY_TILE
+def test_the_blocks_of_a_tile_fit_into_a_multiprocessor_at_once(to, tile):
     for role in range(3):  # of an H100 or H200: 228 KB, of which each block needs one for itself
-        assert tile.blocks * (tile.shared_bytes(role) + 1024) <= 228 * 1024
+        assert tile.blocks * (tile.shared_bytes(role, to) + 1024) <= 228 * 1024
     assert tile.blocks * tile.warps <= 64

@@ -34,6 +34,19 @@ EXPORT reversed(const real* x, real* out, int wait) {
   out[threadIdx.x] = part[blockDim.x - 1 - threadIdx.x];
 }
 
+EXPORT overtaken(real* out, int wait) {  // out = 0 + 1 for each thread
+  __shared__ real part[SIZE];
+  real sum = 0;
+  for (int step = 0; step < 2; ++step) {
+    if (threadIdx.x < SIZE) part[threadIdx.x] = step;
+    __syncthreads();
+    sum += part[threadIdx.x % SIZE];
+    for (int i = 0; i < 3; ++i) __syncwarp();
+    if (wait) __syncthreads();
+  }
+  out[threadIdx.x] = sum;
+}
+
 EXPORT stuck(real* x) {
   if (threadIdx.x % 2) __syncthreads();
   else __syncwarp();
@@ -92,6 +105,19 @@ def test_a_missing_barrier_shows_as_a_result_that_depends_on_the_order(kernels, 
 
     same = all(np.array_equal(r, np.arange(64)[::-1]) for r in orders(backend, compute))
     assert same == bool(wait)
+
+
+@pytest.mark.parametrize("wait", [0, 1])
+def test_a_warp_that_overtakes_another_shows_as_well(kernels, wait):
+    """It overwrites what the other has still to read, though both met at a barrier before."""
+    backend, program = kernels
+
+    def compute():
+        out = backend.xp.zeros(64, np.float32)
+        program.launch("overtaken", 1, 64, out, wait, SIZE=32, REAL="float")
+        return to_numpy(out)
+
+    assert all(np.all(r == 1) for r in orders(backend, compute)) == bool(wait)
 
 
 def test_threads_that_wait_for_each_other_for_ever_raise(kernels):
