@@ -13,7 +13,10 @@ in another order. The rule, fixed before any GPU was asked: at step t a backend 
 as far from the definitions as NumPy's kernels were at any step until t, and 1e-5 in any case.
 
 What the rule sees is measured, too: `sees` is how far the losses are, in units of what is allowed,
-if every gradient is 1 % too long: above 1 in fp32, by the choice of the rates.
+if every gradient is 1 % too long. In fp32 it is 6, 0.6, 23 and 12, so an error of gradients of 1 %
+(of the standard network, 2 %) shows; in tf32 one of 3 %, in bf16 one of 5 %. The laws of the
+registry (the part `laws`) see much smaller ones; this sees what single ops do not show: a stale argument in
+a captured graph, an update left out, a batch that is another.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from minibn.backend import backend_of
-from minibn.fast.cuda.program import LARGEST, Program
+from minibn.fast.cuda.program import LARGEST, Program, address
 
 PROGRAM, PARTS = Program("products"), Program("parts")
 FORWARD, INPUT_GRAD, WEIGHT_GRAD = 0, 1, 2  # as in the source
@@ -266,9 +266,7 @@ def product(role: int, settings: Settings, images: Any, b: Any, z: Any, precisio
 
 def vector_width(x: Any, row: int, most: int) -> int:
     """Numbers of x that a thread moves at once: `most`, or 1 if rows or x are not aligned."""
-    host = getattr(x, "_host", None)  # of the strict double, which stands in for a GPU in tests
-    address = x.data.ptr if host is None else host.ctypes.data
-    return most if row % most == 0 and address % (4 * most) == 0 else 1
+    return most if row % most == 0 and address(x) % (4 * most) == 0 else 1
 
 
 def fits(*arrays: Any) -> bool:
