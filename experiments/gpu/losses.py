@@ -15,8 +15,8 @@ as far from the definitions as NumPy's kernels were at any step until t, and 1e-
 What the rule sees is measured, too: `sees` is how far the losses are, in units of what is allowed,
 if every gradient is 1 % too long. In fp32 it is 6, 0.6, 23 and 12, so an error of gradients of 1 %
 (of the standard network, 2 %) shows; in tf32 one of 3 %, in bf16 one of 5 %. The laws of the
-registry (the part `laws`) see much smaller ones; this sees what single ops do not show: a stale argument in
-a captured graph, an update left out, a batch that is another.
+registry see much smaller ones. This sees what single ops do not show: a stale argument in a
+captured graph, an update left out, a batch that is another.
 """
 
 from __future__ import annotations
