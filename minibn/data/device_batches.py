@@ -24,7 +24,7 @@ class DeviceBatches:
 
     x (B, H, W, C) of `dtype` and labels (B,) int64 are the same two arrays for every step, so that
     a captured step can read them. `classes` is one more than the largest label: they are checked
-    here, once. On a backend without CUDA kernels the batches come from the host.
+    here, once.
     Raises ValueError for a negative label, an augmentation other than `pad_crop_flip`, images that
     are not uint8 (N, H, W, C), labels that are not integers (N,), and a dtype other than float32
     and float64.
