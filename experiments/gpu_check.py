@@ -52,7 +52,7 @@ from experiments.training.settings import PRECISIONS
 from experiments.training.signals import interrupts
 from minibn.backend import get_backend
 from minibn.data import load
-from minibn.errors import BackendUnavailable
+from minibn.errors import BackendUnavailable, DataError
 from minibn.fast.cuda.kernel_list import KERNELS
 from minibn.fast.cuda.program import PREPARED
 from minibn.fast.selection import WITHOUT
@@ -117,7 +117,10 @@ def check(options: Options) -> None:
         if options.backend != "cupy":
             raise UsageError(f"--backend {options.backend} is for a rehearsal. Add --rehearse.")
         if "paper" not in options.without:
-            load("cifar10", options.data_dir)
+            try:
+                load("cifar10", options.data_dir)
+            except DataError as error:
+                raise DataError(f"{error} Or leave the trainings out: --without paper.") from None
 
 
 def same_as_before(options: Options, folder: Path) -> None:
