@@ -51,6 +51,12 @@ WAITS = TRANSFERS | _words(
     "argwhere bincount compress extract flatnonzero intersect1d nonzero setdiff1d setxor1d "
     "trim_zeros union1d unique unique_all unique_counts unique_inverse unique_values"
 )
+# Functions, beside the ufuncs, that take numbers in the place of an array.
+NUMBERS = (bool, int, float, complex, np.generic)
+TAKE_NUMBERS = _words(
+    "around average diagflat iscomplex iscomplexobj isneginf isposinf isreal isrealobj iterable "
+    "min_scalar_type nan_to_num ndim require round shape"
+)
 # Excluded: implicit transfers to files or text, and device memory.
 EXCLUSIONS = _words(
     "array2string array_repr array_str base cstruct data device dump dumps flat save savetxt savez "
@@ -118,15 +124,21 @@ def _check_call(full: str, function: Callable[..., Any], bound: int = 0) -> Any:
     """`function` behind CuPy's parameter list for that name; `bound` arguments come before it."""
     parameters = surface()[full]
     first = parameters.first if parameters and full not in SPECIAL else ""
-    # Functions whose first parameters have these names refuse lists, which NumPy's take.
-    wants_arrays = {"a": 1, "ar": 1, "arr": 1, "m": 1, "x": 1, "x1": 2}.get(first, 0)
+    # Functions whose first parameters have these names refuse lists, which NumPy's take, and those
+    # that are no ufuncs refuse numbers, too.
+    wants_arrays = {"a": 1, "ar": 1, "arr": 1, "condition": 1, "m": 1, "x": 1, "x1": 2}
+    wanted = 0 if bound else wants_arrays.get(first, 0)
+    takes_numbers = isinstance(getattr(np, full, None), np.ufunc) or full in TAKE_NUMBERS
 
     def call(*args: Any, **kwargs: Any) -> Any:
         complaint = parameters and parameters.complaint(len(args) - bound, kwargs)
         if complaint:
             raise TypeError(f"CuPy {version()}: {full} {complaint}")
-        if wants_arrays and any(isinstance(x, (list, tuple)) for x in args[:wants_arrays]):
-            raise TypeError(f"CuPy {version()}: {full} takes arrays and numbers, no lists")
+        for x in args[:wanted]:
+            if isinstance(x, (list, tuple) if takes_numbers else (list, tuple, *NUMBERS)):
+                also = " and numbers" if takes_numbers else ""
+                what = type(x).__name__
+                raise TypeError(f"CuPy {version()}: {full} takes arrays{also}, this is a {what}")
         return function(*args, **kwargs)
 
     call.__name__ = call.__qualname__ = full.rpartition(".")[2]

@@ -99,7 +99,7 @@ class Power(Op):
             g_x = (g if constant is False else select(real(p) != 0, g)) * slope
         if self.needs_input_grad[1]:
             at_0 = real(x) == 0
-            g_p = select(~at_0, g) * (power(x, p) * log(where(at_0, 1, x)))
+            g_p = select(real(x) != 0, g) * (power(x, p) * log(where(at_0, 1, x)))
         return g_x, g_p
 
 

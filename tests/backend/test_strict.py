@@ -169,8 +169,19 @@ def test_functions_refuse_numpy_arrays_among_their_arguments(call):
 
 @pytest.mark.parametrize("function", ["sum", "mean", "transpose", "exp", "reshape", "take"])
 def test_lists_of_numbers_are_no_arrays(function):
-    with pytest.raises(TypeError, match="no lists"):
+    with pytest.raises(TypeError, match=r"takes arrays.*this is a list"):
         getattr(xp, function)([1.0, 2.0], 0)
+
+
+@pytest.mark.parametrize("number", [True, 2, 2.0, np.float32(2)])
+def test_only_ufuncs_and_a_few_functions_take_a_number_for_an_array(number):
+    for name in ("sum", "max", "transpose", "ravel", "zeros_like", "squeeze"):
+        with pytest.raises(TypeError, match="takes arrays, this is a"):
+            getattr(xp, name)(number)
+    with pytest.raises(TypeError, match="where takes arrays"):
+        xp.where(number, X, X)
+    for name in ("exp", "add", "maximum", "around", "nan_to_num"):
+        getattr(xp, name)(*[number] * (2 if name in ("add", "maximum") else 1))
 
 
 @pytest.mark.parametrize(
