@@ -189,6 +189,7 @@ class Sitting:
     def _note(self, outcome: Outcome) -> None:
         self.outcomes[outcome.name] = outcome
         self.write()
+        self.pack()  # now: the machine may be taken away
         print(f"{outcome.name}: {outcome.status}. {outcome.line}", flush=True)
         if outcome.status == "interrupted":
             raise KeyboardInterrupt

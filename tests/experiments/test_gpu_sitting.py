@@ -77,6 +77,8 @@ def test_after_a_crash_a_part_goes_on_in_the_next_way_and_so_do_those_after_it(t
     assert "before, graph: failed" in (tmp_path / "summary.md").read_text()
     assert read(tmp_path / "first.graph.log") == "graph\n"
     assert read(tmp_path / "next.log") == "launches\n"
+    with tarfile.open(tmp_path / "gpu_check.tar.gz") as tar:
+        assert {"first.log", "next.log", "other.log"} <= {*tar.getnames()}, "packed after each part"
     assert not place.outcomes["first"].is_right and place.outcomes["next"].is_right
     again = Sitting(tmp_path, {})
     assert again.last_way("graph", again=()) == "launches", "a later sitting begins there"
