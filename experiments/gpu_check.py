@@ -72,18 +72,20 @@ class Options:
         None, "where CIFAR-10 lies (else the cache, else a download)", kind=str, path=True
     )
     without: tuple[str, ...] = setting(
-        (), f"leave out parts; or {', '.join(THINGS)}; or a kernel, such as {OWN_KERNELS[0]}",
-        kind=str, choices=NAMES,
+        (), f"leave out parts; or {', '.join(THINGS)}; or a kernel: {', '.join(OWN_KERNELS)}",
+        kind=str, metavar="NAME",
     )  # fmt: skip
-    only: tuple[str, ...] = setting((), "these parts, again", kind=str, choices=NAMES)
+    only: tuple[str, ...] = setting(
+        (), f"these parts, again: {', '.join(NAMES)}", kind=str, metavar="PART"
+    )
     # As PyTorch's documentation recommends.
     precision: str = setting("tf32", "precision of the trainings", choices=PRECISIONS)
     prepare: bool = setting(False, "compile the kernels into --out for an H100 or H200, then end")
     rehearse: bool = setting(False, "tiny sizes, without a GPU: the numbers mean nothing")
-    backend: str = setting(
-        "",
-        "cupy; of a rehearsal: strict, emulated (CUDA's kernels, by g++) or cupy (default: "
-        "cupy, of a rehearsal strict)",
+    backend: str | None = setting(
+        None,
+        "cupy, and of a rehearsal strict, unless you choose; emulated: with CUDA's kernels, by g++",
+        kind=str,
         choices=BACKENDS,
     )
     out: str = setting("runs/gpu_check", "folder for all results", path=True)
@@ -111,7 +113,7 @@ def check(options: Options) -> None:
     cores()
     if options.prepare:
         return
-    one_of("--backend", options.backend, BACKENDS)
+    one_of("--backend", str(options.backend), BACKENDS)
     get_backend("strict" if options.backend == "emulated" else options.backend)
     if not options.rehearse:
         if options.backend != "cupy":
@@ -197,7 +199,7 @@ def prepare_kernels(options: Options) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the checks, and print the results. Returns the exit code."""
     options = Options(**parse(Options, arguments, program=PROGRAM, description=__doc__))
-    if not options.backend:
+    if options.backend is None:
         options = replace(options, backend="strict" if options.rehearse else "cupy")
     try:
         check(options)

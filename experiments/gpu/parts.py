@@ -36,10 +36,7 @@ LAWS = ("tests/gpu/test_gpu_ops.py", "tests/fast/cuda", "tests/testing", "tests/
 def all_parts(options: Any, folder: Path) -> list[Part]:
     """The parts that are not turned off."""
     rehearsal, without = options.rehearse, set(options.without)
-    # On a rehearsal without CuPy: the strict double, with CUDA's kernels where they compile.
-    backend, trained_on = (options.backend, options.backend)
-    if backend == "emulated":
-        trained_on = "strict"
+    backend = options.backend
 
     def measure(name: str, way: str) -> list[str]:
         sizes = {"backend": backend, "way": way, "precision": options.precision,
@@ -68,7 +65,8 @@ def all_parts(options: Any, folder: Path) -> list[Part]:
         if way == "reference":  # which does not round
             kernels, digits = "reference", "fp32"
         return [
-            *PYTHON, "experiments.vgg_cifar", "--backend", trained_on, "--graph", graph,
+            *PYTHON, "experiments.vgg_cifar", "--graph", graph,
+            "--backend", "strict" if backend == "emulated" else backend,
             "--kernels", kernels, "--precision", digits,
             *(TINY_TRAINING if rehearsal else [*TRAINING, "--data", "cifar10", *place]),
             *(NO_RECORDERS if "recorders" in without else RECORDERS), "--out", str(study),
