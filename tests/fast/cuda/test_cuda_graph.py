@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
-from support.cuda import on_cuda
+from support.cuda import on, on_cuda
 from support.waiting import nothing_waits
 
 from minibn import Tensor, ops, to_numpy
+from minibn.autograd.tape import apply
 from minibn.backend import get_backend
 from minibn.errors import CaptureError
 from minibn.fast.cuda.graph import Graph
 from minibn.fast.cuda.scalars import Scalars, use_scalars
 from minibn.fast.selection import runs_cuda_kernels
+from minibn.ops.loss import SoftmaxCrossEntropy
 from minibn.random import uniforms_and_normals
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
@@ -97,6 +99,17 @@ def test_a_bad_label_of_the_device_makes_the_loss_of_a_captured_step_nan(backend
     graph.launch()
     assert to_numpy(good) == pytest.approx(np.log(4))
     assert all(np.isnan(to_numpy(loss)) for loss in bad)
+
+
+def test_the_loss_takes_no_more_launches_than_the_cost_model_counts():
+    """It has no kernel, since some 33 launches more a step are cheap: see the README's table."""
+    with on("emulated") as backend:
+        x = Tensor(backend.asarray(np.ones((8, 10), np.float32)), requires_grad=True)
+        labels = backend.asarray(np.arange(8))
+        graph = Graph(backend)
+        with graph.capture():
+            apply(SoftmaxCrossEntropy(labels), x).backward()
+        assert len(graph._graph.calls) <= 40
 
 
 @on_cuda
