@@ -31,6 +31,7 @@ from minibn.backend import get_backend
 from minibn.console import prints_anywhere
 from minibn.errors import BackendUnavailable, DataError
 from minibn.fast.cpu import threads
+from minibn.fast.selection import WITHOUT
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -238,6 +239,9 @@ def _require_same_rounding(
     was, is_ = (c["settings"]["kernels"] for c in (before, now))
     if was != is_:
         differ.append(f"kernels ({was} then, {is_} now)")
+    was, is_ = (c["environment"].get("without_kernels") or "unset" for c in (before, now))
+    if was != is_:
+        differ.append(f"${WITHOUT} ({was} then, {is_} now)")
     was, is_ = (c["settings"]["precision"] for c in (before, now))
     if was != is_:
         raise UsageError(

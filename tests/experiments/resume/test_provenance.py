@@ -15,6 +15,7 @@ from studies import ONE, main, runs
 import minibn
 from experiments.training import provenance
 from experiments.training.session import require_unchanged
+from minibn.fast.selection import WITHOUT
 
 ROOT = Path(minibn.__file__).parent.parent
 PRINT = "from experiments.training.provenance import commit; print(commit())"
@@ -110,6 +111,19 @@ def test_another_blas_is_refused_unless_forced(
         "of the machine that went on"
     )
     assert main("--resume", folder, "--steps", 5) == 0
+
+
+def test_kernels_that_are_turned_off_are_noted_and_a_resume_has_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "study"
+    assert main(*ONE, "--steps", 2, "--out", folder) == 0
+    (run,) = runs(folder)
+    assert "without_kernels" not in run.config["environment"]
+    monkeypatch.setenv(WITHOUT, "FusedSGD")
+    assert provenance.environment(Backend(), 1)["without_kernels"] == "FusedSGD"
+    assert main("--resume", folder, "--steps", 4) == 2
+    assert "$MINIBN_WITHOUT_KERNELS (unset then, FusedSGD now)" in capsys.readouterr().err
 
 
 class Backend:
