@@ -1,5 +1,7 @@
 """Interrupts: a training loop that catches one and goes on computes what it computed before."""
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -11,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from minibn.fast.cpu import threads
+from minibn.fast.cpu import memory, threads
 from minibn.fast.cpu.threads import GRACE, parallel
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no signals")
@@ -84,6 +86,34 @@ def test_a_step_after_an_interrupt_at_any_time_gives_the_same_bits(kind, n):
     found = subprocess.run(script, timeout=300, capture_output=True, text=True)
     assert (found.returncode, found.stdout) == (0, "100\n"), found.stderr
     assert not found.stderr
+
+
+@pytest.mark.parametrize("when", ["the buffer is noted", "the lease is noted"])
+def test_an_interrupt_while_memory_is_lent_leaves_a_pool_that_works(when, monkeypatch):
+    """It came, once in thousands of signals, between two lines of `_Lease`: the buffer returned to
+    a pool that did not know it."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    class Interrupted(dict):
+        __setitem__ = interrupt
+
+    with monkeypatch.context() as patch:
+        if when == "the buffer is noted":
+            patch.setattr(memory._End, "buffer", property(None, interrupt))
+        else:
+            patch.setattr(memory, "_ends", Interrupted())
+        for _ in range(3):
+            with contextlib.suppress(KeyboardInterrupt):
+                memory.empty((memory.SMALL,), np.uint8)
+    gc.collect()
+    assert memory.free_bytes() >= 0
+    arrays = [memory.empty((memory.SMALL,), np.uint8) for _ in range(4)]
+    for k, array in enumerate(arrays):
+        array[:] = k
+    assert [int(array[0]) for array in arrays] == [0, 1, 2, 3], "no buffer is lent twice"
+    memory.release()
 
 
 class Alarm(Exception):

@@ -73,10 +73,10 @@ def _take(size: int, most: int) -> np.ndarray:
     global _calls, _swept
     with _lock:
         while _returned:
-            end = _returned.popleft()
-            buffer = _ends.pop(id(end)).buffer
-            _calls += 1  # so that no two entries are alike, and buffers are never compared
-            bisect.insort(_free, (buffer.nbytes, _calls, buffer))
+            buffer = _next_returned()
+            if buffer is not None:
+                _calls += 1  # so that no two entries are alike, and buffers are never compared
+                bisect.insort(_free, (buffer.nbytes, _calls, buffer))
         _calls += 1
         if _calls >= _swept + 64:
             _swept = _calls
@@ -87,6 +87,15 @@ def _take(size: int, most: int) -> np.ndarray:
         if mode() == "lean":
             _give_back(size)
     return _new(size)
+
+
+def _next_returned() -> np.ndarray | None:
+    """The next buffer that came back. A Ctrl-C may arrive between any two of these lines, and of
+    `_Lease`'s: a buffer is lent twice never, and else at most returned to the system."""
+    end = _returned[0]
+    _ends.pop(id(end), None)
+    _returned.popleft()
+    return getattr(end, "buffer", None)
 
 
 def _new(size: int) -> np.ndarray:
@@ -141,10 +150,11 @@ def release() -> None:
     """Return all free buffers of the pool to the system."""
     with _lock:
         while _returned:
-            _ends.pop(id(_returned.popleft()))
+            _next_returned()
         _free.clear()
 
 
 def free_bytes() -> int:
     """Bytes of the free buffers of the pool."""
-    return sum(n for n, _, _ in _free) + sum(end.buffer.nbytes for end in list(_returned))
+    back = [getattr(end, "buffer", None) for end in list(_returned)]
+    return sum(n for n, _, _ in _free) + sum(b.nbytes for b in back if b is not None)
