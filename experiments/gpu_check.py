@@ -7,7 +7,7 @@ paper's own trainings.
 
 Parts, in the order of their worth, each a process with a limit to its time (in 9 minutes):
 
-    losses   30 s   50 steps of every variant, beside NumPy's losses, which are carried in a file
+    losses   45 s   50 steps of every variant, beside NumPy's losses, which are carried in a file
     steps    90 s   VGG-16 and VGG-11 in fp32, tf32 and bf16, beside PyTorch, eager and as a graph
     paper    5 min  the paper's setting on CIFAR-10: as many runs as the time holds
     laws     60 s   the tests marked gpu: the laws of ops and kernels
@@ -16,7 +16,7 @@ Parts, in the order of their worth, each a process with a limit to its time (in 
 A part that crashes, or whose losses are wrong, is run again without a captured graph, then by the
 definitions in minibn.ops instead of our kernels, and so are the parts after it. `--without` turns
 off a part, or one thing that may be wrong: the graph, all CUDA kernels or one of them, PyTorch, the
-recorders, what --prepare compiled.
+recorders, what --prepare compiled; or the other ways, if a part is to be tried in the first alone.
 
 Results are written to --out at once: a log and a JSON file for each part, gpu_check.json and
 summary.md with the outcome of each, and gpu_check.tar.gz with all small files (below 16 MiB). After
@@ -29,6 +29,7 @@ Exit code 0: everything is done and as it must be. 1: it isn't. 2: it can't run 
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -62,7 +63,7 @@ BACKENDS = ("cupy", "strict", "emulated")
 IDENTITY = ("backend", "rehearse", "precision")  # what a folder is about
 UNITS = {"s": 1, "m": 60, "h": 3600, "": 60}
 OWN_KERNELS = tuple(sorted({kernel.__name__ for kernels in KERNELS.values() for kernel in kernels}))
-THINGS = ("graph", "cuda", "pytorch", "recorders", "prepared")
+THINGS = ("graph", "cuda", "pytorch", "recorders", "prepared", "other-ways")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,9 @@ def check(options: Options) -> None:
         one_of("--only", name, NAMES)
     for name in options.without:
         one_of("--without", name, (*NAMES, *THINGS, *OWN_KERNELS))
+    left = set(options.only or NAMES) - set(options.without)
+    if not left:
+        raise UsageError("--without leaves no part. Leave out less.")
     check_out(options.out)
     cores()
     if options.prepare:
@@ -157,6 +161,7 @@ def sit(options: Options) -> int:
     stopped = False
     try:
         way = sitting.last_way(first_way(options), options.only)
+        sitting.holds_the_way = "other-ways" in options.without
         left = [part for part in todo if part not in before]
         sitting.run(left, options.seconds, way, PATIENCE if options.rehearse else 1)
     except KeyboardInterrupt:
@@ -171,7 +176,9 @@ def sit(options: Options) -> int:
 
 def _environment(options: Options, folder: Path) -> dict[str, str]:
     """Variables for the parts' processes."""
-    found = {}
+    found: dict[str, str] = {}
+    # CuPy's own reductions, which every test of ours runs, in the place of CUB's.
+    found["CUPY_ACCELERATORS"] = os.environ.get("CUPY_ACCELERATORS", "")
     if off := [name for name in options.without if name in OWN_KERNELS]:
         found[WITHOUT] = ",".join(off)
     if (folder / FOLDER).exists() and "prepared" not in options.without:
@@ -187,7 +194,7 @@ def prepare_kernels(options: Options) -> int:
             "install 'minibn[nvrtc]'"
         )
     folder = Path(options.out).absolute() / FOLDER
-    for line in prepare(folder):
+    for line in prepare(folder, options.precision):
         print(line, flush=True)
     files = [*folder.glob("*.cubin")]
     print(f"{len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB, in {folder}")

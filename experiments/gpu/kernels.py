@@ -25,6 +25,7 @@ import minibn
 from experiments.benchmarking.device import Device
 from experiments.benchmarking.machine import least_seconds
 from experiments.output import say, say_table
+from experiments.training.json_files import json_number
 from experiments.training.step import one_step
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
@@ -199,12 +200,16 @@ def compare_plans(
                     chosen, took = products.plan(*sizes), {}
                     for plan in products.plans(*sizes):
                         with products.use_plans({sizes[:4]: plan}):
-                            took[plan] = total(time_call(device, call, way))
-                    best = min(took, key=lambda plan: took[plan])
-                    rows.append([*sizes[:4], f"{took[chosen]:.3f}", f"{took[best]:.3f}", best])
-                    times = [{**asdict(plan), "ms": ms} for plan, ms in took.items()]
+                            took[plan] = time_call(device, call, way)
+                    best = min(took, key=lambda plan: total(took[plan]))
+                    times = [f"{total(took[plan]):.3f}" for plan in (chosen, best)]
+                    rows.append([*sizes[:4], *times, best])
+                    plans = [
+                        {"plan": asdict(plan), **found, "ms": json_number(total(found))}
+                        for plan, found in took.items()
+                    ]
                     yield {"sizes": sizes[:4], "chosen": asdict(chosen), "best": asdict(best),
-                           "ms": times}  # fmt: skip
+                           "plans": plans}  # fmt: skip
             device.tidy()
     if rows:
         say_table(["M", "N", "K", "", "call, ms: chosen", "best", "plan"], rows)

@@ -21,6 +21,7 @@ captured graph, an update left out, a batch that is another.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ import numpy as np
 
 from experiments.output import say
 from experiments.training.device_steps import device_step, graphs
-from experiments.training.json_files import read_json, write_json
+from experiments.training.json_files import json_number, json_numbers, read_json, write_json
 from experiments.training.loop import cores
 from experiments.training.provenance import environment
 from experiments.training.step import CLASSIFY, one_step
@@ -66,6 +67,7 @@ class Case:
     def __str__(self) -> str:
         return f"{self.variant} {self.precision}"
 
+    @functools.cache  # noqa: B019  cases are few
     def batches(self) -> Batches:
         data = load("shapes", None)
         return Batches(data.train_images, data.train_labels, self.batch, self.seed)
@@ -120,16 +122,28 @@ def allowed(right: dict[str, Any]) -> np.ndarray:
 
 def compare(right: dict[str, Any], losses: Iterable[float]) -> dict[str, Any]:
     """A backend's losses beside NumPy's: where they are furthest apart, in units of what is
-    `allowed`, and whether all of them agree. A loss that is not finite agrees with none."""
+    `allowed`, and whether all of them agree. A loss that is not finite agrees with none, and gives
+    None."""
     reference, theirs = np.array(right["reference"]), np.array(list(losses))
     with np.errstate(invalid="ignore"):
         apart = abs(theirs - reference) / abs(reference)
     share = np.where(np.isfinite(apart), apart / allowed(right), np.inf)
     worst = int(share.argmax())
     return {
-        "losses": theirs.tolist(), "step": worst, "apart": float(apart[worst]),
-        "of_allowed": float(share[worst]), "agree": bool(share[worst] <= 1),
+        "losses": json_numbers(theirs), "step": worst, "apart": json_number(apart[worst]),
+        "of_allowed": json_number(share[worst]), "agree": bool(share[worst] <= 1),
     }  # fmt: skip
+
+
+def float_or_inf(x: float | None) -> float:
+    """A number of a record, where None stands for infinity."""
+    return float("inf") if x is None else x
+
+
+def describe(result: dict[str, Any]) -> str:
+    """How far apart the losses of a record of `compare` are."""
+    apart, share = (float_or_inf(result[key]) for key in ("apart", "of_allowed"))
+    return f"{apart:.1e} at step {result['step']}, {share:.2f} of what is allowed"
 
 
 def carried(cases: Iterable[Case]) -> Iterator[tuple[Case, dict[str, Any]]]:

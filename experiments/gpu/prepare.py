@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from experiments.training.step import one_step
 from experiments.vgg.runs import network, sgd
 from experiments.vgg.settings import Settings
 from minibn import checkpoint, kernels, precision, use
+from minibn.fast.cuda import products
 from minibn.fast.cuda.program import Launches, Macros, Program, note_launches
 from minibn.fast.precision import MANTISSA
 from minibn.fast.selection import emulation
@@ -29,8 +31,8 @@ ARCHITECTURE = "sm_90"  # of the H100 and H200
 FOLDER = "prepared"
 
 
-def launches_of_a_sitting() -> Launches:
-    """What the parts `losses`, `steps` and `paper` launch."""
+def launches_of_a_sitting(digits: str) -> Launches:
+    """What a sitting launches whose trainings are in this precision."""
     found: Launches = {}
     with use("strict"), emulation.override(True), note_launches(found), np.errstate(all="ignore"):
         trainings = {(c.variant, c.model, c.batch, c.precision) for c in CASES}
@@ -39,6 +41,11 @@ def launches_of_a_sitting() -> Launches:
         trainings |= set(product(("batchnorm",), ("vgg16", "vgg11"), (128, 512), MANTISSA))
         for training in sorted(trainings):
             _step(*training)
+        for tile in products.TILES[digits]:  # of which the part `kernels` tries each
+            with patch.object(products, "plan", lambda *_, tile=tile: products.Plan(tile, 2, 1)):
+                products.problem.cache_clear()
+                _step("batchnorm", "vgg16", 128, digits)
+        products.problem.cache_clear()
     return found
 
 
@@ -53,13 +60,13 @@ def _step(variant: str, model: str, batch: int, digits: str) -> None:
         predictions(net, images[:1].repeat(250, axis=0))
 
 
-def prepare(folder: Path) -> Iterator[str]:
+def prepare(folder: Path, digits: str) -> Iterator[str]:
     """Compile all of them into the folder, on all cores; what it holds is kept. Yields a line on
     each. Raises RuntimeError, with the compiler's words, for a kernel that does not compile."""
     folder.mkdir(parents=True, exist_ok=True)
     todo = [
         (name, macros, path)
-        for name, macros in launches_of_a_sitting()
+        for name, macros in launches_of_a_sitting(digits)
         if not (path := folder / Program(name).file_of(macros, ARCHITECTURE)).exists()
     ]
     with ProcessPoolExecutor(cores()) as pool:

@@ -4,9 +4,9 @@ A part writes its results as soon as they are known, and its outcome is in gpu_c
 it ends: a sitting that is cut off loses at most the running part. The same command in the same
 folder goes on with the parts that are not done. A part that fails, hangs or crashes the device's
 context does not stop the others. If it can compute in several ways, it is run again in the next of
-WAYS, with what the failed one left renamed, and the parts after it begin in that way. A part that
-outlives its sitting (after `kill -9`) still holds the folder's lock: no other measurement starts
-beside it.
+WAYS, with what the failed one left renamed, and the parts after it begin in that way; one that was
+too late is tried again in its own way first, with warm caches. A part that outlives its sitting
+(after `kill -9`) still holds the folder's lock: no other measurement starts beside it.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ PATIENCE = 10  # times as long may everything take in a rehearsal, on a CPU
 LEAST = 2  # seconds without which a part is not begun
 GRACE = 20  # seconds in which a part that is asked to stop may save
 SMALL = 15 << 20  # bytes that the packed files may take: the archive stays below 16 MiB
+PARTLY = 4  # the exit code of a part of whose checks some failed, but none that later parts need
 PACKED = {".json", ".jsonl", ".log", ".md", ".txt"}
 
 # How a GPU may compute, the fastest first: a captured graph of the step, one launch after another,
@@ -48,9 +49,9 @@ class Part:
 
     seconds: its limit; None: all the time that the parts after it leave. command: of the process
     that runs it in one of WAYS; None if it cannot run; `instead` then says why. line: its result in
-    one line, from its files. in_ways: whether a failure is tried again in the next way. partial:
-    what it has when its time is over counts as its result. goes_on: it stops cleanly then, and
-    continues the next time.
+    one line, from its files; raises WrongResult if these show a failure. in_ways: whether a failure
+    is tried again in the next way. partial: what it has when its time is over counts as its result.
+    goes_on: it stops cleanly then, and continues the next time.
     """
 
     name: str
@@ -64,11 +65,21 @@ class Part:
     goes_on: bool = False
 
 
+class WrongResult(Exception):
+    """A part's files show a failure: its result in one line."""
+
+
+STATUSES = (
+    *("done", "cut off", "goes on", "partly", "failed", "out of time", "interrupted", "skipped"),
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """How a part ended. status: done; cut off (it used all its time: what it has is its result);
-    goes on (the same, and it continues the next time); failed, out of time, interrupted or skipped.
-    failed_ways: the ways that failed before this one, each with the reason."""
+    """How a part ended. status, one of STATUSES: done; cut off (it used all its time: what it has
+    is its result); goes on (the same, and it continues the next time); partly (it has results, but
+    not all are there, or right); failed, out of time, interrupted or skipped. failed_ways: the ways
+    that failed before this one, each with the reason."""
 
     name: str
     about: str
@@ -78,6 +89,17 @@ class Outcome:
     command: str = ""
     way: str = ""
     failed_ways: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, record: dict[str, Any]) -> Outcome:
+        """From the file. Raises TypeError or ValueError if it is damaged."""
+        found = cls(**{**record, "failed_ways": tuple(record["failed_ways"])})
+        texts = (found.name, found.about, found.line, found.command, *found.failed_ways)
+        if not all(isinstance(text, str) for text in texts) or found.seconds < 0:
+            raise TypeError("a text or the time is none")
+        if found.status not in STATUSES or found.way not in ("", *WAYS):
+            raise ValueError("no status, or no way")
+        return found
 
     @property
     def is_right(self) -> bool:
@@ -94,16 +116,13 @@ class Sitting:
         folder.mkdir(parents=True, exist_ok=True)
         before = read_json(self.path, parts=dict) if self.path.exists() else {"parts": {}}
         try:
-            self.outcomes = {
-                name: Outcome(**{**o, "failed_ways": tuple(o["failed_ways"])})
-                for name, o in before["parts"].items()
-            }
-        except (TypeError, KeyError):
+            self.outcomes = {name: Outcome.read(o) for name, o in before["parts"].items()}
+        except (TypeError, KeyError, ValueError) as error:
             raise DataError(
-                f"{self.path} is damaged: its parts have other keys. Restore it, or start a new "
-                "--out."
+                f"{self.path} is damaged: its parts are no outcomes ({error}). Restore it, or "
+                "start a new --out."
             ) from None
-        self.way = WAYS[0]
+        self.way, self.holds_the_way = WAYS[0], False
         self._lock: TextIO | None = None
 
     @property
@@ -145,23 +164,26 @@ class Sitting:
         """Run a part, after a failure in the next way, until `last`. Every try of a part with
         seconds of its own gets them all."""
         failed: list[str] = []
-        first = self.way
+        first, was_late = self.way, False
         while True:
             outcome = self._run_once(part, limit, tuple(failed))
-            next_ways = WAYS[WAYS.index(self.way) + 1 :] if part.in_ways else ()
+            ways = WAYS[WAYS.index(self.way) :] if part.in_ways and not self.holds_the_way else ()
             left = last - time.monotonic()
             if outcome.status not in ("failed", "out of time"):
                 return outcome
-            if not next_ways or left < LEAST:  # whatever it was, it was not the way
+            if outcome.status == "failed" or was_late:
+                ways = ways[1:]
+            was_late = outcome.status == "out of time" and not was_late
+            if not ways or left < LEAST:  # whatever it was, it was not the way
                 self.way = first
                 return outcome
             failed.append(f"{self.way}: {outcome.status}, {outcome.line}")
-            print(f"{part.name}: {failed[-1]}\n  again: {next_ways[0]}", flush=True)
+            print(f"{part.name}: {failed[-1]}\n  again: {ways[0]}", flush=True)
             for ending in (".json", ".log"):  # what the failed one wrote
                 path = self.folder / (part.name + ending)
                 if path.exists():
                     path.rename(self.folder / f"{part.name}.{self.way}{ending}")
-            self.way, limit = next_ways[0], min(limit, left)
+            self.way, limit = ways[0], min(limit, left)
 
     def _run_once(self, part: Part, limit: float, failed: tuple[str, ...]) -> Outcome:
         assert part.command is not None
@@ -173,13 +195,17 @@ class Sitting:
             code = run(command, out, limit, self._lock, self.environment)
         seconds = time.monotonic() - began
         late = "goes on" if part.goes_on else "cut off" if part.partial else "out of time"
-        status = {0: "done", None: late, 130: "interrupted"}.get(code, "failed")
+        status = {0: "done", None: late, 130: "interrupted", PARTLY: "partly"}.get(code, "failed")
         try:
             line = part.line()
+            if status == "failed" and part.partial:  # it has results: another way has no more
+                status = "partly"
+        except WrongResult as error:
+            line, status = str(error), "partly"
         except Exception as error:  # half-written files may raise any
             line = "" if status != "done" else f"its files can't be read: {error}"
             status = "failed" if status in ("done", "cut off") else status
-        if status == "failed":
+        if status in ("failed", "partly") and code != PARTLY:
             line = "; ".join(filter(None, (line, last_line(log))))
         way = self.way if part.in_ways else ""
         return Outcome(
@@ -189,7 +215,8 @@ class Sitting:
     def _note(self, outcome: Outcome) -> None:
         self.outcomes[outcome.name] = outcome
         self.write()
-        self.pack()  # now: the machine may be taken away
+        with contextlib.suppress(OSError):  # a full disk; at the end it is reported
+            self.pack()  # now: the machine may be taken away
         print(f"{outcome.name}: {outcome.status}. {outcome.line}", flush=True)
         if outcome.status == "interrupted":
             raise KeyboardInterrupt
@@ -242,24 +269,31 @@ def run(
         pass_fds=() if lock is None else (lock.fileno(),),
         env={**os.environ, **(environment or {})},
     )  # fmt: skip
-    if lock is not None:
-        with contextlib.suppress(OSError):  # a full disk
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}, or its part {process.pid}")
-            lock.flush()
     try:
+        if lock is not None:
+            with contextlib.suppress(OSError):  # a full disk
+                lock.truncate(0)
+                lock.write(f"{os.getpid()}, or its part {process.pid}")
+                lock.flush()
         return process.wait(limit)
     except subprocess.TimeoutExpired:
         return None
     except KeyboardInterrupt:
         return 130
     finally:
-        for sign in (signal.SIGINT, signal.SIGKILL):
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, sign)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(GRACE)
+        _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process and all that it started: by SIGINT, so that it may save; after GRACE seconds,
+    or another Ctrl-C, by SIGKILL."""
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired, KeyboardInterrupt):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(GRACE)
+    with contextlib.suppress(ProcessLookupError):  # its children, if it has ended
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def last_line(log: Path) -> str:

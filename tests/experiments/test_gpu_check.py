@@ -17,15 +17,16 @@ from experiments import gpu_check
 from experiments.benchmarking.device import device_of
 from experiments.gpu import kernels as kernels_module
 from experiments.gpu import losses as losses_module
-from experiments.gpu import measure, prepare
+from experiments.gpu import measure, prepare, sitting
 from experiments.gpu.kernels import Call, Rates, compare_kernels, compare_plans
-from experiments.gpu.losses import CASES, Case, allowed, compare, numpys, tiny
+from experiments.gpu.losses import CASES, Case, allowed, compare, describe, numpys, tiny
 from experiments.gpu.parts import NAMES, all_parts, first_way
+from experiments.gpu.sitting import WrongResult
 from experiments.training.json_files import read_json
 from minibn import precision, use
 from minibn.backend import available
 from minibn.fast import selection
-from minibn.fast.cuda import program
+from minibn.fast.cuda import products, program
 from minibn.fast.cuda.emulator import emulate
 from minibn.fast.precision import MANTISSA
 from minibn.ops.conv import Conv2d
@@ -109,9 +110,10 @@ def test_a_loss_agrees_as_long_as_rounding_explains_the_difference():
     for wrong, step in (([2.0001, 2, 2], 0), ([2, 2, 2.0021], 2), ([2, float("nan"), 2], 1)):
         found = compare(right, wrong)
         assert (found["agree"], found["step"]) == (False, step)
+    assert found["apart"] is None and "inf at step 1" in describe(found)
 
 
-def test_only_losses_that_the_trainings_need_fail_the_part(tmp_path, monkeypatch):
+def test_only_losses_in_fp32_make_the_sitting_take_another_way(tmp_path, monkeypatch):
     wrong = {"bf16"}
 
     def losses(case, backend, way):
@@ -122,11 +124,12 @@ def test_only_losses_that_the_trainings_need_fail_the_part(tmp_path, monkeypatch
         (case, {"reference": [2.0], "fast": [2.0]}) for case in cases
     ])  # fmt: skip
     found = tmp_path / "found.json"
-    assert measure.losses(measure.Sizes("strict"), found)
+    assert measure.losses(measure.Sizes("strict"), found) == sitting.PARTLY
     assert not json.loads(found.read_text())["batchnorm bf16"]["agree"]
-    wrong.add("tf32")
-    assert not measure.losses(measure.Sizes("strict"), found)
-    assert measure.losses(measure.Sizes("strict", precision="fp32"), found)
+    wrong.clear()
+    assert measure.losses(measure.Sizes("strict"), found) == 0
+    wrong.update(("fp32", "bf16"))
+    assert measure.losses(measure.Sizes("strict"), found) == 1
 
 
 # -- kernels
@@ -151,8 +154,7 @@ def test_every_plan_of_every_product_is_timed_and_the_best_is_told(monkeypatch, 
     sides = {(2048, 64, 576), (576, 64, 2048)}  # its gradient by x is as large as itself
     assert found == {(*side, p) for side in sides for p in MANTISSA}
     for each in records:
-        took = {json.dumps({k: v for k, v in plan.items() if k != "ms"}): plan["ms"]
-                for plan in each["ms"]}  # fmt: skip
+        took = {json.dumps(plan["plan"]): plan["ms"] for plan in each["plans"]}
         assert min(took, key=lambda plan: took[plan]) == json.dumps(each["best"])
         assert json.dumps(each["chosen"]) in took
 
@@ -177,10 +179,12 @@ def test_a_call_has_its_share_of_what_the_machine_can_do():
 
 def test_what_a_sitting_launches_is_noted_without_a_gpu_or_a_compiler(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    launches = prepare.launches_of_a_sitting()
+    launches = prepare.launches_of_a_sitting("tf32")
     assert {name for name, _ in launches} >= {"products", "fused_block", "sgd", "draws"}
-    sizes = {dict(macros).get("PRECISION") for name, macros in launches if name == "products"}
-    assert sizes == {0, 1, 2}
+    of_products = [dict(macros) for name, macros in launches if name == "products"]
+    assert {macros["PRECISION"] for macros in of_products} == {0, 1, 2}
+    tiles = {(m["BM"], m["BN"]) for m in of_products if m["PRECISION"] == 1}
+    assert tiles == {(tile.rows, tile.columns) for tile in products.TILES["tf32"]}
 
 
 @pytest.mark.filterwarnings("ignore")  # CuPy's, about the driver that is not there
@@ -189,12 +193,12 @@ def test_prepared_kernels_lie_in_a_folder_and_are_not_compiled_again(tmp_path, m
     with contextlib.suppress(Exception):
         nvrtc.getVersion()
         one = {("sgd", (("ITEMS", 1), ("MOST", 2), ("REAL", "float"), ("THREADS", 32))): {"sgd"}}
-        monkeypatch.setattr(prepare, "launches_of_a_sitting", lambda: one)
-        assert len(list(prepare.prepare(tmp_path))) == 1
+        monkeypatch.setattr(prepare, "launches_of_a_sitting", lambda digits: one)
+        assert len(list(prepare.prepare(tmp_path, "tf32"))) == 1
         (file,) = tmp_path.iterdir()
         assert file.name.startswith("sgd-") and file.name.endswith(".sm_90.cubin")
         assert file.read_bytes().startswith(b"\x7fELF")
-        assert list(prepare.prepare(tmp_path)) == []
+        assert list(prepare.prepare(tmp_path, "tf32")) == []
 
 
 def test_a_kernel_that_is_turned_off_leaves_its_op_to_the_definition(monkeypatch):
@@ -208,11 +212,14 @@ def test_a_kernel_that_is_turned_off_leaves_its_op_to_the_definition(monkeypatch
 
 def test_parts_run_with_what_is_turned_off_and_with_the_prepared_kernels(tmp_path):
     options = gpu_check.Options(without=("graph", "TiledConv2d"), backend="cupy")
-    assert gpu_check._environment(options, tmp_path) == {selection.WITHOUT: "TiledConv2d"}
+    found = gpu_check._environment(options, tmp_path)
+    assert found.pop("CUPY_ACCELERATORS") == "", "CuPy's own reductions"
+    assert found == {selection.WITHOUT: "TiledConv2d"}
     (tmp_path / prepare.FOLDER).mkdir()
     found = gpu_check._environment(replace(options, without=()), tmp_path)
-    assert found == {program.PREPARED: str(tmp_path / prepare.FOLDER)}
-    assert gpu_check._environment(replace(options, without=("prepared",)), tmp_path) == {}
+    assert found[program.PREPARED] == str(tmp_path / prepare.FOLDER)
+    found = gpu_check._environment(replace(options, without=("prepared",)), tmp_path)
+    assert program.PREPARED not in found
 
 
 @pytest.mark.parametrize(
@@ -226,7 +233,7 @@ def test_every_command_of_a_way_is_one_that_its_program_takes(tmp_path):
     """On a GPU: what a rehearsal does not try."""
     options = gpu_check.Options(backend="cupy", data_dir="d", without=("recorders", "pytorch"))
     parts = {part.name: part.command for part in all_parts(options, tmp_path)}
-    for way, told in (("graph", "auto"), ("launches", "off"), ("reference", "reference")):
+    for way, told in (("graph", "on"), ("launches", "off"), ("reference", "reference")):
         steps, paper = parts["steps"](way), parts["paper"](way)
         assert "--alone" in steps and told in paper
         for command in (steps, paper):
@@ -259,6 +266,7 @@ parse(kind, sys.argv[2:], program="", description="")
         (["--sitting", "soon"], "Say 9m, 540s or 1h"),
         (["--sitting", "1.2.3m"], "is no time"),
         (["--precision", "fp64"], "--precision"),
+        (["--only", "steps", "--without", "steps"], "leaves no part"),
     ],
 )
 def test_what_cant_work_is_one_line_and_writes_nothing(arguments, told, tmp_path, capsys):
@@ -295,7 +303,10 @@ def test_tests_are_counted_with_workers_and_without_and_all_skipped_prove_nothin
         "tests/a.py::test_passed[x] PASSED      [ 50%]\n[gw0] [ 1%] PASSED tests/a.py::test_b\n"
         "tests/a.py::test_failed FAILED [ 60%]\n[gw1] [ 3%] SKIPPED tests/a.py::test_c\n"
     )
-    assert laws.line() == "2 passed, 1 failed, 1 skipped"
+    with pytest.raises(WrongResult, match="2 passed, 1 failed, 1 skipped"):
+        laws.line()
+    log.write_text("[gw0] [ 1%] PASSED tests/a.py::test_b\nE  the word FAILED in a text\n")
+    assert laws.line() == "1 passed, 0 failed, 0 skipped"
     log.write_text("tests/a.py::test_passed SKIPPED (no GPU) [100%]\n")
     with pytest.raises(ValueError, match="no test passed"):
         laws.line()

@@ -15,7 +15,7 @@ import pytest
 
 from experiments import gpu_check
 from experiments.gpu import sitting
-from experiments.gpu.sitting import Part, Sitting
+from experiments.gpu.sitting import Part, Sitting, WrongResult
 from experiments.training.command_line import UsageError
 
 REHEARSAL = ["--rehearse"]
@@ -83,6 +83,53 @@ def test_after_a_crash_a_part_goes_on_in_the_next_way_and_so_do_those_after_it(t
     again = Sitting(tmp_path, {})
     assert again.last_way("graph", again=()) == "launches", "a later sitting begins there"
     assert again.last_way("graph", again=("first", "next")) == "graph"
+
+
+def test_what_is_too_late_is_tried_again_with_warm_caches_before_another_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(sitting, "LEAST", 0.1)
+    monkeypatch.setattr(sitting, "GRACE", 1)
+    mark = tmp_path / "warm"
+    slow = f"import pathlib, time\nm = pathlib.Path({str(mark)!r})\nw = m.exists()\nm.touch()\n"
+    todo = [
+        part("cold", slow + "time.sleep(0 if w else 60)", seconds=3, in_ways=True),
+        part("hangs", "import time\nif way == 'graph': time.sleep(60)", seconds=2, in_ways=True),
+    ]
+    Sitting(tmp_path, {}).run(todo, sitting.SITTING)
+    found = outcomes(tmp_path)
+    assert (found["cold"]["status"], found["cold"]["way"]) == ("done", "graph")
+    assert (found["hangs"]["status"], found["hangs"]["way"]) == ("done", "launches")
+    late = [line.split(",")[0] for line in found["hangs"]["failed_ways"]]
+    assert late == ["graph: out of time"] * 2
+
+
+def test_a_part_that_has_results_is_not_run_in_another_way(tmp_path):
+    todo = [
+        part("case", "raise SystemExit(1)", in_ways=True, partial=True),
+        part("rounded", f"raise SystemExit({sitting.PARTLY})", in_ways=True),
+        part("next", "", in_ways=True),
+    ]
+    place = Sitting(tmp_path, {})
+    place.run(todo, sitting.SITTING)
+    assert statuses(tmp_path) == {"case": "partly", "rounded": "partly", "next": "done"}
+    assert {outcome["way"] for outcome in outcomes(tmp_path).values()} == {"graph"}
+    assert [place.outcomes[n].is_right for n in ("case", "rounded", "next")] == [False, False, True]
+
+
+def test_a_file_that_shows_a_failure_is_no_success_though_the_process_was_cut_off(tmp_path):
+    def wrong():
+        raise WrongResult("3 passed, 7 failed")
+
+    laws = Part("laws", "", 60, lambda way: [sys.executable, "-c", ""], wrong, partial=True)
+    Sitting(tmp_path, {}).run([laws], sitting.SITTING)
+    assert statuses(tmp_path) == {"laws": "partly"}
+    assert "3 passed, 7 failed" in (tmp_path / "summary.md").read_text()
+
+
+def test_the_way_can_be_held(tmp_path):
+    place = Sitting(tmp_path, {})
+    place.holds_the_way = True
+    place.run([part("crashes", "raise SystemExit(1)", in_ways=True)], sitting.SITTING)
+    assert outcomes(tmp_path)["crashes"]["failed_ways"] == []
 
 
 def test_what_fails_in_every_way_is_not_the_way(tmp_path):
@@ -196,7 +243,20 @@ def read(path):
     return path.read_text() if path.exists() else ""
 
 
-@pytest.mark.parametrize("outcome", ["3", '{"name": "tests"}'])
+GOOD = {
+    "name": "laws", "about": "", "status": "done", "line": "", "seconds": 1.0, "command": "",
+    "way": "", "failed_ways": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        *("3", '{"name": "tests"}', json.dumps(GOOD | {"way": "zzz"})),
+        *(json.dumps(GOOD | {key: 3}) for key in ("status", "line", "failed_ways")),
+        json.dumps(GOOD | {"seconds": "x"}),
+    ],
+)
 def test_a_damaged_record_is_told_and_left(outcome, tmp_path, capsys):
     options = {"backend": "strict", "rehearse": True, "precision": "tf32"}
     text = f'{{"options": {json.dumps(options)}, "parts": {{"tests": {outcome}}}}}'

@@ -113,7 +113,9 @@ def test_an_interrupt_while_memory_is_lent_leaves_a_pool_that_works(when, monkey
     for k, array in enumerate(arrays):
         array[:] = k
     assert [int(array[0]) for array in arrays] == [0, 1, 2, 3], "no buffer is lent twice"
+    del arrays, array
     memory.release()
+    assert (memory.free_bytes(), len(memory._ends)) == (0, 0)
 
 
 class Alarm(Exception):
