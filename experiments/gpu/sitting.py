@@ -69,9 +69,8 @@ class WrongResult(Exception):
     """A part's files show a failure: its result in one line."""
 
 
-STATUSES = (
-    *("done", "cut off", "goes on", "partly", "failed", "out of time", "interrupted", "skipped"),
-)
+RIGHT = ("done", "cut off", "goes on")
+STATUSES = (*RIGHT, "partly", "failed", "out of time", "interrupted", "skipped")
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Outcome:
 
     @property
     def is_right(self) -> bool:
-        return self.status in ("done", "cut off", "goes on") and not self.failed_ways
+        return self.status in RIGHT and not self.failed_ways
 
 
 class Sitting:
@@ -165,6 +164,7 @@ class Sitting:
         seconds of its own gets them all."""
         failed: list[str] = []
         first, was_late = self.way, False
+        self._put_aside(part, "before")
         while True:
             outcome = self._run_once(part, limit, tuple(failed))
             ways = WAYS[WAYS.index(self.way) :] if part.in_ways and not self.holds_the_way else ()
@@ -179,11 +179,15 @@ class Sitting:
                 return outcome
             failed.append(f"{self.way}: {outcome.status}, {outcome.line}")
             print(f"{part.name}: {failed[-1]}\n  again: {ways[0]}", flush=True)
-            for ending in (".json", ".log"):  # what the failed one wrote
-                path = self.folder / (part.name + ending)
-                if path.exists():
-                    path.rename(self.folder / f"{part.name}.{self.way}{ending}")
+            self._put_aside(part, self.way)
             self.way, limit = ways[0], min(limit, left)
+
+    def _put_aside(self, part: Part, name: str) -> None:
+        """Rename what an earlier try wrote, which would pass for this one's result."""
+        for ending in (".json", ".log"):
+            path = self.folder / (part.name + ending)
+            if path.exists():
+                path.replace(self.folder / f"{part.name}.{name}{ending}")
 
     def _run_once(self, part: Part, limit: float, failed: tuple[str, ...]) -> Outcome:
         assert part.command is not None

@@ -115,6 +115,19 @@ def test_a_part_that_has_results_is_not_run_in_another_way(tmp_path):
     assert [place.outcomes[n].is_right for n in ("case", "rounded", "next")] == [False, False, True]
 
 
+def test_what_an_earlier_sitting_left_is_not_taken_for_a_result(tmp_path):
+    def line():
+        return (tmp_path / "steps.json").read_text()
+
+    write = f"open({str(tmp_path / 'steps.json')!r}, 'w').write('fast')"
+    for code, status in ((write, "done"), ("raise SystemExit(1)", "failed")):
+        steps = Part("steps", "", 60, lambda way, c=code: [sys.executable, "-c", c], line,
+                     partial=True)  # fmt: skip
+        Sitting(tmp_path, {}).run([steps], sitting.SITTING)
+        assert statuses(tmp_path) == {"steps": status}
+    assert read(tmp_path / "steps.before.json") == "fast"
+
+
 def test_a_file_that_shows_a_failure_is_no_success_though_the_process_was_cut_off(tmp_path):
     def wrong():
         raise WrongResult("3 passed, 7 failed")
