@@ -63,7 +63,8 @@ def all_parts(options: Any, folder: Path) -> list[Part]:
     def train(way: str) -> list[str]:
         # A captured graph computes the same bits as its launches: one study.
         study = folder / ("paper-reference" if way == "reference" else "paper")
-        place, graph = _data_dir(options), ["--graph", "on" if way == "graph" else "off"]
+        captured = "on" if backend == "cupy" else "auto"
+        place, graph = _data_dir(options), ["--graph", captured if way == "graph" else "off"]
         if (study / "study.json").exists():
             return [*PYTHON, "experiments.vgg_cifar", "--resume", str(study), *graph, *place]
         kernels, digits = "fast", options.precision
