@@ -91,8 +91,8 @@ def test_what_is_too_late_is_tried_again_with_warm_caches_before_another_way(tmp
     mark = tmp_path / "warm"
     slow = f"import pathlib, time\nm = pathlib.Path({str(mark)!r})\nw = m.exists()\nm.touch()\n"
     todo = [
-        part("cold", slow + "time.sleep(0 if w else 60)", seconds=3, in_ways=True),
-        part("hangs", "import time\nif way == 'graph': time.sleep(60)", seconds=2, in_ways=True),
+        part("cold", slow + "time.sleep(0 if w else 60)", seconds=8, in_ways=True),
+        part("hangs", "import time\nif way == 'graph': time.sleep(60)", seconds=6, in_ways=True),
     ]
     Sitting(tmp_path, {}).run(todo, sitting.SITTING)
     found = outcomes(tmp_path)

@@ -148,7 +148,8 @@ def test_metrics_have_a_line_for_every_step_and_nothing_of_the_clock(whole: Path
         assert not {"seconds", "time"} & {key for r in run.records(stream) for key in r}
     timings = run.records("timings")
     assert [t["updates"] for t in timings] == [3, 6, 8]
-    assert all(0 < t["recorders"] < t["seconds"] for t in timings)
+    assert all(0 <= t["recorders"] <= t["seconds"] > 0 for t in timings)
+    assert any(t["recorders"] > 0 for t in timings)
 
 
 def test_config_says_what_a_result_depends_on(whole: Path) -> None:
