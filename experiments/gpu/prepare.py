@@ -37,7 +37,7 @@ def launches_of_a_sitting(digits: str) -> Launches:
     with use("strict"), emulation.override(True), note_launches(found), np.errstate(all="ignore"):
         trainings = {(c.variant, c.model, c.batch, c.precision) for c in CASES}
         variants = ("batchnorm", "standard", "noisy-batchnorm", "noisy-standard")
-        trainings |= set(product(variants, ("vgg16",), (128,), ("fp32", "tf32")))
+        trainings |= set(product(variants, ("vgg16",), (128,), ("fp32", digits)))
         trainings |= set(product(("batchnorm",), ("vgg16", "vgg11"), (128, 512), MANTISSA))
         for training in sorted(trainings):
             _step(*training)
