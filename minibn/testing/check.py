@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from minibn.testing.arguments import name_of, takes_any_arguments
 from minibn.testing.checking.ensemble import Ensemble, Point
 from minibn.testing.checking.oracles import STARTS
 from minibn.testing.checking.verdict import ENTRIES, judge
@@ -31,6 +32,7 @@ Vjp = Callable[..., Any]
 Script = Callable[[np.ndarray, int, np.ndarray], str]
 
 
+@takes_any_arguments
 def check_vjp(
     f: Callable[..., Any],
     vjp: Vjp,
@@ -45,6 +47,7 @@ def check_vjp(
     entries: int = ENTRIES,
     starts: Sequence[float] = STARTS,
     composite: bool = False,
+    complex_convention: str = "pytorch",
     raises: bool = True,
     diagnose: bool = True,
     reproduce: Script | None = None,
@@ -118,14 +121,6 @@ def check_vjp(
     if convention is not None and result is not None:
         _check_convention(convention, cotangents[0], given, wrt, result, report)
     return report.settle(raises)
-
-
-def name_of(f: Any) -> str:
-    """The name of a function in a report."""
-    while isinstance(f, partial):
-        f = f.func
-    name = getattr(f, "__qualname__", None) or type(f).__name__
-    return "the function" if name.endswith("<lambda>") else name.rpartition("<locals>.")[2]
 
 
 def diagnosis(

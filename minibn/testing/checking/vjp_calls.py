@@ -62,7 +62,7 @@ class VjpCalls:
         """The gradients of `wrt`, or None if they don't have the form of gradients."""
         given = self.given if given is None else given
         arrays = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
-        passed = g.copy()
+        passed = np.array(g)  # 0-d arithmetic gives scalars
         with np.errstate(all="ignore"):  # the comparison reports what is not finite
             result = self.vjp(passed, *arrays)
         if passed.tobytes() != g.tobytes():
