@@ -10,6 +10,10 @@ These need NumPy alone. `strategies`, `laws` and `decorator` need hypothesis (`p
 its ops, laws about them, machines, mutants) is in `tests/suite/` of a checkout.
 """
 
+from minibn.testing.adapters.autograd_functions import check_autograd
+from minibn.testing.adapters.forward_rules import check_jvp
+from minibn.testing.adapters.jax_functions import check_jax
+from minibn.testing.adapters.torch_functions import check_torch
 from minibn.testing.check import check_vjp
 from minibn.testing.model import check_model
 from minibn.testing.problem import Problem
@@ -17,6 +21,7 @@ from minibn.testing.report import GradientError, GradReport, InputReport, Vacuou
 from minibn.testing.tensors import check_gradients, check_problem, forward_and_vjp
 
 __all__ = [
-    "GradReport", "GradientError", "InputReport", "Problem", "Vacuous", "check_gradients",
-    "check_model", "check_problem", "check_vjp", "forward_and_vjp",
+    "GradReport", "GradientError", "InputReport", "Problem", "Vacuous", "check_autograd",
+    "check_gradients", "check_jax", "check_jvp", "check_model", "check_problem", "check_torch",
+    "check_vjp", "forward_and_vjp",
 ]  # fmt: skip

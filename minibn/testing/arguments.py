@@ -8,7 +8,7 @@ vjp get what they were written for, and reports name a leaf by its path: "input 
 A complex array is a pair of real ones here, its real and its imaginary part, on a last axis. What
 the gradient of a complex number is depends on the library. For z = a + ib and a real loss L
 
-    "pytorch"   dL/da + i dL/db: the direction of steepest ascent; PyTorch, TensorFlow, minibn's text
+    "pytorch"   dL/da + i dL/db: the direction of steepest ascent; PyTorch, TensorFlow
     "jax"       dL/da - i dL/db: its conjugate; JAX and HIPS autograd
 
 and the cotangent of a complex output is of the same form.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any, ParamSpec
@@ -26,9 +26,10 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from minibn.errors import did_you_mean
-from minibn.testing.containers import MISSING, Mismatch, align, children, paths, rebuild
+from minibn.testing.containers import Mismatch, children
 from minibn.testing.diagnosis.call_script import call_script
-from minibn.testing.libraries import DIFFERENTIATED, as_numpy, is_array, is_tensor, like
+from minibn.testing.leaves import Inputs, Outputs, is_number_list, is_numbers, select
+from minibn.testing.libraries import as_numpy, is_array, is_tensor
 from minibn.testing.report import Diagnosis, GradReport, InputReport, without_listeners
 
 P = ParamSpec("P")
@@ -39,6 +40,13 @@ CONVENTIONS = {
 OUTPUTS = 8  # of so many outputs each is checked alone after a failure
 
 
+PLACE = re.compile(r"input \d+(?:\[[^\]]*\]|\.\w+)*")  # a leaf of the inputs, by its path
+
+
+class Placed(str):
+    """A fault that names leaves by their paths, where others count the arrays of the check."""
+
+
 class NotAnalytic(TypeError):
     """The complex step is not for functions of complex numbers."""
 
@@ -47,7 +55,10 @@ def name_of(f: Any) -> str:
     """The name of a function in a report."""
     while isinstance(f, partial):
         f = f.func
-    name = getattr(f, "__qualname__", None) or type(f).__name__
+    own = getattr(f, "__name__", None)
+    name = getattr(f, "__qualname__", None) or own or type(f).__name__
+    if isinstance(own, str) and name.rpartition(".")[2] != own:  # a wrapper with the inner's name
+        name = own
     return "the function" if name.endswith("<lambda>") else name.rpartition("<locals>.")[2]
 
 
@@ -83,7 +94,7 @@ def _is_plain(f: Callable[..., Any], arguments: Sequence[Any], wrt: Any) -> bool
         if chosen is not None and not {i, i - len(arguments)} & set(chosen):
             arrays.append(x)
             continue
-        if x is None or is_tensor(x) or (children(x) is not None and not _is_numbers(x)):
+        if x is None or is_tensor(x) or (children(x) is not None and not is_numbers(x)):
             return False
         array = np.asarray(x)
         if array.dtype.kind == "c":
@@ -92,307 +103,9 @@ def _is_plain(f: Callable[..., Any], arguments: Sequence[Any], wrt: Any) -> bool
             return True
         arrays.append(array)
     y = f(*(x.copy(order="K") if isinstance(x, np.ndarray) else x for x in arrays))
-    if is_tensor(y) or (children(y) is not None and not _is_number_list(y)):
+    if is_tensor(y) or (children(y) is not None and not is_number_list(y)):
         return False
     return not (is_array(y) or isinstance(y, complex)) or np.asarray(y).dtype.kind != "c"
-
-
-def _is_numbers(x: Any) -> bool:
-    """Whether NumPy reads a list as an array of numbers: it holds numbers alone, and is regular."""
-    if any(type(leaf) not in (bool, int, float, complex) for _, leaf in paths(x)):
-        return False
-    try:
-        return isinstance(x, (list, tuple)) and np.asarray(x).dtype.kind in "biufc"
-    except ValueError:  # ragged
-        return False
-
-
-def _is_number_list(y: Any) -> bool:
-    """An output that is a list of Python's numbers is an array; a tuple has several outputs."""
-    return isinstance(y, list) and _is_numbers(y)
-
-
-@dataclass
-class Leaf:
-    """An array among the inputs or outputs: as it was given, and its values for the check.
-
-    values   None for what is passed on as it is: settings, labels that are no NumPy arrays
-    moves    it is differentiated
-    pairs    it is complex: the last axis of `values` is the real and the imaginary part
-    """
-
-    label: str
-    x: Any
-    values: np.ndarray | None = None
-    moves: bool = False
-    pairs: bool = False
-
-    def object(self, values: np.ndarray, sign: int = 1, layout: bool = True) -> Any:
-        """Other values in the place of this leaf's, as an object of its kind."""
-        if self.pairs:
-            z = np.empty_like(values[..., 0], np.result_type(values, np.complex64))
-            z.real, z.imag = values[..., 0], sign * values[..., 1]
-            values = z
-        return like(values, self.x, layout)
-
-    def values_of(self, x: Any, sign: int = 1) -> np.ndarray:
-        """The values of an object of this leaf's kind."""
-        array = as_numpy(x)
-        return np.stack([array.real, sign * array.imag], axis=-1) if self.pairs else array
-
-    def read_back(self, values: np.ndarray, x: Any, sign: int = 1) -> None:
-        """Write into `values` what a function has written into `x`, which was made from them."""
-        if self.pairs or is_tensor(self.x):
-            now = self.values_of(x, sign)
-            if now.shape == values.shape and now.tobytes() != values.tobytes():
-                values[...] = now
-
-
-def leaf_of(label: str, x: Any, chosen: bool) -> Leaf:
-    """A leaf with its values, which move if it is `chosen` and holds floats or complex numbers."""
-    if not (is_array(x) or type(x) in (float, complex)):
-        return Leaf(label, x)
-    if not chosen:
-        return Leaf(label, x, x if isinstance(x, np.ndarray) else None)
-    values = as_numpy(x)
-    kind, size = values.dtype.kind, values.dtype.itemsize
-    if kind in "fc" and size > (8 if kind == "f" else 16):
-        raise TypeError(
-            f"{label} has dtype {values.dtype}: only {DIFFERENTIATED} are differentiated. "
-            "Convert it with .astype(float)."
-        )
-    if kind not in "fc":
-        return Leaf(label, x, values if isinstance(x, np.ndarray) else None)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{label} holds NaN or infinity: give a point of f's domain.")
-    leaf = Leaf(label, x, values, moves=True, pairs=kind == "c")
-    leaf.values = leaf.values_of(x)
-    return leaf
-
-
-class Inputs:
-    """The arguments of a function, and the arrays among them that the check moves."""
-
-    def __init__(self, arguments: Sequence[Any], wrt: Any, names: Sequence[str]) -> None:
-        tops = [np.asarray(x) if _is_top_level_array(x) else x for x in arguments]
-        self.count = len(tops)
-        self.names = names
-        labels = [f"input {i}" for i in range(self.count)]
-        found = [
-            (i, labels[i] + path, x) for i, top in enumerate(tops) for path, x in paths(top)
-        ]
-        self.tree = tuple(tops)
-        everything = [(i, label) for i, label, _ in found]
-        chosen = set(
-            range(len(found)) if wrt is None else select(wrt, everything, names, "wrt", self.count)
-        )
-        self.leaves = [leaf_of(label, x, k in chosen) for k, (_, label, x) in enumerate(found)]
-        self.positions = [i for i, _, _ in found]
-        self.chosen = sorted({self.positions[k] for k in chosen})
-        for i in self.chosen:
-            mine = [leaf for k, leaf in zip(self.positions, self.leaves, strict=True) if k == i]
-            if not any(leaf.moves for leaf in mine) and tops[i] is not None:
-                self._refuse(i, mine)
-        self.core = [k for k, leaf in enumerate(self.leaves) if leaf.values is not None]
-        self.moving = [n for n, k in enumerate(self.core) if self.leaves[k].moves]
-        if not self.moving:
-            raise TypeError(f"nothing to differentiate: give an array of {DIFFERENTIATED}.")
-
-    def _refuse(self, i: int, leaves: list[Leaf]) -> None:
-        others = [k for k in self.chosen if k != i]
-        instead = f" Or name what to differentiate: wrt={others}." if others else ""
-        what = f"has dtype {as_numpy(leaves[0].x).dtype}" if (
-            len(leaves) == 1 and is_array(leaves[0].x)
-        ) else f"is a {type(self.tree[i]).__name__} without an array of floats"
-        raise TypeError(f"input {i} {what}: only {DIFFERENTIATED} are differentiated.{instead}")
-
-    @property
-    def complex(self) -> bool:
-        return any(leaf.pairs for leaf in self.leaves)
-
-    def arrays(self) -> list[np.ndarray]:
-        """What the check gets, in the order in which it gives them back."""
-        return [self.leaves[k].values for k in self.core]  # type: ignore[misc]
-
-    def arguments(self, arrays: Sequence[np.ndarray]) -> tuple[list[Any], list[Any]]:
-        """(the arguments with these values, the objects that hold them)."""
-        objects = [leaf.x for leaf in self.leaves]
-        for k, array in zip(self.core, arrays, strict=True):
-            objects[k] = self.leaves[k].object(array) if self.leaves[k].moves else array
-        return list(rebuild(self.tree, iter(objects))), [objects[k] for k in self.core]
-
-    def read_back(self, arrays: Sequence[np.ndarray], objects: Sequence[Any]) -> None:
-        for k, array, x in zip(self.core, arrays, objects, strict=True):
-            if self.leaves[k].moves:
-                self.leaves[k].read_back(array, x)
-
-    def gradients(self, result: Any, sign: int) -> tuple[Any, ...]:
-        """What a vjp returned, as one array for each of `arrays`. Raises Mismatch."""
-        failure, loose = None, None
-        for parts in self._candidates(result):
-            try:
-                found = self._aligned(parts)
-            except Mismatch as error:
-                failure = failure or error
-                continue
-            if all(_fits(self.leaves[k], g) for k, g in zip(self.core, found, strict=True)):
-                loose = found
-                break
-            loose = loose or found
-        if loose is None:
-            raise failure or Mismatch("the vjp returns nothing")
-        return tuple(
-            _gradient(self.leaves[k], g, sign) for k, g in zip(self.core, loose, strict=True)
-        )
-
-    def _candidates(self, result: Any) -> Iterator[list[Any]]:
-        """The ways to read a result: a gradient for each argument, for each chosen one, or the
-        gradient of the only one itself."""
-        several = isinstance(result, (tuple, list))
-        if len(self.chosen) == 1:
-            yield self._only_chosen([result])
-        if several and len(result) == self.count:
-            yield list(result)
-        elif several and len(result) == len(self.chosen):
-            yield self._only_chosen(result)
-        elif len(self.chosen) > 1:
-            n = len(result) if several else 1
-            raise Mismatch(
-                f"the vjp returns {n} gradient{'s' * (n != 1)} for {self.count} inputs: it must "
-                "return one for each, by position (None for one without)"
-            )
-
-    def _only_chosen(self, gradients: Sequence[Any]) -> list[Any]:
-        whole: list[Any] = [None] * self.count
-        for i, g in zip(self.chosen, gradients, strict=True):
-            whole[i] = g
-        return whole
-
-    def _aligned(self, parts: Sequence[Any]) -> list[Any]:
-        whole = [
-            g
-            for i, (x, part) in enumerate(zip(self.tree, parts, strict=True))
-            for g in (
-                align(x, part, f"input {i}")
-                if i in self.chosen
-                else [None] * self.positions.count(i)
-            )
-        ]
-        for leaf, g in zip(self.leaves, whole, strict=True):
-            if leaf.moves and g is MISSING:
-                raise Mismatch(
-                    f"{leaf.label}: the vjp returns no gradient for it (None stands for zeros; "
-                    "what is not differentiated is left out by wrt=)"
-                )
-        return [None if whole[k] is MISSING else whole[k] for k in self.core]
-
-
-def _is_top_level_array(x: Any) -> bool:
-    """Numbers and lists of numbers become NumPy arrays, where they are an argument of their own."""
-    return type(x) in (float, complex) or isinstance(x, np.generic) or _is_numbers(x)
-
-
-def _fits(leaf: Leaf, gradient: Any) -> bool:
-    if gradient is None or not leaf.moves:
-        return True
-    try:
-        shape = getattr(gradient, "shape", None) if is_array(gradient) else np.shape(gradient)
-    except ValueError:  # ragged
-        return False
-    return tuple(shape or ()) == np.shape(as_numpy(leaf.x))
-
-
-def _gradient(leaf: Leaf, gradient: Any, sign: int) -> Any:
-    """The gradient of a leaf as the check expects it; as it is where NumPy is all there is."""
-    if gradient is None or not leaf.moves:
-        return None
-    if not leaf.pairs and not is_tensor(gradient):
-        if np.iscomplexobj(gradient):
-            raise Mismatch(f"{leaf.label} is real, its gradient complex: return the real part")
-        return gradient
-    array = as_numpy(gradient)
-    if leaf.pairs:
-        shape = np.shape(as_numpy(leaf.x))
-        if array.dtype.kind != "c":
-            raise Mismatch(
-                f"{leaf.label} is complex, its gradient {array.dtype}: the imaginary part is missing"
-            )
-        if array.shape != shape:
-            raise Mismatch(f"{leaf.label}: a gradient of shape {array.shape} for {shape}")
-        return leaf.values_of(gradient, sign)
-    if array.dtype.kind == "c":
-        raise Mismatch(f"{leaf.label} is real, its gradient complex: return the real part")
-    return array
-
-
-class Outputs:
-    """The outputs of a function, which the check sees as a single array."""
-
-    def __init__(self, y: Any) -> None:
-        y = np.asarray(y) if _is_number_list(y) else y
-        self.tree = y
-        self.leaves = [leaf_of("output" + path, _as_array(x), True) for path, x in paths(y)]
-        self.moving = [leaf for leaf in self.leaves if leaf.moves]
-        if not self.moving:
-            kinds = ", ".join(sorted({_kind(leaf.x) for leaf in self.leaves})) or "nothing"
-            raise TypeError(f"f gives {kinds}, not floats: there is nothing to differentiate.")
-        self.single = len(self.moving) == 1
-        self.sizes = [leaf.values.size for leaf in self.moving]  # type: ignore[union-attr]
-
-    @property
-    def complex(self) -> bool:
-        return any(leaf.pairs for leaf in self.moving)
-
-    def array(self, y: Any, as_given: bool = False) -> np.ndarray:
-        """The values of an output. Of several outputs in a vector; `as_given`: in the lowest of
-        their precisions, since a cotangent of this dtype is exact in all."""
-        found = paths(np.asarray(y) if _is_number_list(y) else y)
-        if len(found) != len(self.leaves):
-            raise ValueError(
-                f"f gives {len(found)} outputs, and gave {len(self.leaves)} before: their number "
-                "must not depend on the values."
-            )
-        parts = [
-            leaf.values_of(_as_array(x))
-            for leaf, (_, x) in zip(self.leaves, found, strict=True)
-            if leaf.moves
-        ]
-        if self.single:
-            return parts[0]
-        flat = np.concatenate([part.reshape(-1) for part in parts])
-        lowest = min((part.dtype for part in parts), key=lambda dtype: dtype.itemsize)
-        return flat.astype(lowest) if as_given and flat.dtype.kind == "f" else flat
-
-    def cotangent(self, g: np.ndarray, sign: int) -> tuple[Any, list[tuple[Leaf, Any, Any]]]:
-        """(the cotangent in the structure of the outputs, with None for what is no float; its
-        leaves with the part of g and the object of each)."""
-        if self.single:
-            pieces = [g]
-        else:
-            pieces = [
-                part.reshape(leaf.values.shape)  # type: ignore[union-attr]
-                for leaf, part in zip(
-                    self.moving, np.split(g, np.cumsum(self.sizes)[:-1]), strict=True
-                )
-            ]
-        used = []
-        for leaf, piece in zip(self.moving, pieces, strict=True):
-            assert leaf.values is not None
-            if piece.dtype != leaf.values.dtype and not self.single:
-                piece = piece.astype(leaf.values.dtype)
-            used.append((leaf, piece, leaf.object(np.asarray(piece), sign, layout=False)))
-        objects = iter([x for _, _, x in used])
-        whole = [next(objects) if leaf.moves else None for leaf in self.leaves]
-        return rebuild(self.tree, iter(whole)), used
-
-
-def _as_array(x: Any) -> Any:
-    """A number that a function gives is an array without axes: so is its cotangent."""
-    return np.asarray(x) if type(x) in (float, complex) or isinstance(x, np.generic) else x
-
-
-def _kind(x: Any) -> str:
-    return str(as_numpy(x).dtype) if is_array(x) else type(x).__name__
 
 
 @dataclass
@@ -441,13 +154,15 @@ def check_leaves(
     arguments: Sequence[Any],
     *,
     labels: Callable[[str], str] = str,
-    notes: Sequence[str] = (),
+    only: Callable[[Any], bool] | None = None,
+    finish: Callable[[GradReport], None] = lambda report: None,
     **keywords: Any,
 ) -> GradReport:
     """`check`, which takes NumPy arrays and one output, for arguments and outputs of any kind.
 
     labels   the name of a leaf in the report, of its path: of "input 0['weight']", say
-    notes    sentences about the check as a whole, for the report
+    only     which leaves can be differentiated at all; others are passed on as they are
+    finish   called with the report before it is raised or returned: to add faults and notes
     keywords  those of `check_vjp`
     """
     convention = keywords.pop("complex_convention", "pytorch")
@@ -455,7 +170,7 @@ def check_leaves(
     reference, wrt = keywords.pop("reference", None), keywords.pop("wrt", None)
     zero = keywords.pop("zero_gradient", ())
     keywords["name"] = keywords.get("name") or name_of(f)
-    inputs = Inputs(arguments, wrt, _parameters_of(f))
+    inputs = Inputs(arguments, wrt, _parameters_of(f), only)
     leaves = [(inputs.positions[k], inputs.leaves[k].label) for k in inputs.core]
     if isinstance(zero, (int, str)):
         zero = [zero]
@@ -484,10 +199,11 @@ def check_leaves(
                     **(keywords | others),
                 )  # fmt: skip
         except Mismatch as error:
-            return GradReport(keywords["name"], faults=[str(error)], seed=keywords.get("seed", 0))
+            return GradReport(
+                keywords["name"], faults=[Placed(error)], seed=keywords.get("seed", 0)
+            )
 
     report = run(front)
-    report.notes += notes
     if front.complex:
         report.notes.append(
             f"The gradient of a complex z = a + ib is {CONVENTIONS[convention]}; complex numbers "
@@ -496,7 +212,8 @@ def check_leaves(
     if not report.passed:
         quick = partial(run, diagnose=False)
         report.notes += _conjugates(front, quick, convention) or _single_outputs(front, quick)
-    _relabel(report, inputs, labels)
+    relabel(report, inputs, labels)
+    finish(report)
     return report.settle(raises)
 
 
@@ -521,48 +238,7 @@ def _parameters_of(f: Callable[..., Any]) -> list[str]:
     return [p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
 
-def select(
-    chosen: Any, leaves: Sequence[tuple[int, str]], names: Sequence[str], keyword: str, count: int
-) -> list[int]:
-    """The numbers of those leaves, given as (position, label), that positions and names mean.
-
-    "weight" and "input 0['weight']" both name the leaf of this label, or all leaves below it.
-    Raises ValueError for one that names nothing, or what another one names too.
-    """
-    chosen = [chosen] if isinstance(chosen, (int, str)) else list(chosen)
-    found: list[int] = []
-    for item in chosen:
-        if isinstance(item, str):
-            new = [k for k, (i, label) in enumerate(leaves) if _named(item, i, label, names)]
-        else:
-            new = [k for k, (i, _) in enumerate(leaves) if i in (item, item + count)]
-        if not new or set(new) & set(found):
-            hint = did_you_mean(item, [label for _, label in leaves])
-            why = "is named twice" if new else f"is no input. {hint}"
-            raise ValueError(f"{keyword}={chosen}: {item!r} {why}")
-        found += new
-    if not found:
-        raise ValueError(f"{keyword}={chosen}: name at least one input.")
-    return found
-
-
-def _named(item: str, position: int, label: str, names: Sequence[str]) -> bool:
-    wanted, path = _dotted(item), _dotted(label)
-    inside = path.partition(".")[2]
-    known = [path, inside]
-    if position < len(names):
-        known.append(f"{names[position]}.{inside}".strip("."))
-    return bool(wanted) and any(k == wanted or k.startswith(wanted + ".") for k in known)
-
-
-def _dotted(label: str) -> str:
-    """The label "input 0['w'][1]" as "0.w.1"."""
-    return re.sub(r"\[['\"]?(.*?)['\"]?\]", r".\1", label.removeprefix("input ")).strip(".")
-
-
-def _conjugates(
-    front: Front, run: Callable[[Front], GradReport], convention: str
-) -> list[str]:
+def _conjugates(front: Front, run: Callable[[Front], GradReport], convention: str) -> list[str]:
     """Is the gradient right in the other convention, or with one conjugation too many?"""
     if not front.complex:
         return []
@@ -589,7 +265,8 @@ def _single_outputs(front: Front, run: Callable[..., GradReport]) -> list[str]:
     if outputs.single or len(outputs.moving) > OUTPUTS:
         return []
     ends = np.cumsum([0, *outputs.sizes])
-    wrong, right = [], []
+    wrong: list[str] = []
+    right: list[str] = []
     for leaf, start, end in zip(outputs.moving, ends[:-1], ends[1:], strict=True):
         alone = _OneOutput(**vars(front), start=int(start), end=int(end))
         report = run(alone)
@@ -620,7 +297,7 @@ class _OneOutput(Front):
         return gradients
 
 
-def _relabel(report: GradReport, inputs: Inputs, labels: Callable[[str], str]) -> None:
+def relabel(report: GradReport, inputs: Inputs, labels: Callable[[str], str] = str) -> None:
     """Name leaves by their paths, where the check has counted arrays."""
     names = [labels(inputs.leaves[k].label) for k in inputs.core]
 
@@ -637,7 +314,10 @@ def _relabel(report: GradReport, inputs: Inputs, labels: Callable[[str], str]) -
         entry.position, entry.sides = inputs.positions[k], named(entry.sides)
         if leaf.pairs:
             _as_complex(entry, as_numpy(leaf.x))
-    report.faults[:] = [_renamed_fault(fault, named, labels) for fault in report.faults]
+    report.faults[:] = [
+        PLACE.sub(lambda m: labels(m[0]), fault) if isinstance(fault, Placed) else named(fault)
+        for fault in report.faults
+    ]
     measure = report.diagnose
     if measure is not Diagnosis:
 
@@ -646,13 +326,6 @@ def _relabel(report: GradReport, inputs: Inputs, labels: Callable[[str], str]) -
             return Diagnosis([named(s) for s in found.sentences], named(found.screen), found.script)
 
         report.diagnose = diagnose
-
-
-def _renamed_fault(
-    fault: str, named: Callable[[str], str], labels: Callable[[str], str]
-) -> str:
-    label = re.match(r"input \d+(?:\[|\.)[^:\s]*", fault)  # a Mismatch has the path already
-    return labels(label[0]) + fault[label.end() :] if label else named(fault)
 
 
 def _as_complex(entry: InputReport, x: np.ndarray) -> None:

@@ -103,9 +103,7 @@ def align(x: Any, gradient: Any, label: str) -> list[Any]:
             "the same structure"
         )
     if len(found) != len(parts):
-        raise Mismatch(
-            f"{label}: the gradient has {len(found)} parts, the {kind} has {len(parts)}"
-        )
+        raise Mismatch(f"{label}: the gradient has {len(found)} parts, the {kind} has {len(parts)}")
     return [
         leaf
         for (step, part), g in zip(parts, found, strict=True)

@@ -61,8 +61,8 @@ def as_numpy(x: Any) -> np.ndarray:
             return np.from_dlpack(x)
     except (TypeError, RuntimeError, ValueError, BufferError) as error:
         raise TypeError(
-            f"an array of type {type(x).__module__}.{type(x).__qualname__} can't be read as NumPy's: "
-            f"{error} (convert it first: .float(), .to_dense())"
+            f"{type(x).__module__}.{type(x).__qualname__} can't be read as a NumPy array: {error} "
+            f"(convert it first: .float(), .to_dense())"
         ) from error
     return found
 
