@@ -100,9 +100,12 @@ def _like_torch(array: np.ndarray, x: Any, layout: bool) -> Any:
     if any(s < 0 for s in array.strides) or not array.flags.writeable or not array.dtype.isnative:
         array = np.array(array, array.dtype.newbyteorder("="), order="C")  # torch has no such
     t = torch.from_numpy(array).to(x.device)
-    if layout and t.stride() != x.stride() and _can_be_written(x):
-        strided = torch.empty_strided(x.shape, x.stride(), dtype=t.dtype, device=t.device)
-        t = strided.copy_(t)
+    if layout and t.stride() != x.stride():
+        if not _can_be_written(x):
+            t = t.contiguous()
+        else:
+            strided = torch.empty_strided(x.shape, x.stride(), dtype=t.dtype, device=t.device)
+            t = strided.copy_(t)
     if layout and x.requires_grad:
         t.requires_grad_()
     return t

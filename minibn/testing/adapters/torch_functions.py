@@ -21,6 +21,7 @@ from minibn.testing.arguments import check_leaves, name_of
 from minibn.testing.check import check_vjp
 from minibn.testing.containers import Mismatch, paths, rebuild
 from minibn.testing.diagnosis.call_script import call_script
+from minibn.testing.libraries import as_numpy, like
 from minibn.testing.model import ENTRIES, STARTS
 from minibn.testing.report import GradReport
 
@@ -180,8 +181,8 @@ class TorchCall:
         """Can fn be evaluated in float64, and does it then compute the same function?"""
         torch = self.torch
         found = paths(tuple(arguments))
-        fresh = [x.detach().clone() if self.can_move(x) else x for _, x in found]
-        here = rebuild(tuple(arguments), iter(fresh))
+        values = [np.array(as_numpy(x)) if self.can_move(x) else None for _, x in found]
+        here = self._with_values(arguments, values)
         try:
             low = self.value(*here)
         except RuntimeError as error:
@@ -196,12 +197,9 @@ class TorchCall:
         }
         if not coarse:
             return
-        exact = [
-            x.to(torch.complex128 if x.is_complex() else torch.float64) if self.can_move(x) else x
-            for x in fresh
-        ]
+        exact = [x if x is None else x.astype(np.result_type(x, np.float64)) for x in values]
         try:
-            high = self.value(*rebuild(tuple(arguments), iter(exact)))
+            high = self.value(*self._with_values(arguments, exact))
             differ = self._differ(low, high)
         except Exception as error:  # whatever fn raises for numbers that it was not written for
             self.why = f"in float64 it raises {type(error).__name__}"
@@ -209,6 +207,11 @@ class TorchCall:
             self.why = "in float64 it has other values (random numbers?)" if differ else ""
         if self.why:
             self.dtypes = coarse
+
+    def _with_values(self, arguments: Sequence[Any], values: Sequence[Any]) -> tuple[Any, ...]:
+        leaves = [x for _, x in paths(tuple(arguments))]
+        new = [x if v is None else like(v, x) for x, v in zip(leaves, values, strict=True)]
+        return rebuild(tuple(arguments), iter(new))
 
     def _differ(self, low: Any, high: Any) -> bool:
         for (_, a), (_, b) in zip(paths(low), paths(high), strict=True):
@@ -264,6 +267,8 @@ class TorchCall:
         finally:
             for module, buffers, numbers, parameters in saved:
                 module._buffers = buffers
+                for key in _numbers(module).keys() - numbers.keys():  # it has hidden the class's
+                    delattr(module, key)
                 vars(module).update(numbers)
                 for p, data in parameters:
                     p.data = data
