@@ -1,13 +1,18 @@
 """Property-based gradient testing, for minibn's ops and for any other function.
 
-    check_vjp(f, vjp, *arrays)       any function of NumPy arrays with a hand-written vjp
+    check_vjp(f, vjp, *arrays)       any function of arrays with a hand-written vjp
+    check_jvp(f, jvp, *arrays)       a forward rule: jvp(primals, tangents)
+    check_torch(fn, *tensors)        a module, an autograd.Function or a function of PyTorch
+    check_jax(fn, *args)             a function of JAX, with its custom rules
+    check_autograd(fn, *args)        a function of HIPS autograd
     check_gradients(f, *inputs)      a function of minibn's Tensors, of first and second order
     check_model(model, loss, batch)  a whole network, parameter by parameter
     check_problem(problem)           a problem drawn by a strategy
 
-These need NumPy alone. `strategies`, `laws` and `decorator` need hypothesis (`pip install
-'minibn[test]'`), and are imported by their names. What only minibn's own tests use (the registry of
-its ops, laws about them, machines, mutants) is in `tests/suite/` of a checkout.
+Frameworks are imported by their checks alone; the others need NumPy. `strategies`, `laws` and
+`decorator` need hypothesis (`pip install 'minibn[test]'`), and are imported by their names. What
+only minibn's own tests use (the registry of its ops, laws about them, machines, mutants) is in
+`tests/suite/` of a checkout.
 """
 
 from minibn.testing.adapters.autograd_functions import check_autograd

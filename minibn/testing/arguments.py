@@ -73,22 +73,31 @@ def takes_any_arguments(check: Callable[P, GradReport]) -> Callable[P, GradRepor
             raise ValueError(
                 f"complex_convention={convention!r}: {did_you_mean(convention, CONVENTIONS)}"
             )
-        if not (callable(f) and callable(vjp) and arguments) or _is_plain(
-            f, arguments, keywords.get("wrt")
-        ):
+        names = [keywords.get("wrt"), keywords.get("zero_gradient")]
+        plain = not any(_has_names(chosen) for chosen in names) and (
+            not (callable(f) and callable(vjp) and arguments)
+            or _is_plain(f, arguments, keywords.get("wrt"))
+        )
+        if plain:
             return check(*given, **keywords)
         return check_leaves(check, f, vjp, arguments, **keywords)  # type: ignore[arg-type]
 
     return check_any
 
 
+def _has_names(chosen: Any) -> bool:
+    return isinstance(chosen, str) or (
+        chosen is not None
+        and not isinstance(chosen, int)
+        and any(isinstance(i, str) for i in chosen)
+    )
+
+
 def _is_plain(f: Callable[..., Any], arguments: Sequence[Any], wrt: Any) -> bool:
     """Whether the check takes f and its arguments as they are: NumPy arrays and one output.
 
     What can't be differentiated is left to the check as well, which says so."""
-    chosen = [wrt] if isinstance(wrt, (int, str)) else wrt
-    if chosen is not None and any(isinstance(i, str) for i in chosen):
-        return False
+    chosen = [wrt] if isinstance(wrt, int) else wrt
     arrays = []
     for i, x in enumerate(arguments):
         if chosen is not None and not {i, i - len(arguments)} & set(chosen):

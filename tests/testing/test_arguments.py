@@ -147,6 +147,17 @@ def test_a_gradient_may_be_declared_zero_by_its_name():
         check_vjp(f, vjp, p)
 
 
+def test_arrays_are_named_by_the_parameters_of_the_function_too():
+    def f(x, shift):
+        return x * 2 + 0 * shift
+
+    def vjp(g, x, shift):
+        return 2 * g, 0 * g
+
+    assert check_vjp(f, vjp, W, W + 1, wrt="x").inputs[0].label == "input 0"
+    assert check_vjp(f, vjp, W, W + 1, zero_gradient="shift").passed
+
+
 STRUCTURES = {
     r"input 0\['b'\]: the vjp returns no gradient for it": lambda w, b: {"w": w},
     r"input 0: the gradient has \['c'\], which the dict lacks": lambda w, b: {"w": w, "c": b},

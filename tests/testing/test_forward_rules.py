@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from minibn.testing import (
-    GradientError, Vacuous, check_autograd, check_jax, check_jvp, check_torch,
+    GradientError,
+    Vacuous,
+    check_autograd,
+    check_jax,
+    check_jvp,
+    check_torch,
 )  # fmt: skip
 
 rng = np.random.default_rng(0)
