@@ -67,6 +67,8 @@ def takes_any_arguments(check: Callable[P, GradReport]) -> Callable[P, GradRepor
 
     @wraps(check)
     def check_any(*given: P.args, **keywords: P.kwargs) -> GradReport:
+        if len(given) < 2:
+            return check(*given, **keywords)
         f, vjp, arguments = given[0], given[1], given[2:]
         convention = keywords.get("complex_convention", "pytorch")
         if convention not in CONVENTIONS:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minibn.backend import backend_of
+from minibn.backend import to_numpy
 
 DIFFERENTIATED = "float64, float32, float16, complex128 and complex64"
 
@@ -52,11 +52,11 @@ def as_numpy(x: Any) -> np.ndarray:
         if name == "torch":
             x = x.detach().resolve_conj().resolve_neg().cpu()
             return np.asarray(x.numpy())
-        if name == "cupy":
-            return np.asarray(backend_of(x).to_numpy(x))
+        if name in ("cupy", "minibn"):
+            return np.asarray(to_numpy(x))
         if name == "pandas":
             return np.asarray(x.to_numpy())
-        found = np.asarray(x) if name != "minibn" else np.asarray(x.data)
+        found = np.asarray(x)
         if found.dtype == object and hasattr(x, "__dlpack__"):  # it has no __array__
             return np.from_dlpack(x)
     except (TypeError, RuntimeError, ValueError, BufferError) as error:

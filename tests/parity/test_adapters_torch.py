@@ -252,6 +252,70 @@ def test_a_function_that_differentiates_inside_is_checked():
                        normal(3)).passed  # fmt: skip
 
 
+def test_a_module_with_keyword_arguments_comes_by_partial():
+    class Scaled(nn.Linear):
+        def forward(self, x, *, scale):
+            return super().forward(x) * scale
+
+    report = check_torch(functools.partial(Scaled(3, 2).double(), scale=3.0), normal(4, 3))
+    assert [entry.label for entry in report.inputs] == ["weight", "bias", "input 0"]
+    assert report.name == "Scaled"
+
+
+def test_a_backward_that_is_wrong_where_one_input_alone_requires_grad_is_found():
+    class Product(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, y):
+            ctx.save_for_backward(x, y)
+            return x * y
+
+        @staticmethod
+        def backward(ctx, g):
+            x, y = ctx.saved_tensors
+            both = all(ctx.needs_input_grad)
+            return g * y, g * x if both else g * y
+
+    with pytest.raises(GradientError, match=r"input 1: the gradient is another.*needs_input_grad"):
+        check_torch(Product, normal(3), normal(3, seed=1))
+
+
+def test_a_function_with_outputs_that_are_not_differentiable_is_checked():
+    class Top(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, k):
+            values, index = x.topk(k)
+            ctx.save_for_backward(index)
+            ctx.mark_non_differentiable(index)
+            ctx.size = len(x)
+            return values, index
+
+        @staticmethod
+        def backward(ctx, g, nothing):
+            (index,) = ctx.saved_tensors
+            return g.new_zeros(ctx.size).index_add(0, index, g), None
+
+    assert check_torch(Top, normal(6), 2).passed
+
+
+def test_parametrized_and_normalised_weights_are_checked():
+    for wrap in (nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm):
+        report = check_torch(wrap(nn.Linear(3, 2).double()), normal(4, 3))
+        assert all(entry.passed for entry in report.inputs) and len(report.inputs) >= 3
+
+
+def test_what_has_nothing_to_differentiate_is_refused():
+    for arguments in ((), (torch.arange(3),), ("text",)):
+        with pytest.raises(TypeError, match="nothing to differentiate"):
+            check_torch(lambda *xs: torch.ones(2), *arguments)
+
+
+def test_nothing_to_compare_is_no_evidence():
+    with pytest.raises(GradientError, match="no entries"):
+        check_torch(Cube, torch.zeros(0))
+    with pytest.raises(ValueError, match="input 0 holds NaN"):
+        check_torch(Cube, torch.tensor([1.0, float("nan")]))
+
+
 # -- tensors of every layout
 
 

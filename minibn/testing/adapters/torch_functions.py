@@ -29,6 +29,7 @@ CUT = (
     "look for .detach(), .data, .item(), .numpy(), torch.no_grad() or torch.tensor(...) of a "
     "tensor on the way"
 )
+ALONE = 16  # of so many inputs each is tried as the only one that requires grad
 SEED = 0  # of PyTorch's generators in every evaluation
 
 
@@ -89,7 +90,8 @@ class TorchCall:
         self.name = name_of(fn)
         is_function = inspect.isclass(fn) and issubclass(fn, torch.autograd.Function)
         self.apply = fn.apply if is_function else fn  # type: ignore[attr-defined]
-        self.module = fn if isinstance(fn, torch.nn.Module) else None
+        inner, self.before, self.keywords = _without_partial(fn)
+        self.module = inner if isinstance(inner, torch.nn.Module) else None
         self.parameters: dict[str, Any] = {}
         if self.module is not None:
             self.parameters = {
@@ -102,6 +104,11 @@ class TorchCall:
         self.needs_grad = False  # fn differentiates inside
         self.why = ""
         self.unused: set[str] = set()
+        self.faults: list[str] | None = None
+
+    def label(self, path: str) -> str:
+        """The name of the leaf with this path in the tuple of the arguments."""
+        return _label(bool(self.parameters), "input " + path[1:].replace("]", "", 1))
 
     def can_move(self, x: Any) -> bool:
         return isinstance(x, self.torch.Tensor) and (x.is_floating_point() or x.is_complex())
@@ -113,13 +120,16 @@ class TorchCall:
         if self.module is None:
             return self.apply(*arguments)
         parameters, *inputs = arguments if self.parameters else ({}, *arguments)
-        return self.torch.func.functional_call(self.module, parameters, tuple(inputs))
+        return self.torch.func.functional_call(
+            self.module, parameters, (*self.before, *inputs), self.keywords
+        )
 
     def _dtype(self, arguments: Sequence[Any]) -> Any:
         """The most exact precision among the arguments."""
         given = [x for _, x in paths(tuple(arguments)) if self.can_move(x)]
         names = [self.torch.finfo(x.dtype).dtype for x in given]  # of the parts of complex ones
-        return getattr(self.torch, max(names, key=lambda name: int(name[5:])))
+        widest = max(names, key=lambda name: int(name[5:]), default="float64")
+        return getattr(self.torch, widest)
 
     def _copy(self, buffer: Any, dtype: Any) -> Any:
         floats = buffer.is_floating_point()
@@ -137,13 +147,49 @@ class TorchCall:
     def vjp(self, g: Any, *arguments: Any) -> list[Any]:
         """The gradients of all leaves that move, in the structure of the arguments. Raises Mismatch
         if the graph is cut."""
-        arguments, leaves = self._with_leaves(arguments)
-        with self.torch.enable_grad(), self.unchanged(arguments):
-            y = self.run(arguments)
-            gradients = self._pull(y, g, leaves)
+        gradients = self._gradients(g, arguments)
+        if self.faults is None and len(gradients) <= ALONE:
+            self.faults = self._differ_alone(g, arguments, gradients)
         self.unused = {path for path, d in gradients.items() if d is None}
         every = [gradients.get(path) for path, _ in paths(tuple(arguments))]
         return list(rebuild(tuple(arguments), iter(every)))
+
+    def _gradients(
+        self, g: Any, arguments: Sequence[Any], only: str | None = None
+    ) -> dict[str, Any]:
+        """The gradients of all leaves that move, by path; or of `only` one that requires grad."""
+        arguments, leaves = self._with_leaves(arguments)
+        if only is not None:
+            for path, leaf in leaves.items():
+                leaf.requires_grad_(path == only)
+            leaves = {only: leaves[only]}
+        with self.torch.enable_grad(), self.unchanged(arguments):
+            return self._pull(self.run(arguments), g, leaves)
+
+    def _differ_alone(
+        self, g: Any, arguments: Sequence[Any], together: dict[str, Any]
+    ) -> list[str]:
+        """A backward that reads ctx.needs_input_grad may be wrong for one input alone."""
+        faults = []
+        for path, expected in together.items() if len(together) > 1 else ():
+            if expected is None:
+                continue
+            label = self.label(path)
+            try:
+                alone = self._gradients(g, arguments, path)[path]
+            except Exception as error:  # whatever a backward raises that expects more inputs
+                faults.append(
+                    f"{label}: {type(error).__name__} where no other input requires grad: {error}"
+                )
+                continue
+            eps = self.torch.finfo(expected.dtype).eps
+            gap = (alone - expected).abs() if alone is not None else expected.abs()
+            if expected.numel() and not gap.max() <= 1e3 * eps * expected.abs().max():
+                faults.append(
+                    f"{label}: the gradient is another one where no other input requires grad: "
+                    "does backward read ctx.needs_input_grad?"
+                )
+        return faults
 
     def _pull(self, y: Any, g: Any, leaves: dict[str, Any]) -> dict[str, Any]:
         pairs = [
@@ -284,8 +330,8 @@ class TorchCall:
                 f"{self.name} was evaluated in its own precision, since {self.why}: no more digits "
                 "than these can be demanded."
             )
-        for path in sorted(self.unused):
-            label = _label(bool(self.parameters), "input " + path[1:].replace("]", "", 1))
+        report.faults += self.faults or []
+        for label in sorted(map(self.label, self.unused)):
             for entry in report.inputs:
                 if entry.label == label and not entry.passed:
                     report.notes.append(f"The graph is cut: no gradient reaches {label}; {CUT}.")
@@ -293,12 +339,8 @@ class TorchCall:
 
 def _modules_of(torch: Any, fn: Any) -> list[Any]:
     """The modules that a function uses: its own, of its closure, of its globals, of a partial."""
-    found = []
-    while isinstance(fn, partial):
-        found += [*fn.args, *fn.keywords.values()]
-        fn = fn.func
-    found.append(fn)
-    found.append(getattr(fn, "__self__", None))
+    fn, args, keywords = _without_partial(fn)
+    found = [fn, getattr(fn, "__self__", None), *args, *keywords.values()]
     try:
         names = inspect.getclosurevars(getattr(fn, "__func__", fn))
         found += [*names.nonlocals.values(), *names.globals.values()]
@@ -306,6 +348,11 @@ def _modules_of(torch: Any, fn: Any) -> list[Any]:
         pass
     unique = {id(x): x for x in found if isinstance(x, torch.nn.Module)}
     return list(unique.values())
+
+
+def _without_partial(fn: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """(the function in a functools.partial, its first arguments, its keyword arguments)."""
+    return (fn.func, fn.args, fn.keywords) if isinstance(fn, partial) else (fn, (), {})
 
 
 def _numbers(module: Any) -> dict[str, Any]:
