@@ -29,7 +29,7 @@ from minibn.errors import did_you_mean
 from minibn.testing.containers import Mismatch, children
 from minibn.testing.diagnosis.call_script import call_script
 from minibn.testing.leaves import Inputs, Outputs, is_number_list, is_numbers, select
-from minibn.testing.libraries import as_numpy, is_array, is_tensor
+from minibn.testing.libraries import as_numpy, is_array, is_tensor, room_for
 from minibn.testing.report import Diagnosis, GradReport, InputReport, without_listeners
 
 P = ParamSpec("P")
@@ -138,11 +138,12 @@ class Front:
         """f on NumPy arrays."""
         if self.complex and any(x.dtype.kind == "c" for x in arrays):
             raise NotAnalytic("a complex step needs a function of real numbers")
-        arguments, objects = self.inputs.arguments(arrays)
-        y = f(*arguments)
-        self.inputs.read_back(arrays, objects)
         dtypes = [x.dtype for x in self.inputs.arrays()]
-        return self.outputs.array(y, as_given=[x.dtype for x in arrays] == dtypes)
+        with room_for(arrays, [leaf.x for leaf in self.inputs.leaves]):
+            arguments, objects = self.inputs.arguments(arrays)
+            y = f(*arguments)
+            self.inputs.read_back(arrays, objects)
+            return self.outputs.array(y, as_given=[x.dtype for x in arrays] == dtypes)
 
     def pull(self, vjp: Callable[..., Any], g: np.ndarray, *arrays: np.ndarray) -> tuple[Any, ...]:
         """The vjp on NumPy arrays. Raises Mismatch if the gradients have another structure."""

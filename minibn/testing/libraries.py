@@ -8,6 +8,8 @@ given, and the dtype of the NumPy array: a float32 tensor is also needed in floa
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -124,3 +126,16 @@ def _can_be_written(x: Any) -> bool:
 def _device_of_jax(x: Any) -> Any:
     devices = x.devices() if hasattr(x, "devices") else set()
     return next(iter(devices)) if len(devices) == 1 else None
+
+
+def room_for(arrays: Sequence[np.ndarray], objects: Sequence[Any]) -> AbstractContextManager[Any]:
+    """Inside, objects of the kinds of `objects` can have the values of `arrays`: JAX computes in 64
+    bits only where it is asked to, and the oracles need them."""
+    wide = any(x.dtype in (np.float64, np.complex128) for x in arrays)
+    if not wide or all(library_of(x) not in ("jax", "jaxlib") for x in objects):
+        return nullcontext()
+    jax = sys.modules["jax"]
+    if jax.config.jax_enable_x64:
+        return nullcontext()
+    new = getattr(jax, "enable_x64", None)
+    return new(True) if new is not None else jax.experimental.enable_x64()

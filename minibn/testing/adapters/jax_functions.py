@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,7 +13,7 @@ from minibn.testing.adapters.packages import package
 from minibn.testing.arguments import check_leaves, name_of
 from minibn.testing.check import check_vjp
 from minibn.testing.diagnosis.call_script import call_script
-from minibn.testing.libraries import is_array
+from minibn.testing.libraries import is_array, room_for
 from minibn.testing.report import GradReport
 
 
@@ -122,14 +121,9 @@ class JaxCall:
         return self.jax.numpy.asarray(x) if isinstance(x, np.ndarray) else x
 
     def _precision(self, leaves: Sequence[Any]) -> Any:
-        """float64 inside, if a leaf is of float64: the oracles' values need it."""
-        wide = any(
-            isinstance(x, np.ndarray) and x.dtype in (np.float64, np.complex128) for x in leaves
-        )
-        if not wide or self.jax.config.jax_enable_x64:
-            return contextlib.nullcontext()
-        new = getattr(self.jax, "enable_x64", None)
-        return new(True) if new is not None else self.jax.experimental.enable_x64()
+        """64 bits inside, if a leaf has so many: the oracles' values need them."""
+        arrays = [x for x in leaves if isinstance(x, np.ndarray)]
+        return room_for(arrays, [self.jax.numpy.zeros(0)])
 
     def _why_not_double(self) -> str:
         """Why fn can't be evaluated in float64; empty if it can."""
