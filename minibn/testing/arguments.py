@@ -57,7 +57,8 @@ def name_of(f: Any) -> str:
         f = f.func
     own = getattr(f, "__name__", None)
     name = getattr(f, "__qualname__", None) or own or type(f).__name__
-    if isinstance(own, str) and name.rpartition(".")[2] != own:  # a wrapper with the inner's name
+    wraps_other = isinstance(own, str) and name.rpartition(".")[2] != own
+    if inspect.isbuiltin(f) or wraps_other:  # no hidden classes, and the name of the inner function
         name = own
     return "the function" if name.endswith("<lambda>") else name.rpartition("<locals>.")[2]
 

@@ -275,7 +275,9 @@ def test_the_output_whose_gradient_is_wrong_is_named():
             check_vjp(several, vjp, X)
 
 
-@pytest.mark.parametrize("kind", [tuple, list, lambda xs: Linear(*xs)], ids=str)
+@pytest.mark.parametrize(
+    "kind", [tuple, list, lambda xs: Linear(*xs)], ids=["tuple", "list", "named"]
+)
 def test_outputs_may_be_a_tuple_a_list_or_a_named_tuple(kind):
     def f(x, w):
         return kind([x @ w, x * 2])
