@@ -331,6 +331,7 @@ def relabel(report: GradReport, inputs: Inputs, labels: Callable[[str], str] = s
         PLACE.sub(lambda m: labels(m[0]), fault) if isinstance(fault, Placed) else named(fault)
         for fault in report.faults
     ]
+    report.notes[:] = [note if isinstance(note, Placed) else named(note) for note in report.notes]
     measure = report.diagnose
     if measure is not Diagnosis:
 

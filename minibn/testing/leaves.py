@@ -249,7 +249,7 @@ def _gradient(leaf: Leaf, gradient: Any, sign: int) -> Any:
         if np.iscomplexobj(gradient):
             raise Mismatch(f"{leaf.label} is real, its gradient complex: return the real part")
         return gradient
-    array = as_numpy(gradient)
+    array = np.array(as_numpy(gradient))  # tensors may share memory: their libraries look after it
     if leaf.pairs:
         shape = np.shape(as_numpy(leaf.x))
         if array.dtype.kind != "c":

@@ -128,7 +128,7 @@ class GradReport:
 
     inputs     a report for each input
     faults     what is wrong with f or the vjp as a whole, a sentence each
-    notes      what else there is to know: conventions, precision, for which output it is wrong
+    notes      what is worth knowing and no fault, a sentence each
     diagnose   makes the diagnosis, on first use
     """
 
@@ -177,7 +177,7 @@ class GradReport:
             if not x.passed and x.verdict != "vacuous":
                 lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
                 lines += [f"    {x.sides}"] if x.sides else []
-        lines += [f"  {note}" for note in self.notes]
+        lines += [f"  note: {note}" for note in self.notes]
         if missed := max((x.missed for x in self.inputs), default=0.0):
             lines.append(
                 "  Along random directions an error of 0.1 % of the gradient's norm is missed with "

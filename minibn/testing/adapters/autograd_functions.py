@@ -50,7 +50,8 @@ def check_autograd(fn: Callable[..., Any], *args: Any, **keywords: Any) -> GradR
             )
             for k, d in zip(moving, pull(c), strict=True):
                 totals[k] = d if totals[k] is None else totals[k] + d
-        every = [totals.get(k) for k in range(len(found))]
+        copies = {k: np.array(d) for k, d in totals.items()}  # autograd shares arrays
+        every = [copies.get(k) for k in range(len(found))]
         return list(rebuild(tuple(arguments), iter(every)))
 
     keywords = {"name": name_of(fn), "complex_convention": "jax"} | keywords
