@@ -156,7 +156,9 @@ class Front:
         for leaf, piece, x in used:
             leaf.read_back(piece, x, sign)
         if not self.outputs.single:
-            g[...] = np.concatenate([piece.reshape(-1) for _, piece, _ in used])
+            after = np.concatenate([piece.reshape(-1) for _, piece, _ in used]).astype(g.dtype)
+            if after.tobytes() != g.tobytes():  # the vjp has written into a part
+                g[...] = after
         return self.inputs.gradients(result, -1 if self.conjugate_gradient else 1)
 
 
@@ -306,7 +308,8 @@ class _OneOutput(Front):
         whole = np.zeros(sum(self.outputs.sizes), g.dtype)
         whole[self.start : self.end] = g
         gradients = super().pull(vjp, whole, *arrays)
-        g[...] = whole[self.start : self.end]
+        if (after := whole[self.start : self.end]).tobytes() != g.tobytes():
+            g[...] = after
         return gradients
 
 

@@ -99,9 +99,13 @@ def like(array: np.ndarray, x: Any, layout: bool = True) -> Any:
 
 def _like_torch(array: np.ndarray, x: Any, layout: bool) -> Any:
     torch = sys.modules["torch"]
+    shape = array.shape
+    repeated = [s == 0 and n > 1 for s, n in zip(array.strides, shape, strict=True)]
+    if any(repeated):
+        array = np.array(array[tuple(slice(1) if r else slice(None) for r in repeated)])
     if any(s < 0 for s in array.strides) or not array.flags.writeable or not array.dtype.isnative:
         array = np.array(array, array.dtype.newbyteorder("="), order="C")  # torch has no such
-    t = torch.from_numpy(array).to(x.device)
+    t = torch.from_numpy(array).to(x.device).expand(shape)
     if layout and t.stride() != x.stride():
         if not _can_be_written(x):
             t = t.contiguous()

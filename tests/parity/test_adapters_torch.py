@@ -8,6 +8,7 @@ import pytest
 from parity.torch_adapter import torch
 
 from minibn.testing import GradientError, check_torch, check_vjp
+from minibn.testing.libraries import like
 
 nn, F = torch.nn, torch.nn.functional
 
@@ -361,6 +362,19 @@ def test_a_function_that_reads_memory_instead_of_the_tensor_is_found():
     assert check_torch(Flat, normal(3, 4)).passed
     with pytest.raises(GradientError, match="WRONG"):
         check_torch(Flat, normal(4, 3).T)
+
+
+def test_cotangents_keep_their_strides_on_the_way_to_pytorch():
+    out = normal(4, 6)
+    for array in (
+        np.zeros((4, 6), order="F"), np.zeros((4, 12))[:, ::2], np.broadcast_to(np.ones(6), (4, 6)),
+        np.broadcast_to(np.float64(2), (4, 6)),
+    ):  # fmt: skip
+        t = like(array, out, layout=False)
+        assert t.stride() == tuple(s // 8 for s in array.strides)
+        assert np.array_equal(t.numpy(), array)
+    backwards = np.arange(24.0).reshape(4, 6)[::-1]
+    assert np.array_equal(like(backwards, out, layout=False).numpy(), backwards)
 
 
 @pytest.mark.parametrize(
