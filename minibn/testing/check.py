@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from minibn.testing.arguments import name_of, takes_any_arguments
 from minibn.testing.checking.ensemble import Ensemble, Point
 from minibn.testing.checking.kinks import at_ties_of_inputs
 from minibn.testing.checking.layouts import copy_in
@@ -33,14 +34,15 @@ Vjp = Callable[..., Any]
 Script = Callable[[np.ndarray, int, np.ndarray], str]
 
 
+@takes_any_arguments
 def check_vjp(
     f: Callable[..., Any],
     vjp: Vjp,
     *arrays: Any,
     name: str = "",
     seed: int = 0,
-    wrt: Sequence[int] | None = None,
-    zero_gradient: Collection[int] = (),
+    wrt: int | str | Sequence[int | str] | None = None,
+    zero_gradient: Collection[int | str] = (),
     allow_empty: bool = False,
     reference: Callable[..., Any] | None = None,
     convention: Callable[..., Any] | None = None,
@@ -49,6 +51,7 @@ def check_vjp(
     entries: int = ENTRIES,
     starts: Sequence[float] = STARTS,
     composite: bool = False,
+    complex_convention: str = "pytorch",
     raises: bool = True,
     diagnose: bool = True,
     reproduce: Script | None = None,
@@ -56,11 +59,15 @@ def check_vjp(
     """Compare a hand-written vector-Jacobian product with derivatives computed from values.
 
     f(*arrays) -> array; vjp(g, *arrays) -> the gradient of Σ g·f, of each array in turn (a tuple,
-    or the array itself if there is one). Inputs of float32 or float16 are judged against f in
+    or the array itself if there is one). Arrays and outputs may also be in dicts, lists, tuples and
+    dataclasses, complex, and of other libraries: f and the vjp get what was given, g in the
+    structure of f's outputs (0-d for a number), and the gradient is returned in that of the
+    arguments. Inputs of float32 or float16 are judged against f in
     float64 at the same numbers.
 
-    wrt            positions to differentiate; the others may be anything, labels for instance
-    zero_gradient  positions whose gradient is known to be zero; at others a zero gradient fails
+    wrt            positions to differentiate, or names of leaves such as "weight" for
+                   "input 0['weight']"; the others may be anything, labels for instance
+    zero_gradient  positions or names whose gradient is known to be zero; at others a zero fails
     allow_empty    arrays without entries are no failure
     reference      a second, independent implementation of f (loops): its values must be f's, and
                    its derivatives are compared with the vjp, too
@@ -75,6 +82,7 @@ def check_vjp(
     starts         largest steps of the differences, in units of the input's own scale
     composite      f is a network: at a kink its gradient may lie outside the one-sided
                    derivatives, so only points beside the kink are compared
+    complex_convention  "pytorch" (dL/da + i dL/db for z = a + ib) or "jax" (its conjugate)
     diagnose       measure a wrong gradient entry by entry, explain it, write a script
     reproduce      (cotangent, position, numeric gradient) -> the script for a report
 
@@ -84,7 +92,7 @@ def check_vjp(
     """
     if not (callable(f) and callable(vjp)):
         raise TypeError("check_vjp(f, vjp, *arrays): the first two arguments are functions.")
-    wrt = _positions(wrt, len(arrays))
+    wrt = _positions(wrt, len(arrays))  # names are resolved before
     if unknown := set(zero_gradient) - set(wrt):
         raise ValueError(
             f"zero_gradient names {sorted(unknown)}, and only {wrt} are differentiated."
@@ -137,14 +145,6 @@ def check_vjp(
     return report.settle(raises)
 
 
-def name_of(f: Any) -> str:
-    """The name of a function in a report."""
-    while isinstance(f, partial):
-        f = f.func
-    name = getattr(f, "__qualname__", None) or type(f).__name__
-    return "the function" if name.endswith("<lambda>") else name.rpartition("<locals>.")[2]
-
-
 def diagnosis(
     ensemble: Ensemble, result: VjpResult, name: str, entry: InputReport, write: Script
 ) -> Diagnosis:
@@ -168,7 +168,7 @@ def _script(
     return script(f, vjp, given, cotangent, position, numeric, name)
 
 
-def _positions(wrt: Sequence[int] | None, count: int) -> list[int]:
+def _positions(wrt: Any, count: int) -> list[int]:
     if not count:
         raise TypeError(
             "check_vjp needs at least one array to differentiate: check_vjp(f, vjp, x)."
