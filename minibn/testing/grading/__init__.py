@@ -20,7 +20,7 @@ from minibn.testing.grading.spec import (
     SpecError,
     Unmodified,
     Values,
-)  # fmt: skip
+)
 from minibn.testing.grading.styles import (
     Layout,
     RowsAsImages,
@@ -33,7 +33,7 @@ from minibn.testing.grading.styles import (
     tinytorch_layer,
     torch_function,
     torch_layer,
-)  # fmt: skip
+)
 
 __all__ = [
     "Case", "Check", "Grade", "Gradient", "KeepsFloat32", "Layout", "PointsLost", "RowsAsImages",

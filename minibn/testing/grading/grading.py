@@ -16,10 +16,9 @@ from minibn.testing.grading.solution import (
     Namespace,
     SolutionProcess,
     StudentError,
-)  # fmt: skip
+)
 from minibn.testing.grading.spec import Part, Spec, find_spec
 from minibn.testing.grading.student import Student, find_style
-from minibn.testing.grading.styles import Style
 
 
 def grade(
@@ -28,6 +27,7 @@ def grade(
     *,
     style: str = "",
     seed: int = 0,
+    explain: bool = True,
     time_limit: float = 60,
     part_limit: float = 10,
     memory_limit: int = 4096,
@@ -37,6 +37,7 @@ def grade(
     spec          the name of a shipped spec, the path of one, or a Spec
     style         one of STYLES; it is found from what the solution defines
     seed          of the cases
+    explain       measure what a wrong gradient looks like, which takes a second or two
     time_limit    seconds that the solution may use in all; part_limit: for one part
     memory_limit  megabytes
 
@@ -62,7 +63,7 @@ def grade(
             chosen = find_style(wanted.styles, defined, style)
             student = Student(run, chosen, defined, seed=seed)
             result.style = chosen.name
-            result.parts = _parts(wanted, student, chosen, seed, result)
+            result.parts = _parts(Judge(wanted, student, seed, explain), result)
             if student.stopped and not student.calls:
                 result.error = student.stopped
         except CannotRun as error:
@@ -73,10 +74,8 @@ def grade(
     return result
 
 
-def _parts(
-    spec: Spec, student: Student, style: Style, seed: int, result: Grade
-) -> list[PartResult]:
-    judge = Judge(spec, student, seed)
+def _parts(judge: Judge, result: Grade) -> list[PartResult]:
+    spec, student, style = judge.spec, judge.student, judge.student.style
     if style.on_tensors:
         student.dtype = _precision(judge, student)
     parts = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,12 @@ from minibn.testing.grading.spec import (
     Spec,
     Unmodified,
     Values,
-)  # fmt: skip
+)
 from minibn.testing.grading.student import Result, Student
 from minibn.testing.report import GradReport, InputReport, digits, without_listeners
 
 DEMANDED = {8: 7.0, 4: 3.5}  # digits of values, by the bytes of a number
-SHOWN = 16  # numbers of an array that are printed
+SHOWN = 20  # numbers of an array that are printed
 NOT_JUDGED = ("inconclusive", "vacuous", "zero", "empty")
 
 
@@ -67,16 +67,28 @@ class PartResult:
 class Judge:
     """The findings about one solution; each case is asked for once."""
 
-    def __init__(self, spec: Spec, student: Student, seed: int) -> None:
-        self.spec, self.student, self.seed = spec, student, seed
+    def __init__(self, spec: Spec, student: Student, seed: int, explain: bool = True) -> None:
+        self.spec, self.student, self.seed, self.explain = spec, student, seed, explain
         self.drawn = list(spec.cases(np.random.default_rng((seed, 3))))
         self.values: Callable[[int], Finding] = cache(self._values)
         self.gradients: Callable[[int], dict[str, Finding]] = cache(self._gradients)
         self.told: set[str] = set()
 
     def part(self, part: Part) -> PartResult:
+        """The result of a part. What a solution returns may be of any form: where that breaks a
+        comparison, the part is lost, and says so."""
         self.student.solution.begin_part()
         result = PartResult(part.name or _title(part), 0, part.points)
+        try:
+            self._judge(part, result)
+        except Exception as error:  # any, as the spec's own checks run here
+            result.feedback = [
+                f"this part could not be judged ({type(error).__name__}: {error}): is what you "
+                "return of the right form? If it is, tell your teacher"
+            ]
+        return result
+
+    def _judge(self, part: Part, result: PartResult) -> None:
         if isinstance(part, Unmodified):
             findings = [self._unmodified()]
         elif isinstance(part, Check):
@@ -100,7 +112,6 @@ class Judge:
             result.feedback = ["the derivative could not be measured at these points: no points"]
         else:
             result.points = part.points
-        return result
 
     # -- values
 
@@ -186,31 +197,40 @@ class Judge:
         names = list(case.inputs)
         failed: list[StudentError] = []
 
-        def vjp(g: np.ndarray, *inputs: np.ndarray) -> list[np.ndarray]:
-            try:
-                gradients = self.student.run(case, g, inputs).gradients or []
-            except Stopped as error:
-                failed.append(error)
-                raise
-            return [_as(gradients[i], inputs[i].dtype) for i in good]
+        def check(f: Callable[..., Any], which: list[int], diagnose: bool) -> GradReport:
+            def vjp(g: np.ndarray, *inputs: np.ndarray) -> list[np.ndarray | None]:
+                try:
+                    gradients = self.student.run(case, g, inputs).gradients or []
+                except Stopped as error:
+                    failed.append(error)
+                    raise
+                return [
+                    _as(d, x.dtype) if i in which else None
+                    for i, (d, x) in enumerate(zip(gradients, inputs, strict=False))
+                ]
 
-        def check(f: Callable[..., Any], diagnose: bool) -> GradReport:
             with without_listeners(), np.errstate(all="ignore"):
-                return check_vjp(
-                    f, vjp, *case.inputs.values(), wrt=good, seed=self.seed, raises=False,
-                    zero_gradient=[i for i in good if names[i] in case.zero_gradient],
-                    name=self.spec.title, diagnose=diagnose,
+                report = check_vjp(
+                    f, vjp, *case.inputs.values(), wrt=which, seed=self.seed, raises=False,
+                    zero_gradient=[i for i in which if names[i] in case.zero_gradient],
+                    name=self.spec.title, diagnose=diagnose, reproduce=_no_script,
                 )  # fmt: skip
+            if failed:
+                raise failed[0]
+            return report
 
+        reference = self._forward(case, out)
         try:
-            report = check(self._forward(case, out), True)
+            report = check(reference, good, self.explain)
+            found = {names[i]: self._finding(case, report, i, names) for i in good}
+            wrong = [x.position for x in report.inputs if x.verdict == "wrong"]
+            for i in wrong[1:] if self.explain else []:  # the diagnosis is of the first alone
+                found[names[i]] = self._finding(case, check(reference, [i], True), i, names)
+            if wrong and (self.explain or self.spec.follow_through):
+                own = partial(check, which=good, diagnose=False)
+                self._of_their_own_forward(case, out, own, found)
         except StudentError as error:
             return {names[i]: _error(case, error) for i in good}
-        if failed:
-            return {names[i]: _error(case, failed[0]) for i in good}
-        found = {names[i]: self._finding(case, report, i, names) for i in good}
-        if any(f.sentences for f in found.values()) and self.compare(case, out).sentences:
-            self._of_their_own_forward(case, check, found)
         return found
 
     def _finding(self, case: Case, report: GradReport, i: int, names: list[str]) -> Finding:
@@ -228,9 +248,15 @@ class Judge:
         return finding
 
     def _of_their_own_forward(
-        self, case: Case, check: Callable[..., GradReport], found: dict[str, Finding]
+        self,
+        case: Case,
+        out: np.ndarray,
+        check: Callable[..., GradReport],
+        found: dict[str, Finding],
     ) -> None:
-        """Is the gradient that of the solution's own forward pass, which is wrong?"""
+        """Where the forward pass is wrong: is the gradient that of the solution's own?"""
+        if not self.compare(case, out).sentences:
+            return
 
         def forward(*inputs: np.ndarray) -> np.ndarray:
             if any(np.iscomplexobj(x) for x in inputs):
@@ -238,7 +264,7 @@ class Judge:
             return self.student.run(case, inputs=inputs).out.astype(float)
 
         try:
-            report = check(forward, False)
+            report = check(forward)
         except (StudentError, TypeError, ValueError):
             return
         if not report.passed:
@@ -327,8 +353,7 @@ def _explanation(report: GradReport, entry: InputReport, on_tensors: bool) -> li
     if entry.sides.startswith("at a kink"):
         text += f" ({entry.sides})"
     sentences = [text]
-    about = f"gradient of input {entry.position}:"
-    if about in report.screen:
+    if entry is next(x for x in report.inputs if x.verdict == "wrong"):
         sentences += report.diagnosis.sentences
     worst = entry.worst or {}
     if on_tensors and worst.get("analytic") == 0 and entry.digits < 0.1:
@@ -359,11 +384,9 @@ def _feedback(wrong: list[Finding], before: set[str]) -> list[str]:
     error that an earlier part showed, `before`, the sentence alone."""
     size = lambda f: f.case.size if f.case is not None else 0  # noqa: E731
     errors = [f for f in wrong if f.error]
-    told = max(errors or wrong, key=lambda f: (len(f.sentences) > 1, size(f)))
     small = min(errors or wrong, key=size)
-    lines = list(dict.fromkeys(told.sentences))
-    if small is not told and small.sentences[0].split(":")[0] != told.sentences[0].split(":")[0]:
-        lines += small.sentences[:1]
+    explained = [f for f in errors or wrong if len(f.sentences) > 1]
+    lines = list(dict.fromkeys(max(explained or [small], key=size).sentences))
     known = small.error and small.sentences[0] in before
     before.add(small.sentences[0])
     if small.case is not None and not known:
@@ -372,6 +395,7 @@ def _feedback(wrong: list[Finding], before: set[str]) -> list[str]:
         lines += [
             f"  {key} = {_shown(x) if isinstance(x, np.ndarray) else x}"
             for key, x in small.case.settings.items()
+            if np.size(x) <= SHOWN
         ]
         lines += [f"  {detail}" for detail in small.details]
     return lines
@@ -392,6 +416,11 @@ def _as(d: Any, dtype: Any) -> Any:
     if isinstance(d, np.ndarray) and (d.dtype.kind in "iub" or d.dtype.itemsize > dtype.itemsize):
         return d.astype(dtype)
     return d
+
+
+def _no_script(*_: Any) -> str:
+    """A script would show the reference."""
+    return ""
 
 
 def _double(case: Case) -> Case:

@@ -7,7 +7,6 @@ results, ends the program or replaces functions of minibn changes nothing but it
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import os
 import queue
@@ -220,7 +219,8 @@ class Namespace:
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
         with self._captured():
             try:
-                return calls.answer(self.namespace, copy.deepcopy(dict(request)))
+                answer = calls.answer(self.namespace, wire.copy(request))
+                return wire.copy(answer)
             except (Exception, SystemExit) as error:
                 raise StudentError(describe(error)) from None
 

@@ -25,7 +25,7 @@ from minibn.testing.grading import (
     tinytorch_layer,
     torch_function,
     torch_layer,
-)  # fmt: skip
+)
 
 MOMENTUM = 0.9
 

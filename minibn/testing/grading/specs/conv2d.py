@@ -22,7 +22,7 @@ from minibn.testing.grading import (
     tinytorch_layer,
     torch_function,
     torch_layer,
-)  # fmt: skip
+)
 
 
 def forward(x, w, b, stride, padding):

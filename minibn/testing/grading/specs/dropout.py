@@ -23,7 +23,7 @@ from minibn.testing.grading import (
     tinytorch_layer,
     torch_function,
     torch_layer,
-)  # fmt: skip
+)
 
 
 def forward(x, p, seed, draws, mask):

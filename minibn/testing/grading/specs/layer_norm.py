@@ -21,7 +21,7 @@ from minibn.testing.grading import (
     tinytorch_layer,
     torch_function,
     torch_layer,
-)  # fmt: skip
+)
 
 
 def forward(x, gamma, beta, eps):

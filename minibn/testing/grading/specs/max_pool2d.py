@@ -22,7 +22,7 @@ from minibn.testing.grading import (
     tinytorch_layer,
     torch_function,
     torch_layer,
-)  # fmt: skip
+)
 
 
 def forward(x, size, stride):
@@ -57,6 +57,7 @@ def cases(rng):
         case("windows that overlap", (1, 1, 4, 5), (3, 2), 1),
         case("a stride that leaves a remainder", (1, 2, 5, 7), (2, 2), 2),
         case("a stride that leaves a remainder", (2, 1, 5, 4), (2, 2), 3),
+        case("ties", (1, 1, 2, 4), (2, 2), 2, tied),
         case("ties", (1, 2, 4, 4), (2, 2), 2, tied),
     ]
 
