@@ -16,6 +16,8 @@ EPILOG = """Exit code 0: all points; 1: points are lost; 2: the command can't be
 file, a spec that is none); 3: the solution could not be run (an error while it is loaded, nothing
 that is asked for is defined, no call ended within the time limit)."""
 
+INTERRUPTED = 130  # as a shell reports it
+
 
 def add_parser(commands: Any) -> None:
     """The subcommand `grade`, added to a parser's subparsers."""
@@ -54,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
             )  # fmt: skip
         except (SpecError, FileNotFoundError) as error:
             problem = str(error)
+        except KeyboardInterrupt:
+            print("python -m minibn.testing grade: stopped.", file=sys.stderr)
+            return INTERRUPTED
         else:
             problem = _write(args, result)
             if not problem:

@@ -120,8 +120,12 @@ class SolutionProcess:
             env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", **threads},
         )  # fmt: skip
         self._answers: queue.Queue[Any] = queue.Queue()
-        for target in (self._read_answers, self._read_printed):
-            threading.Thread(target=target, args=(self.process, self._answers), daemon=True).start()
+        self._readers = [
+            threading.Thread(target=target, args=(self.process, self._answers), daemon=True)
+            for target in (self._read_answers, self._read_printed)
+        ]
+        for reader in self._readers:
+            reader.start()
         answer = self._receive(max(self.left, START))
         if "error" in answer:
             raise CannotRun(answer["error"])
@@ -183,6 +187,10 @@ class SolutionProcess:
         process.wait()
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()  # type: ignore[union-attr]  # a pipe
+        for reader, pipe in zip(self._readers, (process.stdout, process.stderr), strict=True):
+            reader.join(1)
+            if not reader.is_alive():  # else a process that left the session holds the pipe
+                pipe.close()  # type: ignore[union-attr]
 
 
 def _how_it_ended(code: int | None) -> str:

@@ -37,7 +37,7 @@ class Student:
     """The solution and its style. `dtype` is that of the arrays it gets.
 
     modified   names of arguments that some call has changed
-    calls      that ended without an error; `stopped`: why the last one that did not end was stopped
+    calls      that ended without an error; `stopped`: why the first one that did not end
     """
 
     solution: SolutionProcess | Namespace
@@ -82,7 +82,7 @@ class Student:
         try:
             answer = self.solution.answer(request)
         except Stopped as error:
-            self.stopped = str(error)
+            self.stopped = self.stopped or str(error)
             raise
         self.calls += 1
         self.modified |= set(answer["modified"])

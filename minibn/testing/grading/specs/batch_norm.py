@@ -102,6 +102,9 @@ def evaluation(student, rng):
         yield "running_mean and running_var are not stored"
         return
     mean, var = state["running_mean"], state["running_var"]
+    if not mean.shape == var.shape == gamma.shape:
+        yield f"running_mean has shape {mean.shape}, and must have {gamma.shape}"
+        return
     out = results[3].out
     if not near(out, gamma * (batches[3] - mean) / np.sqrt(var + 1e-5) + beta):
         if near(out, forward(batches[3], gamma, beta, 1e-5)):
