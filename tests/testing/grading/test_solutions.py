@@ -44,7 +44,8 @@ def wrong(spec: str, mistake: str) -> Grade:
 def test_a_right_solution_gets_all_points(file, spec):
     if file == "torch_layers":
         pytest.importorskip("torch")
-    result = grade(spec, SOLUTIONS / f"{file}.py")
+    alone = file == "minitorch_style" or spec == "softmax_cross_entropy"  # in its own process
+    result = grade(spec, SOLUTIONS / f"{file}.py" if alone else names_in(file))
     assert not result.error and lost(result) == {}
     assert result.exit_code == 0 and result.points == result.max_points >= 80
     assert str(result).count("digits agree") >= 3
@@ -53,7 +54,7 @@ def test_a_right_solution_gets_all_points(file, spec):
 @pytest.mark.parametrize("spec", SHIPPED)
 def test_a_right_solution_gets_all_points_at_other_seeds(spec):
     names = names_in("cs231n")
-    for seed in range(1, 9):
+    for seed in range(1, 4):
         assert lost(grade(spec, names, seed=seed)) == {}, seed
 
 
@@ -150,7 +151,7 @@ def test_a_gradient_of_a_wrong_forward_pass_is_said_to_be_its_own():
 
     feedback = lost(grade("batch_norm", names | {"batch_norm_vjp": twice}))
     assert feedback["values"][0].startswith("48 of 48") or "outputs differ" in feedback["values"][0]
-    assert "your own forward pass" in feedback["gradient of x, a variance near eps"][0]
+    assert "your own forward pass" in feedback["gradient of x"][0]
 
 
 def test_no_feedback_shows_the_source_of_the_spec():
