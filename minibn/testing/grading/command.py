@@ -25,7 +25,10 @@ def add_parser(commands: Any) -> None:
     one = commands.add_parser("grade", help=about, description=about, epilog=EPILOG)
     one.add_argument("spec", metavar="SPEC", help=f"{', '.join(SHIPPED)}, or a file that sets SPEC")
     one.add_argument("solution", metavar="SOLUTION", help="a .py file or a notebook, .ipynb")
-    one.add_argument("--style", choices=STYLES, default="", help="else found from what it defines")
+    one.add_argument(
+        "--style", default="", metavar="STYLE",
+        help=f"{', '.join(STYLES)}, or a name of the solution, such as BatchNorm2d; else found",
+    )  # fmt: skip
     one.add_argument("--seed", type=int, default=0, metavar="S", help="other cases (0)")
     one.add_argument(
         "--time-limit", type=float, default=60, metavar="SECONDS",

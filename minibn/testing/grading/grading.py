@@ -35,7 +35,8 @@ def grade(
     """Grade a solution: the path of a .py or .ipynb file, or the names of a notebook, `globals()`.
 
     spec          the name of a shipped spec, the path of one, or a Spec
-    style         one of STYLES; it is found from what the solution defines
+    style         one of STYLES, or the name of a function or class of the solution; else it is
+                  found from what the solution defines
     seed          of the cases
     explain       measure what a wrong gradient looks like, which takes a second or two
     time_limit    seconds that the solution may use in all; part_limit: for one part

@@ -16,7 +16,7 @@ from minibn.testing.grading.solution import (
     Stopped,
     StudentError,
 )
-from minibn.testing.grading.spec import Case
+from minibn.testing.grading.spec import Case, SpecError
 from minibn.testing.grading.styles import Style
 
 Step = tuple[str, Mapping[str, np.ndarray], "np.ndarray | None"]
@@ -120,9 +120,13 @@ class Student:
 
 
 def find_style(styles: Sequence[Style], defined: Mapping[str, str], name: str = "") -> Style:
-    """The style, or that of the given name, of which the solution defines the most; CannotRun if it
-    defines nothing."""
-    possible = [s for s in styles if not name or s.name == name]
+    """The style of which the solution defines the most. `name` demands a style, or one that calls
+    the function or class of that name. CannotRun if the solution defines nothing that fits,
+    SpecError if the spec has no such style."""
+    possible = [s for s in styles if not name or name in (s.name, s.defines[0])]
+    if not possible:
+        names = {s.name: None for s in styles} | {s.defines[0]: None for s in styles}
+        raise SpecError(f"there is no style {name!r} in this spec. {did_you_mean(name, names)}")
     scores = [
         sum(1.0 if n in defined else -0.5 for n in s.defines)
         if defined.get(s.defines[0]) in s.kinds

@@ -110,7 +110,10 @@ def test_gradescope_reads_the_grade(spec, solution, capsys):
         (["conv2d", str(RIGHT), "--seed", "-1"], "seeds are 0, 1, 2"),
         (["conv2d", str(RIGHT), "--format", "gradescope"], "--json FILE"),
         (["conv2d", str(RIGHT), "--json", "/no/such/folder/x"], "No such file or directory"),
-        (["conv2d", str(RIGHT), "--style", "keras"], "invalid choice"),
+        (
+            ["conv2d", str(RIGHT), "--style", "keras"],
+            "there is no style 'keras' in this spec. There are cs231n",
+        ),
         ([__file__, str(RIGHT)], "must set SPEC"),
     ],
 )
@@ -154,7 +157,10 @@ def test_a_style_can_be_demanded(spec, solution):
     )
     assert grade(spec, solution).style == "arrays"
     assert grade(spec, solution, style="cs231n").points < 10
-    result = grade(spec, solution, style="torch")
+    with pytest.raises(SpecError, match="no style 'torch' in this spec. There are arrays, cs231n"):
+        grade(spec, solution, style="torch")
+    solution.write_text(CUBE)
+    result = grade(spec, solution, style="cube_forward")
     assert result.exit_code == 3 and "Define one of" in result.error
 
 

@@ -12,6 +12,8 @@ from minibn.testing.grading import Grade, grade
 from minibn.testing.grading.spec import SHIPPED, find_spec
 
 SOLUTIONS = Path(__file__).parent / "solutions"
+# Of a mutant that divides by N - 1 for a batch of one.
+pytestmark = pytest.mark.filterwarnings("ignore:Degrees of freedom:RuntimeWarning")
 README = Path(grade.__code__.co_filename).parent / "README.md"
 NORMS = ("batch_norm", "layer_norm")
 STYLES = {
@@ -56,6 +58,31 @@ def test_a_right_solution_gets_all_points_at_other_seeds(spec):
     names = names_in("cs231n")
     for seed in range(1, 4):
         assert lost(grade(spec, names, seed=seed)) == {}, seed
+
+
+SPATIAL = """
+def spatial_batchnorm_forward(x, gamma, beta, bn_param):
+    N, C, H, W = x.shape
+    out, cache = batchnorm_forward(x.transpose(0, 2, 3, 1).reshape(-1, C), gamma, beta, bn_param)
+    return out.reshape(N, H, W, C).transpose(0, 3, 1, 2), cache
+
+
+def spatial_batchnorm_backward(dout, cache):
+    N, C, H, W = dout.shape
+    dx, dgamma, dbeta = batchnorm_backward(dout.transpose(0, 2, 3, 1).reshape(-1, C), cache)
+    return dx.reshape(N, H, W, C).transpose(0, 3, 1, 2), dgamma, dbeta
+"""
+
+
+def test_a_name_chooses_between_two_functions_that_the_spec_asks_for():
+    name = "spatial_batchnorm_forward"
+    right = course_mutants.names_of(course_mutants.right_source() + SPATIAL)
+    assert lost(grade("batch_norm", right, style=name)) == {}
+    # For vectors nothing is wrong with it.
+    transposed = SPATIAL.replace("x.transpose(0, 2, 3, 1)", "x")
+    names = course_mutants.names_of(course_mutants.right_source() + transposed)
+    assert lost(grade("batch_norm", names)) == {}
+    assert "values" in lost(grade("batch_norm", names, style=name))
 
 
 @pytest.fixture(scope="module")
