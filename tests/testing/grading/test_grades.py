@@ -157,7 +157,7 @@ def test_a_style_can_be_demanded(spec, solution):
     )
     assert grade(spec, solution).style == "arrays"
     assert grade(spec, solution, style="cs231n").points < 10
-    with pytest.raises(SpecError, match="no style 'torch' in this spec. There are arrays, cs231n"):
+    with pytest.raises(SpecError, match="no style 'torch' in this spec"):
         grade(spec, solution, style="torch")
     solution.write_text(CUBE)
     result = grade(spec, solution, style="cube_forward")
