@@ -14,6 +14,18 @@ from typing import Any
 import numpy as np
 
 from minibn.testing.check import check_vjp
+from minibn.testing.grading.feedback import (
+    OWN_FORWARD,
+    Finding,
+    as_text,
+    cut_graph,
+    differences,
+    explanation,
+    feedback_of,
+    of_error,
+    with_names,
+    worst_entry,
+)
 from minibn.testing.grading.solution import Stopped, StudentError
 from minibn.testing.grading.spec import (
     Case,
@@ -26,24 +38,9 @@ from minibn.testing.grading.spec import (
     Values,
 )
 from minibn.testing.grading.student import Result, Student
-from minibn.testing.report import GradReport, InputReport, digits, without_listeners
+from minibn.testing.report import GradReport, without_listeners
 
-DEMANDED = {8: 7.0, 4: 3.5}  # digits of values, by the bytes of a number
-OWN_FORWARD = "it is the gradient of your own forward pass, and that is wrong: mend it first"
-SHOWN = 20  # numbers of an array that are printed
 NOT_JUDGED = ("inconclusive", "vacuous", "zero", "empty")
-
-
-@dataclass
-class Finding:
-    """The result of one comparison. `sentences` say what is wrong; none: nothing is."""
-
-    case: Case | None
-    sentences: list[str] = field(default_factory=list)
-    digits: float | None = None
-    details: list[str] = field(default_factory=list)
-    error: bool = False  # the solution could not be run here
-    judged: bool = True
 
 
 @dataclass
@@ -109,7 +106,7 @@ class Judge:
         result.digits = min(seen, default=None)
         wrong = [f for f in findings if f.sentences]
         if wrong:
-            result.feedback = _feedback(wrong, self.told)
+            result.feedback = feedback_of(wrong, self.told)
         elif not any(f.judged for f in findings):
             result.feedback = ["the derivative could not be measured at these points: no points"]
         else:
@@ -137,7 +134,7 @@ class Judge:
         try:
             out = self.student.run(case).out
         except StudentError as error:
-            return _error(case, error)
+            return of_error(case, error)
         return self.compare(case, out)
 
     def compare(self, case: Case, out: np.ndarray) -> Finding:
@@ -150,7 +147,7 @@ class Judge:
             return finding
         finding.sentences, finding.digits = differences(out, expected, self.student.dtype)
         if finding.sentences:
-            finding.details = [f"output   {_shown(out)}", f"expected {_shown(expected)}"]
+            finding.details = [f"output   {as_text(out)}", f"expected {as_text(expected)}"]
         return finding
 
     # -- gradients
@@ -164,7 +161,7 @@ class Judge:
             g = rng.standard_normal(self._output_shape(case, out))
             first = self.student.run(case, g)
         except StudentError as error:
-            return dict.fromkeys(names, _error(case, error))
+            return dict.fromkeys(names, of_error(case, error))
         except ValueError as reason:  # of the mask
             return dict.fromkeys(names, Finding(case, [str(reason)]))
         found = self._by_form(case, first)
@@ -187,7 +184,7 @@ class Judge:
         for name, d in zip(names, gradients, strict=False):
             shape = case.inputs[name].shape
             if name in first.cut:
-                found[name] = Finding(case, [_cut(first.cut, names, name)])
+                found[name] = Finding(case, [cut_graph(first.cut, names, name)])
             elif d is None:
                 found[name] = Finding(case, [f"the backward pass returns None for {name}"])
             elif d.shape != shape:
@@ -232,7 +229,7 @@ class Judge:
                 own = partial(check, which=good, diagnose=False)
                 self._of_their_own_forward(case, out, own, found)
         except StudentError as error:
-            return {names[i]: _error(case, error) for i in good}
+            return {names[i]: of_error(case, error) for i in good}
         return found
 
     def _finding(self, case: Case, report: GradReport, i: int, names: list[str]) -> Finding:
@@ -243,10 +240,10 @@ class Judge:
             finding.judged = entry.verdict not in ("inconclusive", "vacuous")
             finding.digits = None if entry.verdict in NOT_JUDGED else entry.digits
             if entry.verdict == "wrong":
-                finding.sentences = _explanation(report, entry, self.student.style.on_tensors)
-                finding.details = _worst(entry)
+                finding.sentences = explanation(report, entry, self.student.style.on_tensors)
+                finding.details = worst_entry(entry)
         finding.sentences += faults
-        finding.sentences = [_with_names(text, names) for text in finding.sentences]
+        finding.sentences = [with_names(text, names) for text in finding.sentences]
         return finding
 
     def _of_their_own_forward(
@@ -294,7 +291,7 @@ class Judge:
                 rng = np.random.default_rng((self.seed, 5))
                 return Finding(None, list(part.look(self.student, rng)))
         except StudentError as error:
-            return _error(None, error)
+            return of_error(None, error)
 
     def _float32(self, k: int) -> Finding:
         case, before = self.drawn[k], self.student.dtype
@@ -304,7 +301,7 @@ class Judge:
             g = np.ones(self._output_shape(case, out))
             result = self.student.run(case, g)
         except (StudentError, ValueError) as error:
-            return _error(case, error)
+            return of_error(case, error)
         finally:
             self.student.dtype = before
         arrays: dict[str, np.ndarray | None] = {"the output": result.out}
@@ -314,103 +311,6 @@ class Judge:
             for what, d in arrays.items()
             if d is not None and d.dtype != np.float32
         ])  # fmt: skip
-
-
-def differences(
-    out: np.ndarray, expected: np.ndarray, dtype: Any = np.float64
-) -> tuple[list[str], float | None]:
-    """Sentences about an array that is not the expected one, and the digits that agree."""
-    if out.size == expected.size == 1:
-        out = out.reshape(expected.shape)  # a loss may be an array of one number
-    if out.shape != expected.shape:
-        return [f"the output has shape {out.shape}, and must have {expected.shape}"], None
-    if out.dtype.kind == "c":
-        return ["the output is complex"], None
-    if not np.isfinite(out).all():
-        return [f"{int((~np.isfinite(out)).sum())} of {out.size} outputs are not finite"], 0.0
-    scale = float(np.abs(expected).max(initial=0))
-    gap = np.abs(out - expected)
-    agree = digits(float(gap.max(initial=0)), scale or 1.0)
-    if agree >= DEMANDED[np.dtype(dtype).itemsize]:
-        return [], agree
-    wrong = gap > 10 ** -DEMANDED[np.dtype(dtype).itemsize] * scale
-    text = f"{int(wrong.sum())} of {out.size} outputs differ, and {agree:.1f} digits agree"
-    with np.errstate(all="ignore"):
-        ratios = (out / expected)[np.abs(expected) > 1e-3 * scale]
-    if (
-        len(ratios)
-        and np.ptp(ratios) < 1e-6 * abs(ratios[0])
-        and (len(ratios) > 1 or out.size == 1)
-    ):
-        text += f": all are {ratios[0]:.6g} times what they should be"
-    elif np.ptp(out - expected) < 1e-6 * scale and out.size > 1:
-        text += f": all are too large by {(out - expected).flat[0]:.6g}"
-    return [text], agree
-
-
-def _explanation(report: GradReport, entry: InputReport, on_tensors: bool) -> list[str]:
-    """The diagnosis, if it is about this input; always a sentence."""
-    text = f"the gradient of input {entry.position} is wrong: {entry.digits:.1f} digits agree"
-    if entry.sides.startswith("at a kink"):
-        text += f" ({entry.sides})"
-    sentences = [text]
-    if entry is next(x for x in report.inputs if x.verdict == "wrong"):
-        sentences += report.diagnosis.sentences
-    worst = entry.worst or {}
-    if on_tensors and worst.get("analytic") == 0 and entry.digits < 0.1:
-        sentences.append("it may be cut: are values computed from `.data` (NumPy) in between?")
-    return sentences
-
-
-def _worst(entry: InputReport) -> list[str]:
-    worst = entry.worst or {}
-    if not worst.get("index") or isinstance(worst["numeric"], tuple):
-        return []
-    index = tuple(worst["index"])
-    return [f"at {index}: yours {worst['analytic']:.8g}, expected {worst['numeric']:.8g}"]
-
-
-def _cut(cut: list[str], names: list[str], name: str) -> str:
-    """Why a tensor has no gradient after a backward pass."""
-    whole = "no input gets a gradient" if len(cut) == len(names) else f"{name} gets no gradient"
-    return (
-        f"the graph is cut: {whole} after .backward(). The result was computed from `.data` (NumPy "
-        "arrays) and put into a new tensor, so that nothing leads back: compute on the tensors "
-        "themselves, or give the result a backward function"
-    )
-
-
-def _feedback(wrong: list[Finding], before: set[str]) -> list[str]:
-    """The explanation of the largest case that has one, then the smallest case in numbers; of an
-    error that an earlier part showed, `before`, the sentence alone."""
-    size = lambda f: f.case.size if f.case is not None else 0  # noqa: E731
-    errors = [f for f in wrong if f.error]
-    small = min(errors or wrong, key=size)
-    explained = [f for f in errors or wrong if len(f.sentences) > 1]
-    told = max(explained or [small], key=lambda f: (f.sentences[0] == OWN_FORWARD, size(f)))
-    lines = list(dict.fromkeys(told.sentences))
-    known = small.error and small.sentences[0] in before
-    before.add(small.sentences[0])
-    if small.case is not None and not known:
-        lines.append(f"for example, {small.case.kind}:")
-        lines += [f"  {name} = {_shown(x)}" for name, x in small.case.inputs.items()]
-        lines += [
-            f"  {key} = {_shown(x) if isinstance(x, np.ndarray) else x}"
-            for key, x in small.case.settings.items()
-            if np.size(x) <= SHOWN
-        ]
-        lines += [f"  {detail}" for detail in small.details]
-    return lines
-
-
-def _shown(x: np.ndarray) -> str:
-    if x.size > SHOWN:
-        return f"an array of shape {x.shape}"
-    return np.array2string(x, precision=6, separator=", ", max_line_width=10**6).replace("\n", "")
-
-
-def _error(case: Case | None, error: Exception) -> Finding:
-    return Finding(case, [str(error)], error=True)
 
 
 def _as(d: Any, dtype: Any) -> Any:
@@ -427,12 +327,6 @@ def _no_script(*_: Any) -> str:
 
 def _double(case: Case) -> Case:
     return Case(case.kind, {n: x.astype(float) for n, x in case.inputs.items()}, case.settings)
-
-
-def _with_names(text: str, names: list[str]) -> str:
-    for i, name in enumerate(names):
-        text = text.replace(f"input {i}", name)
-    return text.replace("The error is", "the error is") if text.startswith("The error") else text
 
 
 def _title(part: Part) -> str:
