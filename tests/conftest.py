@@ -47,7 +47,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # What `--gradients=quick` leaves out: tests of the tests, and what trains or starts processes.
 THOROUGH = re.compile(
     r"tests/(experiments|data|models/test_shapes|backend/test_strict)"
-    r"|testing/test_(mutants|laws_can_fail|strategies|plugin|commands|reproducer|diagnosis|tutorial|contributing)"
+    r"|testing/grading/|testing/test_(mutants|laws_can_fail|strategies|plugin|commands|reproducer|diagnosis|tutorial|contributing)"
     r"|is_planted|test_most_tied|test_where_an_op_is_linear|test_layers_are_drawn|test_a_graph_of_depth"
     r"|test_law(_on_devices)?\[the_derivative_of_the_gradient"
 )

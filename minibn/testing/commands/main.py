@@ -1,8 +1,9 @@
-"""The command line: `python -m minibn.testing check|kill|conventions|laws`.
+"""The command line: `python -m minibn.testing check|grade|kill|conventions|laws`.
 
     check conv2d --examples 500 --dtype float32 --backend strict
     check all
     check mylayers:forward --vjp mylayers:backward --shapes 4,3 3
+    grade batch_norm solution.py
 
 Exit code 0: all is right; 1: a gradient is wrong; 2: the command can't be run, for the reason that
 is printed. A function with a hand-written vjp needs NumPy alone; rows of the registry, which is
@@ -32,6 +33,7 @@ from minibn.testing.commands.checkout import NoCheckout, suite
 from minibn.testing.commands.conventions import broken_promises, conventions_table
 from minibn.testing.commands.digits_table import DigitsTable
 from minibn.testing.commands.search import sample, search_failure
+from minibn.testing.grading import command as grading_command
 from minibn.testing.laws import LAWS, laws_page
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport
@@ -272,6 +274,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, metavar="S", help="other problems (0)")
     one.add_argument("--json", metavar="FILE", help="the table and the reports, as data")
     one.set_defaults(run=check)
+    grading_command.add_parser(commands)
     commands.add_parser("kill", help="which check finds which wrong gradient", add_help=False)
     for name, run, about in (
         ("conventions", conventions, "derivatives at kinks and BatchNorm's choices, as computed"),

@@ -1,0 +1,1 @@
+"""The specs that come with minibn, a page each: what is asked for, and what it is worth."""

@@ -1,0 +1,3 @@
+"""The solutions are graded, not collected."""
+
+collect_ignore = ["solutions"]
