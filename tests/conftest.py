@@ -54,7 +54,7 @@ THOROUGH = re.compile(
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--gradients", None) == "quick":
+    if config.getoption("minibn_gradients", None) == "quick":
         left_out = pytest.mark.skip(reason="left out by --gradients=quick")
         for item in items:
             if THOROUGH.search(item.nodeid):

@@ -3,17 +3,17 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.installed_plugin import ROOT, write_entry_point
 
+from _minibn_pytestplugin import CHOICES, pytest_configure
 from minibn.testing import GradReport, InputReport
 from minibn.testing.commands import profiles
 from minibn.testing.commands.digits_table import DigitsTable
-from minibn.testing.plugin import CHOICES, Digits, pytest_configure
+from minibn.testing.plugin import Digits
 
-ROOT = Path(__file__).parent.parent.parent
 HAS_ITS_TABLE = "digits of gradients"
 
 CHECKS = """
@@ -59,14 +59,15 @@ def test_wrong(x):
 
 @pytest.fixture
 def session(tmp_path):
-    """Run pytest with the plugin on a file of tests; gives its exit code and output."""
+    """Run pytest on a file of tests, with minibn installed; gives its exit code and output."""
+    write_entry_point(tmp_path)
 
     def run(source, *flags, **files):
         for name, text in {"test_theirs": source, **files}.items():
             (tmp_path / f"{name}.py").write_text(text)
         path = os.pathsep.join([str(tmp_path), str(ROOT)])
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "minibn.testing.plugin", *flags],
+            [sys.executable, "-m", "pytest", *flags],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": path, "CI": ""},
             capture_output=True,
@@ -77,17 +78,57 @@ def session(tmp_path):
     return run
 
 
-def test_a_session_without_gradients_imports_nothing_and_prints_nothing(session):
+@pytest.mark.parametrize("flags", [(), ("-v",)])
+def test_a_session_without_gradient_checks_imports_neither_minibn_nor_numpy(session, flags):
     source = """
-def test_theirs():
+def test_theirs(pytestconfig):
     import sys
-    assert "hypothesis" not in sys.modules
-    assert not [m for m in sys.modules if m.startswith("suite.registry")]
-    assert sys.modules["minibn.testing.report"].listeners == []
+    assert pytestconfig.pluginmanager.has_plugin("minibn")
+    assert not {"minibn", "numpy"} & set(sys.modules)
 """
-    code, out = session(source)
+    code, out = session(source, *flags)
     assert code == 0, out
     assert HAS_ITS_TABLE not in out
+
+
+@pytest.mark.parametrize("flag", ["--gradients=quick", "--minibn-gradients=quick"])
+def test_the_plugin_is_switched_off_by_its_name(session, flag):
+    source = """
+def test_theirs(pytestconfig):
+    assert not pytestconfig.pluginmanager.has_plugin("minibn")
+"""
+    code, out = session(source, "-p", "no:minibn", "-v")
+    assert code == 0, out
+    code, out = session(source, "-p", "no:minibn", flag)
+    assert code == 4 and "unrecognized arguments" in out
+
+
+THEIR_OPTION = """
+def pytest_addoption(parser):
+    {parser}.addoption("--gradients", {how})
+"""
+
+
+@pytest.mark.parametrize("parser", ["parser", "parser.getgroup('theirs')"])
+@pytest.mark.parametrize(
+    "how", ["action='store_true'", "choices=['none', 'all']", "dest='minibn', default='no'"]
+)
+@pytest.mark.parametrize("place", ["conftest", "plugin"])
+def test_an_option_of_that_name_of_somebody_else_stays_theirs(session, place, how, parser):
+    theirs = THEIR_OPTION.format(parser=parser, how=how)
+    files = {"conftest": theirs} if place == "conftest" else {"their_plugin": theirs}
+    flags = ["-p", "their_plugin"] * (place == "plugin")
+    code, out = session(
+        CHECKS.format(examples=5), *flags, value, "--minibn-gradients=quick", **files
+    )
+    assert code == 0 and HAS_ITS_TABLE in out, out
+    code, out = session("def test_theirs(): pass", *flags, **files)
+    assert code == 0 and HAS_ITS_TABLE not in out, out
+
+
+def test_verbose_prints_the_table_too(session):
+    code, out = session(CHECKS.format(examples=100), "-v")
+    assert code == 0 and HAS_ITS_TABLE in out, out
 
 
 def test_without_checks_there_is_no_table():
@@ -133,13 +174,13 @@ def configured(**options):
 
 def test_two_choices_of_a_profile_are_refused():
     with pytest.raises(pytest.UsageError, match="Give one of them"):
-        pytest_configure(configured(gradients="ci", hypothesis_profile="dev"))
+        pytest_configure(configured(minibn_gradients="ci", hypothesis_profile="dev"))
 
 
 def test_without_hypothesis_the_option_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     with pytest.raises(pytest.UsageError, match=r"pip install 'minibn\[test\]'"):
-        pytest_configure(configured(gradients="quick"))
+        pytest_configure(configured(minibn_gradients="quick"))
 
 
 def test_the_profiles_are_those_of_the_option():
