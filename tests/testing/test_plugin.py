@@ -118,9 +118,9 @@ def test_an_option_of_that_name_of_somebody_else_stays_theirs(session, place, ho
     theirs = THEIR_OPTION.format(parser=parser, how=how)
     files = {"conftest": theirs} if place == "conftest" else {"their_plugin": theirs}
     flags = ["-p", "their_plugin"] * (place == "plugin")
-    code, out = session(
-        CHECKS.format(examples=5), *flags, value, "--minibn-gradients=quick", **files
-    )
+    flags.append("--gradients" if "store_true" in how else "--gradients=all")
+    ours = "--minibn-gradients=quick"
+    code, out = session(CHECKS.format(examples=5), *flags, ours, **files)
     assert code == 0 and HAS_ITS_TABLE in out, out
     code, out = session("def test_theirs(): pass", *flags, **files)
     assert code == 0 and HAS_ITS_TABLE not in out, out
