@@ -25,6 +25,7 @@ from minibn.testing.checking.vjp_calls import CEILING, SAFETY, VjpCalls, VjpResu
 from minibn.testing.diagnosis.entrywise import dissect
 from minibn.testing.diagnosis.reproducer import script
 from minibn.testing.diagnosis.screen_text import explain, screen
+from minibn.testing.memory_layouts import layout_of
 from minibn.testing.report import Diagnosis, GradReport, InputReport
 
 Vjp = Callable[..., Any]
@@ -115,6 +116,9 @@ def check_vjp(
             if entry.verdict == "wrong" and diagnose and report.diagnose is Diagnosis:
                 write = reproduce or partial(_script, f, vjp, given, report.name)
                 report.diagnose = partial(diagnosis, ensemble, result[k], report.name, entry, write)
+    for entry in report.inputs:
+        x = given[entry.position]
+        entry.magnitude, entry.layout = float(np.abs(x).max(initial=0)), layout_of(x)
     if convention is not None and result is not None:
         _check_convention(convention, cotangents[0], given, wrt, result, report)
     return report.settle(raises)

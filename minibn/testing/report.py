@@ -69,6 +69,7 @@ class InputReport:
     kinks     the number of outputs whose slopes from the left and from the right differ
     too_small  the number of entries that are below the tolerance, and so were not judged
     missed    the chance that a gradient wrong by 0.1 % of its norm would have passed
+    magnitude, layout   the largest entry of the input in size, and its memory layout
     """
 
     position: int
@@ -87,6 +88,8 @@ class InputReport:
     sides: str = ""
     worst: dict[str, Any] | None = None
     cotangent: int = 0  # number of the cotangent with the worst entry
+    magnitude: float = 0.0
+    layout: str = "C"
 
     @property
     def passed(self) -> bool:

@@ -4,7 +4,7 @@
         ...                # ops run by the CUDA kernels, on the strict double's arrays
 
 It tests that kernels compute correctly, with their indices and barriers, but not their speed. The
-execution model is in `emulator.h`. Needs a C++ compiler (`g++`, `clang++` or $CXX). What that made is
+execution model is in `emulator.h`. Needs a C++ compiler (`g++`, `clang++` or $CXX), whose output is
 kept on disk for later processes (`library_cache`).
 """
 

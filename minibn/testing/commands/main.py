@@ -197,7 +197,7 @@ def _write(args: argparse.Namespace, table: DigitsTable) -> None:
     """The table as data, each row with the report of its failure, or of its worst check."""
     data = {
         "seed": args.seed, "dtype": args.dtype, "backend": args.backend, "order": args.order,
-        "numpy": np.__version__,
+        "numpy": np.__version__, "covered": table.coverage.as_data(),
         "checks": [
             row.as_data() | {"report": json.loads(row.worst.to_json()) if row.worst else None}
             for row in table.worst_first()
