@@ -56,6 +56,7 @@ def check_vjp(
     or the array itself if there is one). Inputs of float32 or float16 are judged against f in
     float64 at the same numbers.
 
+    name           of f in the report
     wrt            positions to differentiate; the others may be anything, labels for instance
     zero_gradient  positions whose gradient is known to be zero; at others a zero gradient fails
     allow_empty    arrays without entries are no failure

@@ -86,3 +86,4 @@ LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "every second value": spread_out,
     "read-only": make_read_only,
 }
+"""Name -> a function that gives an array's values in another memory layout."""

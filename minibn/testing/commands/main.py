@@ -1,4 +1,4 @@
-"""The command line: `python -m minibn.testing check|kill|conventions|laws`.
+"""The command line: `python -m minibn.testing check|kill|conventions|laws|api`.
 
     check conv2d --examples 500 --dtype float32 --backend strict
     check all
@@ -28,6 +28,7 @@ from minibn.console import prints_anywhere
 from minibn.errors import BackendUnavailable, did_you_mean
 from minibn.testing.check import check_vjp
 from minibn.testing.commands import rows
+from minibn.testing.commands.api_page import api_page
 from minibn.testing.commands.checkout import NoCheckout, suite
 from minibn.testing.commands.conventions import broken_promises, conventions_table
 from minibn.testing.commands.digits_table import DigitsTable
@@ -232,6 +233,11 @@ def laws(args: argparse.Namespace) -> int:
     return 0
 
 
+def api(args: argparse.Namespace) -> int:
+    print(api_page(), end="")
+    return 0
+
+
 def kill(argv: Sequence[str]) -> int:
     try:
         return suite("mutants.kill").main(argv)
@@ -276,6 +282,7 @@ def parser() -> argparse.ArgumentParser:
     for name, run, about in (
         ("conventions", conventions, "derivatives at kinks and BatchNorm's choices, as computed"),
         ("laws", laws, "what holds for every op and layer, as a table"),
+        ("api", api, "every public name, with its signature and docstring, as Markdown"),
     ):
         commands.add_parser(name, help=about, description=about).set_defaults(run=run)
     return whole

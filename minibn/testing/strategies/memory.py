@@ -47,8 +47,9 @@ def zero_stride_arrays(
 ) -> np.ndarray:
     """Arrays with a stride of 0 along at least one axis, as np.broadcast_to makes them.
 
-    The shape needs an axis of two values or more. Writing to one entry would change several, so
-    NumPy makes such arrays read-only. Shrinks to one axis of two equal integers.
+    shape, domain, textures: as for `arrays`. The shape needs an axis of two values or more. Writing
+    to one entry would change several, so NumPy makes such arrays read-only. Shrinks to one axis of
+    two equal integers.
 
     >>> x = zero_stride_arrays((4, 3))
     """

@@ -17,7 +17,10 @@ from minibn.testing.strategies.values import TEXTURES, Domain, real
 Shape = tuple[int, ...]
 
 seeds = st.integers(0, 2**32 - 1)
+"""Seeds of generators; shrinks to 0."""
+
 textures = st.sampled_from(TEXTURES)
+"""A name from `TEXTURES`; shrinks to the simplest."""
 
 SIDES = (9, 9, 9, 4, 2, 2)  # of 5 axes, 4 have 2 values at most: arrays stay small
 
@@ -79,7 +82,7 @@ def points(
 ) -> Point:
     """`arrays` with the seed of a check: the points of a function of one array.
 
-    settings: of the call, each a value or a strategy.
+    shape, domain, textures: as for `arrays`. settings: of the call, each a value or a strategy.
 
     Shrinks as `arrays` do.
 
@@ -99,8 +102,8 @@ def broadcast_shapes(
 ) -> tuple[Shape, ...]:
     """k shapes that broadcast together: axes of length one, and missing ones, in any of them.
 
-    One axis is up to `max_side` long, the others less: of five axes, two at most.
-    Shrinks to k scalars, then to k equal shapes.
+    Each has `max_dims` axes at most. One axis is up to `max_side` long, the others less: of five
+    axes, two at most. Shrinks to k scalars, then to k equal shapes.
 
     >>> operands = broadcast_shapes(3, min_side=1)  # none empty
     """
@@ -123,7 +126,8 @@ def broadcast_problems(
 ) -> Point:
     """k arrays that broadcast together, with 0-d and empty ones; a domain for each of them.
 
-    sizes: max_dims, min_side and max_side, as for `broadcast_shapes`.
+    textures: of which each array is one. sizes: max_dims, min_side and max_side, as for
+    `broadcast_shapes`.
 
     Shrinks to scalar arrays of integers.
 
@@ -159,7 +163,7 @@ def axes_of(draw: Any, ndim: int) -> int | tuple[int, ...] | None:
 
 @st.composite
 def cotangents(draw: Any, shape: Shape) -> np.ndarray:
-    """Normal numbers, of which none is 0 and no two are equal.
+    """Normal numbers of this shape, of which none is 0 and no two are equal.
 
     Never ones: the sum of a normalised layer is constant, so a backward that returns zeros passes.
     Never positive only: such directions are all close to ones. Shrinks to the seed 0 only, since

@@ -29,14 +29,19 @@ from typing import Any
 import numpy as np
 
 Domain = Callable[[np.random.Generator, Any, str], np.ndarray]
+"""(rng, shape, texture) -> float64 values of that shape and texture, drawn with rng."""
 
 TEXTURES = ("integers", "dyadic", "normal", "heavy", "scaled")
+"""The kinds of numbers that are drawn by default, the simplest first."""
+
 SPECIAL = ("ties", "zeros", "tiny", "offset", "wide")
+"""Those that are drawn on request: `textures=("normal", "ties")`."""
+
 POWERS = (-12, -9, -6, -3, 3, 6, 9, 12)  # of ten, in "scaled" and "wide"
 
 
 def real(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
-    """Any real numbers."""
+    """Any real numbers: a `Domain`, called with (rng, shape, texture)."""
     if texture == "integers":
         return rng.integers(-3, 4, shape).astype(float)
     if texture == "dyadic":
@@ -67,12 +72,13 @@ def power_of_ten(rng: np.random.Generator, shape: Any = None) -> Any:
 
 
 def positive(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
-    """From 0.25 up: for logarithms, roots, variances."""
+    """From 0.25 up: for logarithms, roots, variances. Called with (rng, shape, texture)."""
     return 0.25 + np.abs(real(rng, shape, texture))
 
 
 def nonzero(rng: np.random.Generator, shape: Any, texture: str = "normal") -> np.ndarray:
-    """Of both signs, at least 0.25 away from 0: for divisors and factors."""
+    """Of both signs, at least 0.25 away from 0: for divisors and factors. Called with (rng, shape,
+    texture)."""
     return positive(rng, shape, texture) * rng.choice([-1.0, 1.0], shape)
 
 
@@ -123,7 +129,7 @@ def gap_separated(gap: float = 0.2) -> Domain:
 def with_ties(rng: np.random.Generator, shape: Any, texture: str = "integers") -> np.ndarray:
     """On the kinks: three different values, one of them 0, the largest one at least twice.
 
-    A single value is 0. Of two, both are 0.
+    A single value is 0. Of two, both are 0. Called with (rng, shape, texture).
     """
     low, high = (-1.0, 2.0) if texture == "integers" else rng.uniform(0.5, 2, 2) * (-1, 1)
     x = rng.choice([0.0, low, high], math.prod(shape))
