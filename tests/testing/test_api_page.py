@@ -1,4 +1,4 @@
-"""API.md: every public name of minibn.testing is on it, and its docstring explains its arguments."""
+"""API.md: every public name of minibn.testing is on it; docstrings explain their arguments."""
 
 import importlib
 import re

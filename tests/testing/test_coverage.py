@@ -1,4 +1,4 @@
-"""The line that says what many checks covered, and that the default strategies cover what is said."""
+"""The line that says what many checks covered; the default strategies cover what is promised."""
 
 import numpy as np
 import pytest
