@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, "tests")
-from suite.mutants import MUTANTS  # noqa: E402
-from suite.registry import CASES  # noqa: E402
+from suite.mutants import MUTANTS
+from suite.registry import CASES
 
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder, "kill.json")
