@@ -12,7 +12,7 @@ from suite.registry import CASES
 
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder, "kill.json")
-    command = [sys.executable, "-m", "minibn.testing", "kill", "--no-peers", "--examples", "10"]
+    command = [sys.executable, "-m", "minibn.testing", "kill", "--no-peers", "--examples", "20"]
     done = subprocess.run(
         [*command, "--json", str(file)], capture_output=True, text=True, check=False
     )
