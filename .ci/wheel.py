@@ -1,4 +1,5 @@
-"""The wheel `sys.argv[1]`, installed outside of the checkout: it holds minibn alone, and works."""
+"""The wheel `sys.argv[1]`, installed outside of the checkout: it holds minibn and its pytest plugin
+alone, and works."""
 
 import importlib.util
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 with zipfile.ZipFile(sys.argv[1]) as wheel:
     top = {name.partition("/")[0].partition("-")[0] for name in wheel.namelist()}
-assert top == {"minibn"}, f"the wheel installs {sorted(top)}"
+assert top == {"minibn", "_minibn_pytestplugin.py"}, f"the wheel installs {sorted(top)}"
 for package in ("experiments", "reference_models", "tests", "suite"):
     assert importlib.util.find_spec(package) is None, f"{package} is installed"
 

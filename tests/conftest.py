@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,21 +45,43 @@ settings.register_profile("dev", deadline=None, max_examples=100, print_blob=Tru
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-# What `--gradients=quick` leaves out: tests of the tests, and what trains or starts processes.
-THOROUGH = re.compile(
-    r"tests/(experiments|data|models/test_shapes|backend/test_strict)"
-    r"|testing/grading/|testing/test_(mutants|laws_can_fail|strategies|plugin|commands|reproducer|diagnosis|tutorial|contributing)"
-    r"|is_planted|test_most_tied|test_where_an_op_is_linear|test_layers_are_drawn|test_a_graph_of_depth"
-    r"|test_law(_on_devices)?\[the_derivative_of_the_gradient"
+# What `--gradients=quick` runs: the gradients of ops and layers, and the laws about them, on NumPy.
+# That is a minute on one core. A file that is named on the command line runs as a whole.
+QUICK_FILES = re.compile(
+    r"tests/(ops/test_(gradients|kinks)|testing/test_(registry|laws|conventions|op_tables))\.py$"
+)
+LEFT_OUT = re.compile(
+    r"test_law_|with_kernels|law_of_kernels|is_planted|can_be_put_through"
+    r"|\[the_derivative_of_the_gradient|test_the_complex_step_serves|test_most_tied"
+    r"|test_where_an_op_is_linear|test_layers_are_drawn"
 )
 
 
+def is_quick(config: pytest.Config) -> bool:
+    named = any(".py" in argument for argument in config.args)
+    return config.getoption("minibn_gradients", None) == "quick" and not named
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if is_quick(config) and collection_path.suffix == ".py":
+        return not QUICK_FILES.search(collection_path.as_posix())
+    return None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--gradients", None) == "quick":
-        left_out = pytest.mark.skip(reason="left out by --gradients=quick")
-        for item in items:
-            if THOROUGH.search(item.nodeid):
-                item.add_marker(left_out)
+    if is_quick(config):
+        left_out = [item for item in items if LEFT_OUT.search(item.nodeid)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if is_quick(config):
+        terminalreporter.write_line(
+            "--gradients=quick ran the gradients of ops and layers and the laws about them, on "
+            "NumPy. It left out kernels, devices, second derivatives in laws, the tests of the "
+            "checks, and all other files: name one to run it, or leave out the option."
+        )
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist

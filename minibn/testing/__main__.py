@@ -1,4 +1,4 @@
-"""`python -m minibn.testing check|grade|kill|conventions|laws`, see `commands/main.py`."""
+"""`python -m minibn.testing check|grade|kill|conventions|laws|api`, see `commands/main.py`."""
 
 import sys
 

@@ -28,6 +28,7 @@ from minibn.testing.checking.vjp_calls import CEILING, SAFETY, VjpCalls, VjpResu
 from minibn.testing.diagnosis.entrywise import dissect
 from minibn.testing.diagnosis.reproducer import script
 from minibn.testing.diagnosis.screen_text import explain, screen
+from minibn.testing.memory_layouts import layout_of
 from minibn.testing.report import Diagnosis, GradReport, InputReport
 
 Vjp = Callable[..., Any]
@@ -65,6 +66,7 @@ def check_vjp(
     arguments. Inputs of float32 or float16 are judged against f in
     float64 at the same numbers.
 
+    name           of f in the report
     wrt            positions to differentiate, or names of leaves such as "weight" for
                    "input 0['weight']"; the others may be anything, labels for instance
     zero_gradient  positions or names whose gradient is known to be zero; at others a zero fails
@@ -140,6 +142,9 @@ def check_vjp(
                 report.diagnose = partial(diagnosis, ensemble, result[k], report.name, entry, write)
         if len(judged) == len(wrt) and not composite:
             at_ties_of_inputs(report.inputs, point, result)
+    for entry in report.inputs:
+        x = given[entry.position]
+        entry.magnitude, entry.layout = float(np.abs(x).max(initial=0)), layout_of(x)
     if convention is not None and result is not None:
         _check_convention(convention, cotangents[0], given, wrt, result, point, report)
     return report.settle(raises)

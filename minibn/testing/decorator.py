@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from minibn.backend import Backend
 from minibn.testing.check import check_vjp
+from minibn.testing.commands.coverage import events
 from minibn.testing.commands.rows import as_problem, check_named, problems
 from minibn.testing.layer_problem import LayerProblem
 from minibn.testing.problem import Problem
@@ -150,7 +151,7 @@ def _check(problem: Problem, name: str, **chosen: Any) -> GradReport:
 
 def _report_to_hypothesis(report: GradReport) -> None:
     """The number to maximise, the events to count, and the text to print on a failure."""
-    for text in sorted({_event(x) for x in report.inputs}):
+    for text in sorted({_event(x) for x in report.inputs} | events(report)):
         event(text)
     target(FULL - report.digits, label="digits lost")
     note(str(report))

@@ -1,11 +1,7 @@
-"""The pytest plugin: `--gradients=quick|ci|nightly`, and a table of the digits that agreed.
+"""What `_minibn_pytestplugin` registers in a session of pytest that checks gradients: a table.
 
-The option chooses how many problems hypothesis draws (`profiles.py`). With it, or with `-v`, the
-session ends with a table of the gradient checks that ran. A check that failed in a test that passed
-was expected to fail, and is only counted. With pytest-xdist the table is not printed.
-
-A session without gradient checks pays for the import of minibn and NumPy, some 0.15 s; hypothesis
-is not imported before it is needed, and nothing is printed.
+The session ends with a table of the gradient checks that ran. A check that failed in a test that
+passed was expected to fail, and is only counted. With pytest-xdist the table is not printed.
 """
 
 from __future__ import annotations
@@ -16,47 +12,7 @@ from typing import Any
 import pytest
 
 from minibn.testing.commands.digits_table import DigitsTable
-from minibn.testing.commands.profiles import register
 from minibn.testing.report import GradReport, listeners
-
-CHOICES = ("quick", "ci", "nightly")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.getgroup("minibn", "gradient checks of minibn.testing").addoption(
-        "--gradients",
-        choices=CHOICES,
-        help="how many problems hypothesis draws: 5, 100 or 2000 (or as the project's profile "
-        "of this name says); and a table of digits at the end",
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    chosen = config.getoption("--gradients")
-    if chosen:
-        _load_profile(config, chosen)
-    if chosen or config.option.verbose > 0:
-        config.pluginmanager.register(Digits(), "minibn digits")
-
-
-def _load_profile(config: pytest.Config, chosen: str) -> None:
-    """In place of the profile that the conftest loaded; a project's own profiles are kept."""
-    other = config.getoption("--hypothesis-profile", None)
-    if other:
-        raise pytest.UsageError(
-            f"--gradients={chosen} and --hypothesis-profile={other} both choose a profile of "
-            "hypothesis. Give one of them."
-        )
-    try:
-        from hypothesis import settings
-    except ModuleNotFoundError:
-        raise pytest.UsageError(
-            f"--gradients={chosen} chooses how many problems hypothesis draws, and hypothesis is "
-            "not installed: pip install 'minibn[test]'"
-        ) from None
-
-    register()
-    settings.load_profile(chosen)
 
 
 class Digits:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from minibn.testing.memory_layouts import laid_out_as
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -27,14 +29,16 @@ class Problem:
         object.__setattr__(self, "inputs", tuple(np.asarray(x) for x in self.inputs))
 
     def astype(self, dtype: Any) -> Problem:
-        """The problem in another precision. Inputs are scaled down first if a sum of a hundred of
-        their numbers would overflow in it (float16 ends at 65,504)."""
-        room = float(np.finfo(dtype).max) / 100
+        """The problem in another precision, in the same memory layouts. Inputs are scaled down
+        first if a sum of a hundred of their squares would overflow in it (float16 ends at 65,504).
+        """
+        room = float(np.finfo(dtype).max / 100) ** 0.5
 
         def fitted(x: np.ndarray) -> np.ndarray:
-            if x.dtype.kind != "f":
+            if x.dtype.kind != "f" or x.dtype == dtype:
                 return x
-            return np.asarray(x * min(1.0, room / max(float(np.abs(x).max(initial=0)), 1.0)), dtype)
+            scale = min(1.0, room / max(float(np.abs(x).max(initial=0)), 1.0))
+            return laid_out_as(np.asarray(x * scale, dtype), x)
 
         return replace(self, inputs=tuple(map(fitted, self.inputs)))
 

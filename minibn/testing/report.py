@@ -59,7 +59,7 @@ def digits(difference: float, scale: float) -> float:
 
 @dataclass
 class InputReport:
-    """The result for the gradient of one input.
+    """The result for the gradient of one input: its position, name, shape and dtype, and
 
     verdict   "agrees", "wrong", "vacuous" (both sides are zero), "zero" (as declared),
               "inconclusive" (the oracles contradict each other), "empty" (no entries)
@@ -68,7 +68,11 @@ class InputReport:
     oracles   name -> digits agreed with the gradient, or the reason why it abstains
     kinks     the number of outputs whose slopes from the left and from the right differ
     too_small  the number of entries that are below the tolerance, and so were not judged
+    order     of the Taylor remainder: 2 if the gradient is right, 1 if not
+    how, sides, worst   how it was compared, the reason for a verdict, the worst entry, and the
+              number of its cotangent
     missed    the chance that a gradient wrong by 0.1 % of its norm would have passed
+    magnitude, layout   the largest entry of the input in size, and its memory layout
     """
 
     position: int
@@ -87,6 +91,8 @@ class InputReport:
     sides: str = ""
     worst: dict[str, Any] | None = None
     cotangent: int = 0  # number of the cotangent with the worst entry
+    magnitude: float = 0.0
+    layout: str = "C"
 
     @property
     def passed(self) -> bool:
@@ -124,7 +130,7 @@ class Diagnosis:
 
 @dataclass
 class GradReport:
-    """The report of one check.
+    """The report of one check, of a name and a seed.
 
     inputs     a report for each input
     faults     what is wrong with f or the vjp as a whole, a sentence each

@@ -35,8 +35,8 @@ def _on_host(x: Any) -> np.ndarray:
 def forward_and_vjp(
     f: Callable[..., Any], backend: Backend | str | None = None
 ) -> tuple[Callable[..., np.ndarray], Callable[..., tuple[np.ndarray, ...]]]:
-    """(value, vjp) on NumPy arrays of a function of Tensors; the vjp is computed on `backend`, by
-    the tape, the value on NumPy.
+    """(value, vjp) on NumPy arrays of f, a function of Tensors; the vjp is computed on `backend`,
+    by the tape, the value on NumPy.
 
     >>> value_of, vjp = forward_and_vjp(lambda x, y: x * y)
     >>> vjp(np.array([1.0]), np.array([2.0]), np.array([3.0]))

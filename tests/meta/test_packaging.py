@@ -20,10 +20,10 @@ def packages(root: Path, include: list[str]) -> set[str]:
     return {name for name in found if any(fnmatch(name, pattern) for pattern in include)}
 
 
-def test_a_wheel_installs_minibn_and_no_other_name():
+def test_a_wheel_installs_minibn_its_pytest_plugin_and_no_other_name():
     found = packages(ROOT, SETUPTOOLS["packages"]["find"]["include"])
     assert {name.partition(".")[0] for name in found} == {"minibn"}
-    assert "py-modules" not in SETUPTOOLS
+    assert SETUPTOOLS["py-modules"] == ["_minibn_pytestplugin"]
 
 
 def test_a_wheel_holds_every_module_of_minibn():

@@ -55,7 +55,8 @@ def layers(tmp_path, monkeypatch):
 
 def test_check_prints_a_line_for_each_row(capsys):
     assert main(["check", "matmul", "BatchNorm", "--examples", "4"]) == 0
-    header, *lines = capsys.readouterr().out.splitlines()
+    header, *lines, covered = capsys.readouterr().out.splitlines()
+    assert covered.startswith("covered: ")
     assert header.split()[2:] == ["checks", "least", "median", "demanded", "verdicts", "oracles"]
     assert {line.split()[0] for line in lines} == {"matmul", "BatchNorm"}
     assert all("agrees" in line for line in lines)
@@ -87,7 +88,7 @@ def test_all_rows_are_checked(capsys, monkeypatch):
         monkeypatch.delitem(CASES, name)
     monkeypatch.setattr(registry, "LAYERS", {})
     assert main(["check", "all", "--examples", "1"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 3
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 + 1
 
 
 def test_a_wrong_row_is_shrunk_shown_and_exits_with_1(capsys, monkeypatch):

@@ -3,17 +3,17 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.installed_plugin import ROOT, write_entry_point
 
+from _minibn_pytestplugin import CHOICES, pytest_configure
 from minibn.testing import GradReport, InputReport
 from minibn.testing.commands import profiles
 from minibn.testing.commands.digits_table import DigitsTable
-from minibn.testing.plugin import CHOICES, Digits, pytest_configure
+from minibn.testing.plugin import Digits
 
-ROOT = Path(__file__).parent.parent.parent
 HAS_ITS_TABLE = "digits of gradients"
 
 CHECKS = """
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from minibn.testing import GradientError, check_vjp
-from minibn.testing.strategies import arrays
+from minibn.testing.strategies import arrays, within
 
 drawn = []
 
@@ -31,7 +31,7 @@ def tanh(x):
 def tanh_vjp(g, x):
     return g * (1 - np.tanh(x) ** 2)
 
-@given(arrays((2, 2)))
+@given(arrays((2, 2), within(3)))
 def test_drawn(x):
     drawn.append(x)
     check_vjp(tanh, tanh_vjp, x)
@@ -51,7 +51,7 @@ WRONG = """
 from hypothesis import Phase, settings
 
 @settings(phases=[Phase.generate])
-@given(arrays((2, 2)))
+@given(arrays((2, 2), within(3)))
 def test_wrong(x):
     check_vjp(np.exp, lambda g, x: g, x, name="exp, wrongly")
 """
@@ -59,14 +59,15 @@ def test_wrong(x):
 
 @pytest.fixture
 def session(tmp_path):
-    """Run pytest with the plugin on a file of tests; gives its exit code and output."""
+    """Run pytest on a file of tests, with minibn installed; gives its exit code and output."""
+    write_entry_point(tmp_path)
 
     def run(source, *flags, **files):
         for name, text in {"test_theirs": source, **files}.items():
             (tmp_path / f"{name}.py").write_text(text)
         path = os.pathsep.join([str(tmp_path), str(ROOT)])
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "minibn.testing.plugin", *flags],
+            [sys.executable, "-m", "pytest", *flags],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": path, "CI": ""},
             capture_output=True,
@@ -77,17 +78,57 @@ def session(tmp_path):
     return run
 
 
-def test_a_session_without_gradients_imports_nothing_and_prints_nothing(session):
+@pytest.mark.parametrize("flags", [(), ("-v",)])
+def test_a_session_without_gradient_checks_imports_neither_minibn_nor_numpy(session, flags):
     source = """
-def test_theirs():
+def test_theirs(pytestconfig):
     import sys
-    assert "hypothesis" not in sys.modules
-    assert not [m for m in sys.modules if m.startswith("suite.registry")]
-    assert sys.modules["minibn.testing.report"].listeners == []
+    assert pytestconfig.pluginmanager.has_plugin("minibn")
+    assert not {"minibn", "numpy"} & set(sys.modules)
 """
-    code, out = session(source)
+    code, out = session(source, *flags)
     assert code == 0, out
     assert HAS_ITS_TABLE not in out
+
+
+@pytest.mark.parametrize("flag", ["--gradients=quick", "--minibn-gradients=quick"])
+def test_the_plugin_is_switched_off_by_its_name(session, flag):
+    source = """
+def test_theirs(pytestconfig):
+    assert not pytestconfig.pluginmanager.has_plugin("minibn")
+"""
+    code, out = session(source, "-p", "no:minibn", "-v")
+    assert code == 0, out
+    code, out = session(source, "-p", "no:minibn", flag)
+    assert code == 4 and "unrecognized arguments" in out
+
+
+THEIR_OPTION = """
+def pytest_addoption(parser):
+    {parser}.addoption("--gradients", {how})
+"""
+
+
+@pytest.mark.parametrize("parser", ["parser", "parser.getgroup('theirs')"])
+@pytest.mark.parametrize(
+    "how", ["action='store_true'", "choices=['none', 'all']", "dest='minibn', default='no'"]
+)
+@pytest.mark.parametrize("place", ["conftest", "plugin"])
+def test_an_option_of_that_name_of_somebody_else_stays_theirs(session, place, how, parser):
+    theirs = THEIR_OPTION.format(parser=parser, how=how)
+    files = {"conftest": theirs} if place == "conftest" else {"their_plugin": theirs}
+    flags = ["-p", "their_plugin"] * (place == "plugin")
+    flags.append("--gradients" if "store_true" in how else "--gradients=all")
+    ours = "--minibn-gradients=quick"
+    code, out = session(CHECKS.format(examples=5), *flags, ours, **files)
+    assert code == 0 and HAS_ITS_TABLE in out, out
+    code, out = session("def test_theirs(): pass", *flags, **files)
+    assert code == 0 and HAS_ITS_TABLE not in out, out
+
+
+def test_verbose_prints_the_table_too(session):
+    code, out = session(CHECKS.format(examples=100), "-v")
+    assert code == 0 and HAS_ITS_TABLE in out, out
 
 
 def test_without_checks_there_is_no_table():
@@ -107,7 +148,8 @@ def test_quick_draws_ten_and_prints_the_digits_worst_first(session):
     ]  # fmt: skip
     assert "wrong 1" in lines[2], "the last failure, not each on the way there"
     assert "agrees 5" in lines[3]
-    assert lines[5] == "1 more checks failed in tests that passed, as expected"
+    assert lines[5].startswith("covered: up to 2 axes, sides to 2, magnitudes ")
+    assert lines[6] == "1 more checks failed in tests that passed, as expected"
 
 
 def test_a_profile_of_the_project_keeps_its_meaning_and_the_option_chooses_it(session):
@@ -133,13 +175,13 @@ def configured(**options):
 
 def test_two_choices_of_a_profile_are_refused():
     with pytest.raises(pytest.UsageError, match="Give one of them"):
-        pytest_configure(configured(gradients="ci", hypothesis_profile="dev"))
+        pytest_configure(configured(minibn_gradients="ci", hypothesis_profile="dev"))
 
 
 def test_without_hypothesis_the_option_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     with pytest.raises(pytest.UsageError, match=r"pip install 'minibn\[test\]'"):
-        pytest_configure(configured(gradients="quick"))
+        pytest_configure(configured(minibn_gradients="quick"))
 
 
 def test_the_profiles_are_those_of_the_option():
@@ -198,5 +240,5 @@ def test_failures_come_first_then_the_fewest_digits_and_long_tables_are_cut():
         table.add(name, found)
     assert [row.name for row in table.worst_first()] == ["impure", "rough", "exact", "empty"]
     assert table.rows["impure"].verdicts == {"fault": 1}
-    assert table.table(most=1).splitlines()[-1] == "... and 3 more, none of them worse"
+    assert table.table(most=1).splitlines()[-2] == "... and 3 more, none of them worse"
     assert table.failures == 1

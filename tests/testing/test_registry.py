@@ -122,7 +122,7 @@ def sums(problem, group):
         inputs = [step.get(i, x) for i, x in enumerate(problem.inputs)]
         return c * np.asarray(problem.f(*inputs))
 
-    zero = at({i: 0 * u[i] for i in group})
+    zero = at({i: np.zeros_like(problem.inputs[i]) for i in group})
     both, one, other = at({i: u[i] + v[i] for i in group}), at(u), at(v)
     size = sum(np.abs(y).sum() for y in (zero, both, one, other))
     return (both - zero).sum(), (one + other - 2 * zero).sum(), size

@@ -64,12 +64,13 @@ def test_full_shapes_have_an_axis_and_no_empty_one():
 
 def test_special_textures_have_what_they_are_named_for():
     rng = np.random.default_rng(0)
-    ties_, zeros, tiny, offset = (real(rng, (50,), texture) for texture in SPECIAL)
+    ties_, zeros, tiny, offset, wide = (real(rng, (50,), texture) for texture in SPECIAL)
     assert np.unique(ties_).size == 3
     assert 10 < (zeros == 0).sum() < 40
     assert 10 < (np.abs(tiny) < 1e-4).sum() < 40
     assert (np.abs(offset) > 1e3).all()
     assert offset.std() < 2
+    assert np.log10(np.abs(wide)).std() > 5
     with pytest.raises(ValueError, match="'uniform' is unknown"):
         real(rng, (2,), "uniform")
 

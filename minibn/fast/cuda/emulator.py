@@ -4,12 +4,14 @@
         ...                # ops run by the CUDA kernels, on the strict double's arrays
 
 It tests that kernels compute correctly, with their indices and barriers, but not their speed. The
-execution model is in `emulator.h`. Needs a C++ compiler (`g++`, `clang++` or $CXX).
+execution model is in `emulator.h`. Needs a C++ compiler (`g++`, `clang++` or $CXX), whose output is
+kept on disk for later processes (`library_cache`).
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import math
@@ -30,6 +32,7 @@ import numpy as np
 from minibn.backend.backends import StrictBackend
 from minibn.backend.strict_array import StrictArray, compute
 from minibn.errors import BackendUnavailable
+from minibn.fast.cuda import library_cache
 from minibn.fast.cuda.recording import Stream
 from minibn.fast.selection import emulation
 from minibn.setting import Setting
@@ -68,6 +71,13 @@ def compiler() -> str:
 
 
 @functools.cache
+def compiler_version() -> str:
+    """What the compiler says of itself, and of the machine that it compiles for."""
+    command = [compiler(), "-v"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+@functools.cache
 def _folder() -> str:
     folder = tempfile.mkdtemp(prefix="minibn-emulated-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -84,8 +94,7 @@ class RawModule:
             f"{{ return emulator::start({name}, a, shape, shared, order); }}\n"
             for name in names
         )
-        text = f'#include "{HEADER}"\n{code}\n{entries}'
-        self._library = ctypes.CDLL(str(_build(text, options)))
+        self._library = _load(f'#include "{HEADER.name}"\n{code}\n{entries}', options)
 
     def get_function(self, name: str) -> RawKernel:
         return RawKernel(name, getattr(self._library, f"run_{name}"))
@@ -130,11 +139,24 @@ StrictBackend.cupy = SimpleNamespace(RawModule=RawModule, cuda=SimpleNamespace(S
 
 
 @functools.cache
-def _build(text: str, options: tuple[str, ...]) -> Path:
+def _load(text: str, options: tuple[str, ...]) -> ctypes.CDLL:
+    flags = (*FLAGS, *options)
+    key = library_cache.key_of(
+        [compiler_version(), HEADER.read_text(encoding="utf-8"), text, *flags]
+    )
+    if known := library_cache.find(key):
+        with contextlib.suppress(OSError):  # such as on a disk from which nothing may be run
+            return ctypes.CDLL(str(known))
+    library = _build(text, flags)
+    library_cache.store(key, library)
+    return ctypes.CDLL(str(library))
+
+
+def _build(text: str, flags: tuple[str, ...]) -> Path:
     folder = Path(tempfile.mkdtemp(dir=_folder()))
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text(text, encoding="utf-8")
-    command = [compiler(), *FLAGS, *options, str(source), "-o", str(library)]
+    command = [compiler(), *flags, f"-I{HEADER.parent}", str(source), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the emulated kernels do not compile:\n{done.stderr}")

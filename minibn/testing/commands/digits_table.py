@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from minibn.testing.commands.coverage import Coverage
 from minibn.testing.report import GradReport, InputReport
 
 VERDICTS = ("wrong", "vacuous", "inconclusive", "agrees", "zero", "empty")  # the gravest first
@@ -89,7 +90,7 @@ class Row:
 
 
 class DigitsTable:
-    """A row for each name.
+    """A row for each name, and what all of their checks covered.
 
     >>> table = DigitsTable()
     >>> table.add("f", GradReport("f"))
@@ -99,9 +100,11 @@ class DigitsTable:
 
     def __init__(self) -> None:
         self.rows: dict[str, Row] = {}
+        self.coverage = Coverage()
 
     def add(self, name: str, report: GradReport) -> None:
         self.rows.setdefault(name, Row(name)).add(report)
+        self.coverage.add(report)
 
     @property
     def failures(self) -> int:
@@ -116,11 +119,12 @@ class DigitsTable:
         return sorted(self.rows.values(), key=badness)
 
     def table(self, most: int = 40) -> str:
-        """As text; no more than `most` rows."""
+        """As text; no more than `most` rows, then what was covered."""
         rows = self.worst_first()
         lines = align_columns([HEADER, *(row.cells() for row in rows[:most])], LEFT)
         if rows[most:]:
             lines.append(f"... and {len(rows) - most} more, none of them worse")
+        lines.append(str(self.coverage))
         return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The command line: `python -m minibn.testing check|grade|kill|conventions|laws`.
+"""The command line: `python -m minibn.testing check|grade|kill|conventions|laws|api`.
 
     check conv2d --examples 500 --dtype float32 --backend strict
     check all
@@ -29,6 +29,7 @@ from minibn.console import prints_anywhere
 from minibn.errors import BackendUnavailable, did_you_mean
 from minibn.testing.check import check_vjp
 from minibn.testing.commands import rows
+from minibn.testing.commands.api_page import api_page
 from minibn.testing.commands.checkout import NoCheckout, suite
 from minibn.testing.commands.conventions import broken_promises, conventions_table
 from minibn.testing.commands.digits_table import DigitsTable
@@ -199,7 +200,7 @@ def _write(args: argparse.Namespace, table: DigitsTable) -> None:
     """The table as data, each row with the report of its failure, or of its worst check."""
     data = {
         "seed": args.seed, "dtype": args.dtype, "backend": args.backend, "order": args.order,
-        "numpy": np.__version__,
+        "numpy": np.__version__, "covered": table.coverage.as_data(),
         "checks": [
             row.as_data() | {"report": json.loads(row.worst.to_json()) if row.worst else None}
             for row in table.worst_first()
@@ -231,6 +232,11 @@ def laws(args: argparse.Namespace) -> int:
         print(f"These are the laws about any op. {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
         raise _needs_extra(error, "laws") from error
+    return 0
+
+
+def api(args: argparse.Namespace) -> int:
+    print(api_page(), end="")
     return 0
 
 
@@ -279,6 +285,7 @@ def parser() -> argparse.ArgumentParser:
     for name, run, about in (
         ("conventions", conventions, "derivatives at kinks and BatchNorm's choices, as computed"),
         ("laws", laws, "what holds for every op and layer, as a table"),
+        ("api", api, "every public name, with its signature and docstring, as Markdown"),
     ):
         commands.add_parser(name, help=about, description=about).set_defaults(run=run)
     return whole

@@ -109,9 +109,9 @@ def zero_strides_change_nothing(problem: Problem, backend: Backend) -> None:
 
 def dtypes(problem: Problem, kinds: list[Any], backend: Backend) -> tuple[Any, list[Any]]:
     """The dtype of the value and those of the gradients, with inputs of these dtypes."""
-    inputs = [x.astype(kind) for x, kind in zip(problem.inputs, kinds, strict=True)]
-    leaves = leaves_of(inputs, backend)
     with np.errstate(all="ignore"):  # only dtypes matter
+        inputs = [x.astype(kind) for x, kind in zip(problem.inputs, kinds, strict=True)]
+        leaves = leaves_of(inputs, backend)
         y = problem.f(*leaves)
         gradients = grad(y, leaves, backend.asarray(problem.cotangent(), y.dtype), unused="zeros")
     return y.dtype, [g.dtype for g in gradients]

@@ -19,7 +19,7 @@ from minibn.testing.problem import Problem
 
 @dataclass(frozen=True)
 class Law:
-    """A sentence with the function that checks it.
+    """A sentence with the function that checks it, in a group of laws.
 
     check     (problem, backend) -> None; raises AssertionError.
     devices   whether the law is checked on other backends than NumPy, too.
@@ -53,6 +53,7 @@ class Law:
 
 
 LAWS: dict[str, Law] = {}
+"""Name -> law, of those about any op."""
 
 
 def law(
@@ -81,7 +82,7 @@ def check_laws(
 
     problem: the op as a function of arrays or Tensors, at a point of its domain. Laws do not check
     the numbers of its derivative: `check_problem` does.
-    without: names of laws, or of groups, to leave out.
+    backend: on which they are checked, by name. without: names of laws, or of groups, to leave out.
     Raises AssertionError, which names every law that is broken, and how; ValueError for an unknown
     name in `without`.
 

@@ -28,7 +28,8 @@ def about_anything(law: Law) -> str:
 
 
 def laws_page(laws: Iterable[Law], about: Callable[[Law], str] = about_anything) -> str:
-    """The laws as a table for each group, in the order of their groups' first laws."""
+    """The laws as a table for each group, in the order of their groups' first laws; `about` says
+    in words what a law is about."""
     groups: dict[str, list[str]] = {}
     for law in laws:
         file = law.check.__module__.rpartition(".")[2]

@@ -104,7 +104,7 @@ def conv2d_problems(
     """Points of a convolution f(x, w, b, stride=..., padding=...); the bias b is there or not.
 
     x (N, H, W, C), w (Kh, Kw, C, F), b (F,); stride and padding are pairs. Filters have no zeros,
-    so no gradient vanishes by chance. Arguments as for `geometries`.
+    so no gradient vanishes by chance. most_padding, most, kernel, stride: as for `geometries`.
 
     >>> from hypothesis import find
     >>> point = find(conv2d_problems(), lambda point: True)  # the simplest
@@ -135,6 +135,7 @@ def pool_problems(
 
     ties: False for values that differ by a gap, True for windows in which several are the largest,
     None for both kinds. padding: False for functions without it; the setting is then left out.
+    most: of the output's size, the window and the stride. size, stride: of the windows, if given.
     Windows overlap, touch or leave gaps, and there are remainders. Shrinks to one pixel.
 
     >>> tied = pool_problems(ties=True)

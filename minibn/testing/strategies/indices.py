@@ -17,7 +17,7 @@ KINDS = ("basic", "repeated", "mask", "first", "last", "two")
 def basic_indices(draw: Any, shape: Shape) -> tuple[Any, ...]:
     """Slices with steps of either sign, integers from either end, None, and an Ellipsis.
 
-    Shrinks to the empty tuple, which gives the whole array.
+    shape: of the array. Shrinks to the empty tuple, which gives the whole array.
 
     >>> views = basic_indices((4, 3))
     """

@@ -25,7 +25,9 @@ def layouts(x: np.ndarray) -> st.SearchStrategy[np.ndarray]:
     """x itself, laid out differently in memory: C and Fortran order, negative strides, a slice of
     step 2, read-only, and strides of 0 where x is constant along an axis.
 
-    A function's result must not depend on it. Shrinks to C order.
+    A function's result must not depend on it, nor its gradient: `arrays().flatmap(layouts)` is a
+    strategy for `gradient_test`, whose check passes the layout on to f and its vjp. Shrinks to C
+    order.
 
     >>> x = np.arange(6.0).reshape(2, 3)
     >>> same = layouts(x)  # every example equals x
@@ -45,8 +47,9 @@ def zero_stride_arrays(
 ) -> np.ndarray:
     """Arrays with a stride of 0 along at least one axis, as np.broadcast_to makes them.
 
-    The shape needs an axis of two values or more. Writing to one entry would change several, so
-    NumPy makes such arrays read-only. Shrinks to one axis of two equal integers.
+    shape, domain, textures: as for `arrays`. The shape needs an axis of two values or more. Writing
+    to one entry would change several, so NumPy makes such arrays read-only. Shrinks to one axis of
+    two equal integers.
 
     >>> x = zero_stride_arrays((4, 3))
     """

@@ -33,6 +33,7 @@ def norm_problems(
       "near eps"  eps · 10^U(-1, 1): where eps decides
       "ordinary"  10^U(-1, 2), and means of the same size: where it doesn't matter
       "any"       each channel one of the two
+    most_channels: C is at most this.
     offset: added to x in units of the channel's spread; 10⁶ shows cancellation in the variance.
     gamma has no zeros, and both signs; beta is any. Shrinks to three values of one channel.
     Raises ValueError for another `variance`.

@@ -17,18 +17,32 @@ from minibn.testing.strategies.values import TEXTURES, Domain, real
 Shape = tuple[int, ...]
 
 seeds = st.integers(0, 2**32 - 1)
-textures = st.sampled_from(TEXTURES)
+"""Seeds of generators; shrinks to 0."""
 
-full_shapes = st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple)
-"""One to three axes of one to four values."""
+textures = st.sampled_from(TEXTURES)
+"""A name from `TEXTURES`; shrinks to the simplest."""
+
+SIDES = (9, 9, 9, 4, 2, 2)  # of 5 axes, 4 have 2 values at most: arrays stay small
+
+
+@st.composite
+def sides(draw: Any, axes: int, least: int = 1, most: int = SIDES[0]) -> Shape:
+    """The lengths of `axes` axes: one of them up to `most`, the others up to `SIDES[axes]`."""
+    long = draw(st.integers(0, axes - 1)) if axes else 0
+    others = max(least, min(most, SIDES[min(axes, 5)]))
+    return tuple(draw(st.integers(least, most if i == long else others)) for i in range(axes))
+
+
+full_shapes = st.integers(1, 5).flatmap(sides)
+"""One to five axes, one of them up to nine long: 144 values at most."""
 
 longer_shapes = full_shapes.map(lambda shape: (*shape[:-1], shape[-1] + 1))
 """As `full_shapes`, but the last axis has two values or more."""
 
-shapes = st.lists(st.integers(1, 4), max_size=3).map(tuple) | st.lists(
-    st.integers(0, 3), min_size=1, max_size=2
-).map(tuple)
-"""Up to three axes: also none (a scalar array, 0-d), also of length zero."""
+shapes = st.integers(0, 5).flatmap(sides) | st.lists(st.integers(0, 3), min_size=1, max_size=2).map(
+    tuple
+)
+"""Up to five axes: also none (a scalar array, 0-d), also of length zero."""
 
 
 def draw_if_strategy(draw: Callable[..., Any], value: Any) -> Any:
@@ -68,7 +82,7 @@ def points(
 ) -> Point:
     """`arrays` with the seed of a check: the points of a function of one array.
 
-    settings: of the call, each a value or a strategy.
+    shape, domain, textures: as for `arrays`. settings: of the call, each a value or a strategy.
 
     Shrinks as `arrays` do.
 
@@ -84,21 +98,21 @@ def points(
 
 @st.composite
 def broadcast_shapes(
-    draw: Any, k: int = 2, max_dims: int = 3, min_side: int = 0, max_side: int = 3
+    draw: Any, k: int = 2, max_dims: int = 5, min_side: int = 0, max_side: int = 9
 ) -> tuple[Shape, ...]:
     """k shapes that broadcast together: axes of length one, and missing ones, in any of them.
 
-    Shrinks to k scalars, then to k equal shapes.
+    Each has `max_dims` axes at most. One axis is up to `max_side` long, the others less: of five
+    axes, two at most. Shrinks to k scalars, then to k equal shapes.
 
     >>> operands = broadcast_shapes(3, min_side=1)  # none empty
     """
-    ndim = draw(st.integers(0, max_dims))
-    sides = [draw(st.integers(min_side, max_side)) for _ in range(ndim)]
+    whole = draw(sides(draw(st.integers(0, max_dims)), min_side, max_side))
     drawn = []
     for _ in range(k):
-        missing = draw(st.integers(0, len(sides)))
-        ones = draw(st.integers(0, 2 ** len(sides) - 1))  # a bit for each axis
-        drawn.append(tuple(1 if ones >> i & 1 else n for i, n in enumerate(sides))[missing:])
+        missing = draw(st.integers(0, len(whole)))
+        ones = draw(st.integers(0, 2 ** len(whole) - 1))  # a bit for each axis
+        drawn.append(tuple(1 if ones >> i & 1 else n for i, n in enumerate(whole))[missing:])
     return tuple(drawn)
 
 
@@ -112,7 +126,8 @@ def broadcast_problems(
 ) -> Point:
     """k arrays that broadcast together, with 0-d and empty ones; a domain for each of them.
 
-    sizes: max_dims, min_side and max_side, as for `broadcast_shapes`.
+    textures: of which each array is one. sizes: max_dims, min_side and max_side, as for
+    `broadcast_shapes`.
 
     Shrinks to scalar arrays of integers.
 
@@ -148,7 +163,7 @@ def axes_of(draw: Any, ndim: int) -> int | tuple[int, ...] | None:
 
 @st.composite
 def cotangents(draw: Any, shape: Shape) -> np.ndarray:
-    """Normal numbers, of which none is 0 and no two are equal.
+    """Normal numbers of this shape, of which none is 0 and no two are equal.
 
     Never ones: the sum of a normalised layer is constant, so a backward that returns zeros passes.
     Never positive only: such directions are all close to ones. Shrinks to the seed 0 only, since
