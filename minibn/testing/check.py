@@ -75,6 +75,7 @@ def check_vjp(
     sides are zero; TypeError or ValueError for inputs that can't be differentiated. With
     `raises=False` the report is returned in any case.
     """
+    __tracebackhide__ = True
     if not (callable(f) and callable(vjp)):
         raise TypeError("check_vjp(f, vjp, *arrays): the first two arguments are functions.")
     wrt = _positions(wrt, len(arrays))

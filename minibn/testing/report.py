@@ -12,6 +12,7 @@ from typing import Any
 
 FULL = 15.95  # digits of a float64
 LONGEST = 5000  # bytes of a script that is shown
+MEASURED = 400  # entries of a larger failure that is explained as well
 
 listeners: list[
     Callable[[GradReport], None]
@@ -122,6 +123,12 @@ class Diagnosis:
     script: str = ""
 
 
+def larger_of(one: GradReport | None, other: GradReport) -> GradReport:
+    """The failure with more entries, as long as these can all be measured."""
+    size = other.entries
+    return other if one is None or one.entries < size <= MEASURED else one
+
+
 @dataclass
 class GradReport:
     """The report of one check.
@@ -129,6 +136,8 @@ class GradReport:
     inputs     a report for each input
     faults     what is wrong with f or the vjp as a whole, a sentence each
     diagnose   makes the diagnosis, on first use
+    larger     the report of the largest failure of the same test, which shows more of a pattern
+    left_out   whether a property test left this example out, as vacuous
     """
 
     name: str
@@ -136,6 +145,8 @@ class GradReport:
     faults: list[str] = field(default_factory=list)
     seed: int = 0
     diagnose: Callable[[], Diagnosis] = field(default=Diagnosis, repr=False)
+    larger: GradReport | None = field(default=None, repr=False)
+    left_out: bool = False
 
     @cached_property
     def diagnosis(self) -> Diagnosis:
@@ -158,10 +169,21 @@ class GradReport:
         return not self.faults and all(x.passed for x in self.inputs)
 
     @property
+    def only_vacuous(self) -> bool:
+        """Whether the check failed, and only because both sides of a comparison are zero."""
+        judged = (x.passed or x.verdict == "vacuous" for x in self.inputs)
+        return not self.passed and not self.faults and all(judged)
+
+    @property
     def digits(self) -> float:
         """Of the input that agrees least."""
         judged = [x.digits for x in self.inputs if x.verdict not in ("empty", "zero", "vacuous")]
         return min(judged, default=FULL)
+
+    @property
+    def entries(self) -> int:
+        """Of the inputs together."""
+        return sum(math.prod(x.shape) for x in self.inputs)
 
     def line_of(self, name: str) -> str:
         """The line of one input, or of one parameter of a model."""
@@ -173,7 +195,8 @@ class GradReport:
         for x in self.inputs:
             lines.append("  " + x.line())
             if not x.passed and x.verdict != "vacuous":
-                lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
+                if not x.sides.endswith("and none with it"):  # else that says it all
+                    lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
                 lines += [f"    {x.sides}"] if x.sides else []
         if missed := max((x.missed for x in self.inputs), default=0.0):
             lines.append(
@@ -206,13 +229,11 @@ class GradReport:
 
     def settle(self, raises: bool) -> GradReport:
         """Call the listeners, then return the report, or raise it as an error if it fails."""
+        __tracebackhide__ = True
         for listen in listeners:
             listen(self)
         if raises and not self.passed:
-            only_vacuous = not self.faults and all(
-                x.passed or x.verdict == "vacuous" for x in self.inputs
-            )
-            raise (Vacuous if only_vacuous else GradientError)(self)
+            raise (Vacuous if self.only_vacuous else GradientError)(self)
         return self
 
 

@@ -123,6 +123,7 @@ def check_gradients(
     >>> check_gradients(lambda x: ops.batch_norm(x, np.ones(2), np.zeros(2)), x).passed
     True
     """
+    __tracebackhide__ = True
     if order not in (1, 2):
         raise ValueError(
             f"check_gradients: order={order!r}: gradients are 1, second derivatives 2."
@@ -223,6 +224,7 @@ def check_problem(
     diagnose: bool = True,
 ) -> GradReport:
     """`check_gradients` at a problem drawn by a strategy."""
+    __tracebackhide__ = True
     return check_gradients(
         problem.f, *problem.inputs, backend=backend, order=order, name=name, seed=problem.seed,
         zero_gradient=problem.flat, allow_empty=True, raises=raises, diagnose=diagnose,
