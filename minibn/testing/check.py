@@ -18,17 +18,19 @@ from typing import Any
 
 import numpy as np
 
+from minibn.testing.checking.counting import Counted
 from minibn.testing.checking.ensemble import Ensemble, Point
 from minibn.testing.checking.oracles import STARTS
 from minibn.testing.checking.verdict import ENTRIES, judge
 from minibn.testing.checking.vjp_calls import CEILING, SAFETY, VjpCalls, VjpResult
+from minibn.testing.diagnosis.budget import Budget
 from minibn.testing.diagnosis.entrywise import dissect
 from minibn.testing.diagnosis.reproducer import script
-from minibn.testing.diagnosis.screen_text import explain, screen
+from minibn.testing.diagnosis.screen_text import explain, remark, screen
 from minibn.testing.report import Diagnosis, GradReport, InputReport
 
 Vjp = Callable[..., Any]
-Script = Callable[[np.ndarray, int, np.ndarray], str]
+Script = Callable[[np.ndarray, int, np.ndarray, Callable[..., Any]], str]
 
 
 def check_vjp(
@@ -69,7 +71,7 @@ def check_vjp(
     composite      f is a network: at a kink its gradient may lie outside the one-sided
                    derivatives, so only points beside the kink are compared
     diagnose       measure a wrong gradient entry by entry, explain it, write a script
-    reproduce      (cotangent, position, numeric gradient) -> the script for a report
+    reproduce      (cotangent, position, numeric gradient, f on arrays) -> the script for a report
 
     Raises GradientError, whose `report` says which input, where and in what way; Vacuous if both
     sides are zero; TypeError or ValueError for inputs that can't be differentiated. With
@@ -86,16 +88,17 @@ def check_vjp(
     given = [_differentiable(x, i, wrt) for i, x in enumerate(arrays)]
     report = GradReport(name or name_of(f), seed=seed)
     rng = np.random.default_rng((seed, 2))
-    y = _value(f, given, report)
+    counted = Counted(f)
+    y = _value(counted, given, report)
     cotangents = [rng.standard_normal(y.shape).astype(y.dtype) for _ in range(2)]
     if report.faults:
         return report.settle(raises)
     calls = VjpCalls(vjp, given, wrt, report.faults)
-    result = calls.measure(cotangents, rng, lambda *moving: f(*calls.with_inputs(moving)))
+    result = calls.measure(cotangents, rng, lambda *moving: counted(*calls.with_inputs(moving)))
     exact = [x.astype(float) if i in wrt else x for i, x in enumerate(given)]
 
     def forward(*moving: np.ndarray) -> Any:
-        return f(*calls.with_inputs(moving))
+        return counted(*calls.with_inputs(moving))
 
     if result is not None:
         double = [np.asarray(c, float) for c in cotangents]
@@ -115,7 +118,9 @@ def check_vjp(
             report.inputs.append(entry)
             if entry.verdict == "wrong" and diagnose and report.diagnose is Diagnosis:
                 write = reproduce or partial(_script, f, vjp, given, report.name)
-                report.diagnose = partial(diagnosis, ensemble, result[k], report.name, entry, write)
+                report.diagnose = partial(diagnosis, ensemble, result[k], report, entry, write)
+    report.counted = counted
+    report.calls = counted.calls
     if convention is not None and result is not None:
         _check_convention(convention, cotangents[0], given, wrt, result, report)
     return report.settle(raises)
@@ -130,26 +135,31 @@ def name_of(f: Any) -> str:
 
 
 def diagnosis(
-    ensemble: Ensemble, result: VjpResult, name: str, entry: InputReport, write: Script
+    ensemble: Ensemble, result: VjpResult, report: GradReport, entry: InputReport, write: Script
 ) -> Diagnosis:
     """Measure a wrong gradient entry by entry, and describe its error."""
+    budget = Budget.beside(report.counted, report.calls)
     with np.errstate(all="ignore"):
-        evidence = dissect(ensemble, result, entry.cotangent)
+        evidence = dissect(ensemble, result, entry.cotangent, budget)
+        sentences = explain(evidence)
     c = evidence.cotangent.astype(result.gradients[0].dtype)
-    script = write(c, entry.position, evidence.numeric)
-    return Diagnosis(explain(evidence), screen(evidence, name), script)
+    script = write(c, entry.position, evidence.numeric, report.counted)
+    shown = screen(evidence, report.name, sentences)
+    hint = "" if sentences else remark(evidence)
+    return Diagnosis(sentences, shown, script, hint, budget.spent, evidence.doubtful)
 
 
 def _script(
     f: Callable[..., Any],
-    vjp: Vjp,
+    vjp: Callable[..., Any],
     given: list[Any],
     name: str,
     cotangent: np.ndarray,
     position: int,
     numeric: np.ndarray,
+    value: Callable[..., Any],
 ) -> str:
-    return script(f, vjp, given, cotangent, position, numeric, name)
+    return script(f, vjp, given, cotangent, position, numeric, name, value)
 
 
 def _positions(wrt: Sequence[int] | None, count: int) -> list[int]:

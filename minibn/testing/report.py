@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from textwrap import wrap
 from typing import Any
 
 FULL = 15.95  # digits of a float64
@@ -116,11 +117,19 @@ class InputReport:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the first wrong gradient looks like: sentences, a screen, a standalone script."""
+    """What the first wrong gradient looks like: sentences, a screen, a standalone script.
+
+    remark      on the error's size, if there is no sentence that explains it
+    text_calls  how often f was called to make it
+    doubtful    there are so few entries that other sentences would fit as well
+    """
 
     sentences: list[str] = field(default_factory=list)
     screen: str = ""
     script: str = ""
+    remark: str = ""
+    text_calls: int = 0
+    doubtful: bool = False
 
 
 def larger_of(one: GradReport | None, other: GradReport) -> GradReport:
@@ -136,6 +145,7 @@ class GradReport:
     inputs     a report for each input
     faults     what is wrong with f or the vjp as a whole, a sentence each
     diagnose   makes the diagnosis, on first use
+    calls      how often f was called for the check; `counted`: f, which counts them
     larger     the report of the largest failure of the same test, which shows more of a pattern
     left_out   whether a property test left this example out, as vacuous
     """
@@ -145,6 +155,8 @@ class GradReport:
     faults: list[str] = field(default_factory=list)
     seed: int = 0
     diagnose: Callable[[], Diagnosis] = field(default=Diagnosis, repr=False)
+    calls: int = 0
+    counted: Any = field(default=None, repr=False)
     larger: GradReport | None = field(default=None, repr=False)
     left_out: bool = False
 
@@ -154,7 +166,8 @@ class GradReport:
         return self.diagnose()
 
     def __getstate__(self) -> dict[str, Any]:  # for other processes: without the functions
-        return vars(self) | {"diagnose": Diagnosis, "diagnosis": self.diagnosis}
+        plain = {"diagnose": Diagnosis, "diagnosis": self.diagnosis, "counted": None}
+        return vars(self) | plain
 
     @property
     def screen(self) -> str:
@@ -204,7 +217,11 @@ class GradReport:
                 f"a chance of {missed:.0e} at most."
             )
         if self.screen:
-            lines += ["", self.screen]
+            lines += ["", self.screen, *self._larger_lines()]
+            lines.append(
+                f"f was called {self.calls} times for the check, {self.text_calls} times for this "
+                "text."
+            )
         if len(self.script) > LONGEST:
             lines += [
                 "",
@@ -213,6 +230,32 @@ class GradReport:
         elif self.script:
             lines += ["", "To reproduce it:", "", self.script.rstrip()]
         return "\n".join(lines)
+
+    @property
+    def explained_larger(self) -> GradReport | None:
+        """The larger failure, if its explanation says more: this one has none, or only one that
+        few entries would fit by chance."""
+        larger = self.larger
+        if larger is None or larger is self or larger.entries <= self.entries:
+            return None
+        if self.diagnosis.sentences and not self.diagnosis.doubtful:
+            return None
+        same = larger.diagnosis.sentences == self.diagnosis.sentences
+        return larger if larger.diagnosis.sentences and not same else None
+
+    @property
+    def text_calls(self) -> int:
+        """Calls of f for the description of the error, of a larger failure's too."""
+        larger = self.explained_larger
+        return self.diagnosis.text_calls + (larger.diagnosis.text_calls if larger else 0)
+
+    def _larger_lines(self) -> list[str]:
+        if (larger := self.explained_larger) is None:
+            return []
+        shapes = ", ".join(str(x.shape) for x in larger.inputs)
+        wrong = next(x.label for x in larger.inputs if not x.passed)
+        text = " ".join(larger.diagnosis.sentences)
+        return wrap(f"At a larger failing problem, of shapes {shapes}, {wrong}: {text}", 100)
 
     def to_json(self) -> str:
         """Everything as one JSON object (numbers that JSON lacks, such as NaN, as strings)."""
@@ -224,7 +267,12 @@ class GradReport:
             "faults": self.faults,
             "inputs": [asdict(x) for x in self.inputs],
             **asdict(self.diagnosis),
-        }
+            "calls": self.calls,
+            "larger": None if (larger := self.explained_larger) is None else {
+                "shapes": [x.shape for x in larger.inputs],
+                "sentences": larger.diagnosis.sentences,
+            },
+        }  # fmt: skip
         return json.dumps(_plain(whole), allow_nan=False)
 
     def settle(self, raises: bool) -> GradReport:

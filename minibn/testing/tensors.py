@@ -134,8 +134,8 @@ def check_gradients(
         "seed": seed, "allow_empty": allow_empty, "diagnose": diagnose
     }  # fmt: skip
 
-    def reproduce(cotangent: np.ndarray, position: int, numeric: np.ndarray) -> str:
-        return script_for_tensors(f, arrays, cotangent, position, numeric, name)
+    def reproduce(cotangent: np.ndarray, position: int, numeric: np.ndarray, on_arrays: Any) -> str:
+        return script_for_tensors(f, arrays, cotangent, position, numeric, name, on_arrays)
 
     report = check_vjp(
         *forward_and_vjp(f, backend), *arrays, name=name, zero_gradient=zero_gradient,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ class VjpResult:
     spread   how far the gradient's entries move when every number moves to its neighbour
     eps      the rounding of the least exact of the inputs, `bytes` the size of its numbers
     again    (inputs of wrt) -> the gradients of the same cotangents at another point
+    pull     cotangent -> the gradient at this point; None if the vjp raises
+    rotated  cotangent -> what the vjp returns with its cotangent last; None if it raises
     """
 
     gradients: Gradients
@@ -32,6 +35,8 @@ class VjpResult:
     eps: float
     bytes: int
     again: Callable[[Sequence[np.ndarray]], Gradients | None]
+    pull: Callable[[np.ndarray], np.ndarray | None] = lambda g: None
+    rotated: Callable[[np.ndarray], np.ndarray | None] = lambda g: None
 
     def spread_along(self, u: np.ndarray) -> float:
         """The spread of ⟨gradient, u⟩, as the entries' roundings are independent."""
@@ -46,6 +51,7 @@ class VjpCalls:
     given: list[Any]
     wrt: Sequence[int]
     faults: list[str]
+    cotangent_dtype: Any = float
 
     def fault(self, text: str) -> None:
         if text not in self.faults:
@@ -90,6 +96,13 @@ class VjpCalls:
         except Exception:  # any error of the vjp's own: it may check its domain
             return None
 
+    def _for_text(self, k: int, vjp: Callable[..., Any], g: np.ndarray) -> np.ndarray | None:
+        """The gradient of one input from this form of the vjp, whose faults are not reported."""
+        grads = VjpCalls(vjp, self.given, self.wrt, []).pull_near(
+            g.astype(self.cotangent_dtype), self.given
+        )
+        return None if grads is None else grads[k]
+
     def _as_gradient(self, i: int, grad: Any, x: np.ndarray) -> np.ndarray | None:
         if grad is None:  # "no gradient" is a claim that it is zero
             return np.zeros_like(x)
@@ -102,6 +115,9 @@ class VjpCalls:
             return None
         if grad.shape != x.shape:
             hint = " (not summed over the axes of broadcasting?)" if grad.size > x.size else ""
+            others = [k for k in self.wrt if k != i and np.shape(self.given[k]) == grad.shape]
+            if others:
+                hint = f" (the shape of input {others[0]}: are the gradients in another order?)"
             self.fault(f"input {i}: a gradient of shape {grad.shape} for {x.shape}{hint}")
             return None
         if grad.dtype != x.dtype:
@@ -113,6 +129,7 @@ class VjpCalls:
     ) -> list[VjpResult] | None:
         """Pull every cotangent back, and check what holds for every vjp.
         f: the function; it is called at another point in between."""
+        self.cotangent_dtype = cotangents[0].dtype
         pulled = [self.pull(c) for c in cotangents]
         first, second = pulled[0], pulled[1]
         if first is None or second is None:
@@ -144,6 +161,8 @@ class VjpCalls:
                 float(np.finfo(coarsest).eps),
                 coarsest.itemsize,
                 elsewhere(k),
+                partial(self._for_text, k, self.vjp),
+                partial(self._for_text, k, lambda g, *given: self.vjp(*given, g)),
             )
             for k, spread in enumerate(spreads)
         ]

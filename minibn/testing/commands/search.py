@@ -14,7 +14,7 @@ import numpy as np
 
 from minibn.testing.commands.digits_table import DigitsTable
 from minibn.testing.problem import Problem
-from minibn.testing.report import FULL, GradientError, GradReport
+from minibn.testing.report import FULL, MEASURED, GradientError, GradReport
 
 Ask = Callable[..., GradReport]  # (problem, diagnose, raises=False) -> its report
 
@@ -22,7 +22,8 @@ Ask = Callable[..., GradReport]  # (problem, diagnose, raises=False) -> its repo
 def search_failure(
     name: str, problems: Any, ask: Ask, table: DigitsTable, *, examples: int, seed: int
 ) -> GradReport | None:
-    """The report on the smallest problem that fails, with its diagnosis; None if none fails.
+    """The report on the smallest problem that fails, with its diagnosis; None if none fails. Its
+    `larger` is that of the largest: small arrays hide patterns.
 
     problems is a strategy. The table gets the checks before the first failure, and the smallest
     failure, but not the steps of shrinking.
@@ -32,6 +33,7 @@ def search_failure(
     from hypothesis.errors import Flaky
 
     failing: list[Problem] = []
+    largest: list[Problem] = []  # of those, as long as all entries can be measured
 
     @hypothesis.seed(seed)
     @settings(
@@ -48,6 +50,10 @@ def search_failure(
         report = ask(problem, diagnose=False)
         if not report.passed:
             failing.append(problem)
+            if report.entries <= MEASURED:
+                largest.append(problem)
+                largest.sort(key=_entries, reverse=True)
+                del largest[1:]
             raise GradientError(report)
         if not failing:
             table.add(name, report)
@@ -55,7 +61,14 @@ def search_failure(
 
     with contextlib.suppress(GradientError, Flaky):
         look()
-    return _diagnose(name, failing, ask, table)
+    report = _diagnose(name, failing, ask, table)
+    if report is not None and largest and _entries(largest[0]) > report.entries:
+        report.larger = ask(largest[0], diagnose=True)
+    return report
+
+
+def _entries(problem: Problem) -> int:
+    return sum(x.size for x in problem.inputs)
 
 
 def sample(

@@ -12,8 +12,8 @@ from math import prod
 
 import numpy as np
 
-from minibn.testing.diagnosis.evidence import Evidence, largest, name_axes
-from minibn.testing.diagnosis.formulas import along_axes, axis_sets, constant_ratio
+from minibn.testing.diagnosis.evidence import Evidence, axis_sets, largest, name_axes
+from minibn.testing.diagnosis.ratios import along_axes, constant_ratio
 
 
 def mean_over(x: np.ndarray, known: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
