@@ -25,15 +25,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, cast
 
 import numpy as np
-from hypothesis import event, given, settings, target
+from hypothesis import HealthCheck, Phase, event, given, settings, target
 from hypothesis import strategies as st
 
 from minibn.autograd.tensor import Tensor
@@ -44,15 +46,19 @@ from minibn.testing.layer_problem import LayerProblem
 from minibn.testing.problem import Problem
 from minibn.testing.report import (
     FULL,
+    MEASURED,
+    Diagnosis,
     GradientError,
     GradReport,
     InputReport,
     Vacuous,
     larger_of,
+    without_listeners,
 )
 from minibn.testing.strategies import Point, seeds
 
 Test = Callable[..., Any]
+Check = Callable[[Problem], GradReport]
 
 
 @dataclass(frozen=True)
@@ -110,9 +116,8 @@ def gradient_test(
     chosen = {"backend": backend, "order": order}
 
     def decorate(test: Test) -> Test:
-        return _in_runs(
-            given(problem=drawn)(_check_first(test, name or test.__name__, chosen)), examples
-        )
+        checked = given(problem=drawn)(_check_first(test, name or test.__name__, chosen))
+        return _in_runs(checked, examples, drawn)
 
     return decorate
 
@@ -127,6 +132,7 @@ class Run:
     left_out: int = 0
     last: GradReport | None = None  # of a vacuous example
     largest: GradReport | None = None  # of the failure with the most entries
+    check: Check | None = None  # with the test's own arguments
 
     def add(self, report: GradReport) -> None:
         self.examples += 1
@@ -155,7 +161,7 @@ class Run:
 _run: ContextVar[Run] = ContextVar("run of a gradient test")
 
 
-def _in_runs(checked: Test, examples: int | None) -> Test:
+def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any]) -> Test:
     """The test, with a Run of its own in each call. hypothesis' decorators leave their settings
     on the function that they get, which is this one; hypothesis reads those of `checked`."""
 
@@ -167,11 +173,45 @@ def _in_runs(checked: Test, examples: int | None) -> Test:
         token = _run.set(run := Run())
         try:
             checked(*args, **kwargs)
+        except GradientError as error:
+            if isinstance(error, Vacuous) or error.report.diagnose is Diagnosis:
+                raise
+            _look_for_larger(run, drawn)
+            error.report.larger = run.largest
+            raise
         finally:
             _run.reset(token)
         run.raise_if_vacuous()
 
     return outer
+
+
+LARGE = 24  # entries: a failure with fewer may hide its pattern
+LOOK = 3.0  # seconds
+
+
+def _look_for_larger(run: Run, drawn: st.SearchStrategy[Any]) -> None:
+    """hypothesis starts with a small failure that it knows from the last run, and shrinks others
+    at once; so a few more problems are drawn if no large one has failed."""
+    until = time.perf_counter() + LOOK
+
+    def look(problem: Problem) -> None:
+        size = sum(x.size for x in problem.inputs)
+        least = max(LARGE, 0 if run.largest is None else run.largest.entries + 1)
+        if run.check is None or time.perf_counter() > until or not least <= size <= MEASURED:
+            return
+        with suppress(Exception):  # of f's own: the test has its failure already
+            report = run.check(problem)
+            if not report.passed and not report.only_vacuous:
+                run.largest = larger_of(run.largest, report)
+
+    if run.largest is None or run.largest.entries < LARGE:
+        quiet = settings(
+            max_examples=30, database=None, deadline=None, derandomize=True,
+            phases=[Phase.generate], suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        with without_listeners(), suppress(Exception):
+            quiet(given(problem=drawn)(look))()
 
 
 SETTINGS = "_hypothesis_internal_use_settings"  # where `@settings` and `@given` leave them
@@ -198,8 +238,10 @@ def _check_first(test: Test, name: str, chosen: dict[str, Any]) -> Test:
         __tracebackhide__ = True
         known = signature.bind(*args, **kwargs).arguments
         overruled = {key: known[key] for key in chosen if key in known}
-        known["report"] = report = _check(known["problem"], name, **(chosen | overruled))
-        _settle(report)
+        how = chosen | overruled
+        check: Check = functools.partial(_check, name=name, **how)
+        known["report"] = report = check(known["problem"])
+        _settle(report, check)
         return None if report.left_out else {k: x for k, x in known.items() if k in wanted}
 
     @functools.wraps(test)
@@ -254,7 +296,7 @@ def _a_problem(drawn: Any) -> Problem:
     return as_problem(drawn)
 
 
-def _check(problem: Problem, name: str, **chosen: Any) -> GradReport:
+def _check(problem: Problem, *, name: str, **chosen: Any) -> GradReport:
     __tracebackhide__ = True
     if isinstance(problem, DrawnProblem) and problem.vjp is None:
         _must_take_tensors(problem, name)
@@ -283,10 +325,11 @@ def _must_take_tensors(problem: Problem, name: str) -> None:
         ) from None
 
 
-def _settle(report: GradReport) -> None:
+def _settle(report: GradReport, check: Check) -> None:
     """Raise the error of a failed check; tell hypothesis, and this run, about any other."""
     __tracebackhide__ = True
     run = _run.get(None) or Run()  # none in another thread: then nothing is counted
+    run.check = check
     report.left_out = report.only_vacuous
     run.add(report)
     if report.left_out:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -238,16 +239,22 @@ class GradReport:
         larger = self.larger
         if larger is None or larger is self or larger.entries <= self.entries:
             return None
-        if self.diagnosis.sentences and not self.diagnosis.doubtful:
+        own = self.diagnosis
+        if own.sentences and not own.doubtful:
             return None
-        same = larger.diagnosis.sentences == self.diagnosis.sentences
-        return larger if larger.diagnosis.sentences and not same else None
+        patterns = [
+            re.sub(r"[-\d.e]+", "#", d.sentences[0]) if d.sentences else ""
+            for d in (own, larger.diagnosis)
+        ]
+        return larger if patterns[1] and patterns[0] != patterns[1] else None
 
     @property
     def text_calls(self) -> int:
         """Calls of f for the description of the error, of a larger failure's too."""
-        larger = self.explained_larger
-        return self.diagnosis.text_calls + (larger.diagnosis.text_calls if larger else 0)
+        own, larger = self.diagnosis.text_calls, self.larger
+        if self.explained_larger is None and "diagnosis" not in vars(larger or self):
+            return own
+        return own + (larger.diagnosis.text_calls if larger not in (None, self) else 0)
 
     def _larger_lines(self) -> list[str]:
         if (larger := self.explained_larger) is None:

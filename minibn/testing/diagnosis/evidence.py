@@ -99,8 +99,8 @@ class Evidence:
 
     @property
     def doubtful(self) -> bool:
-        """Whether there are so few numbers that patterns fit by chance."""
-        return self.wider is None and self.pulled is None and int(self.measured.sum()) < 4
+        """Whether there are so few entries that a larger problem may show another pattern."""
+        return self.wider is None and int(self.measured.sum()) < 12
 
     def explained_by(
         self,

@@ -72,7 +72,7 @@ def _explain(ev: Evidence) -> list[str]:
     """A formula explains errors in places, too."""
     wider = ev.wider
     if wider and (found := _matches(ENTRIES, wider)):
-        return found
+        return found[:1]
     for recognisers in (JACOBIANS[:3], FORMULAS + TERMS, MISSING_TERMS):
         if found := _matches(recognisers, ev):
             return _with_doubt(found, ev)
@@ -114,8 +114,10 @@ def _in_that_place(ev: Evidence) -> list[str]:
 
 
 def _with_doubt(found: list[str], ev: Evidence) -> list[str]:
-    if found and ev.doubtful and not found[0].endswith(")"):
-        count = int(ev.measured.sum())
+    count = int(ev.measured.sum())
+    if found and count < 4 and ev.wider is None and ev.pulled is None:
+        if found[-1].endswith(")"):
+            return found
         entries = "One entry" if count == 1 else f"{count} entries"
         return [*found[:-1], f"{found[-1]} ({entries} only: other explanations fit as well.)"]
     return found

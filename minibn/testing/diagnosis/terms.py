@@ -99,12 +99,14 @@ def variance_term(ev: Evidence) -> str | None:
     if mean_term(ev) or constant_ratio(ev) or not np.isfinite(ev.error).all():
         return None
     for axes in axis_sets(ev.x.shape):
-        if prod(ev.x.shape[a] for a in axes) < 4:
+        if prod(ev.x.shape[a] for a in axes) < 3:
             continue
         x = ev.x - ev.x.mean(axes, keepdims=True)
         offset = ev.error.mean(axes, keepdims=True)
         c = slope(ev.error - offset, x, axes)
         pure = ev.explained_by(ev.numeric + c * x, fitted=c.size)
+        if not pure and prod(ev.x.shape[a] for a in axes) < 4:
+            continue
         if not pure and not ev.explained_by(ev.numeric + offset + c * x, fitted=2 * c.size):
             continue
         true = true_terms(ev, axes)
