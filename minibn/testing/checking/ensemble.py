@@ -123,21 +123,20 @@ class Ensemble:
 
     def _once(self, what: str, u: np.ndarray, measure: Callable[[], Any]) -> Any:
         """The slope of a single entry is measured once, for the check and for its text."""
-        if not self.is_unit(u):
+        moving = np.flatnonzero(u)
+        if len(moving) != 1:
             return measure()
-        key = (what, self.i, int(np.argmax(u)))
+        key = (what, self.i, int(moving[0]), float(u.flat[moving[0]]))
         if key not in self.point.slopes:
             self.point.slopes[key] = measure()
         return self.point.slopes[key]
 
-    @staticmethod
-    def is_unit(u: np.ndarray) -> bool:
-        """Whether u moves one entry, by 1."""
-        return bool(np.count_nonzero(u) == 1 and u.max() == 1)
-
-    def knows(self, entry: int) -> bool:
-        """Whether the slope of this entry was measured."""
-        return ("slope", self.i, entry) in self.point.slopes
+    def known_slope(self, entry: int) -> Slope | None:
+        """The slope of this entry, for a step of length 1, if it was measured with any length."""
+        for (what, i, k, length), slope in self.point.slopes.items():
+            if (what, i, k) == ("slope", self.i, entry):
+                return Slope(slope.value / length, slope.error / abs(length))
+        return None
 
     def _slope(self, u: np.ndarray) -> Slope:
         try:

@@ -70,7 +70,12 @@ class VjpCalls:
         arrays = [x.copy() if isinstance(x, np.ndarray) else x for x in given]
         passed = g.copy()
         with np.errstate(all="ignore"):  # the comparison reports what is not finite
-            result = self.vjp(passed, *arrays)
+            try:
+                result = self.vjp(passed, *arrays)
+            except Exception as error:
+                if given is self.given:
+                    self._note_order(error, g, given)
+                raise
         if passed.tobytes() != g.tobytes():
             self.fault("the vjp modifies its cotangent in place")
         for i, (x, array) in enumerate(zip(given, arrays, strict=True)):
@@ -88,6 +93,20 @@ class VjpCalls:
         checked = [self._as_gradient(i, d, given[i]) for i, d in zip(self.wrt, grads, strict=True)]
         valid = [d for d in checked if d is not None]
         return valid if len(valid) == len(checked) else None
+
+    def _note_order(self, error: Exception, g: np.ndarray, given: Sequence[Any]) -> None:
+        """Add a note to the vjp's error, if it takes its cotangent last, and so does not raise."""
+        try:
+            result = self.vjp(*given, g.copy())
+        except Exception:  # then the order is not the reason
+            return
+        first = result[0] if isinstance(result, (tuple, list)) and result else result
+        if np.shape(first) == np.shape(given[0]):
+            error.add_note(
+                "The vjp raises when it is called as vjp(cotangent, *inputs), and does not as "
+                "vjp(*inputs, cotangent): the cotangent comes first here. Pass "
+                "lambda g, *inputs: vjp(*inputs, g)."
+            )
 
     def pull_near(self, g: np.ndarray, given: Sequence[Any]) -> Gradients | None:
         """`pull` at a point nearby, where the vjp need not be defined: None if it raises."""

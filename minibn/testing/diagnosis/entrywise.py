@@ -47,7 +47,7 @@ def dissect(
     point, i = ensemble.point, ensemble.i
     x, y = point.inputs[i], point.y
     found = Measured.none(len(point.cotangents), x.size)
-    known = [k for k in range(x.size) if ensemble.knows(k)]
+    known = _known(ensemble)
     for k in known:
         _measure_entry(ensemble, k, found)
     axes: tuple[int, ...] = ()
@@ -91,6 +91,13 @@ def _evidence(ensemble: Ensemble, result: VjpResult, which: int, found: Measured
     )
 
 
+def _known(ensemble: Ensemble) -> list[int]:
+    """The entries whose slopes the check has measured."""
+    return sorted(
+        {k for what, i, k, _ in ensemble.point.slopes if (what, i) == ("slope", ensemble.i)}
+    )
+
+
 def _unit(shape: tuple[int, ...], k: int) -> np.ndarray:
     u = np.zeros(shape)
     u.flat[k] = 1.0
@@ -101,7 +108,7 @@ def _measure_entry(ensemble: Ensemble, k: int, found: Measured) -> None:
     point = ensemble.point
     u = _unit(point.inputs[ensemble.i].shape, k)
     try:
-        slope = ensemble.slope(u)
+        slope = ensemble.known_slope(k) or ensemble.slope(u)
         if ensemble.kink_count:
             found.ties[k] = ensemble.differences(u).kinks().any()
     except Abstention:
@@ -118,7 +125,8 @@ def _measure_more(
     """Within the budget: all entries, or those of all indices of some axes at once, which are
     returned, or some entries."""
     x = ensemble.point.inputs[ensemble.i]
-    left = [k for k in range(x.size) if not ensemble.knows(k)]
+    known = set(_known(ensemble))
+    left = [k for k in range(x.size) if k not in known]
     if budget is None:
         for k in left:
             _measure_entry(ensemble, k, found)
@@ -218,11 +226,14 @@ def _slopes_of_others(ensemble: Ensemble, budget: Budget | None) -> dict[int, np
         if k == ensemble.i or other.size != x.size:
             continue
         there = ensemble.of_input(k)
-        unknown = sum(not there.knows(n) for n in range(other.size))
+        unknown = other.size - len(_known(there))
         if budget is not None and unknown * 2 > budget.left // 2:
             continue
         try:
-            slopes = [there.slope(_unit(other.shape, n)).value for n in range(other.size)]
+            slopes = [
+                (there.known_slope(n) or there.slope(_unit(other.shape, n))).value
+                for n in range(other.size)
+            ]
         except Abstention:
             continue
         found[k] = np.array(slopes).reshape(*other.shape, *point.y.shape)

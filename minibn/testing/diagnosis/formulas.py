@@ -79,10 +79,13 @@ def find_flip(ev: Evidence) -> str | None:
     return None
 
 
+SHIFTS = 17  # shifts are tried up to below this
+
+
 def find_shift(ev: Evidence) -> str | None:
     """analytic = numeric, moved along an axis; what moves in at the edge is ignored."""
     for axis, size in enumerate(ev.x.shape):
-        for step in (s for k in range(1, max(2, size - 1)) for s in (k, -k)):
+        for step in (s for k in range(1, max(2, min(size - 1, SHIFTS))) for s in (k, -k)):
             if size < 3:
                 continue
             guess, noise = (np.roll(v, step, axis) for v in (ev.numeric, ev.tolerance))

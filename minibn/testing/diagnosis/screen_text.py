@@ -156,13 +156,15 @@ def worst_entries(evidence: Evidence, n: int = 3) -> list[dict[str, Any]]:
 
 
 def picture(evidence: Evidence, rows: int = ROWS, columns: int = WIDTH) -> list[str]:
-    """A slice through the worst entry, its two longest axes: a caption, then one line a row.
+    """A slice through the worst entry, its two longest axes: a caption, then one line a row. There
+    is none if every entry differs.
 
     . agrees   X differs   0 is zero and should not be   ! is not finite   ? was not measured
     """
     worst = worst_entries(evidence, 1)
     shape = evidence.x.shape
-    if not worst or evidence.x.size < 2:
+    differs = evidence.wrong & (evidence.analytic != 0) & np.isfinite(evidence.analytic)
+    if not worst or evidence.x.size < 2 or differs.all():
         return []
     longest = sorted(range(len(shape)), key=lambda a: shape[a])[-2:]  # later axes win ties
     axes = tuple(sorted(a for a in longest if shape[a] > 1))
