@@ -25,35 +25,32 @@ from __future__ import annotations
 
 import functools
 import inspect
-import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, cast
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, event, given, settings, target
+from hypothesis import Phase, event, given, settings, target
 from hypothesis import strategies as st
 
 from minibn.autograd.tensor import Tensor
 from minibn.backend import Backend
 from minibn.testing.check import check_vjp, name_of
 from minibn.testing.commands.rows import as_problem, check_named, problems
+from minibn.testing.commands.search import LARGE, larger_failure
 from minibn.testing.layer_problem import LayerProblem
 from minibn.testing.problem import Problem
 from minibn.testing.report import (
     FULL,
-    MEASURED,
     Diagnosis,
     GradientError,
     GradReport,
     InputReport,
     Vacuous,
     larger_of,
-    without_listeners,
 )
 from minibn.testing.strategies import Point, seeds
 
@@ -176,8 +173,10 @@ def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any])
         except GradientError as error:
             if isinstance(error, Vacuous) or error.report.diagnose is Diagnosis:
                 raise
-            _look_for_larger(run, drawn)
-            error.report.larger = run.largest
+            largest = run.largest or error.report
+            if run.check is not None and largest.entries < LARGE:
+                largest = larger_failure(drawn, run.check, largest)
+            error.report.larger = largest
             raise
         finally:
             _run.reset(token)
@@ -187,43 +186,21 @@ def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any])
 
 
 INVISIBLE = 1e-150  # a complex step of 1e-100 underflows below
-LARGE = 24  # entries: a failure with fewer may hide its pattern
-LOOK = 3.0  # seconds
-
-
-def _look_for_larger(run: Run, drawn: st.SearchStrategy[Any]) -> None:
-    """hypothesis starts with a small failure that it knows from the last run, and shrinks others
-    at once; so a few more problems are drawn if no large one has failed."""
-    until = time.perf_counter() + LOOK
-
-    def look(problem: Problem) -> None:
-        size = sum(x.size for x in problem.inputs)
-        least = max(LARGE, 0 if run.largest is None else run.largest.entries + 1)
-        if run.check is None or time.perf_counter() > until or not least <= size <= MEASURED:
-            return
-        with suppress(Exception):  # of f's own: the test has its failure already
-            report = run.check(problem)
-            if not report.passed and not report.only_vacuous:
-                run.largest = larger_of(run.largest, report)
-
-    if run.largest is None or run.largest.entries < LARGE:
-        quiet = settings(
-            max_examples=30, database=None, deadline=None, derandomize=True,
-            phases=[Phase.generate], suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
-        with without_listeners(), suppress(Exception):
-            quiet(given(problem=drawn)(look))()
-
-
 SETTINGS = "_hypothesis_internal_use_settings"  # where `@settings` and `@given` leave them
 
 
 def _settings_of(test: Test, examples: int | None) -> settings:
-    """The settings of a test, without the deadline that hypothesis has by default."""
+    """The settings of a test, without the deadline and the explanation of failures (a list of our
+    lines) that hypothesis has by default."""
     default: Any = settings.default
     own = getattr(test, SETTINGS, None) or default
     deadline = own.deadline if own.deadline != default.deadline else None
-    return settings(own, deadline=deadline, max_examples=examples or own.max_examples)
+    phases = own.phases
+    if phases == default.phases:  # its explanation names our lines
+        phases = tuple(p for p in phases if p is not Phase.explain)
+    return settings(
+        own, deadline=deadline, max_examples=examples or own.max_examples, phases=phases
+    )
 
 
 def _check_first(test: Test, name: str, chosen: dict[str, Any]) -> Test:

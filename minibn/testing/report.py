@@ -262,7 +262,10 @@ class GradReport:
         shapes = ", ".join(str(x.shape) for x in larger.inputs)
         wrong = next(x.label for x in larger.inputs if not x.passed)
         text = " ".join(larger.diagnosis.sentences)
-        return wrap(f"At a larger failing problem, of shapes {shapes}, {wrong}: {text}", 100)
+        return wrap(
+            f"At a larger failing problem, which tells more, of shapes {shapes}, {wrong}: {text}",
+            100,
+        )
 
     def to_json(self) -> str:
         """Everything as one JSON object (numbers that JSON lacks, such as NaN, as strings)."""

@@ -144,10 +144,11 @@ def fades(ev: Evidence) -> bool:
 
 def by_threshold(ev: Evidence) -> str | None:
     """Wrong only on one side of a value of the input or of the output, or of their magnitudes."""
-    if by_sign_of_input(ev) or at_small_inputs(ev) or not ev.measured.all():
+    if at_small_inputs(ev) or not ev.measured.all():
         return None
     name = f"input {ev.position}"
-    sources = {name: ev.x, f"|{name}|": np.abs(ev.x)}
+    x = ev.x
+    sources = {name: x, f"|{name}|": np.abs(x)}
     if ev.output.shape == ev.x.shape:
         sources |= {"the output": ev.output, "|the output|": np.abs(ev.output)}
     right = ~ev.wrong
@@ -156,6 +157,8 @@ def by_threshold(ev: Evidence) -> str | None:
     for what, v in sources.items():
         for sign, side in ((1, "above"), (-1, "below")):
             last, first = float((sign * v[right]).max()), float((sign * v[ev.wrong]).min())
+            if v is x and last <= 0 <= first:
+                return None  # by_sign_of_input says it
             if not last < first or not only_in(ev, sign * v >= first, float(np.log(8))):
                 continue
             middle = sign * _shortest_between(last, first)

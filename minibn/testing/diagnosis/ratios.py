@@ -130,7 +130,7 @@ def forgotten_factor(ev: Evidence) -> str | None:
                     simple = pattern in ("{}", "({})²")
                     if name == "the cotangent" and (scaled or not simple):
                         continue
-                    if (scaled or not simple) and ev.measured.sum() < 4:
+                    if (scaled or not simple) and ev.wrong.sum() < 6:  # fits by chance
                         continue
                     h = pattern.format(name)
                     for missing in (True, False):

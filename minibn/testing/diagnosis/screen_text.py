@@ -76,7 +76,7 @@ def _explain(ev: Evidence) -> list[str]:
     for recognisers in (JACOBIANS[:3], FORMULAS + TERMS, MISSING_TERMS):
         if found := _matches(recognisers, ev):
             return _with_doubt(found, ev)
-    if wider and (found := _matches((by_sign_of_input, at_small_inputs, by_threshold), wider)):
+    if wider and (found := _matches((at_small_inputs, by_threshold, by_sign_of_input), wider)):
         return found + _in_that_place(wider)
     found = _matches(JACOBIANS[3:], ev) or _matches(PLACES, ev) or _matches([few_ratios], ev)
     return _with_doubt(found, ev)
