@@ -24,6 +24,7 @@ from minibn.testing.diagnosis.evidence import Evidence, largest, names
 from minibn.testing.diagnosis.formulas import (
     FORMULAS,
     MISSING_TERMS,
+    find_ignored_cotangent,
     identically_zero,
     multiple_of_something,
 )
@@ -73,7 +74,7 @@ def _explain(ev: Evidence) -> list[str]:
     wider = ev.wider
     if wider and (found := _matches(ENTRIES, wider)):
         return found[:1]
-    for recognisers in (JACOBIANS[:3], FORMULAS + TERMS, MISSING_TERMS):
+    for recognisers in ((find_ignored_cotangent,), JACOBIANS[:3], FORMULAS + TERMS, MISSING_TERMS):
         if found := _matches(recognisers, ev):
             return _with_doubt(found, ev)
     if wider and (found := _matches((at_small_inputs, by_threshold, by_sign_of_input), wider)):

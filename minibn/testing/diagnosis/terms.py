@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 
 from minibn.testing.diagnosis.evidence import Evidence, axis_sets, largest, name_axes
+from minibn.testing.diagnosis.formulas import find_sum_term
 from minibn.testing.diagnosis.ratios import along_axes, constant_ratio
 
 
@@ -105,8 +106,8 @@ def variance_term(ev: Evidence) -> str | None:
         offset = ev.error.mean(axes, keepdims=True)
         c = slope(ev.error - offset, x, axes)
         pure = ev.explained_by(ev.numeric + c * x, fitted=c.size)
-        if not pure and prod(ev.x.shape[a] for a in axes) < 4:
-            continue
+        if not pure and (prod(ev.x.shape[a] for a in axes) < 4 or find_sum_term(ev)):
+            continue  # one number for each group explains it, too
         if not pure and not ev.explained_by(ev.numeric + offset + c * x, fitted=2 * c.size):
             continue
         true = true_terms(ev, axes)
