@@ -1,12 +1,15 @@
 """What a failure costs and shows: calls of f, one screen, an explanation at a larger problem."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import minibn
 from minibn.testing import GradientError, check_vjp
 from minibn.testing.commands.digits_table import DigitsTable
 from minibn.testing.commands.search import search_failure
@@ -15,6 +18,7 @@ from minibn.testing.problem import Problem
 from minibn.testing.report import MEASURED
 from minibn.testing.strategies import arrays
 
+HERE = os.environ | {"PYTHONPATH": str(Path(minibn.__file__).parents[1])}
 SCRIPT = 120  # calls at most, to choose the script's oracle
 
 
@@ -114,7 +118,9 @@ def test_a_failing_test_shows_one_screen_and_no_frames_of_libraries(name, tmp_pa
         f"test_it.py::{name}",
     ]
     for _ in range(2):  # the second run starts with the failure that hypothesis has stored
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=HERE, check=False
+        )
         assert done.returncode == 1, done.stdout + done.stderr
         shown = done.stdout
         lines = [line for line in shown.splitlines() if line.startswith(("E", ">"))]
