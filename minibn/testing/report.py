@@ -145,6 +145,7 @@ class GradReport:
 
     inputs     a report for each input
     faults     what is wrong with f or the vjp as a whole, a sentence each
+    notes      what is worth knowing and no fault, a sentence each
     diagnose   makes the diagnosis, on first use
     calls      how often f was called for the check; `counted`: f, which counts them
     larger     the report of the largest failure of the same test, which shows more of a pattern
@@ -154,6 +155,7 @@ class GradReport:
     name: str
     inputs: list[InputReport] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     seed: int = 0
     diagnose: Callable[[], Diagnosis] = field(default=Diagnosis, repr=False)
     calls: int = 0
@@ -212,6 +214,7 @@ class GradReport:
                 if not x.sides.endswith("and none with it"):  # else that says it all
                     lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
                 lines += [f"    {x.sides}"] if x.sides else []
+        lines += [f"  note: {note}" for note in self.notes]
         if missed := max((x.missed for x in self.inputs), default=0.0):
             lines.append(
                 "  Along random directions an error of 0.1 % of the gradient's norm is missed with "
@@ -275,6 +278,7 @@ class GradReport:
             "digits": self.digits,
             "seed": self.seed,
             "faults": self.faults,
+            "notes": self.notes,
             "inputs": [asdict(x) for x in self.inputs],
             **asdict(self.diagnosis),
             "calls": self.calls,

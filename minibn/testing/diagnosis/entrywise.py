@@ -269,18 +269,20 @@ def _at_more_values(
         inputs = [moved if k == i else v for k, v in enumerate(point.inputs)]
         if (budget is not None and budget.left < 8) or oracles.value_near(point.f, inputs) is None:
             break
-        analytic = result.again(inputs)
+        elsewhere = result.at(inputs)
         there = ensemble.at(point.at(inputs))
         try:
             slope: Slope = there.slope(np.ones(x.shape))
         except Abstention:
             continue
-        if analytic is None:
+        if elsewhere is None:
             continue
         numeric, error = ev.cotangent * slope.value, np.abs(ev.cotangent) * slope.error
         scale = float(np.abs(numeric).max(initial=0))
         tolerance = np.maximum(SAFETY * error, float(ev.tolerance.max()) + 1e-9 * scale)
-        stack.append((moved, there.point.y, analytic[which].astype(float), numeric, tolerance))
+        stack.append(
+            (moved, there.point.y, elsewhere.gradients[which].astype(float), numeric, tolerance)
+        )
     if len(stack) == 1:
         return None
     xs, ys, ours, theirs, tolerances = (np.stack(v) for v in zip(*stack, strict=True))
