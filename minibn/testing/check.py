@@ -19,20 +19,22 @@ from typing import Any
 import numpy as np
 
 from minibn.testing.arguments import name_of, takes_any_arguments
+from minibn.testing.checking.counting import Counted
 from minibn.testing.checking.ensemble import Ensemble, Point
 from minibn.testing.checking.kinks import at_ties_of_inputs
 from minibn.testing.checking.layouts import copy_in
 from minibn.testing.checking.oracles import STARTS
 from minibn.testing.checking.verdict import ENTRIES, judge
 from minibn.testing.checking.vjp_calls import CEILING, SAFETY, VjpCalls, VjpResult
+from minibn.testing.diagnosis.budget import Budget
 from minibn.testing.diagnosis.entrywise import dissect
 from minibn.testing.diagnosis.reproducer import script
-from minibn.testing.diagnosis.screen_text import explain, screen
+from minibn.testing.diagnosis.screen_text import explain, remark, screen
 from minibn.testing.memory_layouts import layout_of
 from minibn.testing.report import Diagnosis, GradReport, InputReport
 
 Vjp = Callable[..., Any]
-Script = Callable[[np.ndarray, int, np.ndarray], str]
+Script = Callable[[np.ndarray, int, np.ndarray, Callable[..., Any]], str]
 
 
 @takes_any_arguments
@@ -86,12 +88,13 @@ def check_vjp(
                    derivatives, so only points beside the kink are compared
     complex_convention  "pytorch" (dL/da + i dL/db for z = a + ib) or "jax" (its conjugate)
     diagnose       measure a wrong gradient entry by entry, explain it, write a script
-    reproduce      (cotangent, position, numeric gradient) -> the script for a report
+    reproduce      (cotangent, position, numeric gradient, f on arrays) -> the script for a report
 
     Raises GradientError, whose `report` says which input, where and in what way; Vacuous if both
     sides are zero; TypeError or ValueError for inputs that can't be differentiated. With
     `raises=False` the report is returned in any case.
     """
+    __tracebackhide__ = True
     if not (callable(f) and callable(vjp)):
         raise TypeError("check_vjp(f, vjp, *arrays): the first two arguments are functions.")
     wrt = _positions(wrt, len(arrays))  # names are resolved before
@@ -102,7 +105,8 @@ def check_vjp(
     given = [_differentiable(x, i, wrt) for i, x in enumerate(arrays)]
     report = GradReport(name or name_of(f), seed=seed)
     rng = np.random.default_rng((seed, 2))
-    y = _value(f, given, report, accuracy)
+    counted = Counted(f)
+    y = _value(counted, given, report, accuracy)
     cotangents = [np.asarray(rng.standard_normal(y.shape)).astype(y.dtype) for _ in range(2)]
     if report.faults:
         return report.settle(raises)
@@ -110,7 +114,7 @@ def check_vjp(
     exact = [x.astype(float) if i in wrt else x for i, x in enumerate(given)]
 
     def forward(*moving: np.ndarray) -> Any:
-        return f(*calls.with_inputs(moving))
+        return counted(*calls.with_inputs(moving))
 
     double = [np.asarray(c, float) for c in cotangents]
     point = Point(
@@ -139,38 +143,44 @@ def check_vjp(
             wrong = entry.verdict == "wrong" and entry.worst is not None
             if wrong and diagnose and report.diagnose is Diagnosis:
                 write = reproduce or partial(_script, f, vjp, given, report.name)
-                report.diagnose = partial(diagnosis, ensemble, result[k], report.name, entry, write)
+                report.diagnose = partial(diagnosis, ensemble, result[k], report, entry, write)
         if len(judged) == len(wrt) and not composite:
             at_ties_of_inputs(report.inputs, point, result)
     for entry in report.inputs:
         x = given[entry.position]
         entry.magnitude, entry.layout = float(np.abs(x).max(initial=0)), layout_of(x)
+    report.counted, report.calls = counted, counted.calls
     if convention is not None and result is not None:
         _check_convention(convention, cotangents[0], given, wrt, result, point, report)
     return report.settle(raises)
 
 
 def diagnosis(
-    ensemble: Ensemble, result: VjpResult, name: str, entry: InputReport, write: Script
+    ensemble: Ensemble, result: VjpResult, report: GradReport, entry: InputReport, write: Script
 ) -> Diagnosis:
     """Measure a wrong gradient entry by entry, and describe its error."""
+    budget = Budget.beside(report.counted, report.calls)
     with np.errstate(all="ignore"):
-        evidence = dissect(ensemble, result, entry.cotangent)
+        evidence = dissect(ensemble, result, entry.cotangent, budget)
+        sentences = explain(evidence)
     c = evidence.cotangent.astype(result.gradients[0].dtype)
-    script = write(c, entry.position, evidence.numeric)
-    return Diagnosis(explain(evidence), screen(evidence, name), script)
+    script = write(c, entry.position, evidence.numeric, report.counted)
+    shown = screen(evidence, report.name, sentences)
+    hint = "" if sentences else remark(evidence)
+    return Diagnosis(sentences, shown, script, hint, budget.spent, evidence.doubtful)
 
 
 def _script(
     f: Callable[..., Any],
-    vjp: Vjp,
+    vjp: Callable[..., Any],
     given: list[Any],
     name: str,
     cotangent: np.ndarray,
     position: int,
     numeric: np.ndarray,
+    value: Callable[..., Any],
 ) -> str:
-    return script(f, vjp, given, cotangent, position, numeric, name)
+    return script(f, vjp, given, cotangent, position, numeric, name, value)
 
 
 def _positions(wrt: Any, count: int) -> list[int]:

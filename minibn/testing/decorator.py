@@ -11,37 +11,69 @@
 hypothesis draws the problems, so `@settings`, `@example` and `@seed` work above the decorator, and
 `--hypothesis-show-statistics` shows how often there were kinks and empty arrays, and which oracle
 was used. It searches for the point at which the most digits are lost (`hypothesis.target`).
+
+A *vacuous* example, at which gradient and oracle are both zero (x² at 0), shows nothing about the
+vjp. It is left out, whether drawn or given by `@example`: the test's body, which is about a checked
+gradient, does not run there, and the example is counted. The test fails as vacuous only if some
+input's gradient was zero in every example of a run, so that nothing was compared.
+
+hypothesis' deadline is off, since a check calls f many times, unless `@settings(deadline=...)` on
+the test sets one.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, cast
 
 import numpy as np
-from hypothesis import event, given, note, settings, target
+from hypothesis import Phase, event, given, settings, target
 from hypothesis import strategies as st
 
+from minibn.autograd.tensor import Tensor
 from minibn.backend import Backend
+from minibn.testing.arguments import name_of
 from minibn.testing.check import check_vjp
 from minibn.testing.commands.coverage import events
 from minibn.testing.commands.rows import as_problem, check_named, problems
+from minibn.testing.commands.search import LARGE, larger_failure
 from minibn.testing.layer_problem import LayerProblem
 from minibn.testing.problem import Problem
-from minibn.testing.report import FULL, GradReport
+from minibn.testing.report import (
+    FULL,
+    Diagnosis,
+    GradientError,
+    GradReport,
+    InputReport,
+    Vacuous,
+    larger_of,
+)
 from minibn.testing.strategies import Point, seeds
 
-Test = Callable[..., None]
+Test = Callable[..., Any]
+Check = Callable[[Problem], GradReport]
 
 
 @dataclass(frozen=True)
-class ProblemWithVjp(Problem):
-    """A problem with a hand-written vjp."""
+class DrawnProblem(Problem):
+    """A problem that is shown by its shapes, as hypothesis prints it below a report which has its
+    values; perhaps with a hand-written vjp."""
 
     vjp: Callable[..., Any] | None = None
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{x.dtype} {x.shape}" for x in self.inputs)
+        settings = getattr(self.f, "keywords", None)
+        return f"<{shapes}; seed {self.seed}{f'; {settings}' if settings else ''}>"
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:  # hypothesis prints with it
+        printer.text(repr(self))
 
 
 def gradient_test(
@@ -84,9 +116,93 @@ def gradient_test(
 
     def decorate(test: Test) -> Test:
         checked = given(problem=drawn)(_check_first(test, name or test.__name__, chosen))
-        return checked if examples is None else settings(max_examples=examples)(checked)
+        return _in_runs(checked, examples, drawn)
 
     return decorate
+
+
+@dataclass
+class Run:
+    """What the examples of one run of a test showed."""
+
+    compared: set[int] = field(default_factory=set)  # inputs whose gradients were compared
+    vacuous: Counter[int] = field(default_factory=Counter)  # input -> examples where it was zero
+    examples: int = 0
+    left_out: int = 0
+    last: GradReport | None = None  # of a vacuous example
+    largest: GradReport | None = None  # of the failure with the most entries
+    check: Check | None = None  # with the test's own arguments
+
+    def add(self, report: GradReport) -> None:
+        self.examples += 1
+        self.compared |= {x.position for x in report.inputs if x.verdict == "agrees"}
+        if not report.left_out:
+            return
+        self.left_out += 1
+        self.last = report
+        self.vacuous.update(x.position for x in report.inputs if x.verdict == "vacuous")
+
+    def raise_if_vacuous(self) -> None:
+        """Vacuous, if the gradient of some input was zero wherever it was not empty."""
+        __tracebackhide__ = True
+        if self.last is None or not (never := sorted(set(self.vacuous) - self.compared)):
+            return
+        inputs = " and ".join(f"input {i}" for i in never)
+        self.last.faults.append(
+            f"{self.vacuous[never[0]]} of {self.examples} examples are vacuous: the gradient of "
+            f"{inputs} and its oracle were zero in all that are not empty, so nothing was "
+            "compared. Draw points at which f is not flat, or declare the input in the problem's "
+            "`flat`"
+        )
+        raise Vacuous(self.last) from None
+
+
+_run: ContextVar[Run] = ContextVar("run of a gradient test")
+
+
+def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any]) -> Test:
+    """The test, with a Run of its own in each call. hypothesis' decorators leave their settings
+    on the function that they get, which is this one; hypothesis reads those of `checked`."""
+
+    @functools.wraps(checked)
+    def outer(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        settled = {k: v for k, v in vars(outer).items() if k != "__wrapped__"}
+        vars(checked).update(settled | {SETTINGS: _settings_of(outer, examples)})
+        token = _run.set(run := Run())
+        try:
+            checked(*args, **kwargs)
+        except GradientError as error:
+            if isinstance(error, Vacuous) or error.report.diagnose is Diagnosis:
+                raise
+            largest = run.largest or error.report
+            if run.check is not None and largest.entries < LARGE:
+                largest = larger_failure(drawn, run.check, largest)
+            error.report.larger = largest
+            raise
+        finally:
+            _run.reset(token)
+        run.raise_if_vacuous()
+
+    return outer
+
+
+INVISIBLE = 1e-150  # a complex step of 1e-100 underflows below
+SETTINGS = "_hypothesis_internal_use_settings"  # where `@settings` and `@given` leave them
+
+
+def _settings_of(test: Test, examples: int | None) -> settings:
+    """The settings of a test, without the deadline and the explanation of failures (a list of our
+    lines) that hypothesis has by default."""
+    default: Any = settings.default
+    own = getattr(test, SETTINGS, None) or default
+    deadline = own.deadline if own.deadline != default.deadline else None
+    phases = own.phases
+    if phases == default.phases:  # its explanation names our lines
+        phases = tuple(p for p in phases if p is not Phase.explain)
+    return settings(
+        own, deadline=deadline, max_examples=examples or own.max_examples, phases=phases
+    )
 
 
 def _check_first(test: Test, name: str, chosen: dict[str, Any]) -> Test:
@@ -97,16 +213,35 @@ def _check_first(test: Test, name: str, chosen: dict[str, Any]) -> Test:
     others = [p for key, p in wanted.items() if key not in ("problem", "report")]
     signature = inspect.Signature([*others, drawn])
 
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
+    def arguments(*args: Any, **kwargs: Any) -> dict[str, Any] | None:
+        """Of the body, after the check; None where the body does not run."""
+        __tracebackhide__ = True
         known = signature.bind(*args, **kwargs).arguments
         overruled = {key: known[key] for key in chosen if key in known}
-        known["report"] = report = _check(known["problem"], name, **(chosen | overruled))
-        _report_to_hypothesis(report)
-        test(**{key: x for key, x in known.items() if key in wanted})
+        how = chosen | overruled
+        check: Check = functools.partial(_check, name=name, **how)
+        known["report"] = report = check(known["problem"])
+        _settle(report, check)
+        return None if report.left_out else {k: x for k, x in known.items() if k in wanted}
 
-    run.__signature__ = signature  # type: ignore[attr-defined]  # pytest reads it
-    return run
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        if (given := arguments(*args, **kwargs)) is not None:
+            test(**given)
+
+    @functools.wraps(test)
+    async def run_async(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        if (given := arguments(*args, **kwargs)) is not None:
+            await cast(Any, test(**given))
+
+    body: Any = run_async if inspect.iscoroutinefunction(test) else run
+    body.__signature__ = signature  # pytest reads it
+    if isinstance(test, FunctionType):  # a traceback shows the test, not these lines
+        place = {k: getattr(test.__code__, k) for k in ("co_filename", "co_firstlineno")}
+        body.__code__ = body.__code__.replace(**place)
+    return body
 
 
 def _problems_from(
@@ -117,18 +252,19 @@ def _problems_from(
     if f is None:
         return strategy.map(_a_problem)
 
-    def at(drawn: Any, seed: int) -> Problem:
+    @st.composite
+    def at(draw: st.DrawFn) -> Problem:
         """Points have settings and a seed of their own, plain arrays have not."""
+        drawn = draw(strategy)
+        seed = draw(seeds)
         if isinstance(drawn, tuple):
             drawn = Point(drawn, seed=seed)
         elif not isinstance(drawn, Point):
             drawn = Point((np.asarray(drawn),), seed=seed)
-        point = drawn.problem(f)
-        if vjp is None:
-            return point
-        return ProblemWithVjp(point.f, point.inputs, point.seed, point.flat, drawn.bind(vjp))
+        f_here, vjp_here = drawn.bind(f), None if vjp is None else drawn.bind(vjp)
+        return DrawnProblem(f_here, drawn.inputs, drawn.seed, drawn.flat, vjp_here)
 
-    return st.builds(at, strategy, seeds)
+    return at()
 
 
 def _a_problem(drawn: Any) -> Problem:
@@ -140,24 +276,67 @@ def _a_problem(drawn: Any) -> Problem:
     return as_problem(drawn)
 
 
-def _check(problem: Problem, name: str, **chosen: Any) -> GradReport:
-    if isinstance(problem, ProblemWithVjp) and problem.vjp is not None:
+def _check(problem: Problem, *, name: str, **chosen: Any) -> GradReport:
+    __tracebackhide__ = True
+    if isinstance(problem, DrawnProblem) and problem.vjp is None:
+        _must_take_tensors(problem, name)
+    elif isinstance(problem, DrawnProblem) and problem.vjp is not None:
         return check_vjp(
             problem.f, problem.vjp, *problem.inputs, name=name, seed=problem.seed,
-            zero_gradient=problem.flat, allow_empty=True,
+            zero_gradient=problem.flat, allow_empty=True, raises=False,
         )  # fmt: skip
-    return check_named(name, problem, **chosen)
+    return check_named(name, problem, raises=False, **chosen)
 
 
-def _report_to_hypothesis(report: GradReport) -> None:
-    """The number to maximise, the events to count, and the text to print on a failure."""
+def _must_take_tensors(problem: Problem, name: str) -> None:
+    """Without vjp=, f is a function of Tensors; np.square is none."""
+    __tracebackhide__ = True
+    try:
+        result: Any = problem.f(*map(Tensor, problem.inputs))
+    except TypeError as error:
+        result = error
+    if not isinstance(result, Tensor):
+        what = f"it raises: {result}" if isinstance(result, TypeError) else type(result).__name__
+        raise TypeError(
+            f"gradient_test of {name}: without vjp=, f must take and give Tensors, whose gradient "
+            f"the tape computes. For Tensors {name_of(problem.f)} gives {what} "
+            "Write f with minibn.ops, or pass vjp=lambda g, x: ..., the gradient that f's author "
+            "wrote, if f takes NumPy arrays."
+        ) from None
+
+
+def _settle(report: GradReport, check: Check) -> None:
+    """Raise the error of a failed check; tell hypothesis, and this run, about any other."""
+    __tracebackhide__ = True
+    run = _run.get(None) or Run()  # none in another thread: then nothing is counted
+    run.check = check
+    for x in report.inputs:
+        if x.verdict == "wrong" and _invisible(x):
+            x.verdict = "vacuous"
+    report.left_out = report.only_vacuous
+    run.add(report)
+    if report.left_out:
+        event("left out: vacuous, gradient and oracle are zero")
+        return
+    if not report.passed:
+        run.largest = report.larger = larger_of(run.largest, report)
+        raise GradientError(report) from None
     for text in sorted({_event(x) for x in report.inputs} | events(report)):
         event(text)
     target(FULL - report.digits, label="digits lost")
-    note(str(report))
 
 
-def _event(x: Any) -> str:
+def _invisible(x: InputReport) -> bool:
+    """Whether the gradient is so small that no oracle can see it: squares of 1e-240 are drawn."""
+    sides = [] if x.worst is None else [x.worst["analytic"], x.worst["numeric"]]
+    return (
+        bool(sides)
+        and float(np.abs(np.ravel(sides[0])).max()) < INVISIBLE
+        and bool(np.all(np.abs(np.ravel(sides[1])) < INVISIBLE))
+    )
+
+
+def _event(x: InputReport) -> str:
     if x.kinks:
         return "at a kink"
     if x.verdict in ("empty", "zero"):

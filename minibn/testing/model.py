@@ -54,6 +54,7 @@ def check_model(
     >>> print(report.line_of("1.gamma").partition(":")[0])
     1.gamma  (4,) float64
     """
+    __tracebackhide__ = True
     x, *rest = batch if isinstance(batch, (tuple, list)) else (batch,)
     first_names = {id(p): name for name, p in reversed(list(model.named_parameters()))}
     parameters = model.parameters()  # a shared one is there once

@@ -22,6 +22,7 @@ class Digits:
         self.reports: list[GradReport] = []  # of the test that runs
         self.table = DigitsTable()
         self.expected_failures = 0
+        self.left_out = 0  # vacuous examples
         listeners.append(self.add_report)
 
     def add_report(self, report: GradReport) -> None:
@@ -42,6 +43,8 @@ class Digits:
 
     def _settle(self, item: pytest.Item, failed: bool) -> None:
         once = list({id(report): report for report in self.reports}.values())
+        self.left_out += sum(report.left_out for report in once)
+        once = [report for report in once if not report.left_out]
         wrong = [report for report in once if not report.passed]
         if not failed:
             self.expected_failures += len(wrong)
@@ -52,10 +55,16 @@ class Digits:
         self.reports.clear()
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if not self.table.rows:
+        if not self.table.rows and not self.left_out:
             return
         terminalreporter.section("digits of gradients")
-        terminalreporter.write_line(self.table.table())
+        if self.table.rows:
+            terminalreporter.write_line(self.table.table())
+        if self.left_out:
+            terminalreporter.write_line(
+                f"{self.left_out} drawn examples were left out as vacuous: the gradient and its "
+                "oracle were zero there"
+            )
         if self.expected_failures:
             terminalreporter.write_line(
                 f"{self.expected_failures} more checks failed in tests that passed, as expected"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from textwrap import wrap
 from typing import Any
 
 FULL = 15.95  # digits of a float64
 LONGEST = 5000  # bytes of a script that is shown
+MEASURED = 400  # entries of a larger failure that is explained as well
 
 listeners: list[
     Callable[[GradReport], None]
@@ -121,11 +124,25 @@ class InputReport:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the first wrong gradient looks like: sentences, a screen, a standalone script."""
+    """What the first wrong gradient looks like: sentences, a screen, a standalone script.
+
+    remark      on the error's size, if there is no sentence that explains it
+    text_calls  how often f was called to make it
+    doubtful    there are so few entries that other sentences would fit as well
+    """
 
     sentences: list[str] = field(default_factory=list)
     screen: str = ""
     script: str = ""
+    remark: str = ""
+    text_calls: int = 0
+    doubtful: bool = False
+
+
+def larger_of(one: GradReport | None, other: GradReport) -> GradReport:
+    """The failure with more entries, as long as these can all be measured."""
+    size = other.entries
+    return other if one is None or one.entries < size <= MEASURED else one
 
 
 @dataclass
@@ -136,6 +153,9 @@ class GradReport:
     faults     what is wrong with f or the vjp as a whole, a sentence each
     notes      what is worth knowing and no fault, a sentence each
     diagnose   makes the diagnosis, on first use
+    calls      how often f was called for the check; `counted`: f, which counts them
+    larger     the report of the largest failure of the same test, which shows more of a pattern
+    left_out   whether a property test left this example out, as vacuous
     """
 
     name: str
@@ -144,6 +164,10 @@ class GradReport:
     notes: list[str] = field(default_factory=list)
     seed: int = 0
     diagnose: Callable[[], Diagnosis] = field(default=Diagnosis, repr=False)
+    calls: int = 0
+    counted: Any = field(default=None, repr=False)
+    larger: GradReport | None = field(default=None, repr=False)
+    left_out: bool = False
 
     @cached_property
     def diagnosis(self) -> Diagnosis:
@@ -151,7 +175,8 @@ class GradReport:
         return self.diagnose()
 
     def __getstate__(self) -> dict[str, Any]:  # for other processes: without the functions
-        return vars(self) | {"diagnose": Diagnosis, "diagnosis": self.diagnosis}
+        plain = {"diagnose": Diagnosis, "diagnosis": self.diagnosis, "counted": None}
+        return vars(self) | plain
 
     @property
     def screen(self) -> str:
@@ -166,10 +191,21 @@ class GradReport:
         return not self.faults and all(x.passed for x in self.inputs)
 
     @property
+    def only_vacuous(self) -> bool:
+        """Whether the check failed, and only because both sides of a comparison are zero."""
+        judged = (x.passed or x.verdict == "vacuous" for x in self.inputs)
+        return not self.passed and not self.faults and all(judged)
+
+    @property
     def digits(self) -> float:
         """Of the input that agrees least."""
         judged = [x.digits for x in self.inputs if x.verdict not in ("empty", "zero", "vacuous")]
         return min(judged, default=FULL)
+
+    @property
+    def entries(self) -> int:
+        """Of the inputs together."""
+        return sum(math.prod(x.shape) for x in self.inputs)
 
     def line_of(self, name: str) -> str:
         """The line of one input, or of one parameter of a model."""
@@ -181,7 +217,8 @@ class GradReport:
         for x in self.inputs:
             lines.append("  " + x.line())
             if not x.passed and x.verdict != "vacuous":
-                lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
+                if not x.sides.endswith("and none with it"):  # else that says it all
+                    lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
                 lines += [f"    {x.sides}"] if x.sides else []
         lines += [f"  note: {note}" for note in self.notes]
         if missed := max((x.missed for x in self.inputs), default=0.0):
@@ -190,7 +227,11 @@ class GradReport:
                 f"a chance of {missed:.0e} at most."
             )
         if self.screen:
-            lines += ["", self.screen]
+            lines += ["", self.screen, *self._larger_lines()]
+            lines.append(
+                f"f was called {self.calls} times for the check, {self.text_calls} times for this "
+                "text."
+            )
         if len(self.script) > LONGEST:
             lines += [
                 "",
@@ -199,6 +240,41 @@ class GradReport:
         elif self.script:
             lines += ["", "To reproduce it:", "", self.script.rstrip()]
         return "\n".join(lines)
+
+    @property
+    def explained_larger(self) -> GradReport | None:
+        """The larger failure, if its explanation says more: this one has none, or only one that
+        few entries would fit by chance."""
+        larger = self.larger
+        if larger is None or larger is self or larger.entries <= self.entries:
+            return None
+        own = self.diagnosis
+        if own.sentences and not own.doubtful:
+            return None
+        patterns = [
+            re.sub(r"[-\d.e]+", "#", d.sentences[0]) if d.sentences else ""
+            for d in (own, larger.diagnosis)
+        ]
+        return larger if patterns[1] and patterns[0] != patterns[1] else None
+
+    @property
+    def text_calls(self) -> int:
+        """Calls of f for the description of the error, of a larger failure's too."""
+        own, larger = self.diagnosis.text_calls, self.larger
+        if self.explained_larger is None and "diagnosis" not in vars(larger or self):
+            return own
+        return own + (larger.diagnosis.text_calls if larger not in (None, self) else 0)
+
+    def _larger_lines(self) -> list[str]:
+        if (larger := self.explained_larger) is None:
+            return []
+        shapes = ", ".join(str(x.shape) for x in larger.inputs)
+        wrong = next(x.label for x in larger.inputs if not x.passed)
+        text = " ".join(larger.diagnosis.sentences)
+        return wrap(
+            f"At a larger failing problem, which tells more, of shapes {shapes}, {wrong}: {text}",
+            100,
+        )
 
     def to_json(self) -> str:
         """Everything as one JSON object (numbers that JSON lacks, such as NaN, as strings)."""
@@ -211,18 +287,21 @@ class GradReport:
             "notes": self.notes,
             "inputs": [asdict(x) for x in self.inputs],
             **asdict(self.diagnosis),
-        }
+            "calls": self.calls,
+            "larger": None if (larger := self.explained_larger) is None else {
+                "shapes": [x.shape for x in larger.inputs],
+                "sentences": larger.diagnosis.sentences,
+            },
+        }  # fmt: skip
         return json.dumps(_plain(whole), allow_nan=False)
 
     def settle(self, raises: bool) -> GradReport:
         """Call the listeners, then return the report, or raise it as an error if it fails."""
+        __tracebackhide__ = True
         for listen in listeners:
             listen(self)
         if raises and not self.passed:
-            only_vacuous = not self.faults and all(
-                x.passed or x.verdict == "vacuous" for x in self.inputs
-            )
-            raise (Vacuous if only_vacuous else GradientError)(self)
+            raise (Vacuous if self.only_vacuous else GradientError)(self)
         return self
 
 

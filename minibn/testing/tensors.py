@@ -123,6 +123,7 @@ def check_gradients(
     >>> check_gradients(lambda x: ops.batch_norm(x, np.ones(2), np.zeros(2)), x).passed
     True
     """
+    __tracebackhide__ = True
     if order not in (1, 2):
         raise ValueError(
             f"check_gradients: order={order!r}: gradients are 1, second derivatives 2."
@@ -133,8 +134,8 @@ def check_gradients(
         "seed": seed, "allow_empty": allow_empty, "diagnose": diagnose
     }  # fmt: skip
 
-    def reproduce(cotangent: np.ndarray, position: int, numeric: np.ndarray) -> str:
-        return script_for_tensors(f, arrays, cotangent, position, numeric, name)
+    def reproduce(cotangent: np.ndarray, position: int, numeric: np.ndarray, on_arrays: Any) -> str:
+        return script_for_tensors(f, arrays, cotangent, position, numeric, name, on_arrays)
 
     report = check_vjp(
         *forward_and_vjp(f, backend), *arrays, name=name, zero_gradient=zero_gradient,
@@ -223,6 +224,7 @@ def check_problem(
     diagnose: bool = True,
 ) -> GradReport:
     """`check_gradients` at a problem drawn by a strategy."""
+    __tracebackhide__ = True
     return check_gradients(
         problem.f, *problem.inputs, backend=backend, order=order, name=name, seed=problem.seed,
         zero_gradient=problem.flat, allow_empty=True, raises=raises, diagnose=diagnose,

@@ -7,7 +7,7 @@ complex step is valid. Then the most exact of the valid oracles is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ class Point:
     composite: bool = False  # a network: its gradient at a kink is a convention
     accuracy: float = 0.0  # the relative error that f is said to have
     measured: np.ndarray | None = None  # the noise, once it is known
+    slopes: dict[Any, Any] = field(default_factory=dict, init=False)  # of single entries
 
     def __post_init__(self) -> None:
         self.y = np.asarray(self.f(*self.inputs), float)
@@ -123,6 +124,12 @@ class Ensemble:
         other.__dict__.update(self.__dict__ | {"point": point})
         return other
 
+    def of_input(self, i: int) -> Ensemble:
+        """The same oracle at another input of the point."""
+        other = self.at(self.point)
+        other.i = i
+        return other
+
     @property
     def kink_count(self) -> int:
         """The outputs that have a kink along the probe."""
@@ -143,10 +150,34 @@ class Ensemble:
 
     def differences(self, u: np.ndarray) -> Sides:
         p = self.point
-        return oracles.differences(p.f, p.inputs, self.i, u, p.noise, p.starts)
+        return self._once(
+            "differences",
+            u,
+            lambda: oracles.differences(p.f, p.inputs, self.i, u, p.noise, p.starts),
+        )
 
     def slope(self, u: np.ndarray) -> Slope:
         """J u by the most exact valid oracle, or by differences where it abstains."""
+        return self._once("slope", u, lambda: self._slope(u))
+
+    def _once(self, what: str, u: np.ndarray, measure: Callable[[], Any]) -> Any:
+        """The slope of a single entry is measured once, for the check and for its text."""
+        moving = np.flatnonzero(u)
+        if len(moving) != 1:
+            return measure()
+        key = (what, self.i, int(moving[0]), float(u.flat[moving[0]]))
+        if key not in self.point.slopes:
+            self.point.slopes[key] = measure()
+        return self.point.slopes[key]
+
+    def known_slope(self, entry: int) -> Slope | None:
+        """The slope of this entry, for a step of length 1, if it was measured with any length."""
+        for (what, i, k, length), slope in self.point.slopes.items():
+            if (what, i, k) == ("slope", self.i, entry):
+                return Slope(slope.value / length, slope.error / abs(length))
+        return None
+
+    def _slope(self, u: np.ndarray) -> Slope:
         try:
             if self.leading == "complex step":
                 return self.complex_step(u)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class VjpResult:
     bytes    the size of the least exact input's numbers
     at       (inputs of wrt) -> the result for the same cotangents at another point; None if the
              vjp raises there
+    pull     cotangent -> the gradient at this point; None if the vjp raises
+    rotated  cotangent -> what the vjp returns with its cotangent last; None if it raises
     """
 
     gradients: Gradients
@@ -37,6 +40,8 @@ class VjpResult:
     eps: float
     bytes: int
     at: Callable[[Sequence[np.ndarray]], VjpResult | None]
+    pull: Callable[[np.ndarray], np.ndarray | None] = lambda g: None
+    rotated: Callable[[np.ndarray], np.ndarray | None] = lambda g: None
 
     @property
     def precision(self) -> float:
@@ -66,6 +71,7 @@ class VjpCalls:
     allow_views: bool = False
     rounding: Sequence[float] = ()  # of each gradient, as much as that of f explains
     last: list[np.ndarray] = field(default_factory=list)  # the gradients of the last call
+    cotangent_dtype: Any = float
 
     def fault(self, text: str) -> None:
         if text not in self.faults:
@@ -86,7 +92,12 @@ class VjpCalls:
         arrays = [copy_in(x) if isinstance(x, np.ndarray) else x for x in given]
         passed = layout(np.asarray(g))
         with np.errstate(all="ignore"):  # the comparison reports what is not finite
-            result = self.vjp(passed, *arrays)
+            try:
+                result = self.vjp(passed, *arrays)
+            except Exception as error:
+                if given is self.given:
+                    self._note_order(error, g, given)
+                raise
         if passed.tobytes() != g.tobytes():
             self.fault("the vjp modifies its cotangent in place")
         for i, (x, array) in enumerate(zip(given, arrays, strict=True)):
@@ -109,12 +120,33 @@ class VjpCalls:
         valid = [d for d in checked if d is not None]
         return valid if len(valid) == len(checked) else None
 
+    def _note_order(self, error: Exception, g: np.ndarray, given: Sequence[Any]) -> None:
+        """Add a note to the vjp's error, if it takes its cotangent last, and so does not raise."""
+        try:
+            result = self.vjp(*given, g.copy())
+        except Exception:  # then the order is not the reason
+            return
+        first = result[0] if isinstance(result, (tuple, list)) and result else result
+        if np.shape(first) == np.shape(given[0]):
+            error.add_note(
+                "The vjp raises when it is called as vjp(cotangent, *inputs), and does not as "
+                "vjp(*inputs, cotangent): the cotangent comes first here. Pass "
+                "lambda g, *inputs: vjp(*inputs, g)."
+            )
+
     def pull_near(self, g: np.ndarray, given: Sequence[Any]) -> Gradients | None:
         """`pull` at a point nearby, where the vjp need not be defined: None if it raises."""
         try:
             return self.pull(g, given)
         except Exception:  # any error of the vjp's own: it may check its domain
             return None
+
+    def _for_text(self, k: int, vjp: Callable[..., Any], g: np.ndarray) -> np.ndarray | None:
+        """The gradient of one input from this form of the vjp, whose faults are not reported."""
+        grads = VjpCalls(vjp, self.given, self.wrt, []).pull_near(
+            g.astype(self.cotangent_dtype), self.given
+        )
+        return None if grads is None else grads[k]
 
     def _as_gradient(self, i: int, grad: Any, x: np.ndarray) -> np.ndarray | None:
         if grad is None:  # "no gradient" is a claim that it is zero
@@ -128,6 +160,9 @@ class VjpCalls:
             return None
         if grad.shape != x.shape:
             hint = " (not summed over the axes of broadcasting?)" if grad.size > x.size else ""
+            others = [k for k in self.wrt if k != i and np.shape(self.given[k]) == grad.shape]
+            if others:
+                hint = f" (the shape of input {others[0]}: are the gradients in another order?)"
             self.fault(f"input {i}: a gradient of shape {grad.shape} for {x.shape}{hint}")
             return None
         if grad.dtype != x.dtype:
@@ -139,6 +174,7 @@ class VjpCalls:
     ) -> list[VjpResult] | None:
         """Pull every cotangent back, and check what holds for every vjp.
         f: the function; it is called at another point in between."""
+        self.cotangent_dtype = cotangents[0].dtype
         first = self.pull(cotangents[0])
         if first is None:
             return None
@@ -148,6 +184,9 @@ class VjpCalls:
         results = self._results(self.given, cotangents, rng)
         if results is None:
             return None
+        for k, result in enumerate(results):
+            result.pull = partial(self._for_text, k, self.vjp)
+            result.rotated = partial(self._for_text, k, lambda g, *given: self.vjp(*given, g))
         spreads = [result.spread for result in results]
         if (broken := self._not_linear(self.given, cotangents, spreads)) is not None:
             self._check_linear(broken, cotangents, spreads, rng)

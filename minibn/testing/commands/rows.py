@@ -56,6 +56,7 @@ def check_named(
     diagnose: bool = True,
 ) -> GradReport:
     """`check_problem` under a given name and in a given precision."""
+    __tracebackhide__ = True
     return check_problem(
         problem.astype(dtype), backend, order, name=name, raises=raises, diagnose=diagnose
     )

@@ -7,6 +7,7 @@ lose the most digits. `sample` needs NumPy alone: normal inputs of given shapes,
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,17 @@ import numpy as np
 
 from minibn.testing.commands.digits_table import DigitsTable
 from minibn.testing.problem import Problem
-from minibn.testing.report import FULL, GradientError, GradReport
+from minibn.testing.report import (
+    FULL,
+    MEASURED,
+    GradientError,
+    GradReport,
+    larger_of,
+    without_listeners,
+)
+
+LARGE = 12  # entries: a failure with fewer may hide its pattern
+LOOK = 3.0  # seconds that the search for a larger one may take
 
 Ask = Callable[..., GradReport]  # (problem, diagnose, raises=False) -> its report
 
@@ -22,7 +33,8 @@ Ask = Callable[..., GradReport]  # (problem, diagnose, raises=False) -> its repo
 def search_failure(
     name: str, problems: Any, ask: Ask, table: DigitsTable, *, examples: int, seed: int
 ) -> GradReport | None:
-    """The report on the smallest problem that fails, with its diagnosis; None if none fails.
+    """The report on the smallest problem that fails, with its diagnosis; None if none fails. Its
+    `larger` is that of the largest: small arrays hide patterns.
 
     problems is a strategy. The table gets the checks before the first failure, and the smallest
     failure, but not the steps of shrinking.
@@ -32,6 +44,7 @@ def search_failure(
     from hypothesis.errors import Flaky
 
     failing: list[Problem] = []
+    largest: list[Problem] = []  # of those, as long as all entries can be measured
 
     @hypothesis.seed(seed)
     @settings(
@@ -48,6 +61,10 @@ def search_failure(
         report = ask(problem, diagnose=False)
         if not report.passed:
             failing.append(problem)
+            if report.entries <= MEASURED:
+                largest.append(problem)
+                largest.sort(key=_entries, reverse=True)
+                del largest[1:]
             raise GradientError(report)
         if not failing:
             table.add(name, report)
@@ -55,7 +72,45 @@ def search_failure(
 
     with contextlib.suppress(GradientError, Flaky):
         look()
-    return _diagnose(name, failing, ask, table)
+    report = _diagnose(name, failing, ask, table)
+    if report is not None:
+        found = ask(largest[0], diagnose=True) if largest else report
+        if found.entries < LARGE:
+            found = larger_failure(problems, lambda p: ask(p, diagnose=True), found)
+        report.larger = found
+    return report
+
+
+def larger_failure(
+    problems: Any, check: Callable[[Problem], GradReport], known: GradReport
+) -> GradReport:
+    """The largest failure, `known` or one of thirty more problems. hypothesis starts with a small
+    failure that it knows from the last run, and shrinks others at once; so a larger one may not
+    have been seen. It takes a few seconds at most."""
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    until = time.perf_counter() + LOOK
+    found = [known]
+
+    def look(problem: Problem) -> None:
+        if time.perf_counter() > until or not LARGE <= _entries(problem) <= MEASURED:
+            return
+        with contextlib.suppress(Exception):  # of f's own: there is a failure already
+            report = check(problem)
+            if not report.passed and not report.only_vacuous:
+                found[0] = larger_of(found[0], report)
+
+    quiet = settings(
+        max_examples=30, database=None, deadline=None, derandomize=True, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    with without_listeners(), contextlib.suppress(Exception):
+        quiet(given(problem=problems)(look))()
+    return found[0]
+
+
+def _entries(problem: Problem) -> int:
+    return sum(x.size for x in problem.inputs)
 
 
 def sample(

@@ -8,6 +8,7 @@ thousandth of it in every entry, or to the tolerance of the oracles where that i
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,11 @@ class Evidence:
     others: Mapping[int, np.ndarray] = field(default_factory=dict)  # numeric, of other inputs
     with_ones: np.ndarray | None = None  # numeric, for a cotangent of ones
     ties: np.ndarray | None = None  # entries at which one-sided derivatives disagree
+    jacobian: np.ndarray | None = None  # (outputs, entries), numeric
+    pulled: np.ndarray | None = None  # (outputs, entries): the vjp of each output's cotangent of 1
+    rotated: np.ndarray | None = None  # what vjp(*inputs, cotangent) returns
+    again: "Evidence | None" = field(default=None, repr=False)  # for another cotangent
+    wider: "Evidence | None" = None  # at more values of the input, if f takes entry by entry
 
     def __post_init__(self) -> None:
         def keep(name: str, value: Any) -> None:
@@ -53,6 +59,12 @@ class Evidence:
             keep("with_ones", _floats(self.with_ones))
         if self.ties is not None:
             keep("ties", np.broadcast_to(np.asarray(self.ties, bool), shape))  # host: given
+
+    def beside(self, other: "Evidence") -> "Evidence":
+        """This evidence, with the other as `again`, and the reverse."""
+        for one, two in ((self, other), (other, self)):
+            object.__setattr__(one, "again", two)
+        return self
 
     @property
     def x(self) -> np.ndarray:
@@ -84,6 +96,11 @@ class Evidence:
     def few(self) -> bool:
         """Whether fewer than two entries were measured: no pattern of an error can be seen."""
         return int(self.measured.sum()) < 2
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether there are so few entries that a larger problem may show another pattern."""
+        return self.wider is None and int(self.measured.sum()) < 12
 
     def explained_by(
         self,
@@ -122,6 +139,13 @@ def largest(x: np.ndarray) -> float:
     return float(finite.max(initial=0.0))
 
 
+def axis_sets(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """All non-empty sets of axes longer than 1, the larger ones first (single ones beyond 5)."""
+    long = [a for a, n in enumerate(shape) if n > 1]
+    most = len(long) if len(long) <= 5 else 1
+    return [s for k in range(most, 0, -1) for s in combinations(long, k)]
+
+
 def names(items: Any) -> str:
     """The items as text: 0, 1 and 2."""
     words = [str(i) for i in items]
@@ -131,3 +155,17 @@ def names(items: Any) -> str:
 def name_axes(axes: Any) -> str:
     """The axes as text: axis 1; axes 0 and 2."""
     return ("axis " if len(axes) == 1 else "axes ") + names(axes)
+
+
+def name_place(mask: np.ndarray) -> str:
+    """Where a mask is set, as text: index 0 of axis 1; (0, 2), (1, 2) and 3 more."""
+    for axis, size in enumerate(mask.shape):
+        rest = tuple(a for a in range(mask.ndim) if a != axis)
+        hit = np.flatnonzero(mask.any(rest))
+        if mask.ndim > 1 and len(hit) <= 3 and len(hit) < size and mask.take(hit, axis).all():
+            return f"index {names(hit)} of axis {axis}"
+    if mask.ndim == 2 and np.array_equal(mask, np.eye(*mask.shape, dtype=bool)):
+        return "the diagonal"
+    places = [tuple(int(i) for i in at) for at in np.argwhere(mask)]
+    more = [f"{len(places) - 3} more"] if len(places) > 4 else []
+    return names([*places[: 3 if more else 4], *more]) if places else "nowhere"

@@ -9,7 +9,7 @@ from math import lgamma
 
 import numpy as np
 
-from minibn.testing.diagnosis.evidence import Evidence, name_axes, names
+from minibn.testing.diagnosis.evidence import Evidence, name_axes, name_place, names
 
 RARE = float(np.log(0.01))
 
@@ -58,7 +58,10 @@ def zero_in_part(ev: Evidence) -> str | None:
     right = ev.measured & ~ev.wrong
     if not ev.wrong.any() or ev.analytic[ev.wrong].any() or not ev.analytic[right].any():
         return None
-    return f"It is 0 in {count_wrong(ev)} where it should not be, and right elsewhere: dropped?"
+    where = f" (at {name_place(ev.wrong)})" if ev.measured.all() else ""
+    return (
+        f"It is 0 in {count_wrong(ev)} where it should not be{where}, and right elsewhere: dropped?"
+    )
 
 
 def sign_in_part(ev: Evidence) -> str | None:
@@ -69,7 +72,10 @@ def sign_in_part(ev: Evidence) -> str | None:
     guess = np.where(ev.wrong, -ev.numeric, ev.numeric)
     if not ev.explained_by(guess, noise=ev.tolerance):
         return None
-    return f"The sign is wrong in {count_wrong(ev)}, and right elsewhere. The sizes are right."
+    where = f" (at {name_place(ev.wrong)})" if ev.measured.all() else ""
+    return (
+        f"The sign is wrong in {count_wrong(ev)}{where}, and right elsewhere. The sizes are right."
+    )
 
 
 def at_border(ev: Evidence) -> str | None:
@@ -131,6 +137,65 @@ def at_small_inputs(ev: Evidence) -> str | None:
     return None
 
 
+def fades(ev: Evidence) -> bool:
+    """Whether some error is so small that others may be hidden by the tolerance."""
+    return bool((np.abs(ev.error) < 1e-4 * np.abs(ev.numeric))[ev.wrong].any())
+
+
+def by_threshold(ev: Evidence) -> str | None:
+    """Wrong only on one side of a value of the input or of the output, or of their magnitudes."""
+    if at_small_inputs(ev) or not ev.measured.all():
+        return None
+    name = f"input {ev.position}"
+    x = ev.x
+    sources = {name: x, f"|{name}|": np.abs(x)}
+    if ev.output.shape == ev.x.shape:
+        sources |= {"the output": ev.output, "|the output|": np.abs(ev.output)}
+    right = ~ev.wrong
+    if not ev.wrong.any() or not right.any() or fades(ev):
+        return None
+    for what, v in sources.items():
+        for sign, side in ((1, "above"), (-1, "below")):
+            last, first = float((sign * v[right]).max()), float((sign * v[ev.wrong]).min())
+            if v is x and last <= 0 <= first:
+                return None  # by_sign_of_input says it
+            if not last < first or not only_in(ev, sign * v >= first, float(np.log(8))):
+                continue
+            middle = sign * _shortest_between(last, first)
+            return (
+                f"The error is only where {what} is {side} {middle:.4g} or so (right at "
+                f"{sign * last:.4g}, wrong at {sign * first:.4g}): a branch, a clamp or an eps?"
+            )
+    return None
+
+
+def _shortest_between(low: float, high: float) -> float:
+    """The number with the fewest digits between the two."""
+    for digits in range(1, 6):
+        size = 10.0 ** (np.floor(np.log10(max(abs(low), abs(high), 1e-300))) + 1 - digits)
+        if low < (short := float(np.floor(high / size) * size)) <= high:
+            return short
+    return (low + high) / 2
+
+
+def right_at_one_index(ev: Evidence) -> str | None:
+    """Right at one index of an axis, and wrong at all others."""
+    if not ev.measured.all() or not ev.wrong.any():
+        return None
+    for axis, size in enumerate(ev.x.shape):
+        for k in range(size):
+            right = np.zeros(ev.x.shape, bool)
+            right[(slice(None),) * axis + (k,)] = True
+            if size >= 2 and right.sum() >= 2 and (right == ~ev.wrong).all():
+                text = f"It is right at index {k} of axis {axis}, and wrong at all others"
+                why = (
+                    ": are the values or the sums of that index used for all of them, or is one "
+                    "step taken instead of all?"
+                )
+                return text + (why if k in (0, size - 1) else ".")
+    return None
+
+
 def at_repeated_values(ev: Evidence) -> str | None:
     """Wrong only in entries whose value the input has more than once."""
     _, where, count = np.unique(ev.x, return_inverse=True, return_counts=True)
@@ -141,5 +206,5 @@ def at_repeated_values(ev: Evidence) -> str | None:
 
 PLACES = (
     not_finite, at_ties, zero_in_part, sign_in_part, at_border, at_some_index, by_sign_of_input,
-    at_small_inputs, at_repeated_values,
+    at_small_inputs, at_repeated_values, by_threshold, right_at_one_index,
 )  # fmt: skip

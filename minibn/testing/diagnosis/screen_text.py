@@ -12,37 +12,116 @@ none.
 ['The ratio analytic/numeric is -1 everywhere: the sign is wrong.']
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from textwrap import wrap
 from typing import Any
 
 import numpy as np
 
 from minibn.testing.diagnosis.evidence import Evidence, largest, names
-from minibn.testing.diagnosis.formulas import FORMULAS, identically_zero
-from minibn.testing.diagnosis.places import PLACES
+from minibn.testing.diagnosis.formulas import (
+    FORMULAS,
+    MISSING_TERMS,
+    find_ignored_cotangent,
+    identically_zero,
+    multiple_of_something,
+)
+from minibn.testing.diagnosis.jacobians import JACOBIANS, swapped_arguments
+from minibn.testing.diagnosis.places import (
+    PLACES,
+    at_small_inputs,
+    by_sign_of_input,
+    by_threshold,
+)
+from minibn.testing.diagnosis.ratios import constant_ratio, few_ratios, forgotten_factor
+from minibn.testing.diagnosis.sizes import SIZES, function_of_the_entry
 from minibn.testing.diagnosis.terms import TERMS
+
+NUMBER = re.compile(r"-?\d+\.?\d*(?:e[+-]?\d+)?")
 
 Recogniser = Callable[[Evidence], str | None]
 
-RECOGNISERS: tuple[Recogniser, ...] = (*FORMULAS, *TERMS, *PLACES)  # the most specific first
+ENTRIES: tuple[Recogniser, ...] = (constant_ratio, forgotten_factor, multiple_of_something)
+
+RECOGNISERS: tuple[Recogniser, ...] = (
+    *JACOBIANS,
+    *FORMULAS,
+    *TERMS,
+    *MISSING_TERMS,
+    *PLACES,
+    few_ratios,
+)  # the most specific first
 
 LINES, COLUMNS = 25, 100  # of the screen
 ROWS, WIDTH = 12, 40  # of the picture
 
 
-def explain(evidence: Evidence, most: int = 4) -> list[str]:
+def explain(evidence: Evidence, most: int = 3) -> list[str]:
     """Descriptions of the error, the most specific first; [] if nothing is recognised."""
     if not evidence.wrong.any():
         return []
-    if zero := identically_zero(evidence):
-        return [zero]  # the others would say the same
     with np.errstate(all="ignore"):
-        for recognisers in (FORMULAS + TERMS, PLACES):  # a formula explains errors in places, too
-            sentences = [text for recognise in recognisers if (text := recognise(evidence))]
-            if sentences:
-                return sentences[:most]
-    return []
+        for only in (swapped_arguments, identically_zero):
+            if text := only(evidence):
+                return [text]  # the others would say the same
+        return _explain(evidence)[:most]
+
+
+def _explain(ev: Evidence) -> list[str]:
+    """A formula explains errors in places, too."""
+    wider = ev.wider
+    if wider and (found := _matches(ENTRIES, wider)):
+        return found[:1]
+    for recognisers in ((find_ignored_cotangent,), JACOBIANS[:3], FORMULAS + TERMS, MISSING_TERMS):
+        if found := _matches(recognisers, ev):
+            return _with_doubt(found, ev)
+    if wider and (found := _matches((at_small_inputs, by_threshold, by_sign_of_input), wider)):
+        return found + _in_that_place(wider)
+    found = _matches(JACOBIANS[3:], ev) or _matches(PLACES, ev) or _matches([few_ratios], ev)
+    return _with_doubt(found, ev)
+
+
+def remark(ev: Evidence) -> str:
+    """What can be said of an error that nothing explains: that it is small, or random, or depends
+    on the entry's value alone. Empty if nothing can."""
+    with np.errstate(all="ignore"):
+        found = _matches((*SIZES, function_of_the_entry) if ev.wider else SIZES, ev.wider or ev)
+    return found[0] if found else ""
+
+
+def _matches(recognisers: Iterable[Recogniser], ev: Evidence) -> list[str]:
+    """The sentences that hold for this cotangent, and for the other one as well."""
+    found = []
+    for recognise in recognisers:
+        text = recognise(ev)
+        if text and ev.again is not None and ev.again.wrong.any():
+            other = recognise(ev.again)
+            if other is None or NUMBER.sub("#", other) != NUMBER.sub("#", text):
+                continue
+        if text:
+            found.append(text)
+    return found
+
+
+def _in_that_place(ev: Evidence) -> list[str]:
+    """What the error is in the entries that are wrong."""
+    if not ev.analytic[ev.wrong].any():
+        return ["There it is 0."]
+    inside = replace(ev, numeric=np.where(ev.wrong, ev.numeric, np.nan))
+    found = _matches(ENTRIES, inside)
+    return [f"There: {text}" for text in found[:1]]
+
+
+def _with_doubt(found: list[str], ev: Evidence) -> list[str]:
+    count = int(ev.measured.sum())
+    if found and count < 4 and ev.wider is None and ev.pulled is None:
+        if found[-1].endswith(")"):
+            return found
+        entries = "One entry" if count == 1 else f"{count} entries"
+        return [*found[:-1], f"{found[-1]} ({entries} only: other explanations fit as well.)"]
+    return found
 
 
 def agreed_digits(evidence: Evidence) -> float:
@@ -78,13 +157,15 @@ def worst_entries(evidence: Evidence, n: int = 3) -> list[dict[str, Any]]:
 
 
 def picture(evidence: Evidence, rows: int = ROWS, columns: int = WIDTH) -> list[str]:
-    """A slice through the worst entry, its two longest axes: a caption, then one line a row.
+    """A slice through the worst entry, its two longest axes: a caption, then one line a row. There
+    is none if every entry differs.
 
     . agrees   X differs   0 is zero and should not be   ! is not finite   ? was not measured
     """
     worst = worst_entries(evidence, 1)
     shape = evidence.x.shape
-    if not worst or evidence.x.size < 2:
+    differs = evidence.wrong & (evidence.analytic != 0) & np.isfinite(evidence.analytic)
+    if not worst or evidence.x.size < 2 or differs.all():
         return []
     longest = sorted(range(len(shape)), key=lambda a: shape[a])[-2:]  # later axes win ties
     axes = tuple(sorted(a for a in longest if shape[a] > 1))
@@ -110,13 +191,15 @@ def picture(evidence: Evidence, rows: int = ROWS, columns: int = WIDTH) -> list[
     return [*top, *("  " + "".join(r) for r in np.atleast_2d(signs[tuple(cut)]))]
 
 
-def screen(evidence: Evidence, name: str = "f") -> str:
-    """At most 25 lines: what was checked, the worst entries, a picture, the sentences."""
+def screen(evidence: Evidence, name: str = "f", found: list[str] | None = None) -> str:
+    """At most 25 lines: what was checked, the worst entries, a picture, the sentences (`found`, if
+    they are known already; a remark on the error's size if there are none)."""
+    found = explain(evidence) if found is None else found
     shapes = ", ".join(f"{x.dtype} {x.shape}" for x in evidence.inputs)
     wrong, of = int(evidence.wrong.sum()), int((evidence.measured | evidence.wrong).sum())
     sentences = [
         line
-        for sentence in explain(evidence)
+        for sentence in found or list(filter(None, [remark(evidence)]))
         for line in wrap(sentence, COLUMNS, initial_indent="=> ", subsequent_indent="   ")
     ] or ["=> The error has no pattern that is known here."]
     top = [

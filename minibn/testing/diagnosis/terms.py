@@ -12,8 +12,9 @@ from math import prod
 
 import numpy as np
 
-from minibn.testing.diagnosis.evidence import Evidence, largest, name_axes
-from minibn.testing.diagnosis.formulas import along_axes, axis_sets, constant_ratio
+from minibn.testing.diagnosis.evidence import Evidence, axis_sets, largest, name_axes
+from minibn.testing.diagnosis.formulas import find_sum_term
+from minibn.testing.diagnosis.ratios import along_axes, constant_ratio
 
 
 def mean_over(x: np.ndarray, known: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -99,12 +100,14 @@ def variance_term(ev: Evidence) -> str | None:
     if mean_term(ev) or constant_ratio(ev) or not np.isfinite(ev.error).all():
         return None
     for axes in axis_sets(ev.x.shape):
-        if prod(ev.x.shape[a] for a in axes) < 4:
+        if prod(ev.x.shape[a] for a in axes) < 3:
             continue
         x = ev.x - ev.x.mean(axes, keepdims=True)
         offset = ev.error.mean(axes, keepdims=True)
         c = slope(ev.error - offset, x, axes)
         pure = ev.explained_by(ev.numeric + c * x, fitted=c.size)
+        if not pure and (prod(ev.x.shape[a] for a in axes) < 4 or find_sum_term(ev)):
+            continue  # one number for each group explains it, too
         if not pure and not ev.explained_by(ev.numeric + offset + c * x, fitted=2 * c.size):
             continue
         true = true_terms(ev, axes)
