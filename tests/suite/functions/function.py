@@ -138,7 +138,7 @@ def as_point(point: Any) -> Point:
 def function(
     *,
     at: Sequence[Any],
-    domains: Sequence[Any] | Any = real,
+    domains: Any = real,
     textures: Sequence[str] = ("integers", "dyadic", "normal", "heavy"),
     drawn: st.SearchStrategy[Point] | str = "arrays",
     ends: tuple[str, ...] = (),

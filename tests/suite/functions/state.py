@@ -22,7 +22,7 @@ def sine_with_memory_vjp(g, x):
 @sine_with_memory.wrong(makes_pair=True)
 def sine_keeps_its_first_input():
     """What the first forward pass saved is used for ever."""
-    saved = []
+    saved: list[np.ndarray] = []
 
     def f(x):
         if not saved:
@@ -38,7 +38,7 @@ def sine_keeps_its_first_input():
 @sine_with_memory.wrong(makes_pair=True)
 def sine_backward_keeps_its_first_input():
     """The vjp saves cos x at its first call, and uses it for every later point."""
-    saved = []
+    saved: list[np.ndarray] = []
 
     def vjp(g, x):
         if not saved:
@@ -66,7 +66,7 @@ def sine_keeps_the_last_input_of_the_forward_pass():
 @sine_with_memory.wrong(makes_pair=True)
 def sine_looks_up_by_shape():
     """A cache with the shape as its key."""
-    saved = {}
+    saved: dict[tuple, np.ndarray] = {}
 
     def vjp(g, x):
         return g * np.cos(saved.setdefault(x.shape, x.copy()))
@@ -120,7 +120,7 @@ def parabola_vjp(g, x):
 @parabola.wrong(makes_pair=True)
 def parabola_accumulates():
     """The gradient buffer is never cleared."""
-    buffers = {}
+    buffers: dict[tuple, np.ndarray] = {}
 
     def vjp(g, x):
         buffer = buffers.setdefault(x.shape, np.zeros_like(x))
@@ -133,7 +133,7 @@ def parabola_accumulates():
 @parabola.wrong(makes_pair=True)
 def parabola_returns_one_buffer():
     """Every call writes its gradient into the same array, so earlier results change."""
-    buffers = {}
+    buffers: dict[tuple, np.ndarray] = {}
 
     def vjp(g, x):
         buffer = buffers.setdefault(x.shape, np.zeros_like(x))
