@@ -51,7 +51,7 @@ class Wrong:
     sentence: str
     make: Callable[[], Pair]
     points: list[Point]
-    drawn: st.SearchStrategy[Point] | None
+    usual: bool  # these are the function's own points, to which drawn ones are added
     settings: dict[str, Any]
 
 
@@ -66,7 +66,7 @@ class Right:
     of: Function
     why: str
     points: list[Point]
-    drawn: st.SearchStrategy[Point] | None
+    usual: bool
     settings: dict[str, Any]
     ends: tuple[str, ...] = ()
 
@@ -100,7 +100,6 @@ class Function:
         self,
         *,
         at: Sequence[Any] = (),
-        drawn: st.SearchStrategy[Point] | None = None,
         makes_pair: bool = False,
         **settings: Any,
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -117,7 +116,7 @@ class Function:
             own = [as_point(p) for p in at]
             WRONG[name] = Wrong(
                 name, self, sentence, make, own or self.points,
-                drawn if at or drawn else self.drawn, self.settings | settings,
+                not own, self.settings | settings,
             )  # fmt: skip
             return mistake
 
@@ -128,7 +127,7 @@ class Function:
         if name in RIGHT:
             raise ValueError(f"functions: two right gradients are called {name!r}. Rename one.")
         points = [as_point(p) for p in at]
-        RIGHT[name] = Right(name, self, why, points, None, self.settings | settings, ends)
+        RIGHT[name] = Right(name, self, why, points, False, self.settings | settings, ends)
 
 
 def as_point(point: Any) -> Point:
@@ -167,7 +166,7 @@ def function(
         made = Function(name, family, f, points, strategy, settings)
         FUNCTIONS[name] = made
         usual = "The points that one writes by hand, and drawn ones."
-        RIGHT[name] = Right(name, made, usual, points, strategy, settings, ends)
+        RIGHT[name] = Right(name, made, usual, points, True, settings, ends)
         return made
 
     return enter
