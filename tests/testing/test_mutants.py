@@ -6,6 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from suite.functions import FUNCTIONS, RIGHT, WRONG
 from suite.mutants import FAMILIES, MUTANTS, kill
 from suite.mutants.mutant import wrong
 from suite.mutants.problems import draw_examples, plain_problems
@@ -191,3 +192,16 @@ def test_what_is_not_installed_is_said(monkeypatch, capsys):
 
 def test_ops_compute_what_they_did_before():
     np.testing.assert_array_equal(ops.exp(np.zeros(2)), np.ones(2))
+
+
+def test_the_command_runs_on_the_catalogue_of_functions(capsys, tmp_path):
+    file = tmp_path / "kill.json"
+    kill.main(["--catalogue", "functions", "--no-peers", "--examples", "1", "--json", str(file)])
+    text = capsys.readouterr().out
+    data = json.loads(file.read_text())["functions"]
+    assert f"{len(WRONG)} wrong gradients of {len(FUNCTIONS)} NumPy functions" in text
+    assert "check_vjp" in text
+    assert set(data["wrong"]) == set(WRONG)
+    assert set(data["right"]) == set(RIGHT)
+    assert data["wrong"]["gelu_without_the_density"]["by_hand"]["check_vjp"]
+    assert data["right"]["gelu"]["complaints"]["check_vjp"] == ""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minibn.testing import check_vjp
-from suite.functions.function import FUNCTIONS, Point, Right, Wrong
+from suite.functions.function import FUNCTIONS, RIGHT, WRONG, Point, Right, Wrong
+from suite.mutants.peers import PEERS, Peer
 from suite.mutants.problems import draw_examples
 
 # What a check of one point ends with: "agrees", "vacuous", "inconclusive", "wrong", and its words.
@@ -35,6 +38,29 @@ def ours(
             if entry.verdict == verdict:
                 return verdict, f"{entry.line()}; {entry.sides}"
     return "agrees", report.inputs[0].line()
+
+
+def listed(result: Any) -> tuple[Any, ...]:
+    return tuple(result) if isinstance(result, (tuple, list)) else (result,)
+
+
+def of_peer(peer: Peer) -> Ask:
+    """Another project's checker: what it raises is "wrong"; it has no other verdict."""
+
+    def ask(f: Any, vjp: Any, point: Point, settings: dict, seed: int = 0) -> End:
+        def gradients(g: Any, *inputs: Any) -> tuple[Any, ...]:
+            return listed(vjp(g, *inputs))
+
+        def array(*inputs: Any) -> np.ndarray:
+            return np.asarray(f(*inputs))
+
+        try:
+            peer.check(array, gradients, point, np.random.default_rng((seed, 5)))
+        except Exception as error:  # each peer has errors of its own
+            return "wrong", " ".join(f"{type(error).__name__}: {error}".split())
+        return "agrees", ""
+
+    return ask
 
 
 def copied(point: Point) -> Point:
@@ -84,3 +110,93 @@ def quietly(ask: Ask, f: Any, vjp: Any, point: Point, settings: dict, seed: int)
 def points_of(entry: Wrong | Right, drawn: int = DRAWN) -> list[Point]:
     """Hand-written points, then drawn ones if the entry is about the function's usual points."""
     return [*entry.points, *(drawn_points(entry.of.name, drawn) if entry.usual else ())]
+
+
+@dataclass
+class FunctionResults:
+    """checker -> name -> what it says: about mistakes, at hand-written points only and at all; and
+    about right gradients, which should be nothing."""
+
+    kinds: dict[str, str]
+    by_hand: dict[str, dict[str, str]]
+    found: dict[str, dict[str, str]]
+    complaints: dict[str, dict[str, str]]
+
+    @property
+    def survivors(self) -> list[str]:
+        """Mistakes that check_vjp does not find."""
+        return [name for name, said in self.found[OURS].items() if not said]
+
+    @property
+    def false_alarms(self) -> list[str]:
+        """Right gradients that check_vjp complains about."""
+        return [name for name, said in self.complaints[OURS].items() if said]
+
+
+OURS = "check_vjp"
+
+
+def run_functions(*, peers: bool = True, drawn: int = DRAWN) -> FunctionResults:
+    """Every checker on the whole catalogue."""
+    asks = {p.name: of_peer(p) for p in PEERS.values() if p.installed and peers} | {OURS: ours}
+    kinds = {name: PEERS[name].kind if name in PEERS else "ours" for name in asks}
+    results = FunctionResults(kinds, {}, {}, {})
+    for i, (name, ask) in enumerate(asks.items()):
+        by_hand = {n: finding(w, w.points, ask) for n, w in WRONG.items()}
+        results.by_hand[name] = by_hand
+        results.found[name] = {
+            n: by_hand[n] or finding(w, points_of(w, drawn), ask) for n, w in WRONG.items()
+        }
+        results.complaints[name] = {
+            n: complaint(r, points_of(r, drawn), ask) for n, r in RIGHT.items()
+        }
+        progress(f"functions: {i + 1} of {len(asks)} checkers")
+    progress("")
+    return results
+
+
+def progress(line: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{line:<75}" + ("" if line else "\r"), end="", file=sys.stderr)
+
+
+HEADER = ("checker", "kind", "by hand", "and drawn", "alarms usual", "alarms hard")
+
+
+def summary(results: FunctionResults) -> list[tuple[str, ...]]:
+    """A row for each checker: mistakes found, right gradients that it complains about."""
+
+    def count(said: dict[str, str]) -> str:
+        return f"{sum(map(bool, said.values()))}/{len(said)}"
+
+    rows = []
+    for name, kind in results.kinds.items():
+        said = results.complaints[name]
+        usual, hard = (
+            {n: words for n, words in said.items() if RIGHT[n].usual == u} for u in (True, False)
+        )
+        counts = (results.by_hand[name], results.found[name], usual, hard)
+        rows.append((name, kind, *map(count, counts)))
+    return rows
+
+
+def as_data(results: FunctionResults) -> dict[str, Any]:
+    """Everything, for JSON."""
+    return {
+        "wrong": {
+            name: {
+                "function": wrong.of.name, "family": wrong.of.family, "sentence": wrong.sentence,
+                "by_hand": {c: said[name] for c, said in results.by_hand.items()},
+                "found": {c: said[name] for c, said in results.found.items()},
+            }
+            for name, wrong in WRONG.items()
+        },
+        "right": {
+            name: {
+                "function": right.of.name, "why": right.why,
+                "complaints": {c: said[name] for c, said in results.complaints.items()},
+            }
+            for name, right in RIGHT.items()
+        },
+        "summary": [dict(zip(HEADER, row, strict=True)) for row in summary(results)],
+    }  # fmt: skip
