@@ -15,6 +15,7 @@ from minibn.testing import check_vjp
 MANY_SEEDS = ("kinks", "ties", "precision", "state")
 # What check_vjp does not find yet, and what it complains about.
 MISSED: set[str] = {
+    "squares_flip_a_tiny_value",
     "clip_doubles_at_its_bounds",
     "clip_turns_round_at_its_bounds",
     "clip_excludes_its_bounds",
@@ -62,6 +63,7 @@ MISSED: set[str] = {
     "minimum_gives_a_tie_to_both",
 }
 ALARMS: set[str] = {
+    "log_cosh_near_zero",
     "sigmoid_at_30",
     "sigmoid_all_saturated",
     "sigmoid_at_40",

@@ -6,8 +6,10 @@ good as what it finds in WRONG, and as quiet as it is about RIGHT.
 """
 
 from suite.functions import (
+    activations,
     elementwise,
     elementwise_more,
+    geometry,
     kinks,
     linalg,
     losses,
@@ -26,8 +28,8 @@ from suite.functions.function import FUNCTIONS, RIGHT, WRONG, Function, Right, W
 FAMILIES = tuple(
     module.__name__.rpartition(".")[2]
     for module in (
-        elementwise, elementwise_more, kinks, ties, reductions, norms, linalg, windows, losses,
-        networks, memory, precision, state, places,
+        elementwise, elementwise_more, activations, kinks, ties, reductions, norms, linalg,
+        geometry, windows, losses, networks, memory, precision, state, places,
     )
 )  # fmt: skip
 

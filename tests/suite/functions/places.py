@@ -140,6 +140,12 @@ def squares_give_up_on_tiny_values(g, x):
     return 2 * g * x * (np.abs(x) > 1e-8)
 
 
+@squares.wrong(at=[np.array([1.0, 1e-14, 2.0])])
+def squares_flip_a_tiny_value(g, x):
+    """An entry that is 1e-14 of the largest gets the wrong sign."""
+    return 2 * g * np.where(np.abs(x) < 1e-12, -x, x)
+
+
 @squares.wrong(at=[1e8 * normal(3)])
 def squares_overflow_a_counter(g, x):
     """Inputs beyond 2²⁴ lose their gradient's factor."""

@@ -68,7 +68,7 @@ minimum_first.hard(
 )  # fmt: skip
 
 
-CHOICE = np.array([True, False, True, True])
+CHOICE = np.array([False, True, True, False])
 
 
 @function(at=[(normal(4), normal(4, seed=1))])
