@@ -9,6 +9,7 @@ from suite.functions import (
     activations,
     elementwise,
     elementwise_more,
+    formulas,
     geometry,
     kinks,
     linalg,
@@ -20,6 +21,7 @@ from suite.functions import (
     precision,
     reductions,
     state,
+    thresholds,
     ties,
     windows,
 )
@@ -28,8 +30,8 @@ from suite.functions.function import FUNCTIONS, RIGHT, WRONG, Function, Right, W
 FAMILIES = tuple(
     module.__name__.rpartition(".")[2]
     for module in (
-        elementwise, elementwise_more, activations, kinks, ties, reductions, norms, linalg,
-        geometry, windows, losses, networks, memory, precision, state, places,
+        elementwise, elementwise_more, formulas, activations, kinks, thresholds, ties, reductions,
+        norms, linalg, geometry, windows, losses, networks, memory, precision, state, places,
     )
 )  # fmt: skip
 

@@ -1,12 +1,124 @@
-"""More activations: gated, learned, scaled."""
+"""Activations: smooth ones, gated, learned, scaled."""
 
 import numpy as np
 
-from minibn.testing.strategies import gap_separated, nonzero, within
-from suite.functions.elementwise import sigma
+from minibn.testing.strategies import nonzero, within
+from suite.functions.elementwise import erf, sigma
 from suite.functions.function import function, normal
 
+ROOT_2_OVER_PI = np.sqrt(2 / np.pi)
 SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+
+
+def normal_cdf(x):
+    return 0.5 * (1 + erf(x / np.sqrt(2)))
+
+
+def normal_density(x):
+    return np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+
+
+@function(at=[normal(2, 3), np.array([0.1, 0.2])], domains=within(3.0))
+def gelu_by_tanh(x):
+    return 0.5 * x * (1 + np.tanh(ROOT_2_OVER_PI * (x + 0.044715 * x**3)))
+
+
+@gelu_by_tanh.right
+def gelu_by_tanh_vjp(g, x):
+    t = np.tanh(ROOT_2_OVER_PI * (x + 0.044715 * x**3))
+    inner = ROOT_2_OVER_PI * (1 + 3 * 0.044715 * x * x)
+    return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
+
+
+@gelu_by_tanh.wrong()
+def gelu_by_tanh_with_the_exact_derivative(g, x):
+    """The forward pass is the approximation by tanh, the backward pass that of the exact GELU."""
+    return g * (normal_cdf(x) + x * normal_density(x))
+
+
+@function(at=[normal(2, 3), np.array([1.0])], domains=within(3.0))
+def gelu(x):
+    return x * normal_cdf(x)
+
+
+@gelu.right
+def gelu_vjp(g, x):
+    return g * (normal_cdf(x) + x * normal_density(x))
+
+
+@gelu.wrong()
+def gelu_without_the_density(g, x):
+    """The second term of the product rule is missing."""
+    return g * normal_cdf(x)
+
+
+@gelu.wrong()
+def gelu_with_the_derivative_of_the_approximation(g, x):
+    """The forward pass is exact, the backward pass that of the approximation by tanh."""
+    return gelu_by_tanh_vjp(g, x)
+
+
+@function(at=[np.array([0.5, -1.0, 2.5]), normal(2, 3)])
+def softplus(x):
+    return np.logaddexp(0, x)
+
+
+@softplus.right
+def softplus_vjp(g, x):
+    return g * sigma(x)
+
+
+@softplus.wrong()
+def softplus_is_linear_too_early(g, x):
+    """The backward pass takes the linear branch from 2 on, the forward pass from 20."""
+    return g * np.where(x > 2, 1.0, sigma(x))
+
+
+@softplus.wrong(at=[np.array([1.0, 800.0])])
+def softplus_overflows(g, x):
+    """exp(x) / (1 + exp(x)) is ∞/∞ for large x."""
+    return g * np.exp(x) / (1 + np.exp(x))
+
+
+@function(at=[normal(2, 3), np.array([-2.0, 1.5])], domains=within(5.0))
+def swish(x):
+    return x * sigma(x)
+
+
+@swish.right
+def swish_vjp(g, x):
+    s = sigma(x)
+    return g * (s + x * s * (1 - s))
+
+
+@swish.wrong()
+def swish_with_a_constant_gate(g, x):
+    """The gate is treated as a constant: the second term of the product rule is missing."""
+    return g * sigma(x)
+
+
+@swish.wrong()
+def swish_without_the_complement(g, x):
+    """σ for σ(1 - σ) in the second term."""
+    return g * (sigma(x) + x * sigma(x))
+
+
+@function(at=[normal(2, 3)], domains=within(3.0))
+def mish(x):
+    return x * np.tanh(np.log1p(np.exp(x)))
+
+
+@mish.right
+def mish_vjp(g, x):
+    t = np.tanh(np.log1p(np.exp(x)))
+    return g * (t + x * (1 - t * t) * sigma(x))
+
+
+@mish.wrong()
+def mish_without_the_inner_derivative(g, x):
+    """The chain rule stops before the softplus."""
+    t = np.tanh(np.log1p(np.exp(x)))
+    return g * (t + x * (1 - t * t))
 
 
 @function(at=[normal(2, 3)], domains=nonzero)
@@ -99,104 +211,3 @@ def gated_linear_unit_interleaves(g, x):
     """The two halves are woven together."""
     d = gated_linear_unit_vjp(g, x)
     return np.stack(np.split(d, 2, -1), -1).reshape(x.shape)
-
-
-@function(at=[normal(4)])
-def squareplus(x):
-    return (x + np.sqrt(x * x + 4)) / 2
-
-
-@squareplus.right
-def squareplus_vjp(g, x):
-    return g * (1 + x / np.sqrt(x * x + 4)) / 2
-
-
-@squareplus.wrong()
-def squareplus_without_its_half(g, x):
-    """The division by 2 is forgotten for one of two terms."""
-    return g * (1 + x / np.sqrt(x * x + 4) / 2)
-
-
-squareplus.hard("squareplus_far_below", np.array([-1e4, 1.0]), why="x + |x| cancels: 1e-4 is left.")
-
-
-@function(at=[normal(4)], domains=within(3.0))
-def log_cosh(x):
-    return np.log(np.cosh(x))
-
-
-@log_cosh.right
-def log_cosh_vjp(g, x):
-    return g * np.tanh(x)
-
-
-@log_cosh.wrong()
-def log_cosh_with_the_inverse(g, x):
-    """1/tanh."""
-    return g / np.tanh(x)
-
-
-log_cosh.hard("log_cosh_at_zero", np.array([0.0, 0.5]), why="One slope is 0.")
-log_cosh.hard(
-    "log_cosh_near_zero",
-    np.array([1e-8, -2e-9]),
-    why="The value is rounded to 0.",
-    ends=("inconclusive", "vacuous"),
-)
-
-
-@function(at=[(np.array([1.0, -0.5, 2.0]), np.array(0.7))], domains=(nonzero, nonzero))
-def tempered(x, t):
-    return np.tanh(x / t)
-
-
-@tempered.right
-def tempered_vjp(g, x, t):
-    d = g * (1 - np.tanh(x / t) ** 2)
-    return d / t, -(d * x).sum() / t**2
-
-
-@tempered.wrong()
-def tempered_by_a_single_power(g, x, t):
-    """t for t² in the gradient of the temperature."""
-    d = g * (1 - np.tanh(x / t) ** 2)
-    return d / t, -(d * x).sum() / t
-
-
-@tempered.wrong()
-def tempered_averages_over_entries(g, x, t):
-    """The temperature's gradient is a mean, not a sum."""
-    d = g * (1 - np.tanh(x / t) ** 2)
-    return d / t, -(d * x).mean() / t**2
-
-
-@function(at=[np.array([4.0, 0.25, -1.0])], domains=gap_separated(0.2))
-def safe_sqrt(x):
-    return np.where(x > 0, np.sqrt(np.where(x > 0, x, 1.0)), 0.0)
-
-
-@safe_sqrt.right
-def safe_sqrt_vjp(g, x):
-    return g * np.where(x > 0, 0.5 / np.sqrt(np.where(x > 0, x, 1.0)), 0.0)
-
-
-@safe_sqrt.wrong(at=[np.array([4.0, 0.25, -1.0])])
-def safe_sqrt_multiplies_by_its_mask(g, x):
-    """0 · NaN is NaN: the mask comes too late."""
-    return g * (x > 0) * 0.5 / np.sqrt(x)
-
-
-@function(at=[np.array([2.0, -1.0, 3.0]), np.array([0.0, 2.0, -1.0])])
-def first_power(x):
-    return x**1.0
-
-
-@first_power.right
-def first_power_vjp(g, x):
-    return g.copy()
-
-
-@first_power.wrong(at=[np.array([0.0, 2.0, -1.0])])
-def first_power_by_division(g, x):
-    """p · y / x, with its NaN at 0 replaced by 0."""
-    return g * np.nan_to_num(x / x)

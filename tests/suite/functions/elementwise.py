@@ -7,7 +7,6 @@ import numpy as np
 from minibn.testing.strategies import nonzero, positive, within
 from suite.functions.function import function, normal
 
-ROOT_2_OVER_PI = np.sqrt(2 / np.pi)
 _erf = np.vectorize(math.erf, otypes=[float])
 _erfc = np.vectorize(math.erfc, otypes=[float])
 
@@ -15,117 +14,6 @@ _erfc = np.vectorize(math.erfc, otypes=[float])
 def sigma(x):
     """1 / (1 + e⁻ˣ), without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * x))
-
-
-def normal_cdf(x):
-    return 0.5 * (1 + _erf(x / np.sqrt(2)))
-
-
-def normal_density(x):
-    return np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
-
-
-@function(at=[normal(2, 3), np.array([0.1, 0.2])], domains=within(3.0))
-def gelu_by_tanh(x):
-    return 0.5 * x * (1 + np.tanh(ROOT_2_OVER_PI * (x + 0.044715 * x**3)))
-
-
-@gelu_by_tanh.right
-def gelu_by_tanh_vjp(g, x):
-    t = np.tanh(ROOT_2_OVER_PI * (x + 0.044715 * x**3))
-    inner = ROOT_2_OVER_PI * (1 + 3 * 0.044715 * x * x)
-    return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
-
-
-@gelu_by_tanh.wrong()
-def gelu_by_tanh_with_the_exact_derivative(g, x):
-    """The forward pass is the approximation by tanh, the backward pass that of the exact GELU."""
-    return g * (normal_cdf(x) + x * normal_density(x))
-
-
-@function(at=[normal(2, 3), np.array([1.0])], domains=within(3.0))
-def gelu(x):
-    return x * normal_cdf(x)
-
-
-@gelu.right
-def gelu_vjp(g, x):
-    return g * (normal_cdf(x) + x * normal_density(x))
-
-
-@gelu.wrong()
-def gelu_without_the_density(g, x):
-    """The second term of the product rule is missing."""
-    return g * normal_cdf(x)
-
-
-@gelu.wrong()
-def gelu_with_the_derivative_of_the_approximation(g, x):
-    """The forward pass is exact, the backward pass that of the approximation by tanh."""
-    return gelu_by_tanh_vjp(g, x)
-
-
-@function(at=[np.array([0.5, -1.0, 2.5]), normal(2, 3)])
-def softplus(x):
-    return np.logaddexp(0, x)
-
-
-@softplus.right
-def softplus_vjp(g, x):
-    return g * sigma(x)
-
-
-@softplus.wrong()
-def softplus_is_linear_too_early(g, x):
-    """The backward pass takes the linear branch from 2 on, the forward pass from 20."""
-    return g * np.where(x > 2, 1.0, sigma(x))
-
-
-@softplus.wrong(at=[np.array([1.0, 800.0])])
-def softplus_overflows(g, x):
-    """exp(x) / (1 + exp(x)) is ∞/∞ for large x."""
-    return g * np.exp(x) / (1 + np.exp(x))
-
-
-@function(at=[normal(2, 3), np.array([-2.0, 1.5])], domains=within(5.0))
-def swish(x):
-    return x * sigma(x)
-
-
-@swish.right
-def swish_vjp(g, x):
-    s = sigma(x)
-    return g * (s + x * s * (1 - s))
-
-
-@swish.wrong()
-def swish_with_a_constant_gate(g, x):
-    """The gate is treated as a constant: the second term of the product rule is missing."""
-    return g * sigma(x)
-
-
-@swish.wrong()
-def swish_without_the_complement(g, x):
-    """σ for σ(1 - σ) in the second term."""
-    return g * (sigma(x) + x * sigma(x))
-
-
-@function(at=[normal(2, 3)], domains=within(3.0))
-def mish(x):
-    return x * np.tanh(np.log1p(np.exp(x)))
-
-
-@mish.right
-def mish_vjp(g, x):
-    t = np.tanh(np.log1p(np.exp(x)))
-    return g * (t + x * (1 - t * t) * sigma(x))
-
-
-@mish.wrong()
-def mish_without_the_inner_derivative(g, x):
-    """The chain rule stops before the softplus."""
-    t = np.tanh(np.log1p(np.exp(x)))
-    return g * (t + x * (1 - t * t))
 
 
 @function(at=[normal(2, 3)])

@@ -34,30 +34,6 @@ sine.hard("sine_at_a_maximum", np.array([np.pi / 2, 1.0]), why="One slope is 6e-
 sine.hard("sine_of_tiny_values", np.array([1e-12, 1e-9]), why="sin x = x to every digit.")
 
 
-@function(at=[np.array([0.5, -1.5, 2.0])], domains=nonzero)
-def sinc(x):
-    safe = np.where(x == 0, 1.0, x)
-    return np.where(x == 0, 1.0, np.sin(safe) / safe)
-
-
-@sinc.right
-def sinc_vjp(g, x):
-    safe = np.where(x == 0, 1.0, x)
-    return g * np.where(x == 0, 0.0, (np.cos(safe) - np.sin(safe) / safe) / safe)
-
-
-@sinc.wrong(at=[np.array([0.0, 1.5, -2.0])])
-def sinc_is_not_a_number_at_zero(g, x):
-    """The limit at 0 is handled in the forward pass only."""
-    return g * (np.cos(x) - np.sin(x) / x) / x
-
-
-@sinc.wrong()
-def sinc_quotient_rule_without_the_second_term(g, x):
-    """cos x / x: the derivative of 1/x is missing."""
-    return g * np.cos(x) / x
-
-
 @function(at=[np.array([1.0, 12.0]), 20 * normal(6)], domains=nonzero)
 def arctan(x):
     return np.arctan(x)
@@ -81,26 +57,6 @@ def arctan_taken_for_arsinh(g, x):
 
 
 arctan.hard("arctan_far_out", np.array([1e6, -1e7, 1.0]), why="Slopes of 1e-12 beside one of 1/2.")
-
-
-@function(at=[np.array([0.5, 2.0])], domains=positive)
-def x_log_x(x):
-    return x * np.log(x)
-
-
-@x_log_x.right
-def x_log_x_vjp(g, x):
-    return g * (np.log(x) + 1)
-
-
-@x_log_x.wrong()
-def x_log_x_without_the_one(g, x):
-    """The product rule's second term, x/x, is missing."""
-    return g * np.log(x)
-
-
-x_log_x.hard("x_log_x_near_zero", np.array([1e-12, 1e-6, 1.0]), why="The slope is -27 there.")
-x_log_x.hard("x_log_x_at_its_minimum", np.array([np.exp(-1), 0.5]), why="One slope is 0.")
 
 
 @function(at=[np.array([0.2, 0.9, 0.5])], drawn="none")
@@ -234,60 +190,3 @@ def gaussian_with_twice_the_slope(g, x):
 gaussian.hard("gaussian_at_its_top", np.array([0.0, 1.0]), why="One slope is 0.")
 gaussian.hard("gaussian_all_at_the_top", np.zeros(2), why="Every slope is 0.", ends=("vacuous",))
 gaussian.hard("gaussian_in_the_tail", np.array([6.0, 7.0]), why="Values of 1e-8 and 1e-11.")
-
-
-@function(at=[np.array([1.0, -1.0, 2.5])])
-def polynomial(x):
-    return ((0.5 * x - 1) * x + 2) * x - 3
-
-
-@polynomial.right
-def polynomial_vjp(g, x):
-    return g * ((1.5 * x - 2) * x + 2)
-
-
-@polynomial.wrong(at=[np.array([1.0, -1.0, 2.5])])
-def polynomial_wrong_beyond_two(g, x):
-    """Another branch of the code serves x > 2, where a coefficient is wrong."""
-    return g * np.where(x > 2, (1.5 * x - 2) * x + 3, (1.5 * x - 2) * x + 2)
-
-
-@polynomial.wrong()
-def polynomial_with_a_wrong_power(g, x):
-    """The coefficient of x³ is multiplied by 2."""
-    return g * ((1.0 * x - 2) * x + 2)
-
-
-polynomial.hard("polynomial_with_a_huge_offset", np.array([1e5, 1e5 + 1]), why="Values of 1e15.")
-
-
-@function(at=[normal(3)])
-def offset(x):
-    return x * x + 1e8
-
-
-@offset.right
-def offset_vjp(g, x):
-    return 2 * g * x
-
-
-@offset.wrong()
-def offset_adds_half(g, x):
-    """The constant is taken for a variable."""
-    return 2 * g * x + 0.5 * g
-
-
-@function(at=[np.array([1.0, 2.5])])
-def rounded_away(x):
-    return x + 0.0 * np.floor(x)
-
-
-@rounded_away.right
-def rounded_away_vjp(g, x):
-    return g.copy()
-
-
-@rounded_away.wrong()
-def rounded_away_is_detached(g, x):
-    """The result was rebuilt from plain numbers: no gradient comes back."""
-    return np.zeros_like(x)
