@@ -10,7 +10,7 @@ from suite.functions import FUNCTIONS, RIGHT, WRONG
 from suite.mutants import FAMILIES, MUTANTS, kill
 from suite.mutants.mutant import wrong
 from suite.mutants.problems import draw_examples, plain_problems
-from suite.mutants.run import finding, fresh, our_suite, over_problems, problems, ties
+from suite.mutants.run import finding, fresh, our_suite, over_problems, problems, run_mutants, ties
 from suite.registry import CASES
 
 from minibn import Tensor, grad, ops
@@ -164,6 +164,14 @@ def test_the_command_prints_who_kills_whom(capsys, tmp_path):
     said = data["mutants"]["exp_gives_zeros"]["said"]
     assert said["plain"]["gradient"].startswith(("GradientError", "Vacuous"))
     assert data["correct"]["exp"]["drawn"]["gradient"] == ""
+
+
+def test_two_processes_find_what_one_finds():
+    one, two = (
+        run_mutants(["exp_gives_zeros"], ["exp"], peers=False, examples=2, jobs=jobs)
+        for jobs in (1, 2)
+    )
+    assert (one.mutants, one.correct) == (two.mutants, two.correct)
 
 
 def test_a_single_mutant_is_told_in_full(capsys):

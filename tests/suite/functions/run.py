@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from minibn.testing import check_vjp
 from suite.functions.function import FUNCTIONS, RIGHT, WRONG, Point, Right, Wrong
 from suite.mutants.peers import PEERS, Peer
 from suite.mutants.problems import draw_examples
+from suite.mutants.run import progress
 
 # What a check of one point ends with: "agrees", "vacuous", "inconclusive", "wrong", and its words.
 End = tuple[str, str]
@@ -153,11 +153,6 @@ def run_functions(*, peers: bool = True, drawn: int = DRAWN) -> FunctionResults:
         progress(f"functions: {i + 1} of {len(asks)} checkers")
     progress("")
     return results
-
-
-def progress(line: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r{line:<75}" + ("" if line else "\r"), end="", file=sys.stderr)
 
 
 HEADER = ("checker", "kind", "by hand", "and drawn", "alarms usual", "alarms hard")

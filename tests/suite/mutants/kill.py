@@ -15,6 +15,7 @@ import argparse
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
@@ -195,12 +196,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--catalogue", choices=["both", "ops", "functions"], default="both",
         help="minibn's ops with their mutants, NumPy functions with theirs, or both",
     )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (one for each core)"
+    )
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="only our suite")
     parser.add_argument("--markdown", action="store_true", help="tables for a README")
     parser.add_argument("--json", metavar="FILE", help="everything, as data")
     args = parser.parse_args(argv)
-    if args.examples < 1:
-        parser.error(f"--examples {args.examples}: at least 1.")
+    for flag in ("examples", "jobs"):
+        if (value := getattr(args, flag)) < 1:
+            parser.error(f"--{flag} {value}: at least 1.")
     chosen = list(MUTANTS)
     cases = list(CASES)
     if args.mutant:
@@ -213,7 +218,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = provenance(argv, args)
     data, failed = dict(about), False
     if args.catalogue != "functions":
-        result = run_mutants(chosen, cases, peers=args.peers, examples=args.examples)
+        result = run_mutants(
+            chosen, cases, peers=args.peers, examples=args.examples, jobs=1 if few else args.jobs
+        )
         print(report(result, about, args.markdown, few))
         data |= as_data(result)
         failed |= bool(result.survivors or result.false_alarms)
