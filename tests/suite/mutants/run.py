@@ -238,16 +238,17 @@ def run_mutants(
 ) -> MutationResults:
     """Run every check on these mutants, and on the right ops of these cases, in so many `jobs`."""
     result = MutationResults(*_checks(peers, examples))
-    todo = [(name, True) for name in mutants] + [(name, False) for name in cases]
-    settings = [[*entry, peers, examples] for entry in todo]
-    columns = list(zip(*settings, strict=True)) or [()] * 4
-    if jobs > 1:  # fresh processes: a fork of one with threads may hang
-        pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
-    with pool if jobs > 1 else nullcontext() as workers:
-        found = (workers.map if workers else map)(_findings, *columns)
-        for i, ((name, of_mutant), findings) in enumerate(zip(todo, found, strict=True)):
-            progress(f"{i + 1} of {len(todo)}  {name}")
-            (result.mutants if of_mutant else result.correct)[name] = findings
+    ask = functools.partial(_findings, peers=peers, examples=examples)
+    wrong = list(mutants)
+    names = [*wrong, *cases]
+    is_wrong = [i < len(wrong) for i in range(len(names))]
+    # Fresh processes: a fork of one that has threads may hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn) if jobs > 1 else nullcontext() as pool:
+        found = pool.map(ask, names, is_wrong) if pool else map(ask, names, is_wrong)
+        for i, findings in enumerate(found):
+            progress(f"{i + 1} of {len(names)}  {names[i]}")
+            (result.mutants if is_wrong[i] else result.correct)[names[i]] = findings
     progress("")
     return result
 
