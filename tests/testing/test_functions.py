@@ -14,71 +14,8 @@ from minibn.testing import check_vjp
 # Found or right only at some seeds, so these are tried at 20.
 MANY_SEEDS = ("kinks", "thresholds", "ties", "precision", "state")
 # What check_vjp does not find yet, and what it complains about.
-MISSED: set[str] = {
-    "squares_flip_a_tiny_value",
-    "clip_doubles_at_its_bounds",
-    "clip_turns_round_at_its_bounds",
-    "clip_excludes_its_bounds",
-    "relu6_is_five_at_six",
-    "hinge_is_eight_at_its_margin",
-    "soft_threshold_is_two_at_its_threshold",
-    "interpolation_is_minus_three_at_a_knot",
-    "at_least_two_is_five_at_two",
-    "distance_from_one_is_two_at_one",
-    "leaky_relu_adds_both_slopes",
-    "huber_doubles_at_its_joint",
-    "square_reads_memory_order",
-    "square_reads_the_memory_of_its_cotangent",
-    "square_ignores_negative_strides",
-    "square_ignores_negative_strides_of_its_cotangent",
-    "square_reads_between_gaps",
-    "square_reads_gaps_of_its_cotangent",
-    "square_writes_to_a_broadcast_input",
-    "addition_returns_one_array_twice",
-    "addition_returns_two_views_of_one_array",
-    "addition_returns_its_cotangent",
-    "column_sums_returns_a_broadcast_view",
-    "column_sums_returns_a_read_only_array",
-    "flattening_returns_a_view",
-    "stopped_fixed_point_with_a_wrong_sign",
-    "stopped_jacobi_by_its_diagonal",
-    "relu_plus_cube_seven_digits_beside_a_kink",
-    "relu_plus_cube_ten_digits_beside_a_kink",
-    "matrix_product_multiplies_in_float32",
-    "matrix_product_in_float16_inside_float32",
-    "matrix_product_in_bfloat16_inside_float32",
-    "exponential_in_float16_inside_float32",
-    "exponential_in_bfloat16_inside_float32",
-    "exponential_with_one_entry_in_float32",
-    "exponential_by_a_table",
-    "sine_keeps_its_first_input",
-    "sine_backward_keeps_its_first_input",
-    "sine_looks_up_by_shape",
-    "parabola_returns_one_buffer",
-    "parabola_wrong_in_every_fourth_call",
-    "parabola_loses_digits_in_every_fourth_call",
-    "atomic_sum_without_the_two",
-    "maximum_gives_a_tie_to_both",
-    "maximum_gives_a_tie_to_none",
-    "minimum_gives_a_tie_to_both",
-}
-ALARMS: set[str] = {
-    "log_cosh_near_zero",
-    "sigmoid_at_30",
-    "sigmoid_all_saturated",
-    "sigmoid_at_40",
-    "tanh_at_17_and_18",
-    "cube_at_zeros",
-    "softmax_with_a_margin_of_30",
-    "sum_of_softmax",
-    "cross_entropy_of_sure_predictions",
-    "stopped_fixed_point",
-    "stopped_fixed_point_slowly",
-    "stopped_jacobi",
-    "stopped_newton",
-    "atomic_sum",
-    "atomic_gradient",
-}
+MISSED: set[str] = set()
+ALARMS: set[str] = {"log_cosh_near_zero", "pixel_shuffle"}
 
 
 def still(names, name):
@@ -109,7 +46,6 @@ def test_the_catalogue_has_many_of_every_family():
     assert min(Counter(w.of.family for w in WRONG.values()).values()) >= 6
 
 
-@pytest.mark.xfail(reason="accuracy= is to come")
 def test_every_mistake_is_one_sentence_and_every_setting_a_keyword():
     for wrong in WRONG.values():
         assert wrong.sentence.endswith("."), wrong.name

@@ -48,7 +48,10 @@ def cross_entropy_with_a_softmax_over_the_batch(g, x):
     return g * (softmax(x, 0) - ONE_HOT) / len(x)
 
 
-cross_entropy.hard("cross_entropy_of_sure_predictions", 30 * ONE_HOT + normal(3, 4), why=SURE)
+cross_entropy.hard(
+    "cross_entropy_of_sure_predictions", 30 * ONE_HOT + normal(3, 4), why=SURE,
+    ends=("inconclusive",),
+)  # fmt: skip
 cross_entropy.hard(
     "cross_entropy_of_wrong_predictions", -30 * ONE_HOT + normal(3, 4), why="A loss of 30."
 )
