@@ -128,12 +128,14 @@ class GradReport:
 
     inputs     a report for each input
     faults     what is wrong with f or the vjp as a whole, a sentence each
+    notes      what is worth knowing and no fault, a sentence each
     diagnose   makes the diagnosis, on first use
     """
 
     name: str
     inputs: list[InputReport] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     seed: int = 0
     diagnose: Callable[[], Diagnosis] = field(default=Diagnosis, repr=False)
 
@@ -175,6 +177,7 @@ class GradReport:
             if not x.passed and x.verdict != "vacuous":
                 lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
                 lines += [f"    {x.sides}"] if x.sides else []
+        lines += [f"  note: {note}" for note in self.notes]
         if missed := max((x.missed for x in self.inputs), default=0.0):
             lines.append(
                 "  Along random directions an error of 0.1 % of the gradient's norm is missed with "
@@ -199,6 +202,7 @@ class GradReport:
             "digits": self.digits,
             "seed": self.seed,
             "faults": self.faults,
+            "notes": self.notes,
             "inputs": [asdict(x) for x in self.inputs],
             **asdict(self.diagnosis),
         }

@@ -37,7 +37,7 @@ ORDER = (
 PACKAGES = ("minibn", "reference_models", "experiments")
 # What may be missing, or is slow to load, may be imported in a function.
 OPTIONAL = {
-    "PIL", "autograd", "cupy", "fcntl", "hypothesis", "matplotlib", "numpy", "onnx",
+    "PIL", "autograd", "cupy", "fcntl", "hypothesis", "jax", "matplotlib", "numpy", "onnx",
     "pytest", "resource", "threadpoolctl", "torch", "tqdm", "urllib",
 }  # fmt: skip
 

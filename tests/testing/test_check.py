@@ -248,8 +248,8 @@ def test_points_and_functions_that_have_no_derivative_are_refused():
         check_vjp(lambda: np.ones(3), lambda g: ())
     with pytest.raises(TypeError, match="the first two arguments are functions"):
         check_vjp(np.tanh, np.ones(3))  # type: ignore[arg-type]  # on purpose
-    with pytest.raises(TypeError, match="f gives complex128"):
-        check_vjp(lambda x: x * 1j, lambda g, x: g, X)
+    with pytest.raises(TypeError, match="f gives <U32"):
+        check_vjp(lambda x: x.astype(str), lambda g, x: g, X)
 
 
 def test_the_edge_of_a_domain_is_approached_with_smaller_steps():

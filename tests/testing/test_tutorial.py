@@ -37,7 +37,8 @@ def same(printed: str, shown: str) -> bool:
 def test_the_code_of_the_tutorial_prints_what_stands_there():
     names: dict = {}
     for code, shown in blocks():
-        if code.startswith("# needs torch") and importlib.util.find_spec("torch") is None:
+        needs = re.match(r"# needs (\w+)", code)
+        if needs and importlib.util.find_spec(needs[1]) is None:
             continue
         said = io.StringIO()
         with contextlib.redirect_stdout(said):

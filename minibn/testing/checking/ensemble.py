@@ -27,12 +27,15 @@ class Point:
     reference: Function | None = None  # f, written independently
     starts: Sequence[float] = oracles.STARTS  # of the differences
     composite: bool = False  # a network: its gradient at a kink is a convention
+    accuracy: float = 0.0  # the relative error that f is said to have
     measured: np.ndarray | None = None  # the noise, once it is known
 
     def __post_init__(self) -> None:
         self.y = np.asarray(self.f(*self.inputs), float)
         if self.measured is None:
             self.measured = oracles.noise_of(self.f, self.inputs, self.rng)
+            own = self.accuracy * float(np.abs(self.y).max(initial=0))
+            self.measured = np.maximum(self.measured, own)
 
     @property
     def noise(self) -> np.ndarray:
@@ -45,9 +48,44 @@ class Point:
         """Whether f computes in no more than float32 inside."""
         return float(np.linalg.norm(self.noise)) >= 3e-9 * float(np.linalg.norm(self.y))
 
+    def direction(self, i: int) -> np.ndarray:
+        """A random direction of input i: normal, in units of each entry's own scale."""
+        units = oracles.units(self.inputs[i])
+        u = self.rng.standard_normal(units.shape) * units / units.max(initial=1e-300)
+        return np.asarray(u)
+
+    def unit_directions(self, i: int) -> list[np.ndarray]:
+        """One direction for each entry of input i, of length 1 (less for entries whose own scale is
+        far below the others')."""
+        units = oracles.units(self.inputs[i])
+        lengths = (units / units.max()).reshape(-1)
+        return list(np.diag(lengths).reshape(-1, *units.shape)) if units.size else []
+
+    def rounding(self, i: int, c: np.ndarray, slope: float, eps: float = oracles.EPS) -> float:
+        """How much rounding may move the derivative of ⟨c, f⟩ along a direction of length 1: as
+        much as it moves f over the length on which x varies, or, relatively to `slope`, as much as
+        it moves f. `eps` is the rounding of the vjp, where it computes in less precision.
+
+        A gradient that is less exact than f, by orders of magnitude, has lost digits on its way.
+        """
+        noise = np.maximum(self.noise, eps * np.abs(self.y))
+        if not self.coarse:  # what f loses by cancellation, the vjp loses in its own precision
+            noise = np.maximum(noise, self.noise * (eps / oracles.EPS))
+        length = float(oracles.units(self.inputs[i]).max(initial=0)) or 1.0
+        own = float((np.abs(c) * noise).sum()) / length
+        size = float(np.linalg.norm(self.y))
+        return own + abs(slope) * (float(np.linalg.norm(noise)) / size if size else eps)
+
     def at(self, inputs: list[np.ndarray]) -> Point:
         """The same function at another point."""
         return replace(self, inputs=inputs)
+
+    def beside(self, number: str = "f8") -> list[np.ndarray]:
+        """The inputs of a random point 0.1 % of their scales away, as numbers of this precision."""
+        moved = [
+            x + 1e-3 * oracles.units(x) * self.rng.uniform(-1, 1, x.shape) for x in self.inputs
+        ]
+        return [np.asarray(x, number).astype(float) for x in moved]
 
     def neighbour(self) -> Point:
         """The point with all inputs moved to their neighbours; itself, if f raises there."""
@@ -64,8 +102,7 @@ class Ensemble:
     i: int
 
     def __post_init__(self) -> None:
-        x = self.point.inputs[self.i]
-        self.probe = np.asarray(self.point.rng.standard_normal(x.shape))
+        self.probe = self.point.direction(self.i)
         self.answers: dict[str, Slope | str] = {}
         self.sides: Sides | None = self._ask("differences", self.differences)
         if self.sides is not None:
@@ -92,7 +129,9 @@ class Ensemble:
         return int(self.sides.kinks().sum()) if self.sides is not None else 0
 
     def complex_step(self, u: np.ndarray) -> Slope:
-        return oracles.complex_step(self.point.f, self.point.inputs, self.i, u)
+        slope = oracles.complex_step(self.point.f, self.point.inputs, self.i, u)
+        largest = float(np.abs(slope.value).max(initial=0))  # an iteration stops before its slope
+        return Slope(slope.value, slope.error + 10 * self.point.accuracy * largest)
 
     def one_large_step(self, u: np.ndarray) -> Slope:
         return oracles.one_large_step(self.point.f, self.point.inputs, self.i, u, self.point.noise)
@@ -136,6 +175,9 @@ class Ensemble:
         if slope is None or not self._contradicts(slope, self.sides):
             return
         p = self.point
+        if self._below_resolution(slope):
+            self.answers["differences"] = "f does not move by a rounding over the steps tried"
+            return
         try:
             closer = oracles.differences(
                 p.f, p.inputs, self.i, self.probe, p.noise, oracles.SMALLER
@@ -150,6 +192,15 @@ class Ensemble:
             if name == "complex step"
             else "f is not affine"
         )
+
+    def _below_resolution(self, slope: Slope) -> bool:
+        """Whether f moves by less than its roundings over the steps of the differences: log cosh x
+        near 0 is log 1."""
+        assert self.sides is not None
+        largest = max(float(np.abs(a).max(initial=0)) for a in (self.point.y, *self.point.inputs))
+        slopes = np.maximum(np.abs(slope.value), np.abs(self.sides.central.value))
+        moves = float(slopes.max(initial=0)) * float(self.sides.steps.max(initial=0))
+        return moves <= oracles.EPS * max(1.0, largest)
 
     @staticmethod
     def _contradicts(slope: Slope, sides: Sides | None) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from minibn.testing.checking import oracles
-from minibn.testing.checking.comparison import Comparison
-from minibn.testing.checking.ensemble import Ensemble
+from minibn.testing.checking.comparison import LOST, Comparison, noise_of_errors, tolerance_of
+from minibn.testing.checking.ensemble import Ensemble, Point
 from minibn.testing.checking.vjp_calls import LEAST, SAFETY, VjpResult
-from minibn.testing.report import InputReport, digits
+from minibn.testing.report import FULL, InputReport, digits
 
 
 def at_kinks(
@@ -21,53 +23,63 @@ def at_kinks(
     derivatives, and the gradient is right beside the kink.
 
     Between the sides: output by output, in the generalised gradient of Clarke (1983). This holds
-    for each entry by itself, and along the direction in which all entries move at once, so that
-    ties stay ties, if f is smooth along it; not along any direction, where several kinks meet.
-    Nor does it hold for a network, whose chain rule may give a value outside the sides: there only
-    the second is checked.
+    for each entry by itself, and along the directions in which ties stay ties (all entries move by
+    the same amount, or in proportion), if f is smooth along them; not along any direction, where
+    several kinks meet. Nor does it hold for a network, whose chain rule may give a value outside
+    the sides: there only the second is checked.
+
+    How far rounding moves the gradient is measured beside the kink: at the kink, two neighbouring
+    numbers lie on either side of it.
     """
     point, i = ensemble.point, ensemble.i
+    x = point.inputs[i]
+    there = _right_beside(report, ensemble, us, result)
     report.how = "beside the kinks"
     if not point.composite:
         report.how = "between the one-sided derivatives, and beside the kinks"
-        between_the_sides(report, ensemble, list(us) if whole else some_kinks(ensemble), result)
-        together = np.ones(point.inputs[i].shape)
-        if not ensemble.differences(together).kinks().any():
-            between_the_sides(report, ensemble, [together], result)
-    if not _right_beside(report, ensemble, us, result) and point.composite:
+        beside = there if there is not None else replace(result, spread=0 * result.spread)
+        spread = np.minimum(result.spread, beside.spread)
+        exact = replace(result, spread=spread)
+        between_the_sides(report, ensemble, list(us) if whole else some_kinks(ensemble), exact)
+        for together in (np.ones(x.shape), x):
+            if together.any() and not ensemble.differences(together).kinks().any():
+                between_the_sides(report, ensemble, [together], exact)
+    elif there is None:
         report.verdict, report.sides = "inconclusive", "every point tried nearby has kinks"
 
 
 def _right_beside(
     report: InputReport, ensemble: Ensemble, us: np.ndarray, result: VjpResult
-) -> bool:
-    """Compare at a point 0.1 % away that has no kink; False if all of three have one."""
-    point, number = ensemble.point, f"f{result.bytes}"
+) -> VjpResult | None:
+    """Compare at a point 0.1 % away that has no kink, and return the vjp's result there; None if
+    all of three have one."""
+    point = ensemble.point
     for _ in range(3):
-        moved = [
-            x + 1e-3 * oracles.scale_of(x) * point.rng.uniform(-1, 1, x.shape) for x in point.inputs
-        ]
-        beside = [np.asarray(x, number).astype(float) for x in moved]
-        if oracles.value_near(point.f, beside) is None or (g := result.again(beside)) is None:
+        beside = point.beside(f"f{result.bytes}")
+        if oracles.value_near(point.f, beside) is None or (at := result.at(beside)) is None:
             continue
         there = Ensemble(point.at(beside), ensemble.i)
         if there.kink_count or there.sides is None:
             continue
-        comparison = Comparison.at(there, g, us)
-        limit = 10 ** -(LEAST[result.bytes] - 1 if result.bytes == 8 else 1) * comparison.scale
-        agree = digits(float(comparison.gap.max()), comparison.scale)
-        report.digits = min(report.digits, agree)
-        report.demanded = max(report.demanded, digits(limit, comparison.scale))
-        if not (comparison.gap <= limit + SAFETY * comparison.error).all():
-            worst = int(np.argmax(np.nan_to_num(comparison.gap, nan=np.inf)))
+        comparison = Comparison.at(there, at.gradients, us)
+        tolerance, _, explained = tolerance_of(there, at, us, comparison)
+        if there.leading == "differences":  # their errors are estimates
+            few = LEAST[result.bytes] if result.bytes == 8 else 1
+            tolerance = np.maximum(tolerance, 10**-few * comparison.scale)
+        wrong = ~(comparison.gap <= tolerance)
+        report.digits = digits(float(comparison.gap.max()), comparison.scale)
+        report.demanded = digits(float(tolerance.max()), comparison.scale)
+        noise = noise_of_errors(there, at, us, comparison, wrong) if wrong.any() else None
+        if wrong.any() and (noise is None or noise > LOST[result.bytes] * explained):
+            worst = int(np.argmax(np.nan_to_num(comparison.gap / tolerance, nan=np.inf)))
             report.verdict, report.sides = "wrong", "wrong beside the kinks, too"
             report.worst = {
                 "index": None,
                 "analytic": float(comparison.ours[worst]),
                 "numeric": float(comparison.expected[worst]),
             }
-        return True
-    return False
+        return at
+    return None
 
 
 def some_kinks(ensemble: Ensemble, most: int = 4) -> list[np.ndarray]:
@@ -115,7 +127,69 @@ def between_the_sides(
                 report.worst = {"index": None, "analytic": ours, "numeric": (low, high)}
             allowed = max(allowed, slack, 1e-6 * scale)
     report.digits = min(report.digits, digits(outside, scale))
-    report.demanded = max(report.demanded, digits(allowed, scale))
+    report.demanded = min(report.demanded or FULL, digits(allowed, scale))
     if outside > 0:
         report.verdict = "wrong"
         report.sides = "at a kink, and not between the one-sided derivatives"
+
+
+def at_ties_of_inputs(
+    reports: Sequence[InputReport], point: Point, results: Sequence[VjpResult]
+) -> None:
+    """Where two inputs are tied (x and y of a maximum), f has a kink along each of them and none
+    along both: there the sum of their gradients is determined. `reports[k]` is that of input k.
+
+    An output counts as tied if its kink along one input vanishes when the others move; kinks of
+    several inputs at one point which have nothing to do with each other say nothing about a sum.
+    """
+    tied = [k for k, report in enumerate(reports) if report.kinks]
+    if len(tied) < 2 or not all(_kink_vanishes(point, k) for k in tied):
+        return
+    inputs, c = point.inputs, point.cotangents
+    for us in ([np.ones(x.shape) for x in inputs], inputs):
+        longest = max(float((np.abs(us[k]) / oracles.units(inputs[k])).max()) for k in tied)
+        if not longest:
+            continue
+
+        def along(t: np.ndarray, us: Sequence[np.ndarray] = us) -> Any:
+            return point.f(*(x + t * u if k in tied else x for k, (x, u) in pairs(us)))
+
+        def pairs(us: Sequence[np.ndarray]) -> Any:
+            return enumerate(zip(inputs, us, strict=True))
+
+        at, step = [np.zeros(())], np.asarray(1 / longest)
+        sides = oracles.differences(along, at, 0, step, point.noise, point.starts)
+        if sides.kinks().any():
+            continue
+        for n, cotangent in enumerate(c):
+            value, error = sides.central.along(cotangent)
+            terms = [results[k].gradients[n].astype(float) * us[k] / longest for k in tied]
+            ours = float(sum(t.sum() for t in terms))
+            scale = float(sum(np.abs(t).sum() for t in terms))
+            limit = SAFETY * error + 1e-6 * scale
+            if not abs(ours - value) <= limit:
+                both = f"{names_of(tied)} are tied here"
+                reports[tied[0]].verdict = "wrong"
+                reports[tied[0]].digits = digits(abs(ours - value), scale)
+                reports[tied[0]].demanded = digits(limit, scale)
+                reports[tied[0]].sides = (
+                    f"{both}: where both move, f changes by {value:.6g}, and their gradients "
+                    f"together say {ours:.6g}: a tie shared between them must not be counted twice"
+                )
+                return
+
+
+def names_of(positions: Sequence[int]) -> str:
+    return "inputs " + " and ".join(map(str, positions))
+
+
+def _kink_vanishes(point: Point, i: int) -> bool:
+    """Whether the kinks along input i are gone when all other inputs move a little."""
+    moved = point.beside()
+    away = point.at([point.inputs[i] if k == i else x for k, x in enumerate(moved)])
+    u = point.direction(i)
+    try:
+        sides = oracles.differences(away.f, away.inputs, i, u, away.noise, away.starts)
+    except oracles.Abstention:
+        return False
+    return not sides.kinks().any()

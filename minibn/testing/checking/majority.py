@@ -13,15 +13,23 @@ from minibn.testing.checking.vjp_calls import CEILING, SAFETY, VjpResult
 from minibn.testing.report import FULL, InputReport, digits
 
 
-def vote(report: InputReport, ensemble: Ensemble, result: VjpResult) -> None:
-    """Each oracle against the gradient along the probe; then a sentence on which agree."""
+def vote(report: InputReport, ensemble: Ensemble, result: VjpResult, allowed: float) -> None:
+    """Each oracle against the gradient along the probe; then a sentence on which agree.
+    allowed: the tolerance along a direction of length 1."""
     c, g = ensemble.point.cotangents[0], result.gradients[0].astype(float)
     terms = g * ensemble.probe
     ours = float(terms.sum())
-    rounding = result.spread_along(ensemble.probe) + result.eps * float(np.linalg.norm(terms))
+    rounding = result.eps * float(np.linalg.norm(terms)) + min(
+        result.spread_along(ensemble.probe),
+        100 * ensemble.point.rounding(ensemble.i, c, ours, result.precision),
+    )
+    if report.verdict == "agrees":
+        rounding = max(rounding, allowed / SAFETY * float(np.linalg.norm(ensemble.probe)))
     least = 10 ** -(CEILING[result.bytes] if report.verdict == "wrong" else report.demanded)
     with_us: list[str] = []
     against: list[str] = []
+    cannot_tell: list[str] = []  # between the gradient and the leading oracle
+    leading = ensemble.slope(ensemble.probe).along(c)[0]
     for name, answer in ensemble.answers.items():
         if isinstance(answer, str):
             report.oracles[name] = f"abstains: {answer}"
@@ -33,16 +41,42 @@ def vote(report: InputReport, ensemble: Ensemble, result: VjpResult) -> None:
         limit = max(SAFETY * (error + rounding), limit)
         if name in ("differences", "reference"):  # their errors are estimates, not bounds
             limit = max(limit, 100 * error + 1e-8 * scale)
-        (with_us if abs(value - ours) <= limit else against).append(name)
+        side = with_us if abs(value - ours) <= limit else against
+        if side is with_us and name != ensemble.leading and abs(value - leading) <= limit:
+            cannot_tell.append(name)
+        side.append(name)
     order = _order(report, ensemble, ours, rounding)
     if order is not None and (order > 1.8 or 0.5 < order < 1.2):
         (with_us if order > 1.8 else against).append("Taylor order")
-    report.sides = _sentence(with_us, against)
+        other = _order(InputReport(0, (), ""), ensemble, leading, rounding)
+        if order > 1.8 and other is not None and other > 1.8:
+            cannot_tell.append("Taylor order")
+    reason = report.sides
+    firm = [name for name in with_us if name not in cannot_tell]
+    if report.verdict == "wrong" and against:
+        report.sides = _sentence(firm, against, cannot_tell)
+    else:
+        report.sides = _sentence(with_us, against, [])
+    report.sides = "; ".join(filter(None, [report.sides, reason]))
     if against == ["complex step"] and _contradict(ensemble.answers, c):
         report.verdict, report.digits = "agrees", report.oracles["differences"]
+        report.sides = _sentence(with_us, against, [])
         report.sides += ": f is not analytic as written, and the gradient is right"
-    elif report.verdict == "agrees" and {"differences", "reference"} & set(against):
+    elif report.verdict == "wrong" and against == [ensemble.leading] and len(firm) > 1:
         report.verdict = "inconclusive"
+    elif report.verdict == "agrees" and {"differences", "reference"} & set(against):
+        outvoted = against == ["differences"] and _taylor_sides_against(ensemble, c, rounding)
+        report.verdict = "agrees" if outvoted else "inconclusive"
+
+
+def _taylor_sides_against(ensemble: Ensemble, c: np.ndarray, rounding: float) -> bool:
+    """Whether the slope that the differences say is of the wrong order, while the gradient is right
+    by all others: at the edge of a domain, say."""
+    answer = ensemble.answers["differences"]
+    if isinstance(answer, str) or ensemble.abstains("complex step"):
+        return False
+    order = _order(InputReport(0, (), ""), ensemble, answer.along(c)[0], rounding)
+    return order is not None and order < 1.5
 
 
 def _contradict(answers: dict[str, Slope | str], c: np.ndarray) -> bool:
@@ -76,13 +110,15 @@ def _order(report: InputReport, ensemble: Ensemble, ours: float, rounding: float
     return order
 
 
-def _sentence(with_us: list[str], against: list[str]) -> str:
+def _sentence(with_us: list[str], against: list[str], cannot_tell: list[str]) -> str:
     def joined(names: list[str]) -> str:
         return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
+    rest = f"; {joined(cannot_tell)} can't tell at this size" if cannot_tell else ""
     if with_us and against:
-        return f"{joined(with_us)} with the gradient, {joined(against)} against it"
+        return f"{joined(with_us)} with the gradient, {joined(against)} against it{rest}"
     if against:
         alone = len(against) == 1
-        return f"{joined(against)} against the gradient" + ("" if alone else ", and none with it")
+        none = "" if alone else ", and none with it"
+        return f"{joined(against)} against the gradient{rest or none}"
     return ""

@@ -24,6 +24,7 @@ Function = Callable[..., Any]
 TINY = 1e-100  # nothing cancels in the complex step, so it can be this small
 EPS = float(np.finfo(float).eps)
 STRIDE = 0.7548776662466927  # the large step; no whole number, which could be a period of f
+PART = 0.3819660112501051  # of it, for a third look: the stairs of a floor can meet two steps
 LEVELS = 5  # steps of a tableau, each half the one before
 STARTS = (5e-2, 2e-3, 1e-4, 5e-6)  # its largest step, in units of the input's own scale
 SMALLER = (1e-4, 5e-6, 1e-7, 2e-9)  # to confirm a contradiction
@@ -105,10 +106,17 @@ def value_near(f: Function, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
 def noise_of(f: Function, inputs: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """How far rounding moves each output: fourth differences over steps so small that nothing else
     is left (Moré & Wild 2011, "Estimating computational noise"). They include what f loses inside,
-    by cancellation or by computing in float32."""
+    by cancellation or by computing in float32. Where f moves in stairs, so that no step shows, it
+    moves between neighbouring numbers."""
     y = np.asarray(f(*inputs))
     own = np.abs(y).astype(float) * (np.finfo(y.dtype).eps if y.dtype.kind == "f" else EPS)
-    steps = [3e-7 * scale_of(x) * rng.standard_normal(x.shape) for x in inputs]
+    for _ in range(2):
+        salt = salt_from(rng)
+        there = value_near(f, [one_ulp_away(x, salt) for x in inputs])
+        stairs = np.abs(there - y) if there is not None and there.shape == y.shape else 0 * own
+        largest = max(float(np.abs(a).max(initial=0)) for a in (y, *inputs))
+        own = np.maximum(own, np.where(stairs <= 1e-6 * largest, stairs, 0.0))  # no step of floor
+    steps = [3e-7 * units(x) * rng.standard_normal(x.shape) for x in inputs]
     samples = [
         value_near(f, [np.asarray(x + k * h) for x, h in zip(inputs, steps, strict=True)])
         for k in range(8)  # on one side, so that a kink at x is not seen
@@ -148,14 +156,18 @@ def one_large_step(
 ) -> Slope:
     """f(x + u) - f(x), which is J u if f is affine in this input: the adjoint test
     ⟨g, J u⟩ = ⟨Jᵀ g, u⟩ without a J. Abstention if two such steps are not alike."""
-    near, far, further = (value_near(f, shift(inputs, i, k * STRIDE * u)) for k in (1, 2, 3))
-    if near is None or far is None or further is None:
+    stride = STRIDE * _lengths(inputs[i], u)[0]
+    steps = (PART, 1, 2, 3)
+    part, near, far, further = (value_near(f, shift(inputs, i, k * stride * u)) for k in steps)
+    if part is None or near is None or far is None or further is None:
         raise Abstention("f is not finite one step away")
-    first, second = near - np.asarray(f(*inputs)), further - far
+    y = np.asarray(f(*inputs))
+    first, second, partly = near - y, further - far, (part - y) / PART
     error = 16 * noise + 8 * EPS * np.maximum(np.abs(near), np.abs(further))
-    if not np.all(np.abs(second - first) <= error):
+    apart = np.maximum(np.abs(second - first), np.abs(partly - first) / 3)
+    if not np.all(apart <= error):
         raise Abstention("f is not affine in this input")
-    return Slope(first / STRIDE, error / STRIDE)
+    return Slope(first / stride, error / stride)
 
 
 def _extrapolate(quotients: list[np.ndarray], order: int) -> tuple[np.ndarray, np.ndarray]:
@@ -179,16 +191,31 @@ def scale_of(x: np.ndarray) -> float:
     return largest or 1.0
 
 
+def units(x: np.ndarray) -> np.ndarray:
+    """The length on which each entry of x varies, in x's shape: `scale_of(x)`, or that of a slice
+    if the slices along some axis are of very different sizes (channels of 1e-6 and of 1e6)."""
+    apart, axis = 1e4, None
+    for a in range(x.ndim):
+        sizes = np.abs(x).max(axis=tuple(k for k in range(x.ndim) if k != a), initial=0)
+        sizes = sizes[sizes > 0]
+        if sizes.size and sizes.max() / sizes.min() > apart:
+            apart, axis = sizes.max() / sizes.min(), a
+    if axis is None:
+        return np.full(x.shape, scale_of(x))
+    slices = np.moveaxis(x, axis, 0)
+    each = np.array([scale_of(s) if s.any() else scale_of(x) for s in slices])
+    return np.broadcast_to(each.reshape(-1, *[1] * (x.ndim - 1 - axis)), x.shape)
+
+
 def _lengths(x: np.ndarray, u: np.ndarray) -> list[float]:
-    """The units of steps along u: the scale of x, and where a single small entry moves, its own
-    size."""
-    reach = max(float(np.abs(u).max(initial=0)), 1e-300)
-    lengths = [scale_of(x) / reach]
-    if (
-        np.count_nonzero(u) == 1
-        and 0 < (own := float(np.abs(x[u != 0]).item())) < 1e-2 * lengths[0]
-    ):
-        lengths.append(own / reach)
+    """The units of steps along u: no entry moves by more than its own unit. Where a single small
+    entry moves, its own size, too."""
+    reach = float((np.abs(u) / units(x)).max(initial=0)) or 1.0
+    lengths = [1 / reach]
+    if np.count_nonzero(u) == 1:
+        own = float(np.abs(x[u != 0]).item()) / float(np.abs(u[u != 0]).item())
+        if 0 < own < 1e-2 * lengths[0]:
+            lengths.append(own)
     return lengths
 
 
@@ -210,6 +237,8 @@ def differences(
     best: list[Slope] = []
     steps: np.ndarray = np.zeros(0)
     values_ahead: np.ndarray = np.zeros((0, *y.shape))
+    smallest = np.full(y.shape, np.inf)  # change of each output that was seen
+    resolution = 16 * EPS * max(1.0, *(float(np.abs(x).max(initial=0)) for x in (y, *inputs)))
     for start in starts:
         h = start / 2.0 ** np.arange(LEVELS)
         values = [value_near(f, shift(inputs, i, s * u)) for s in (*h, *-h)]
@@ -217,6 +246,10 @@ def differences(
             continue
         ahead, behind = np.split(np.array(values), 2)
         along = h.reshape(-1, *[1] * y.ndim)
+        changes = np.abs(np.array(values) - y)
+        # Constant here, and beyond in jumps of a rounding: no slope, but something larger inside
+        on_a_stair = (changes == 0).all(axis=0) & (smallest < resolution)
+        smallest = np.minimum(smallest, np.where(changes > 0, changes, np.inf).min(axis=0))
         slopes = []
         for quotient, order in (
             ((ahead - behind) / (2 * along), 2),
@@ -224,7 +257,7 @@ def differences(
             ((y - behind) / along, 1),
         ):
             value, error = _extrapolate(list(quotient), order)
-            slopes.append(Slope(value, error + 4 * noise / h[-1]))
+            slopes.append(Slope(value, np.where(on_a_stair, np.inf, error + 4 * noise / h[-1])))
         steps, values_ahead = h, ahead
         best = [_better(a, b) for a, b in zip(best, slopes, strict=True)] if best else slopes
         worst = [s.error.max(initial=0) / max(np.abs(s.value).max(initial=0), 1e-300) for s in best]

@@ -4,23 +4,46 @@ The tolerance is measured, not chosen: ten times the sum of the oracle's own err
 the oracle's and of the gradient's value when every number moves to its neighbour, and one rounding
 of the largest entry. No more than `CEILING` digits are demanded. A larger difference is wrong if it
 is systematic: at points nearby a mistake gives the same error, rounding a different one.
+
+Rounding has a limit, too: a gradient whose error is random, but `LOST` times larger than the
+rounding of f explains (`Point.rounding`), was computed in too little precision.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from minibn.testing.checking import oracles
-from minibn.testing.checking.comparison import Comparison, if_rounding
+from minibn.testing.checking.comparison import (
+    LOST,
+    Comparison,
+    compare_at,
+    noise_of_errors,
+    tolerance_of,
+)
 from minibn.testing.checking.ensemble import Ensemble, Point
 from minibn.testing.checking.kinks import at_kinks
 from minibn.testing.checking.majority import vote
 from minibn.testing.checking.oracles import Abstention
-from minibn.testing.checking.vjp_calls import CEILING, LEAST, SAFETY, VjpResult
+from minibn.testing.checking.small_entries import find_wrong_small_entries
+from minibn.testing.checking.vjp_calls import LEAST, SAFETY, VjpResult
 from minibn.testing.report import InputReport, digits
 
 ENTRIES = 400  # a Jacobian of up to so many is compared entry by entry
 DIRECTIONS = 4  # for a larger one
+FLAT = {8: 1e-6, 4: 1e-2, 2: 1e-1}  # times |f| / |x|: a smaller gradient is nearly flat
+
+
+class Comparing(NamedTuple):
+    """The largest error and the largest tolerance; the tolerance along a direction of length 1; and
+    if the gradient is nearly flat, so that rounding hides its digits, the size to compare with."""
+
+    along: float
+    gap: float
+    tolerance: float
+    flat: float
 
 
 def judge(
@@ -43,65 +66,138 @@ def judge(
 def _compare(
     report: InputReport, ensemble: Ensemble, result: VjpResult, zero: bool, entries: int
 ) -> None:
-    point, x = ensemble.point, ensemble.point.inputs[ensemble.i]
-    whole = x.size * point.y.size <= entries
-    units = list(np.eye(x.size).reshape(x.size, *x.shape)) if whole else []
-    normals = [np.asarray(point.rng.standard_normal(x.shape)) for _ in range(DIRECTIONS - 1)]
-    us = np.stack(units or [ensemble.probe, *normals])
+    point, i = ensemble.point, ensemble.i
+    whole = point.inputs[i].size * point.y.size <= entries
+    units = point.unit_directions(i) if whole else []
+    us = np.stack(units or [ensemble.probe, *(point.direction(i) for _ in range(DIRECTIONS - 1))])
+    found = None
     if ensemble.kink_count:
         at_kinks(report, ensemble, us, result, whole)
     else:
         report.how = f"{ensemble.leading}, " + ("every entry" if whole else f"{len(us)} directions")
-        _equal_to_the_slope(report, ensemble, us, result, whole)
-        vote(report, ensemble, result)
+        found = _equal_to_the_slope(report, ensemble, us, result, whole)
+        vote(report, ensemble, result, found.along)
+        if report.verdict == "agrees":
+            _equal_elsewhere(report, ensemble, result)
     _vacuous_or_zero(report, ensemble, result, us, zero)
     least = LEAST[4 if point.coarse else result.bytes]
-    if report.verdict == "agrees" and report.digits < min(least, LEAST[result.bytes]):
+    least = min(least, LEAST[result.bytes], digits(SAFETY**2 * result.eps, 1.0))
+    if report.verdict != "agrees" or report.demanded >= least:
+        return
+    if report.digits >= least and _agrees_nearby(ensemble, result, least):
+        report.demanded = least
+    elif found is not None and found.flat:
+        report.digits = digits(found.gap, found.flat)
+        report.demanded = digits(found.tolerance, found.flat)
+        report.how += ", of f / x: nearly flat here"
+    else:
         report.verdict = "inconclusive"
         report.sides = (
-            f"only {report.demanded:.1f} digits can be seen here, and not even those agree: f is "
-            "too badly conditioned at this point (a large constant added to it? a huge offset?)"
+            f"only {report.demanded:.1f} digits can be seen here: f is too badly conditioned at "
+            "this point (a large constant added to it? a huge offset?)"
         )
+
+
+def _agrees_nearby(ensemble: Ensemble, result: VjpResult, least: float) -> bool:
+    """Whether the least digits agree at three points nearby, whatever the tolerance there."""
+    us = ensemble.probe[None]
+    agree = []
+    for _ in range(3):
+        there = compare_at(ensemble, result, us, ensemble.point.beside(f"f{result.bytes}"))
+        if there is not None:
+            agree.append(digits(float(there.gap.max()), there.scale) >= least)
+    return len(agree) > 1 and all(agree)
 
 
 def _equal_to_the_slope(
     report: InputReport, ensemble: Ensemble, us: np.ndarray, result: VjpResult, whole: bool
-) -> None:
+) -> Comparing:
+    """The verdict without a kink."""
+    point, i = ensemble.point, ensemble.i
     comparison = Comparison.at(ensemble, result.gradients, us)
-    here, away = (
-        ensemble.slope(ensemble.probe),
-        ensemble.at(ensemble.point.neighbour()).slope(ensemble.probe),
-    )
-    change = max(abs(here.along(c)[0] - away.along(c)[0]) for c in ensemble.point.cotangents)
-    lengths = np.tile([float(np.linalg.norm(u)) for u in us], len(ensemble.point.cotangents))
-    spread = np.tile([result.spread_along(u) for u in us], len(ensemble.point.cotangents))
-    tolerance = comparison.error + spread + change * lengths / np.linalg.norm(ensemble.probe)
-    tolerance = SAFETY * (tolerance + result.eps * comparison.scale)
-    tolerance = np.maximum(tolerance, 10 ** -CEILING[result.bytes] * comparison.scale)
+    tolerance, oracle, explained = tolerance_of(ensemble, result, us, comparison)
     wrong = ~(comparison.gap <= tolerance)  # a NaN is wrong
-    report.digits = digits(float(comparison.gap.max()), comparison.scale)
     if wrong.any():
-        noise = if_rounding(ensemble, result, us, comparison, wrong)
-        report.verdict = "wrong" if noise is None else "agrees"
-        tolerance = tolerance if noise is None else np.maximum(tolerance, SAFETY * noise)
-    report.demanded = digits(float(tolerance.max()), comparison.scale)
+        flat = SAFETY * max(point.rounding(i, c, 0.0, result.precision) for c in point.cotangents)
+        hidden = np.abs(comparison.expected) <= LOST[8] / SAFETY * flat  # f hardly resolves them
+        judged = wrong & ~(hidden & (comparison.gap <= flat))
+        noise = noise_of_errors(ensemble, result, us, comparison, judged) if judged.any() else flat
+        report.verdict = "wrong"
+        if noise is not None and noise <= LOST[result.bytes] * explained:
+            report.verdict, wrong = "agrees", judged & False
+            tolerance = np.maximum(tolerance, SAFETY * noise)
+        elif noise is not None and oracle.max() > 10 ** -LEAST[result.bytes] * comparison.scale:
+            report.verdict = "inconclusive"  # the errors are as random as the oracle's own
+        elif noise is not None:
+            report.sides = _lost_precision(noise / comparison.scale)
+    scale, flat = comparison.scale, 0.0
+    if oracle.max() <= 10 ** -LEAST[result.bytes] * scale < tolerance.max():
+        natural = point.rounding(i, point.cotangents[0], 0.0) / oracles.EPS
+        flat = FLAT[result.bytes] * natural if FLAT[result.bytes] * natural > scale else 0.0
+    report.digits = digits(float(comparison.gap.max()), scale)
+    report.demanded = digits(float(tolerance.max()), scale)
     if whole:
         small = (comparison.expected != 0) & (np.abs(comparison.expected) <= tolerance)
         report.too_small = int(small.reshape(-1, len(us)).all(axis=0).sum())
+        if report.verdict == "agrees" and report.too_small:
+            hidden = find_wrong_small_entries(ensemble, result, us, comparison, small)
+            wrong = hidden if hidden.any() else wrong
+            report.verdict = "wrong" if hidden.any() else "agrees"
     else:
         norm = max(float(np.linalg.norm(g.astype(float))) for g in result.gradients)
         _add_chance_to_miss(report, float(tolerance.max()), norm, len(us))
-    worst = int(
-        np.argmax(np.nan_to_num(comparison.gap / np.maximum(tolerance, 1e-300), nan=np.inf))
-    )
+    excess = np.nan_to_num(comparison.gap / np.maximum(tolerance, 1e-300), nan=np.inf)
+    worst = int(np.argmax(np.where(wrong, excess, -1.0) if wrong.any() else excess))
     report.cotangent = worst // len(us)
+    u = us[worst % len(us)]
     index = np.unravel_index(worst % len(us), report.shape) if whole and report.shape else ()
+    length = float(np.abs(u).max()) if whole else 1.0
     report.worst = {
         "index": [int(k) for k in index] if whole else None,
-        "analytic": float(comparison.ours[worst]),
-        "numeric": float(comparison.expected[worst]),
-        "tolerance": float(tolerance[worst]),
+        "analytic": float(comparison.ours[worst]) / length,
+        "numeric": float(comparison.expected[worst]) / length,
+        "tolerance": float(tolerance[worst]) / length,
     }
+    shortest = min(float(np.linalg.norm(u)) for u in us) or 1.0
+    most = float(tolerance.max())
+    return Comparing(most / shortest, float(comparison.gap.max()), most, flat)
+
+
+def _lost_precision(error: float) -> str:
+    """What a random error of this relative size looks like."""
+    inside = "float32" if error < 3e-6 else "float16 or bfloat16"
+    return (
+        f"the error is random, about {error:.0e} of the gradient, and f is more exact: is a part "
+        f"of the gradient computed in {inside}? If f itself is exact to fewer digits (an "
+        f"iteration that is stopped, say), pass accuracy={SAFETY * error:.0e}"
+    )
+
+
+def _equal_elsewhere(report: InputReport, ensemble: Ensemble, result: VjpResult) -> None:
+    """The gradient must be right at a second point, too: a vjp that keeps the first input which it
+    saw is right there alone."""
+    point = ensemble.point
+    us = ensemble.probe[None]
+    for _ in range(3):
+        beside = point.beside(f"f{result.bytes}")
+        if oracles.value_near(point.f, beside) is None or (at := result.at(beside)) is None:
+            continue
+        other = Ensemble(point.at(beside), ensemble.i)
+        if other.kink_count or (other.sides is None and other.abstains("complex step")):
+            continue
+        there = Comparison.at(other, at.gradients, us)
+        limit = max(10 ** -min(LEAST[result.bytes], report.demanded - 1) * there.scale, 1e-300)
+        here = float(Comparison.at(ensemble, result.gradients, us).gap.max())
+        off = there.gap > limit + LOST[8] * (there.error + here)
+        if off.any():
+            report.verdict = "wrong"
+            report.digits = digits(float(there.gap.max()), there.scale)
+            report.sides = (
+                "right at this point, and wrong at another, 0.1 % away: does the vjp keep the "
+                "first input that it saw?"
+            )
+            report.worst = None  # nothing is wrong at the point itself
+        return
 
 
 def _add_chance_to_miss(
@@ -114,12 +210,18 @@ def _add_chance_to_miss(
 
 
 def _vacuous_or_zero(
-    report: InputReport, ensemble: Ensemble, result: VjpResult, us: np.ndarray, zero: bool
+    report: InputReport,
+    ensemble: Ensemble,
+    result: VjpResult,
+    us: np.ndarray,
+    zero: bool,
 ) -> None:
     """If both sides are no more than rounding errors, nothing was compared."""
-    c = ensemble.point.cotangents[0]
-    near = ensemble.at(ensemble.point.neighbour())
-    analytic = max(float(np.abs(g.astype(float)).max()) for g in result.gradients)
+    point = ensemble.point
+    c = point.cotangents[0]
+    near = ensemble.at(point.neighbour())
+    longest = np.abs(us).max(axis=0)  # of an entry's directions: 1, but for very small entries
+    analytic = max(float(np.abs(g.astype(float) * longest).max()) for g in result.gradients)
     numeric = change = 0.0
     if ensemble.kink_count and ensemble.sides is not None:
         numeric = float(
@@ -130,12 +232,13 @@ def _vacuous_or_zero(
             value, error = ensemble.slope(u).along(c)
             numeric = max(numeric, abs(value))
             change = max(change, abs(value - near.slope(u).along(c)[0]), error)
-    nothing = analytic <= SAFETY * float(result.spread.max()) and numeric <= SAFETY * change
+    spread = float((result.spread * longest).max())
+    nothing = analytic <= SAFETY * spread and numeric <= SAFETY * change
+    nothing = nothing and report.verdict != "wrong"
     if report.digits < 2:  # both sides may be noise of f
-        noise = SAFETY * float((np.abs(c) * ensemble.point.noise).sum())
-        noise /= oracles.scale_of(ensemble.point.inputs[ensemble.i])
-        nothing = nothing or max(analytic, numeric) <= noise
-    if nothing and report.verdict in ("agrees", "inconclusive"):
+        flat = SAFETY * point.rounding(ensemble.i, c, 0.0, result.precision)
+        nothing = nothing or max(analytic, numeric) <= flat
+    if nothing:
         report.verdict = "zero" if zero else "vacuous"
         report.sides = (
             f"gradient ({analytic:.1e}) and oracle ({numeric:.1e}) are rounding errors at most, so "
