@@ -12,15 +12,15 @@ from minibn.backend import array_module, backend_of
 from minibn.errors import ShapeError, check_integer, with_own_keywords
 from minibn.ops.arithmetic import subtract
 from minibn.ops.precision import in_float32, to_floating_point
-from minibn.ops.reduce import largest, logsumexp, mean, nonempty_axes, softmax_over
+from minibn.ops.reduce import LogSumExp, axes_of, largest, mean, softmax_over
 from minibn.ops.shape import reshape
 
 
 @with_own_keywords
 @in_float32
 def softmax(x, axis: Any = -1):
-    """eˣ / Σ eˣ over `axis`, without overflow. Raises ValueError for an empty axis."""
-    return softmax_over(x, nonempty_axes(x, axis, "softmax"))
+    """eˣ / Σ eˣ over `axis`, without overflow. An x without entries gives itself."""
+    return softmax_over(x, axes_of(axis, x.ndim, "softmax"))
 
 
 @with_own_keywords
@@ -28,11 +28,11 @@ def softmax(x, axis: Any = -1):
 def log_softmax(x, axis: Any = -1):
     """log softmax(x) = x - log Σ eˣ over `axis`, also where softmax(x) is 0 in floating point.
 
-    Raises ValueError for an empty axis.
+    An x without entries gives itself.
     """
-    axes = nonempty_axes(x, axis, "log_softmax")
+    axes = axes_of(axis, x.ndim, "log_softmax")
     x = subtract(x, largest(x, axes))  # against cancellation, as in the loss
-    return x - logsumexp(x, axes, keepdims=True)
+    return x - apply(LogSumExp(axes, keepdims=True), x)
 
 
 def one_hot(labels, classes: int, dtype) -> Any:

@@ -43,6 +43,12 @@ def reduced_shape(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, .
     return tuple(n for i, n in enumerate(shape) if i not in axes)
 
 
+def defined_axes(x, axis: Any, name: str) -> tuple[int, ...]:
+    """The axes; raises ValueError if they are empty, unless the result has no entries either."""
+    axes = axes_of(axis, x.ndim, name)
+    return axes if 0 in reduced_shape(x.shape, axes) else nonempty_axes(x, axis, name)
+
+
 def nonempty_axes(x, axis: Any, name: str) -> tuple[int, ...]:
     """The axes; raises ValueError if they are empty."""
     axes = axes_of(axis, x.ndim, name)
@@ -103,7 +109,10 @@ class Min(Max):
 def largest(x, axes: tuple[int, ...]) -> Any:
     """The maxima over `axes` (kept with length 1), as a plain array; 0 instead of an infinity."""
     check_operands([value(x)])
-    top, xp = real(x).max(axis=axes, keepdims=True), array_module(x)
+    x, xp = real(x), array_module(x)
+    if not x.size:  # NumPy's maximum over an empty axis raises
+        return xp.zeros(keepdims_shape(x.shape, axes), x.dtype)
+    top = x.max(axis=axes, keepdims=True)
     return xp.where(xp.isfinite(top), top, 0)
 
 
@@ -144,8 +153,8 @@ class L2Norm(Op):
 
     def forward(self, x):
         xp = array_module(x)
-        top = xp.abs(real(x)).max(axis=self.axes, keepdims=True)  # to prevent overflow
-        top = xp.where((top > 0) & xp.isfinite(top), top, 1).astype(top.dtype)
+        top = largest(xp.asarray(xp.abs(real(x))), self.axes)  # to prevent overflow
+        top = xp.where(top > 0, top, 1).astype(top.dtype)
         z = xp.sqrt(((x / top) ** 2).sum(axis=self.axes, keepdims=True)) * top
         return z if self.keepdims else z.reshape(reduced_shape(x.shape, self.axes))
 
@@ -167,10 +176,8 @@ def sum(x, axis: Any = None, keepdims: bool = False):
 @in_float32
 def mean(x, axis: Any = None, keepdims: bool = False):
     """The mean over `axis`. Raises ValueError for an empty one."""
-    count = math.prod(x.shape[a] for a in axes_of(axis, x.ndim, "mean"))
-    if count == 0:
-        raise ValueError(f"mean: axis {axis} of shape {x.shape} is empty: its mean is undefined.")
-    return sum(*to_floating_point(x), axis, keepdims) * (1 / count)
+    count = math.prod(x.shape[a] for a in defined_axes(x, axis, "mean"))
+    return sum(*to_floating_point(x), axis, keepdims) * (1 / (count or 1))
 
 
 def deviations(x, axes: tuple[int, ...]) -> tuple[Any, Any]:
@@ -234,7 +241,7 @@ def min(x, axis: Any = None, keepdims: bool = False):
 def logsumexp(x, axis: Any = None, keepdims: bool = False):
     """log Σ eˣ over `axis`, without overflow; -inf if every x is -inf. Raises ValueError for an
     empty axis."""
-    return apply(LogSumExp(nonempty_axes(x, axis, "logsumexp"), keepdims), x)
+    return apply(LogSumExp(defined_axes(x, axis, "logsumexp"), keepdims), x)
 
 
 @with_own_keywords
@@ -249,7 +256,7 @@ def norm(x, p: float = 2, axis: Any = None, keepdims: bool = False):
     if p == 1:
         return sum(abs(x), axis, keepdims)
     if p == 2:
-        return apply(L2Norm(nonempty_axes(x, axis, "norm"), keepdims), x)
+        return apply(L2Norm(defined_axes(x, axis, "norm"), keepdims), x)
     if p == math.inf:
         return max(abs(x), axis, keepdims)
     raise ValueError(f"norm: p={p} is not implemented. Use 1, 2 or float('inf').")

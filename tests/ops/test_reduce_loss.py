@@ -46,6 +46,30 @@ def test_what_has_no_value_over_nothing_raises(op):
     assert op(x, axis=2).shape == (2, 0)
 
 
+@pytest.mark.parametrize("op", [ops.mean, ops.logsumexp, ops.norm])
+def test_a_result_without_entries_is_no_error_though_the_axis_is_empty(op, backend):
+    x = Tensor(backend.asarray(np.zeros((5, 0, 0))), requires_grad=True)
+    y = op(x, axis=-1)
+    assert y.shape == (5, 0)
+    assert grad(y, x, backend.asarray(np.zeros((5, 0)))).shape == x.shape
+
+
+@pytest.mark.parametrize("shape", [(5, 0, 0), (3, 0), (0, 3), (0,)])
+@pytest.mark.parametrize("op", [ops.softmax, ops.log_softmax])
+def test_the_softmax_of_nothing_is_nothing(op, shape, backend):
+    x = Tensor(backend.asarray(np.zeros(shape, np.float32)), requires_grad=True)
+    for axis in range(len(shape)):
+        y = op(x, axis=axis)
+        assert (y.shape, y.dtype) == (shape, np.float32)
+        assert grad(y, x, backend.asarray(np.zeros(shape, np.float32))).shape == shape
+
+
+def test_the_maximum_of_nothing_raises_also_where_there_are_no_results():
+    for op in (ops.max, ops.min):
+        with pytest.raises(ValueError, match=r"axis -1 of shape \(5, 0, 0\) is empty"):
+            op(np.zeros((5, 0, 0)), axis=-1)
+
+
 @pytest.mark.parametrize("axis", [2, -3, (0, 2)])
 def test_an_axis_that_does_not_exist_is_named(axis):
     with pytest.raises(ValueError, match="does not exist"):

@@ -6,10 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from suite.functions import FUNCTIONS, RIGHT, WRONG
 from suite.mutants import FAMILIES, MUTANTS, kill
 from suite.mutants.mutant import wrong
 from suite.mutants.problems import draw_examples, plain_problems
-from suite.mutants.run import finding, fresh, our_suite, over_problems, problems, ties
+from suite.mutants.run import finding, fresh, our_suite, over_problems, problems, run_mutants, ties
 from suite.registry import CASES
 
 from minibn import Tensor, grad, ops
@@ -165,6 +166,14 @@ def test_the_command_prints_who_kills_whom(capsys, tmp_path):
     assert data["correct"]["exp"]["drawn"]["gradient"] == ""
 
 
+def test_two_processes_find_what_one_finds():
+    one, two = (
+        run_mutants(["exp_gives_zeros"], ["exp"], peers=False, examples=2, jobs=jobs)
+        for jobs in (1, 2)
+    )
+    assert (one.mutants, one.correct) == (two.mutants, two.correct)
+
+
 def test_a_single_mutant_is_told_in_full(capsys):
     kill.main(["--mutant", "sqrt_loses_the_half", "--no-peers", "--examples", "3", "--markdown"])
     text = capsys.readouterr().out
@@ -191,3 +200,16 @@ def test_what_is_not_installed_is_said(monkeypatch, capsys):
 
 def test_ops_compute_what_they_did_before():
     np.testing.assert_array_equal(ops.exp(np.zeros(2)), np.ones(2))
+
+
+def test_the_command_runs_on_the_catalogue_of_functions(capsys, tmp_path):
+    file = tmp_path / "kill.json"
+    kill.main(["--catalogue", "functions", "--no-peers", "--examples", "1", "--json", str(file)])
+    text = capsys.readouterr().out
+    data = json.loads(file.read_text())["functions"]
+    assert f"{len(WRONG)} wrong gradients of {len(FUNCTIONS)} NumPy functions" in text
+    assert "check_vjp" in text
+    assert set(data["wrong"]) == set(WRONG)
+    assert set(data["right"]) == set(RIGHT)
+    assert data["wrong"]["gelu_without_the_density"]["by_hand"]["check_vjp"]
+    assert data["right"]["gelu"]["complaints"]["check_vjp"] == ""

@@ -2,9 +2,11 @@
 
 Every check runs on every wrong gradient of `suite.mutants`: ours, common practice, and the checkers
 of other projects (`peers.py`); once on hand-written problems, once on problems that our strategies
-draw. The same checks run on the right ops, to count false alarms.
+draw. The same checks run on the right ops, to count false alarms. Then `check_vjp` and the other
+projects' checkers run on the NumPy functions of `suite.functions`, wrong ones and right ones.
 
-Exit code: 0 if our suite kills every mutant and raises no false alarm; else 1.
+Exit code: 0 if our suite kills every mutant and every wrong function, and raises no false alarm;
+else 1.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,6 +23,9 @@ from typing import Any
 
 from minibn.console import prints_anywhere
 from minibn.errors import did_you_mean
+from suite.functions import FUNCTIONS
+from suite.functions import run as functions
+from suite.functions.run import FunctionResults
 from suite.mutants import FAMILIES, MUTANTS
 from suite.mutants.peers import PEERS
 from suite.mutants.run import SETS, Check, Findings, MutationResults, killers, run_mutants
@@ -144,7 +150,7 @@ def known_name(parser: argparse.ArgumentParser, name: str, known: Iterable[str],
 def provenance(argv: Sequence[str], args: argparse.Namespace) -> dict[str, Any]:
     """The command, versions and seeds with which the table can be reproduced."""
     versions = {"python": platform.python_version()}
-    for package in ("minibn", "numpy", "hypothesis", "torch", "autograd"):
+    for package in ("minibn", "numpy", "hypothesis", "torch", "autograd", "jax"):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -186,12 +192,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--case", metavar="NAME", help="the mutants of this op only")
     parser.add_argument("--examples", type=int, default=40, help="problems drawn for each op (40)")
+    parser.add_argument(
+        "--catalogue", choices=["both", "ops", "functions"], default="both",
+        help="minibn's ops with their mutants, NumPy functions with theirs, or both",
+    )  # fmt: skip
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (one for each core)"
+    )
     parser.add_argument("--no-peers", dest="peers", action="store_false", help="only our suite")
     parser.add_argument("--markdown", action="store_true", help="tables for a README")
     parser.add_argument("--json", metavar="FILE", help="everything, as data")
     args = parser.parse_args(argv)
-    if args.examples < 1:
-        parser.error(f"--examples {args.examples}: at least 1.")
+    for flag in ("examples", "jobs"):
+        if (value := getattr(args, flag)) < 1:
+            parser.error(f"--{flag} {value}: at least 1.")
     chosen = list(MUTANTS)
     cases = list(CASES)
     if args.mutant:
@@ -200,13 +214,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.case:
         cases = [known_name(parser, args.case, CASES, "case")]
         chosen = [name for name in chosen if MUTANTS[name].case == args.case]
+    few = bool(args.mutant or args.case)
     about = provenance(argv, args)
-    result = run_mutants(chosen, cases, peers=args.peers, examples=args.examples)
-    print(report(result, about, args.markdown, bool(args.mutant or args.case)))
+    data, failed = dict(about), False
+    if args.catalogue != "functions":
+        result = run_mutants(
+            chosen, cases, peers=args.peers, examples=args.examples, jobs=1 if few else args.jobs
+        )
+        print(report(result, about, args.markdown, few))
+        data |= as_data(result)
+        failed |= bool(result.survivors or result.false_alarms)
+    if args.catalogue != "ops" and not few:
+        found = functions.run_functions(peers=args.peers, drawn=min(args.examples, functions.DRAWN))
+        print("\n" + report_functions(found, about, args.markdown))
+        data["functions"] = functions.as_data(found)
+        failed |= bool(found.survivors or found.false_alarms)
     if args.json:
         with open(args.json, "w") as file:
-            json.dump(as_data(result, about), file, indent=1)
-    return int(bool(result.survivors or result.false_alarms))
+            json.dump(data, file, indent=1)
+    return int(failed)
+
+
+def report_functions(found: FunctionResults, about: dict[str, Any], markdown: bool) -> str:
+    rights, wrongs = functions.RIGHT.values(), functions.WRONG
+    hard = sum(not right.usual for right in rights)
+    parts = [
+        f"{len(wrongs)} wrong gradients of {len(FUNCTIONS)} NumPy functions. "
+        f"{len(rights)} right ones, for false alarms: {len(rights) - hard} at usual points, {hard} "
+        f"at hard ones.\n{about['command']}",
+        columns([functions.HEADER, *functions.summary(found)], markdown),
+    ]
+    if found.survivors:
+        parts.append("SURVIVORS of check_vjp: " + ", ".join(found.survivors))
+    if found.false_alarms:
+        parts.append("FALSE ALARMS of check_vjp: " + ", ".join(found.false_alarms))
+    return "\n\n".join(parts)
 
 
 def report(result: MutationResults, about: dict[str, Any], markdown: bool, few: bool) -> str:
@@ -237,9 +279,9 @@ def report(result: MutationResults, about: dict[str, Any], markdown: bool, few: 
     return "\n\n".join(parts)
 
 
-def as_data(result: MutationResults, about: dict[str, Any]) -> dict[str, Any]:
+def as_data(result: MutationResults) -> dict[str, Any]:
     """Everything, for JSON."""
-    return about | {
+    return {
         "checks": [
             {"name": c.name, "kind": c.kind, "mechanics": c.mechanics}
             for c in (*result.peers, *result.suite)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import multiprocessing
 import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -210,29 +212,48 @@ def killers(results: Findings, among: Collection[str], sets: Iterable[str] = SET
     return [name for name in among if any(results[which].get(name) for which in sets)]
 
 
+@functools.cache
+def _checks(peers: bool, examples: int) -> tuple[list[Check], list[Check]]:
+    return their_checkers(examples) if peers else [], our_suite(examples)
+
+
+def _findings(name: str, of_mutant: bool, peers: bool, examples: int) -> Findings:
+    """The result of every check for a mutant, or for the right op of a case."""
+    mutant = MUTANTS[name] if of_mutant else None
+    checks = [check for some in _checks(peers, examples) for check in some]
+    case = mutant.case if mutant else name
+    return {
+        which: {check.name: finding(check, case, which, mutant) for check in checks}
+        for which in SETS
+    }
+
+
 def run_mutants(
     mutants: Iterable[str] = (),
     cases: Iterable[str] = (),
     *,
     peers: bool = True,
     examples: int = 40,
+    jobs: int = 1,
 ) -> MutationResults:
-    """Run every check on these mutants, and on the right ops of these cases."""
-    result = MutationResults(their_checkers(examples) if peers else [], our_suite(examples))
-    checks = [*result.peers, *result.suite]
-
-    def ask(case: str, mutant: Mutant | None) -> Findings:
-        return {
-            which: {check.name: finding(check, case, which, mutant) for check in checks}
-            for which in SETS
-        }
-
-    todo = [(name, MUTANTS[name].case, MUTANTS[name]) for name in mutants]
-    right = [(case, case, None) for case in cases]
-    for i, (name, case, mutant) in enumerate([*todo, *right]):
-        if sys.stderr.isatty():
-            print(f"\r{i} of {len(todo) + len(right)}  {name:<60}", end="", file=sys.stderr)
-        (result.mutants if mutant else result.correct)[name] = ask(case, mutant)
-    if sys.stderr.isatty():
-        print("\r" + " " * 75 + "\r", end="", file=sys.stderr)
+    """Run every check on these mutants, and on the right ops of these cases, in so many `jobs`."""
+    result = MutationResults(*_checks(peers, examples))
+    ask = functools.partial(_findings, peers=peers, examples=examples)
+    wrong = list(mutants)
+    names = [*wrong, *cases]
+    is_wrong = [i < len(wrong) for i in range(len(names))]
+    # Fresh processes: a fork of one that has threads may hang.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn) if jobs > 1 else nullcontext() as pool:
+        found = pool.map(ask, names, is_wrong) if pool else map(ask, names, is_wrong)
+        for i, findings in enumerate(found):
+            progress(f"{i + 1} of {len(names)}  {names[i]}")
+            (result.mutants if is_wrong[i] else result.correct)[names[i]] = findings
+    progress("")
     return result
+
+
+def progress(line: str) -> None:
+    """The line in the place of the last one; nothing where nobody reads along."""
+    if sys.stderr.isatty():
+        print(f"\r{line:<75}" + ("" if line else "\r"), end="", file=sys.stderr, flush=True)
