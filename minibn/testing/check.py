@@ -132,7 +132,10 @@ def diagnosis(
         evidence = dissect(ensemble, result, entry.cotangent, budget)
         sentences = explain(evidence)
     c = evidence.cotangent.astype(result.gradients[0].dtype)
-    script = write(c, entry.position, evidence.numeric, report.counted)
+    try:
+        script = write(c, entry.position, evidence.numeric, report.counted)
+    except Exception:  # f's own: it takes float32 alone, say, and the script's numbers are float64
+        script = ""
     shown = screen(evidence, report.name, sentences)
     hint = "" if sentences else remark(evidence)
     return Diagnosis(sentences, shown, script, hint, budget.spent, evidence.doubtful)

@@ -27,7 +27,6 @@ import functools
 import inspect
 from collections import Counter
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, cast
@@ -38,6 +37,7 @@ from hypothesis import strategies as st
 
 from minibn.autograd.tensor import Tensor
 from minibn.backend import Backend
+from minibn.setting import Setting
 from minibn.testing.arguments import name_of
 from minibn.testing.check import check_vjp
 from minibn.testing.commands.coverage import events
@@ -157,7 +157,7 @@ class Run:
         raise Vacuous(self.last) from None
 
 
-_run: ContextVar[Run] = ContextVar("run of a gradient test")
+_run: Setting[Run | None] = Setting("gradient_test", None)
 
 
 def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any]) -> Test:
@@ -169,9 +169,10 @@ def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any])
         __tracebackhide__ = True
         settled = {k: v for k, v in vars(outer).items() if k != "__wrapped__"}
         vars(checked).update(settled | {SETTINGS: _settings_of(outer, examples)})
-        token = _run.set(run := Run())
+        run = Run()
         try:
-            checked(*args, **kwargs)
+            with _run.override(run):
+                checked(*args, **kwargs)
         except GradientError as error:
             if isinstance(error, Vacuous) or error.report.diagnose is Diagnosis:
                 raise
@@ -180,14 +181,11 @@ def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any])
                 largest = larger_failure(drawn, run.check, largest)
             error.report.larger = largest
             raise
-        finally:
-            _run.reset(token)
         run.raise_if_vacuous()
 
     return outer
 
 
-INVISIBLE = 1e-150  # a complex step of 1e-100 underflows below
 SETTINGS = "_hypothesis_internal_use_settings"  # where `@settings` and `@given` leave them
 
 
@@ -308,11 +306,8 @@ def _must_take_tensors(problem: Problem, name: str) -> None:
 def _settle(report: GradReport, check: Check) -> None:
     """Raise the error of a failed check; tell hypothesis, and this run, about any other."""
     __tracebackhide__ = True
-    run = _run.get(None) or Run()  # none in another thread: then nothing is counted
+    run = _run.get() or Run()  # none in another thread: then nothing is counted
     run.check = check
-    for x in report.inputs:
-        if x.verdict == "wrong" and _invisible(x):
-            x.verdict = "vacuous"
     report.left_out = report.only_vacuous
     run.add(report)
     if report.left_out:
@@ -324,16 +319,6 @@ def _settle(report: GradReport, check: Check) -> None:
     for text in sorted({_event(x) for x in report.inputs} | events(report)):
         event(text)
     target(FULL - report.digits, label="digits lost")
-
-
-def _invisible(x: InputReport) -> bool:
-    """Whether the gradient is so small that no oracle can see it: squares of 1e-240 are drawn."""
-    sides = [] if x.worst is None else [x.worst["analytic"], x.worst["numeric"]]
-    return (
-        bool(sides)
-        and float(np.abs(np.ravel(sides[0])).max()) < INVISIBLE
-        and bool(np.all(np.abs(np.ravel(sides[1])) < INVISIBLE))
-    )
 
 
 def _event(x: InputReport) -> str:

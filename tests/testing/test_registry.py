@@ -162,7 +162,7 @@ def test_where_an_op_is_linear_its_row_says_so(case):
             yield i, abs(together - apart) <= 1e-9 * size
 
     with np.errstate(all="ignore"):
-        counts = counted(case.problems, label, examples=40)
+        counts = counted(case.problems, label, examples=100)
     for i, linear in counts:
         assert not linear or (i, False) in counts, f"linear in input {i}, which is not declared"
 

@@ -88,12 +88,12 @@ class Point:
         """`rounding` where f is not as small as here: a loss near 0 is a difference of logarithms,
         whose roundings are not seen in its value."""
         units = oracles.units(self.inputs[i])
-        u = units * self.rng.uniform(-1, 1, units.shape)
-        far = [oracles.value_near(self.f, oracles.shift(self.inputs, i, s * u)) for s in (3, -3)]
-        sizes = [
-            float((np.abs(self.cotangents[0]) * np.abs(y)).sum()) for y in far if y is not None
-        ]
-        return eps * max(sizes, default=0.0) / float(units.max(initial=1e-300))
+        c, sizes = np.abs(self.cotangents[0]), [0.0]
+        for reach in (1, -1, 3, -3, 3, -3):
+            step = reach * units * self.rng.uniform(-1, 1, units.shape)
+            y = oracles.value_near(self.f, oracles.shift(self.inputs, i, step))
+            sizes += [float((c * np.abs(y)).sum())] if y is not None else []
+        return eps * max(sizes) / float(units.max(initial=1e-300))
 
     def at(self, inputs: list[np.ndarray]) -> Point:
         """The same function at another point."""

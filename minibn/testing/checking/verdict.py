@@ -23,6 +23,7 @@ from minibn.testing.checking.comparison import (
     noise_of_errors,
     tolerance_of,
 )
+from minibn.testing.checking.counting import OutOfBudget
 from minibn.testing.checking.ensemble import Ensemble, Point
 from minibn.testing.checking.kinks import at_kinks
 from minibn.testing.checking.majority import vote
@@ -63,6 +64,10 @@ def judge(
     except Abstention as reason:
         report.verdict, report.sides = "inconclusive", f"{reason}: move it away from the edge"
         report.digits = 0.0
+    except OutOfBudget:
+        if report.verdict != "wrong":
+            raise
+        report.sides = "the budget ended before other oracles were asked"
     return report, ensemble, result
 
 
@@ -130,17 +135,21 @@ def _equal_to_the_slope(
         flat = SAFETY * max(point.rounding(i, c, 0.0, result.precision) for c in point.cotangents)
         hidden = np.abs(comparison.expected) <= LOST[8] / SAFETY * flat  # f hardly resolves them
         judged = wrong & ~(hidden & (comparison.gap <= flat))
-        noise = noise_of_errors(ensemble, result, us, comparison, judged) if judged.any() else flat
+        beyond = point.rounding_beyond(i, result.precision)
+        most = SAFETY * LOST[result.bytes] * max(explained, beyond)
+        seen = oracle.max() <= 10 ** -LEAST[result.bytes] * comparison.scale
+        gross = seen and comparison.gap.max() > max(most, 1e-2 * comparison.scale)
+        noise: float | None = flat
+        if gross:
+            noise = None  # no rounding is so large
+        elif judged.any():
+            noise = noise_of_errors(ensemble, result, us, comparison, judged)
         report.verdict = "wrong"
         if noise is not None and noise <= LOST[result.bytes] * explained:
             report.verdict, wrong = "agrees", judged & False
             tolerance = np.maximum(tolerance, SAFETY * noise)
         elif noise is not None and (
-            oracle.max() > 10 ** -LEAST[result.bytes] * comparison.scale
-            or (
-                noise > 1e-4 * comparison.scale
-                and noise <= LOST[result.bytes] * point.rounding_beyond(i, result.precision)
-            )
+            not seen or 1e-4 * comparison.scale < noise <= LOST[result.bytes] * beyond
         ):
             report.verdict = "inconclusive"  # random, and as small as what rounding leaves of f
         elif noise is not None:

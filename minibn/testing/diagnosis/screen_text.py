@@ -6,7 +6,7 @@ appears only if it accounts for the error in every entry, so an error without a 
 none.
 
 >>> import numpy as np
->>> x, g = np.array([1.0, 2.0, 3.0]), np.array([0.5, -1.0, 2.0])
+>>> x, g = np.arange(1.0, 9.0), np.linspace(-1, 2, 8)
 >>> sign = Evidence(0, (x,), x**2, g, -2 * x * g, 2 * x * g, np.array(1e-9))
 >>> explain(sign)
 ['The ratio analytic/numeric is -1 everywhere: the sign is wrong.']
