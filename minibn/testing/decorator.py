@@ -122,7 +122,7 @@ def gradient_test(
 
 
 @dataclass
-class Run:
+class _Run:
     """What the examples of one run of a test showed."""
 
     compared: set[int] = field(default_factory=set)  # inputs whose gradients were compared
@@ -157,11 +157,11 @@ class Run:
         raise Vacuous(self.last) from None
 
 
-_run: ContextVar[Run] = ContextVar("run of a gradient test")
+_run: ContextVar[_Run] = ContextVar("run of a gradient test")
 
 
 def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any]) -> Test:
-    """The test, with a Run of its own in each call. hypothesis' decorators leave their settings
+    """The test, with a `_Run` of its own in each call. hypothesis' decorators leave their settings
     on the function that they get, which is this one; hypothesis reads those of `checked`."""
 
     @functools.wraps(checked)
@@ -169,7 +169,7 @@ def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any])
         __tracebackhide__ = True
         settled = {k: v for k, v in vars(outer).items() if k != "__wrapped__"}
         vars(checked).update(settled | {SETTINGS: _settings_of(outer, examples)})
-        token = _run.set(run := Run())
+        token = _run.set(run := _Run())
         try:
             checked(*args, **kwargs)
         except GradientError as error:
@@ -308,7 +308,7 @@ def _must_take_tensors(problem: Problem, name: str) -> None:
 def _settle(report: GradReport, check: Check) -> None:
     """Raise the error of a failed check; tell hypothesis, and this run, about any other."""
     __tracebackhide__ = True
-    run = _run.get(None) or Run()  # none in another thread: then nothing is counted
+    run = _run.get(None) or _Run()  # none in another thread: then nothing is counted
     run.check = check
     for x in report.inputs:
         if x.verdict == "wrong" and _invisible(x):
