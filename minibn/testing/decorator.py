@@ -109,7 +109,7 @@ def gradient_test(
             "strategy (with f, a strategy of its inputs)."
         )
     if vjp is not None and f is None:
-        raise TypeError("gradient_test: vjp= without f=: of what function is it the vjp?")
+        raise TypeError("gradient_test: vjp= needs f=, the function whose gradient it is.")
     if vjp is not None and (backend is not None or order != 1):
         raise TypeError("gradient_test: backend= and order= are for functions of Tensors, not vjp=")
     chosen = {"backend": backend, "order": order}
@@ -296,10 +296,12 @@ def _must_take_tensors(problem: Problem, name: str) -> None:
     except TypeError as error:
         result = error
     if not isinstance(result, Tensor):
-        what = f"it raises: {result}" if isinstance(result, TypeError) else type(result).__name__
+        what = f"gives {type(result).__name__}."
+        if isinstance(result, TypeError):
+            what = f"raises TypeError: {result}".rstrip(".") + "."
         raise TypeError(
             f"gradient_test of {name}: without vjp=, f must take and give Tensors, whose gradient "
-            f"the tape computes. For Tensors {name_of(problem.f)} gives {what} "
+            f"the tape computes. For Tensors {name_of(problem.f)} {what} "
             "Write f with minibn.ops, or pass vjp=lambda g, x: ..., the gradient that f's author "
             "wrote, if f takes NumPy arrays."
         ) from None

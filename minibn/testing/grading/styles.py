@@ -26,14 +26,20 @@ STYLES = ("cs231n", "arrays", "minibn", "minitorch", "tinytorch", "torch")
 
 @dataclass(frozen=True)
 class Layout:
-    """The solution's layout of arrays: their axes in the order of the spec's, by name."""
+    """The solution's layout of arrays, where it is not the spec's.
+
+    axes  name of an input, or "out" -> the spec's axes in the solution's order: (0, 2, 3, 1) if
+          the spec has (N, C, H, W) and the solution (N, H, W, C)
+    """
 
     axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to(self, name: str, x: np.ndarray) -> np.ndarray:
+        """The array `name` of the spec, in the solution's layout."""
         return np.ascontiguousarray(x.transpose(self.axes[name])) if name in self.axes else x
 
     def back(self, name: str, x: np.ndarray) -> np.ndarray:
+        """The array `name` of the solution, in the spec's layout."""
         if name not in self.axes or x.ndim != len(self.axes[name]):
             return x
         return np.ascontiguousarray(x.transpose(np.argsort(self.axes[name])))
