@@ -68,6 +68,7 @@ def takes_any_arguments(check: Callable[P, GradReport]) -> Callable[P, GradRepor
 
     @wraps(check)
     def check_any(*given: P.args, **keywords: P.kwargs) -> GradReport:
+        __tracebackhide__ = True
         if len(given) < 2:
             return check(*given, **keywords)
         f, vjp, arguments = given[0], given[1], given[2:]

@@ -19,18 +19,16 @@ from typing import Any
 import numpy as np
 
 from minibn.testing.arguments import name_of, takes_any_arguments
+from minibn.testing.checking.array_check import ArrayCheck
 from minibn.testing.checking.counting import Counted
-from minibn.testing.checking.ensemble import Ensemble, Point
-from minibn.testing.checking.kinks import at_ties_of_inputs
-from minibn.testing.checking.layouts import copy_in
+from minibn.testing.checking.ensemble import Ensemble
 from minibn.testing.checking.oracles import STARTS
-from minibn.testing.checking.verdict import ENTRIES, judge
-from minibn.testing.checking.vjp_calls import CEILING, SAFETY, VjpCalls, VjpResult
+from minibn.testing.checking.verdict import ENTRIES
+from minibn.testing.checking.vjp_calls import CEILING, VjpResult
 from minibn.testing.diagnosis.budget import Budget
 from minibn.testing.diagnosis.entrywise import dissect
 from minibn.testing.diagnosis.reproducer import script
 from minibn.testing.diagnosis.screen_text import explain, remark, screen
-from minibn.testing.memory_layouts import layout_of
 from minibn.testing.report import Diagnosis, GradReport, InputReport
 
 Vjp = Callable[..., Any]
@@ -51,6 +49,7 @@ def check_vjp(
     convention: Callable[..., Any] | None = None,
     accuracy: float = 0.0,
     allow_views: bool = False,
+    budget: int | str | None = None,
     entries: int = ENTRIES,
     starts: Sequence[float] = STARTS,
     composite: bool = False,
@@ -80,6 +79,9 @@ def check_vjp(
     accuracy       the relative error of f and of the vjp, if they are exact to fewer digits than
                    their dtype: an iteration that is stopped at 1e-13, sums in any order on a GPU
     allow_views    the gradients may be views of the cotangent, or share memory with each other
+    budget         the most that the check may cost: calls of f (500), or a time ("30s", "2min"). A
+                   check that can't end within it compares along fewer directions, and is
+                   inconclusive if not even those fit
     seed           of the cotangents and directions
     entries        the size of the Jacobian up to which every entry is compared; a larger one is
                    compared along random directions
@@ -104,54 +106,20 @@ def check_vjp(
         )
     given = [_differentiable(x, i, wrt) for i, x in enumerate(arrays)]
     report = GradReport(name or name_of(f), seed=seed)
-    rng = np.random.default_rng((seed, 2))
-    counted = Counted(f)
-    y = _value(counted, given, report, accuracy)
-    cotangents = [np.asarray(rng.standard_normal(y.shape)).astype(y.dtype) for _ in range(2)]
-    if report.faults:
-        return report.settle(raises)
-    calls = VjpCalls(vjp, given, wrt, report.faults, report.notes, accuracy, allow_views)
-    exact = [x.astype(float) if i in wrt else x for i, x in enumerate(given)]
-
-    def forward(*moving: np.ndarray) -> Any:
-        return counted(*calls.with_inputs(moving))
-
-    double = [np.asarray(c, float) for c in cotangents]
-    point = Point(
-        forward, [exact[i] for i in wrt], double, rng, starts=starts, composite=composite,
-        accuracy=accuracy,
+    report.counted = counted = Counted(f, budget, report.name)
+    check = ArrayCheck(
+        counted, vjp, given, wrt, report, zero_gradient=zero_gradient, allow_empty=allow_empty,
+        reference=reference, convention=convention, accuracy=accuracy, allow_views=allow_views,
+        entries=entries, starts=starts, composite=composite,
     )  # fmt: skip
-    calls.rounding = [
-        point.rounding(k, double[0], 0.0, float(np.finfo(given[i].dtype).eps))
-        for k, i in enumerate(wrt)
-    ]
-    result = calls.measure(cotangents, rng, forward)
-    if result is not None:
-        if reference is not None:
-            _compare_with_reference(reference, exact, point.y, report)
-            point.reference = lambda *moving: reference(*calls.with_inputs(moving))
-        judged: dict[int, InputReport] = {}
-        for k, i in enumerate(wrt):
-            if given[i].size * y.size == 0:
-                report.inputs.append(_empty(i, given[i], allow_empty))
-                continue
-            with np.errstate(all="ignore"):  # the verdict reports what is not finite
-                entry, ensemble = judge(point, k, result[k], i in zero_gradient, entries)
-            entry.position, entry.dtype = i, str(given[i].dtype)
-            report.inputs.append(entry)
-            judged[k] = entry
-            wrong = entry.verdict == "wrong" and entry.worst is not None
-            if wrong and diagnose and report.diagnose is Diagnosis:
-                write = reproduce or partial(_script, f, vjp, given, report.name)
-                report.diagnose = partial(diagnosis, ensemble, result[k], report, entry, write)
-        if len(judged) == len(wrt) and not composite:
-            at_ties_of_inputs(report.inputs, point, result)
-    for entry in report.inputs:
-        x = given[entry.position]
-        entry.magnitude, entry.layout = float(np.abs(x).max(initial=0)), layout_of(x)
-    report.counted, report.calls = counted, counted.calls
-    if convention is not None and result is not None:
-        _check_convention(convention, cotangents[0], given, wrt, result, point, report)
+    check.run()
+    if diagnose and check.first_wrong is not None:
+        entry, ensemble, result = check.first_wrong
+        at = list(given)  # where it is wrong, which may be beside the point
+        for i, x in zip(wrt, ensemble.point.inputs, strict=True):
+            at[i] = x.astype(given[i].dtype)
+        write = reproduce or partial(_script, f, vjp, at, wrt, report.name)
+        report.diagnose = partial(diagnosis, ensemble, result, report, entry, write)
     return report.settle(raises)
 
 
@@ -174,13 +142,14 @@ def _script(
     f: Callable[..., Any],
     vjp: Callable[..., Any],
     given: list[Any],
+    wrt: Sequence[int],
     name: str,
     cotangent: np.ndarray,
     position: int,
     numeric: np.ndarray,
     value: Callable[..., Any],
 ) -> str:
-    return script(f, vjp, given, cotangent, position, numeric, name, value)
+    return script(f, vjp, given, cotangent, position, numeric, name, value, wrt)
 
 
 def _positions(wrt: Any, count: int) -> list[int]:
@@ -212,81 +181,3 @@ def _differentiable(x: Any, i: int, wrt: Sequence[int]) -> Any:
     if not np.isfinite(array).all():
         raise ValueError(f"input {i} holds NaN or infinity: give a point of f's domain.")
     return array
-
-
-def _value(f: Callable[..., Any], given: list, report: GradReport, accuracy: float) -> np.ndarray:
-    """f at the point: it must be finite, the same in two calls, and leave its inputs unchanged."""
-    passed = [_copy(x) for x in given]
-    y, again = (np.asarray(f(*given)) for given in ([_copy(x) for x in passed], passed))
-    if y.dtype.kind != "f":
-        raise TypeError(f"f gives {y.dtype}, not floats: there is nothing to differentiate.")
-    if not np.isfinite(y).all():
-        raise ValueError("f is not finite at this point: give a point inside its domain.")
-    gap = np.inf if y.shape != again.shape else float(np.abs(y - again).max(initial=0))
-    gap /= float(np.abs(y).max(initial=0)) or 1.0
-    if y.tobytes() != again.tobytes() and not gap <= SAFETY * accuracy:
-        report.faults.append(
-            "f gives two values at one point: freeze its randomness, and its running statistics"
-            if gap > 1e-10
-            else f"f gives two values at one point, {gap:.0e} apart: if that is expected (atomic "
-            f"additions, say), pass accuracy={10 * gap:.0e}"
-        )
-    for i, (x, after) in enumerate(zip(given, passed, strict=True)):
-        if isinstance(x, np.ndarray) and x.tobytes() != after.tobytes():
-            report.faults.append(f"f modifies its input {i} in place")
-    return y
-
-
-def _copy(x: Any) -> Any:
-    return copy_in(x) if isinstance(x, np.ndarray) else x
-
-
-def _empty(i: int, x: np.ndarray, allowed: bool) -> InputReport:
-    report = InputReport(i, x.shape, str(x.dtype), verdict="empty" if allowed else "vacuous")
-    report.sides = "no entries: the check could not have failed. Pass arrays with values."
-    return report
-
-
-def _compare_with_reference(
-    reference: Callable[..., Any], exact: list, y: np.ndarray, report: GradReport
-) -> None:
-    there = np.asarray(reference(*exact), float)
-    scale = float(np.abs(y).max(initial=0))
-    if there.shape != y.shape:
-        report.faults.append(f"f gives shape {y.shape}, the reference {there.shape}")
-    elif not np.all(np.abs(there - y) <= 1e-9 * scale):
-        where = np.unravel_index(int(np.argmax(np.abs(there - y))), y.shape)
-        report.faults.append(
-            f"at {tuple(map(int, where))} f is {y[where]!r} and the reference {there[where]!r}: "
-            "one of them is wrong"
-        )
-
-
-def _check_convention(
-    convention: Callable[..., Any],
-    g: np.ndarray,
-    given: list,
-    wrt: Sequence[int],
-    result: list[VjpResult],
-    point: Point,
-    report: GradReport,
-) -> None:
-    promised = convention(g, *given)
-    promised = promised if isinstance(promised, (tuple, list)) else (promised,)
-    shapes = [np.shape(p) for p in promised]
-    if shapes != [given[i].shape for i in wrt]:
-        raise ValueError(
-            f"convention gives shapes {shapes}: it must give a gradient of each input's shape."
-        )
-    for i, ours, expected in zip(wrt, result, promised, strict=True):
-        gap = np.abs(np.asarray(ours.gradients[0], float) - np.asarray(expected, float))
-        scale = float(np.abs(expected).max(initial=0))
-        beside = ours.at(point.beside(f"f{ours.bytes}"))  # at a kink, the spread is of both sides
-        spread = ours.spread if beside is None else np.minimum(ours.spread, beside.spread)
-        if not np.all(gap <= SAFETY * (spread + ours.eps * scale)):
-            where = np.unravel_index(int(np.argmax(gap)), gap.shape)
-            report.faults.append(
-                f"input {i}: the documented convention promises "
-                f"{np.asarray(expected)[where]!r} at {tuple(map(int, where))}, the vjp gives "
-                f"{ours.gradients[0][where]!r}"
-            )

@@ -17,7 +17,6 @@ from minibn.autograd.tape import no_grad, set_grad_enabled
 from minibn.autograd.tensor import Tensor, value
 from minibn.backend import Backend, get_backend, to_numpy
 from minibn.testing.check import check_vjp, name_of
-from minibn.testing.checking.oracles import Abstention, noise_of, scale_of, taylor_order
 from minibn.testing.diagnosis.reproducer import script_for_tensors
 from minibn.testing.problem import Problem
 from minibn.testing.report import GradReport, without_listeners
@@ -156,7 +155,7 @@ def _check_second(
     settings: dict[str, Any],
     flat: bool,
 ) -> GradReport:
-    """The gradient of ⟨c, f⟩ as a function with a vjp of its own; and the second Taylor remainder.
+    """The gradient of ⟨c, f⟩ as a function with a vjp of its own.
 
     f may be linear in an input, whose second derivatives are then zero; but the gradient depends
     on c, unless f is flat.
@@ -171,48 +170,7 @@ def _check_second(
     for entry in report.inputs:
         if entry.verdict == "vacuous" and (flat or entry.position < len(arrays)):
             entry.verdict, entry.how = "zero", "its second derivative"
-    if y.size and all(x.dtype == np.float64 for x in arrays):
-        _second_remainder(f, arrays, c, (forward, vjp), rng, report)
     return report
-
-
-def _second_remainder(
-    f: Callable[..., Any],
-    arrays: list[np.ndarray],
-    c: np.ndarray,
-    gradient: tuple[Callable[..., Any], Callable[..., Any]],
-    rng: np.random.Generator,
-    report: GradReport,
-) -> None:
-    """φ(h) - φ(0) - h ⟨∇φ, u⟩ - h²/2 ⟨u, H u⟩ is of third order: φ(h) = ⟨c, f(x + hu)⟩, with all
-    inputs moving at once."""
-    us = [np.asarray(rng.standard_normal(x.shape)) for x in arrays]
-    flat = np.concatenate([u.reshape(-1) for u in (*us, np.zeros_like(c))])
-    slope = float((gradient[0](*arrays, c) * flat).sum())
-    curved = gradient[1](flat, *arrays, c)[: len(us)]
-    curvature = float(sum((h * u).sum() for h, u in zip(curved, us, strict=True)))
-    forward, _ = forward_and_vjp(f)
-    scale = min((scale_of(x) for x in arrays if x.size), default=1.0)
-    steps = scale / max(1.0, float(np.abs(flat).max())) * 0.1 / 2.0 ** np.arange(16)
-
-    def phi(h: float) -> float:
-        with np.errstate(all="ignore"):
-            return float((c * forward(*(x + h * u for x, u in zip(arrays, us, strict=True)))).sum())
-
-    values = np.array([phi(h) for h in steps])
-    moved = [x + steps[0] * u for x, u in zip(arrays, us, strict=True)]
-    noise = max(float((np.abs(c) * noise_of(forward, at, rng)).sum()) for at in (arrays, moved))
-    if not np.isfinite(values).all():
-        return
-    try:
-        order = taylor_order(values, steps, phi(0.0), slope, noise, curvature)
-    except Abstention:
-        return
-    if 1.5 < order < 2.5 and not any(x.kinks for x in report.inputs):
-        report.faults.append(
-            f"the second Taylor remainder is of order {order:.2f}, where 3 is right: the second "
-            "derivative is not that of the gradient"
-        )
 
 
 def check_problem(

@@ -42,9 +42,9 @@ def normal(*shape, seed=0):
 def test_the_text_costs_a_bounded_number_of_calls_and_says_how_many(shape, function):
     f = Counted(function)
     report = check_vjp(f, lambda g, x: np.where(x > 1, 2, 0.3) * g, normal(*shape), raises=False)
-    assert f.calls == report.calls
+    assert f.calls == report.calls + 1  # to see what f gives: one array, or several outputs
     text = str(report)
-    spent = f.calls - report.calls
+    spent = f.calls - report.calls - 1
     assert spent <= CALLS + SCRIPT
     assert spent == report.text_calls
     assert f"f was called {report.calls} times for the check, {spent} times for this text" in text

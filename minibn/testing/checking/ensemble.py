@@ -28,6 +28,7 @@ class Point:
     starts: Sequence[float] = oracles.STARTS  # of the differences
     composite: bool = False  # a network: its gradient at a kink is a convention
     accuracy: float = 0.0  # the relative error that f is said to have
+    room: Callable[[], float] = lambda: np.inf  # calls of f that are left for an input
     measured: np.ndarray | None = None  # the noise, once it is known
     slopes: dict[Any, Any] = field(default_factory=dict, init=False)  # of single entries
 
@@ -47,7 +48,13 @@ class Point:
     @property
     def coarse(self) -> bool:
         """Whether f computes in no more than float32 inside."""
-        return float(np.linalg.norm(self.noise)) >= 3e-9 * float(np.linalg.norm(self.y))
+        return self.relative_noise >= 3e-9
+
+    @property
+    def relative_noise(self) -> float:
+        """The noise beside the output."""
+        size = float(np.linalg.norm(self.y))
+        return float(np.linalg.norm(self.noise)) / size if size else 0.0
 
     def direction(self, i: int) -> np.ndarray:
         """A random direction of input i: normal, in units of each entry's own scale."""
@@ -76,6 +83,17 @@ class Point:
         own = float((np.abs(c) * noise).sum()) / length
         size = float(np.linalg.norm(self.y))
         return own + abs(slope) * (float(np.linalg.norm(noise)) / size if size else eps)
+
+    def rounding_beyond(self, i: int, eps: float) -> float:
+        """`rounding` where f is not as small as here: a loss near 0 is a difference of logarithms,
+        whose roundings are not seen in its value."""
+        units = oracles.units(self.inputs[i])
+        u = units * self.rng.uniform(-1, 1, units.shape)
+        far = [oracles.value_near(self.f, oracles.shift(self.inputs, i, s * u)) for s in (3, -3)]
+        sizes = [
+            float((np.abs(self.cotangents[0]) * np.abs(y)).sum()) for y in far if y is not None
+        ]
+        return eps * max(sizes, default=0.0) / float(units.max(initial=1e-300))
 
     def at(self, inputs: list[np.ndarray]) -> Point:
         """The same function at another point."""
@@ -116,6 +134,8 @@ class Ensemble:
         if self.point.reference is not None:
             self._ask("reference", self.by_reference)
         valid = [n for n in ("complex step", "one large step") if not self.abstains(n)]
+        if exact is not None and self.sides is not None and self._underflows(exact):
+            valid.remove("complex step")
         self.leading = valid[0] if valid else "differences"
 
     def at(self, point: Point) -> Ensemble:
@@ -223,6 +243,12 @@ class Ensemble:
             if name == "complex step"
             else "f is not affine"
         )
+
+    def _underflows(self, exact: Slope) -> bool:
+        """Whether the complex step is too small a number to have all of its digits."""
+        assert self.sides is not None
+        lost = float(exact.error.max(initial=0))
+        return lost > 1e-6 * float(np.abs(self.sides.central.value).max(initial=0)) > 0
 
     def _below_resolution(self, slope: Slope) -> bool:
         """Whether f moves by less than its roundings over the steps of the differences: log cosh x

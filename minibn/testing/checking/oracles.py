@@ -23,6 +23,7 @@ import numpy as np
 Function = Callable[..., Any]
 TINY = 1e-100  # nothing cancels in the complex step, so it can be this small
 EPS = float(np.finfo(float).eps)
+SMALLEST = float(np.finfo(float).tiny)  # a smaller number has lost digits
 STRIDE = 0.7548776662466927  # the large step; no whole number, which could be a period of f
 PART = 0.3819660112501051  # of it, for a third look: the stairs of a floor can meet two steps
 LEVELS = 5  # steps of a tableau, each half the one before
@@ -110,6 +111,7 @@ def noise_of(f: Function, inputs: Sequence[np.ndarray], rng: np.random.Generator
     moves between neighbouring numbers."""
     y = np.asarray(f(*inputs))
     own = np.abs(y).astype(float) * (np.finfo(y.dtype).eps if y.dtype.kind == "f" else EPS)
+    own = np.maximum(own, SMALLEST)
     for _ in range(2):
         salt = salt_from(rng)
         there = value_near(f, [one_ulp_away(x, salt) for x in inputs])
@@ -142,13 +144,14 @@ def complex_step(f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarra
     if y.dtype.kind != "c":
         raise Abstention("f drops the imaginary part: it is not analytic as written")
     plain = np.asarray(f(*inputs))
-    nearly = 1e-9 * float(np.abs(plain).max(initial=0)) + TINY  # log(1 + ih) has a real part, too
+    largest = float(np.abs(inputs[i]).max(initial=0))
+    nearly = 1e-9 * float(np.abs(plain).max(initial=0)) + 16 * EPS * largest + TINY  # log(1 + ih)
     if y.shape != plain.shape or not np.allclose(y.real, plain, rtol=1e-7, atol=nearly):
         raise Abstention("f has another value on complex numbers: it is not analytic as written")
     slope = np.asarray(y.imag / TINY)
     if not np.isfinite(slope).all():
         raise Abstention("the complex step is not finite here")
-    return Slope(slope, 4 * EPS * np.abs(slope))
+    return Slope(slope, 4 * EPS * np.abs(slope) + SMALLEST / TINY)
 
 
 def one_large_step(
@@ -197,13 +200,13 @@ def units(x: np.ndarray) -> np.ndarray:
     apart, axis = 1e4, None
     for a in range(x.ndim):
         sizes = np.abs(x).max(axis=tuple(k for k in range(x.ndim) if k != a), initial=0)
-        sizes = sizes[sizes > 0]
+        sizes = sizes[sizes > 1e-290]  # smaller ones are zeros
         if sizes.size and sizes.max() / sizes.min() > apart:
             apart, axis = sizes.max() / sizes.min(), a
     if axis is None:
         return np.full(x.shape, scale_of(x))
     slices = np.moveaxis(x, axis, 0)
-    each = np.array([scale_of(s) if s.any() else scale_of(x) for s in slices])
+    each = np.array([scale_of(s if (np.abs(s) > 1e-290).any() else x) for s in slices])
     return np.broadcast_to(each.reshape(-1, *[1] * (x.ndim - 1 - axis)), x.shape)
 
 
@@ -283,17 +286,16 @@ def taylor_order(
     at_zero: float,
     slope: float,
     noise: float,
-    curvature: float = 0.0,
     slope_error: float = 0.0,
 ) -> float:
-    """The order at which R(h) = |φ(h) - φ(0) - h φ' (- h²/2 φ'')| vanishes with h.
+    """The order at which R(h) = |φ(h) - φ(0) - h φ'| vanishes with h.
 
     values (n,): φ at `steps` (n,), each half the one before; noise: of one value; slope_error: the
-    rounding of φ'. A right slope gives 2 (3 with the right curvature), a wrong one 1 (2), whatever
+    rounding of φ'. A right slope gives 2, a wrong one 1, whatever
     the units; an expansion that is exact for small h gives infinity. Abstention if fewer than three
     remainders exceed the noise.
     """
-    rest = np.abs(values - at_zero - steps * slope - steps**2 / 2 * curvature)
+    rest = np.abs(values - at_zero - steps * slope)
     rounding = EPS * (np.abs(values) + abs(at_zero) + np.abs(steps * slope))
     hidden_below = 30 * (noise + rounding + steps * slope_error)
     hidden = rest <= hidden_below

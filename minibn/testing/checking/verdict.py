@@ -33,6 +33,7 @@ from minibn.testing.report import InputReport, digits
 
 ENTRIES = 400  # a Jacobian of up to so many is compared entry by entry
 DIRECTIONS = 4  # for a larger one
+CALLS = {"complex step": 2, "one large step": 6, "differences": 20}  # of f, for a slope
 FLAT = {8: 1e-6, 4: 1e-2, 2: 1e-1}  # times |f| / |x|: a smaller gradient is nearly flat
 
 
@@ -48,28 +49,33 @@ class Comparing(NamedTuple):
 
 def judge(
     point: Point, i: int, result: VjpResult, zero: bool = False, entries: int = ENTRIES
-) -> tuple[InputReport, Ensemble]:
-    """Compare the gradients of input `i` with the oracles. `zero`: they are declared to be zero."""
+) -> tuple[InputReport, Ensemble, VjpResult]:
+    """Compare the gradients of input `i` with the oracles. `zero`: they are declared to be zero.
+    Returns the report with the oracles and the gradients that it is about: those of the point, or
+    if these are right, those of a point beside it where the gradient is wrong."""
     x = point.inputs[i]
     ensemble = Ensemble(point, i)
     report = InputReport(i, x.shape, str(x.dtype), kinks=ensemble.kink_count)
     try:
         if ensemble.sides is None and ensemble.abstains("complex step"):
             raise Abstention(str(ensemble.answers["differences"]))
-        _compare(report, ensemble, result, zero, entries)
+        ensemble, result = _compare(report, ensemble, result, zero, entries)
     except Abstention as reason:
         report.verdict, report.sides = "inconclusive", f"{reason}: move it away from the edge"
         report.digits = 0.0
-    return report, ensemble
+    return report, ensemble, result
 
 
 def _compare(
     report: InputReport, ensemble: Ensemble, result: VjpResult, zero: bool, entries: int
-) -> None:
+) -> tuple[Ensemble, VjpResult]:
     point, i = ensemble.point, ensemble.i
-    whole = point.inputs[i].size * point.y.size <= entries
+    # A comparison takes a slope for each direction, and as many again for what comes after
+    slopes = point.room() / (2 * CALLS[ensemble.leading])
+    whole = point.inputs[i].size * point.y.size <= entries and point.inputs[i].size <= slopes
     units = point.unit_directions(i) if whole else []
-    us = np.stack(units or [ensemble.probe, *(point.direction(i) for _ in range(DIRECTIONS - 1))])
+    few = int(min(DIRECTIONS, max(1, slopes)))
+    us = np.stack(units or [ensemble.probe, *(point.direction(i) for _ in range(few - 1))])
     found = None
     if ensemble.kink_count:
         at_kinks(report, ensemble, us, result, whole)
@@ -78,12 +84,14 @@ def _compare(
         found = _equal_to_the_slope(report, ensemble, us, result, whole)
         vote(report, ensemble, result, found.along)
         if report.verdict == "agrees":
-            _equal_elsewhere(report, ensemble, result)
+            elsewhere = _wrong_elsewhere(report, ensemble, result)
+            if elsewhere is not None:
+                return elsewhere
     _vacuous_or_zero(report, ensemble, result, us, zero)
     least = LEAST[4 if point.coarse else result.bytes]
     least = min(least, LEAST[result.bytes], digits(SAFETY**2 * result.eps, 1.0))
     if report.verdict != "agrees" or report.demanded >= least:
-        return
+        return ensemble, result
     if report.digits >= least and _agrees_nearby(ensemble, result, least):
         report.demanded = least
     elif found is not None and found.flat:
@@ -96,6 +104,7 @@ def _compare(
             f"only {report.demanded:.1f} digits can be seen here: f is too badly conditioned at "
             "this point (a large constant added to it? a huge offset?)"
         )
+    return ensemble, result
 
 
 def _agrees_nearby(ensemble: Ensemble, result: VjpResult, least: float) -> bool:
@@ -126,8 +135,14 @@ def _equal_to_the_slope(
         if noise is not None and noise <= LOST[result.bytes] * explained:
             report.verdict, wrong = "agrees", judged & False
             tolerance = np.maximum(tolerance, SAFETY * noise)
-        elif noise is not None and oracle.max() > 10 ** -LEAST[result.bytes] * comparison.scale:
-            report.verdict = "inconclusive"  # the errors are as random as the oracle's own
+        elif noise is not None and (
+            oracle.max() > 10 ** -LEAST[result.bytes] * comparison.scale
+            or (
+                noise > 1e-4 * comparison.scale
+                and noise <= LOST[result.bytes] * point.rounding_beyond(i, result.precision)
+            )
+        ):
+            report.verdict = "inconclusive"  # random, and as small as what rounding leaves of f
         elif noise is not None:
             report.sides = _lost_precision(noise / comparison.scale)
     scale, flat = comparison.scale, 0.0
@@ -173,9 +188,11 @@ def _lost_precision(error: float) -> str:
     )
 
 
-def _equal_elsewhere(report: InputReport, ensemble: Ensemble, result: VjpResult) -> None:
+def _wrong_elsewhere(
+    report: InputReport, ensemble: Ensemble, result: VjpResult
+) -> tuple[Ensemble, VjpResult] | None:
     """The gradient must be right at a second point, too: a vjp that keeps the first input which it
-    saw is right there alone."""
+    saw is right there alone. Returns the oracles and the gradients of that point if it is not."""
     point = ensemble.point
     us = ensemble.probe[None]
     for _ in range(3):
@@ -194,10 +211,17 @@ def _equal_elsewhere(report: InputReport, ensemble: Ensemble, result: VjpResult)
             report.digits = digits(float(there.gap.max()), there.scale)
             report.sides = (
                 "right at this point, and wrong at another, 0.1 % away: does the vjp keep the "
-                "first input that it saw?"
+                "first input that it saw? Or is it right here by chance, as at zeros?"
             )
-            report.worst = None  # nothing is wrong at the point itself
-        return
+            report.cotangent = int(np.argmax(np.nan_to_num(there.gap, nan=np.inf)))
+            report.worst = {
+                "index": None,
+                "analytic": float(there.ours[report.cotangent]),
+                "numeric": float(there.expected[report.cotangent]),
+            }
+            return other, at
+        return None
+    return None
 
 
 def _add_chance_to_miss(

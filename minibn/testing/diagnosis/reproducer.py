@@ -39,9 +39,11 @@ def script(
     numeric: np.ndarray | None = None,
     name: str = "f",
     value: Callable[..., Any] | None = None,
+    wrt: Sequence[int] = (),
 ) -> str:
     """The script that compares vjp(cotangent, *inputs)[position] with the derivative of f.
 
+    wrt: the inputs whose gradients the vjp returns, if it leaves others out.
     value: f, as it is called to choose the script's oracle (a function that counts its calls).
     numeric: the oracles' gradient, if known (NaN where it was not measured). Of an input with more
     than 2000 entries only the worst ones of these are compared.
@@ -50,8 +52,10 @@ def script(
     arrays, g = [_host(x) for x in inputs], _host(cotangent)
     returned = vjp(g.copy(), *(x.copy() for x in arrays))
     several = isinstance(returned, (tuple, list))
-    analytic = returned[position] if several else returned
-    call = f"vjp(g, *inputs){f'[{position}]' if several else ''}"
+    left_out = several and len(returned) < len(arrays) and position in wrt
+    index = list(wrt).index(position) if left_out else position
+    analytic = returned[index] if several else returned
+    call = f"vjp(g, *inputs){f'[{index}]' if several else ''}"
     if analytic is None:
         analytic, call = np.zeros_like(arrays[position]), f"0 * inputs[{position}]"
     functions = [source_of(f, "f"), source_of(vjp, "vjp")]
