@@ -109,7 +109,7 @@ def gradient_test(
             "strategy (with f, a strategy of its inputs)."
         )
     if vjp is not None and f is None:
-        raise TypeError("gradient_test: vjp= without f=: of what function is it the vjp?")
+        raise TypeError("gradient_test: vjp= needs f=, the function whose gradient it is.")
     if vjp is not None and (backend is not None or order != 1):
         raise TypeError("gradient_test: backend= and order= are for functions of Tensors, not vjp=")
     chosen = {"backend": backend, "order": order}
@@ -122,7 +122,7 @@ def gradient_test(
 
 
 @dataclass
-class Run:
+class _Run:
     """What the examples of one run of a test showed."""
 
     compared: set[int] = field(default_factory=set)  # inputs whose gradients were compared
@@ -157,11 +157,11 @@ class Run:
         raise Vacuous(self.last) from None
 
 
-_run: Setting[Run | None] = Setting("gradient_test", None)
+_run: Setting[_Run | None] = Setting("gradient_test", None)
 
 
 def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any]) -> Test:
-    """The test, with a Run of its own in each call. hypothesis' decorators leave their settings
+    """The test, with a `_Run` of its own in each call. hypothesis' decorators leave their settings
     on the function that they get, which is this one; hypothesis reads those of `checked`."""
 
     @functools.wraps(checked)
@@ -169,7 +169,7 @@ def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any])
         __tracebackhide__ = True
         settled = {k: v for k, v in vars(outer).items() if k != "__wrapped__"}
         vars(checked).update(settled | {SETTINGS: _settings_of(outer, examples)})
-        run = Run()
+        run = _Run()
         try:
             with _run.override(run):
                 checked(*args, **kwargs)
@@ -294,10 +294,12 @@ def _must_take_tensors(problem: Problem, name: str) -> None:
     except TypeError as error:
         result = error
     if not isinstance(result, Tensor):
-        what = f"it raises: {result}" if isinstance(result, TypeError) else type(result).__name__
+        what = f"gives {type(result).__name__}."
+        if isinstance(result, TypeError):
+            what = f"raises TypeError: {result}".rstrip(".") + "."
         raise TypeError(
             f"gradient_test of {name}: without vjp=, f must take and give Tensors, whose gradient "
-            f"the tape computes. For Tensors {name_of(problem.f)} gives {what} "
+            f"the tape computes. For Tensors {name_of(problem.f)} {what} "
             "Write f with minibn.ops, or pass vjp=lambda g, x: ..., the gradient that f's author "
             "wrote, if f takes NumPy arrays."
         ) from None
@@ -306,7 +308,7 @@ def _must_take_tensors(problem: Problem, name: str) -> None:
 def _settle(report: GradReport, check: Check) -> None:
     """Raise the error of a failed check; tell hypothesis, and this run, about any other."""
     __tracebackhide__ = True
-    run = _run.get() or Run()  # none in another thread: then nothing is counted
+    run = _run.get() or _Run()  # none in another thread: then nothing is counted
     run.check = check
     report.left_out = report.only_vacuous
     run.add(report)

@@ -65,15 +65,18 @@ class InputReport:
     """The result for the gradient of one input: its position, name, shape and dtype, and
 
     verdict   "agrees", "wrong", "vacuous" (both sides are zero), "zero" (as declared),
-              "inconclusive" (the oracles contradict each other), "empty" (no entries)
+              "inconclusive" (the oracles contradict each other, or rounding hides the gradient),
+              "empty" (no entries)
     digits    to which gradient and oracle agree, relative to the largest entry; `demanded`: to
               how many they must, by the oracle's error and the conditioning
     oracles   name -> digits agreed with the gradient, or the reason why it abstains
     kinks     the number of outputs whose slopes from the left and from the right differ
     too_small  the number of entries that are below the tolerance, and so were not judged
     order     of the Taylor remainder: 2 if the gradient is right, 1 if not
-    how, sides, worst   how it was compared, the reason for a verdict, the worst entry, and the
-              number of its cotangent
+    how       it was compared: which oracle, every entry or how many directions
+    sides     the reason for the verdict: which oracles are for and which against the gradient
+    worst     the entry with the largest error: index (None if directions were compared),
+              analytic, numeric, tolerance; `cotangent`: the number (0 or 1) of its cotangent
     missed    the chance that a gradient wrong by 0.1 % of its norm would have passed
     magnitude, layout   the largest entry of the input in size, and its memory layout
     """
@@ -180,10 +183,12 @@ class GradReport:
 
     @property
     def screen(self) -> str:
+        """The diagnosis as text: the worst entries, a picture of them, an explanation."""
         return self.diagnosis.screen
 
     @property
     def script(self) -> str:
+        """A standalone script that reproduces the failure; empty if no gradient is wrong."""
         return self.diagnosis.script
 
     @property

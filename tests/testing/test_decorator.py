@@ -187,7 +187,7 @@ def test_an_unknown_row_is_refused_with_the_near_miss():
     [
         (3, {}, "name of a row of the registry"),
         ("conv2d", {"f": np.tanh}, "name of a row of the registry alone"),
-        (smooth, {"vjp": tanh_vjp}, "of what function"),
+        (smooth, {"vjp": tanh_vjp}, "vjp= needs f="),
         (arrays(shapes), {"f": np.tanh, "vjp": tanh_vjp, "order": 2}, "functions of Tensors"),
     ],
 )

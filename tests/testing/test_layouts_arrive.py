@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import find, settings
 
-from minibn.testing import Problem
+from minibn.testing import Problem, check_vjp
+from minibn.testing.checking.layouts import copy_in
 from minibn.testing.decorator import gradient_test
 from minibn.testing.memory_layouts import LAYOUTS, laid_out_as
 from minibn.testing.strategies import Point, arrays, full_shapes, layouts, zero_stride_arrays
@@ -44,6 +45,26 @@ def test_points_and_problems_keep_the_array_that_they_get(kind):
 def test_a_field_of_a_record_which_has_no_strides_in_numbers_keeps_its_values():
     x = np.zeros(3, dtype=[("a", "i1"), ("b", "f8")])["b"]
     assert laid_out_as(x.astype(np.float32), x).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", KINDS[:-1])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+@pytest.mark.parametrize("other", [np.complex128, np.float64, np.float32, np.float16])
+def test_a_copy_in_another_dtype_has_the_same_values_and_the_same_layout(kind, dtype, other):
+    for shape in SHAPES:
+        x = kind(np.random.default_rng(0).standard_normal(shape)).astype(dtype, order="K")
+        y = copy_in(x.astype(other), x)
+        np.testing.assert_array_equal(y, x.astype(other))
+        assert seen(y)[0] == seen(x)[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_a_right_gradient_agrees_by_the_complex_step_in_every_layout(kind, dtype):
+    x = np.asfortranarray(kind(np.random.default_rng(0).standard_normal((3, 4))).astype(dtype))
+    for at in (x, x[::-1], x[:, ::2]):
+        (entry,) = check_vjp(np.sin, lambda g, x: g * np.cos(x), at).inputs
+        assert entry.how.startswith("complex step")
 
 
 def strides_of_sum_of_squares(strategy, examples=60):

@@ -264,7 +264,9 @@ def test_a_function_of_arrays_without_a_vjp_is_refused_with_the_remedy():
     def body():
         pass
 
-    with pytest.raises(TypeError, match=r"without vjp=.*square.*minibn\.ops, or pass vjp="):
+    with pytest.raises(
+        TypeError, match=r"square raises TypeError: .*\. Write .*minibn\.ops, or pass"
+    ):
         body()
 
 
@@ -274,7 +276,7 @@ def test_a_function_that_gives_no_tensor_is_refused_with_the_remedy():
     def body():
         pass
 
-    with pytest.raises(TypeError, match=r"gives ndarray.*pass vjp="):
+    with pytest.raises(TypeError, match=r"gives ndarray\. Write .*pass vjp="):
         body()
 
 

@@ -29,14 +29,18 @@ def expands(x: np.ndarray) -> bool:
 
 
 def copy_in(x: np.ndarray, layout: np.ndarray | None = None) -> np.ndarray:
-    """A copy of x with the strides of `layout` (of x itself), read-only if that is."""
+    """A copy of x in the layout of `layout` (of x itself), read-only if that is. The strides are
+    the same in numbers: x may be the same values in float64, or complex, which take more bytes."""
     layout = x if layout is None else layout
     fixed = layout is not x and expands(layout)  # its entries can't move one by one
-    if fixed or layout.flags.c_contiguous or not x.size or x.dtype.hasobject:
+    in_numbers = all(s % layout.itemsize == 0 for s in layout.strides)  # not a field of a record
+    if fixed or layout.flags.c_contiguous or not x.size or x.dtype.hasobject or not in_numbers:
         y = np.array(x, order="C")
     else:
         low, high = byte_bounds(layout)
-        y = place(x, layout.strides, layout.__array_interface__["data"][0] - low, high - low)
+        first = layout.__array_interface__["data"][0] - low
+        longer = lambda size: size * x.itemsize // layout.itemsize  # noqa: E731
+        y = place(x, [longer(s) for s in layout.strides], longer(first), longer(high - low))
     if layout is x:
         y.flags.writeable = x.flags.writeable
     return y

@@ -205,8 +205,13 @@ def units(x: np.ndarray) -> np.ndarray:
             apart, axis = sizes.max() / sizes.min(), a
     if axis is None:
         return np.full(x.shape, scale_of(x))
-    slices = np.moveaxis(x, axis, 0)
-    each = np.array([scale_of(s if (np.abs(s) > 1e-290).any() else x) for s in slices])
+    slices = np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+    each = np.abs(slices).max(axis=1)
+    zero = each <= 1e-290
+    if slices.shape[1] > 1:  # `scale_of` each slice
+        spread = np.std(slices / np.where(zero, 1.0, each)[:, None], axis=1)
+        each = np.maximum(each * spread, 1e-3 * each)
+    each = np.where(zero, scale_of(x), each)
     return np.broadcast_to(each.reshape(-1, *[1] * (x.ndim - 1 - axis)), x.shape)
 
 

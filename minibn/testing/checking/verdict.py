@@ -33,6 +33,7 @@ from minibn.testing.checking.vjp_calls import LEAST, SAFETY, VjpResult
 from minibn.testing.report import InputReport, digits
 
 ENTRIES = 400  # a Jacobian of up to so many is compared entry by entry
+SLOPES = 100  # of so many inputs, if each slope takes many calls of f
 DIRECTIONS = 4  # for a larger one
 CALLS = {"complex step": 2, "one large step": 6, "differences": 20}  # of f, for a slope
 FLAT = {8: 1e-6, 4: 1e-2, 2: 1e-1}  # times |f| / |x|: a smaller gradient is nearly flat
@@ -77,6 +78,7 @@ def _compare(
     point, i = ensemble.point, ensemble.i
     # A comparison takes a slope for each direction, and as many again for what comes after
     slopes = point.room() / (2 * CALLS[ensemble.leading])
+    slopes = min(slopes, SLOPES) if ensemble.leading == "differences" else slopes
     whole = point.inputs[i].size * point.y.size <= entries and point.inputs[i].size <= slopes
     units = point.unit_directions(i) if whole else []
     few = int(min(DIRECTIONS, max(1, slopes)))
@@ -165,8 +167,9 @@ def _equal_to_the_slope(
         report.too_small = int(small.reshape(-1, len(us)).all(axis=0).sum())
         if report.verdict == "agrees" and report.too_small:
             hidden = find_wrong_small_entries(ensemble, result, us, comparison, small)
-            wrong = hidden if hidden.any() else wrong
-            report.verdict = "wrong" if hidden.any() else "agrees"
+            if hidden.any():
+                wrong, report.verdict = hidden, "wrong"
+                report.sides = "an entry is wrong that is very small beside the largest"
     else:
         norm = max(float(np.linalg.norm(g.astype(float))) for g in result.gradients)
         _add_chance_to_miss(report, float(tolerance.max()), norm, len(us))

@@ -269,15 +269,19 @@ def parser() -> argparse.ArgumentParser:
         help="a row of the registry (conv2d, BatchNorm), `all`, or package.module:function",
     )  # fmt: skip
     one.add_argument("--vjp", metavar="MODULE:FUNCTION", help="vjp(g, *inputs) of a function")
-    one.add_argument("--shapes", nargs="+", metavar="SIZES", help="of its inputs: 4,3 3")
+    one.add_argument(
+        "--shapes", nargs="+", metavar="SIZES", help="the shapes of its inputs, such as 4,3 3"
+    )
     one.add_argument(
         "--examples", type=int, metavar="N",
-        help=f"problems for each name ({ROW_EXAMPLES}; {FUNCTION_EXAMPLES} for a function)",
+        help=f"problems for each name (default {ROW_EXAMPLES}, {FUNCTION_EXAMPLES} for a function)",
     )  # fmt: skip
     one.add_argument("--dtype", choices=rows.DTYPES, default="float64")
     one.add_argument("--backend", default="numpy", help="numpy, strict or cupy")
-    one.add_argument("--order", type=int, choices=(1, 2), default=1, help="2: also the Hessian")
-    one.add_argument("--seed", type=int, default=0, metavar="S", help="other problems (0)")
+    one.add_argument(
+        "--order", type=int, choices=(1, 2), default=1, help="2: second derivatives, too"
+    )
+    one.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the problems (0)")
     one.add_argument("--json", metavar="FILE", help="the table and the reports, as data")
     one.set_defaults(run=check)
     grading_command.add_parser(commands)

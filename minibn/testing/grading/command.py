@@ -13,8 +13,8 @@ from minibn.testing.grading.spec import SHIPPED, SpecError
 from minibn.testing.grading.styles import STYLES
 
 EPILOG = """Exit code 0: all points; 1: points are lost; 2: the command can't be run (no such
-file, a spec that is none); 3: the solution could not be run (an error while it is loaded, nothing
-that is asked for is defined, no call ended within the time limit)."""
+file, an invalid spec); 3: the solution could not be run (an error while it is loaded, none of the
+functions that are asked for is defined, no call ended within the time limit)."""
 
 INTERRUPTED = 130  # as a shell reports it
 
@@ -27,22 +27,26 @@ def add_parser(commands: Any) -> None:
     one.add_argument("solution", metavar="SOLUTION", help="a .py file or a notebook, .ipynb")
     one.add_argument(
         "--style", default="", metavar="STYLE",
-        help=f"{', '.join(STYLES)}, or a name of the solution, such as BatchNorm2d; else found",
+        help=f"{', '.join(STYLES)}, or the function or class to grade, such as "
+        "BatchNorm2d (default: what the solution defines)",
     )  # fmt: skip
-    one.add_argument("--seed", type=int, default=0, metavar="S", help="other cases (0)")
+    one.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the cases (0)")
     one.add_argument(
         "--time-limit", type=float, default=60, metavar="SECONDS",
-        help="that the solution may use in all (60)",
+        help="seconds for the whole solution (60)",
     )  # fmt: skip
     one.add_argument(
-        "--part-limit", type=float, default=10, metavar="SECONDS", help="for one part (10)"
+        "--part-limit", type=float, default=10, metavar="SECONDS", help="seconds for each part (10)"
     )
     one.add_argument(
-        "--memory-limit", type=int, default=4096, metavar="MB", help="where the system has one"
-    )
-    one.add_argument("--json", metavar="FILE", help="the grade as data; - for standard output")
+        "--memory-limit", type=int, default=4096, metavar="MB",
+        help="memory of the solution, where the system has a limit (4096)",
+    )  # fmt: skip
     one.add_argument(
-        "--format", choices=("minibn", "gradescope"), default="minibn", help="of that data"
+        "--json", metavar="FILE", help="write the grade as JSON; - for standard output"
+    )
+    one.add_argument(
+        "--format", choices=("minibn", "gradescope"), default="minibn", help="of --json"
     )
     one.set_defaults(run=run)
 

@@ -11,7 +11,7 @@ from minibn.testing.grading.spec import Case
 from minibn.testing.report import GradReport, InputReport, digits
 
 DEMANDED = {8: 7.0, 4: 3.5}  # digits of values, by the bytes of a number
-OWN_FORWARD = "it is the gradient of your own forward pass, and that is wrong: mend it first"
+OWN_FORWARD = "it is the gradient of your own forward pass, and that is wrong: correct it first"
 SHOWN = 20  # numbers of an array that are printed
 
 

@@ -13,18 +13,22 @@ ALL, SOME_LOST, UNUSABLE, CANNOT_RUN = 0, 1, 2, 3  # exit codes of the command
 
 
 class PointsLost(AssertionError):
-    """Not all points: the message is the feedback."""
+    """The solution has not all points; the message is the feedback."""
 
 
 @dataclass
 class Grade:
-    """What a solution gets.
+    """The result of `grade`. `str(grade)` is the feedback.
 
-    spec, style   what was asked for, and how it was called
-    parts         the results, in the order of the spec
-    error         why the solution could not be run; then it has no points
-    left_out      parts that this style can't have
-    printed       the beginning of what the solution printed
+    spec      the title of the spec
+    solution  the name of the file, or "the notebook"
+    style     the style in which it was called, one of STYLES; empty if none fitted
+    parts     the results in the order of the spec, each with name, points, max_points, digits
+              (None if nothing could be compared) and feedback, a list of sentences
+    error     why the solution could not be run; then it has no points
+    left_out  names of the parts that this style can't have
+    printed   the first 4,000 characters that the solution printed
+    seconds   that grading took
     """
 
     spec: str
@@ -38,18 +42,22 @@ class Grade:
 
     @property
     def points(self) -> float:
+        """The points of all parts together."""
         return float(sum(part.points for part in self.parts))
 
     @property
     def max_points(self) -> float:
+        """The points that the parts are worth, without those that are left out."""
         return float(sum(part.max_points for part in self.parts))
 
     @property
     def passed(self) -> bool:
+        """Whether the solution has all points."""
         return not self.error and all(part.passed for part in self.parts)
 
     @property
     def exit_code(self) -> int:
+        """0: all points; 1: points are lost; 3: the solution could not be run."""
         return CANNOT_RUN if self.error else ALL if self.passed else SOME_LOST
 
     def scaled(self, to: float) -> float:
@@ -86,6 +94,7 @@ class Grade:
         return "\n".join(lines)
 
     def as_data(self) -> dict[str, Any]:
+        """Everything as dicts, lists, strings and numbers; digits are None if not finite."""
         return {
             "spec": self.spec, "solution": self.solution, "style": self.style,
             "points": self.points, "max_points": self.max_points, "passed": self.passed,
@@ -103,6 +112,7 @@ class Grade:
         }  # fmt: skip
 
     def to_json(self) -> str:
+        """`as_data` as JSON."""
         return json.dumps(self.as_data(), indent=1, allow_nan=False)
 
     def to_gradescope(self) -> str:

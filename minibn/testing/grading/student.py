@@ -136,7 +136,8 @@ def find_style(styles: Sequence[Style], defined: Mapping[str, str], name: str = 
     if not any(scores):
         wanted = "; ".join(f"{s.signature} ({s.name})" for s in possible)
         raise CannotRun(
-            f"nothing that is asked for is defined. Define one of: {wanted}. The solution defines "
+            f"none of the functions that are asked for is defined. Define one of: {wanted}. The "
+            "solution defines "
             f"{', '.join(f'{key} ({kind})' for key, kind in defined.items()) or 'nothing'}"[:600]
         )
     return possible[scores.index(max(scores))]

@@ -26,14 +26,20 @@ STYLES = ("cs231n", "arrays", "minibn", "minitorch", "tinytorch", "torch")
 
 @dataclass(frozen=True)
 class Layout:
-    """The solution's layout of arrays: their axes in the order of the spec's, by name."""
+    """The solution's layout of arrays, where it is not the spec's.
+
+    axes  name of an input, or "out" -> the spec's axes in the solution's order: (0, 2, 3, 1) if
+          the spec has (N, C, H, W) and the solution (N, H, W, C)
+    """
 
     axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def to(self, name: str, x: np.ndarray) -> np.ndarray:
+        """The array `name` of the spec, in the solution's layout."""
         return np.ascontiguousarray(x.transpose(self.axes[name])) if name in self.axes else x
 
     def back(self, name: str, x: np.ndarray) -> np.ndarray:
+        """The array `name` of the solution, in the spec's layout."""
         if name not in self.axes or x.ndim != len(self.axes[name]):
             return x
         return np.ascontiguousarray(x.transpose(np.argsort(self.axes[name])))
@@ -58,18 +64,25 @@ class RowsAsImages(Layout):
 
 @dataclass(frozen=True)
 class Style:
-    """How a solution is called.
+    """What a solution must define, and how it is called. The functions below (`cs231n`,
+    `torch_layer`, ...) make one; their `**more` are fields of this class.
 
     name       one of STYLES
-    how        the kind of call, see calls.py
+    how        the kind of call: "pair", "loss", "vjp", "context", "graph" or "layer" (see calls.py)
     defines    the names that the solution must define, the forward pass first
-    kinds      of the first of these: "function", "torch.Function", ...; the style fits no other
-    arguments  (settings of the case, "train" or "eval") -> what follows the inputs
-    keywords   (settings, mode) -> keyword arguments, of functions of tensors
-    construct  (inputs, settings) -> arguments of a layer's constructor
-    parameters of a layer: input's name -> names of the attribute
-    state      names of running statistics, in a dict of `arguments` or of the layer
-    provides   what else can be graded in this style, such as "running statistics"
+    kinds      what the first of these may be: "function", "class", "context", "torch.Function",
+               "torch.Module", "torch.function", "minibn.function", "tensor.function"
+    arguments  (settings of the case, mode) -> the positional arguments after the inputs, a list;
+               the mode is "train" or "eval"
+    keywords   (settings of the case, mode) -> keyword arguments, for functions of tensors
+    construct  (inputs, settings) -> the positional arguments of a layer's constructor
+    parameters  for layers: name of an input -> possible names of the layer's attribute
+    state      names of running statistics, in a dict among `arguments`, or in the layer
+    provides   what else can be graded in this style, such as "running statistics"; a Part with
+               `needs` is left out of a style that does not provide it
+    layout     a Layout, if the solution's arrays have their axes in another order than the spec's
+    library    whose tensors a "graph" or a "layer" gets: "torch", "minibn", or "own" for the class
+               `Tensor` of the solution
     """
 
     name: str
@@ -95,32 +108,64 @@ class Style:
 
 
 def cs231n(forward: str, backward: str = "", **more: Any) -> Style:
-    """A pair of functions, or without `backward` a loss that returns its gradient."""
+    """The style of CS231n, on NumPy arrays; images are (N, C, H, W).
+
+    forward   the name of a function: forward(*inputs, *arguments) -> (out, cache). Without
+              `backward` it is a loss: forward(*inputs, *arguments) -> (loss, one gradient for
+              each input)
+    backward  the name of a function: backward(dout, cache) -> one gradient for each input
+    more      fields of `Style`; `arguments` makes the dict (conv_param, bn_param) after the inputs
+    """
     defines = (forward, backward) if backward else (forward,)
     return Style("cs231n", "pair" if backward else "loss", defines, ON_ARRAYS, **more)
 
 
 def on_arrays(name: str, *settings: str, **more: Any) -> Style:
-    """f and f_vjp, whose settings follow the inputs by position, in this order."""
+    """Two functions on NumPy arrays: f(*inputs, *settings) -> out and
+    f_vjp(g, *inputs, *settings) -> one gradient for each input; g has the shape of out.
+
+    name      of f; its vjp is called NAME_vjp
+    settings  names of the case's settings, which follow the inputs by position, in this order
+    more      fields of `Style`
+    """
     how = {"kinds": ON_ARRAYS, "arguments": _listed(settings)} | more
     return Style("arrays", "vjp", (name, f"{name}_vjp"), **how)  # type: ignore[arg-type]
 
 
 def minibn_function(name: str, *settings: str, **more: Any) -> Style:
-    """A function of minibn's Tensors; settings are keywords."""
+    """A function of minibn's Tensors, f(*inputs, **settings) -> Tensor. Its gradient is the one
+    that `.backward(g)` leaves in the inputs' `.grad`.
+
+    name      of the function
+    settings  names of the case's settings, which are passed as keywords
+    more      fields of `Style`; `layout` for images, which are (N, H, W, C) in minibn
+    """
     keywords: Any = lambda case, mode: {key: case[key] for key in settings}  # noqa: E731
     how = {"kinds": ("minibn.function",), "library": "minibn", "keywords": keywords} | more
     return Style("minibn", "graph", (name,), **how)  # type: ignore[arg-type]
 
 
 def minitorch_class(name: str, *settings: str, **more: Any) -> Style:
-    """A class with forward(ctx, ...) and backward(ctx, g), called with arrays."""
+    """A class with the static methods forward(ctx, *inputs, *settings) -> out and
+    backward(ctx, g) -> one gradient for each input, called with NumPy arrays. `ctx` has
+    `save_for_backward`, `saved_values` and `saved_tensors`.
+
+    name      of the class
+    settings  names of the case's settings, which follow the inputs by position, in this order
+    more      fields of `Style`
+    """
     how = {"kinds": ("context",), "arguments": _listed(settings)} | more
     return Style("minitorch", "context", (name,), **how)  # type: ignore[arg-type]
 
 
 def torch_function(name: str, *settings: str, **more: Any) -> Style:
-    """A torch.autograd.Function, or a function of torch tensors."""
+    """A torch.autograd.Function, called by its `apply`, or a function of torch tensors:
+    f(*inputs, *settings) -> tensor. Images are (N, C, H, W).
+
+    name      of the class or function
+    settings  names of the case's settings, which follow the inputs by position, in this order
+    more      fields of `Style`
+    """
     how = {
         "kinds": ("torch.Function", "torch.function"),
         "library": "torch",
@@ -130,15 +175,34 @@ def torch_function(name: str, *settings: str, **more: Any) -> Style:
 
 
 def torch_layer(name: str, **more: Any) -> Style:
+    """An nn.Module, called with those inputs that are not its parameters.
+
+    name  of the class
+    more  fields of `Style`: `construct` gives the arguments of its constructor, `parameters` the
+          attributes that hold the other inputs, as {"w": ("weight",), "b": ("bias",)}
+    """
     return Style("torch", "layer", (name,), ("torch.Module",), library="torch", **more)
 
 
 def tinytorch_layer(name: str, **more: Any) -> Style:
+    """A class of layers on the solution's own `Tensor`, called as layer(x) or layer.forward(x).
+    A `Tensor(array)` has `.data` and `.grad`, a result also `.backward(g)` for an array g.
+
+    name  of the class
+    more  fields of `Style`: `construct` gives the arguments of its constructor, `parameters` the
+          attributes that hold the other inputs, as {"gamma": ("weight", "gamma")}
+    """
     return Style("tinytorch", "layer", (name,), ("class",), **more)
 
 
 def tinytorch_function(name: str, *settings: str, **more: Any) -> Style:
-    """A function of the solution's own Tensors."""
+    """A function of the solution's own Tensors: f(*inputs, *settings) -> Tensor. A `Tensor(array)`
+    has `.data` and `.grad`, a result also `.backward(g)` for an array g.
+
+    name      of the function
+    settings  names of the case's settings, which follow the inputs by position, in this order
+    more      fields of `Style`
+    """
     how = {"kinds": ("tensor.function",), "arguments": _listed(settings)} | more
     return Style("tinytorch", "graph", (name,), **how)  # type: ignore[arg-type]
 

@@ -92,7 +92,10 @@ def check_laws(
     """
     device = get_backend(backend) if isinstance(backend, str) else backend
     if unknown := set(without) - {word for law in LAWS.values() for word in (law.name, law.group)}:
-        raise ValueError(f"check_laws: without={sorted(unknown)}: there are no such laws.")
+        raise ValueError(
+            f"check_laws: without={sorted(unknown)}: no law and no group has such a name. "
+            "python -m minibn.testing laws prints all names."
+        )
     chosen = [
         law
         for law in LAWS.values()

@@ -41,7 +41,7 @@ def norm_problems(
     >>> batches = norm_problems(variance="near eps", eps=1e-3)
     """
     if variance not in ("any", "near eps", "ordinary"):
-        raise ValueError(f"norm_problems: variance={variance!r}: any, near eps or ordinary.")
+        raise ValueError(f"norm_problems: variance={variance!r}: give any, near eps or ordinary.")
     lead = draw(st.sampled_from(LEADS))
     C = draw(st.integers(1, most_channels))
     e = draw(st.sampled_from(eps)) if isinstance(eps, Sequence) else draw_if_strategy(draw, eps)
