@@ -140,7 +140,7 @@ def _equal_to_the_slope(
         beyond = point.rounding_beyond(i, result.precision)
         most = SAFETY * LOST[result.bytes] * max(explained, beyond)
         seen = oracle.max() <= 10 ** -LEAST[result.bytes] * comparison.scale
-        gross = seen and comparison.gap.max() > max(most, 1e-2 * comparison.scale)
+        gross = seen and comparison.gap.max() > max(most, 1e-3 * comparison.scale)
         noise: float | None = flat
         if gross:
             noise = None  # no rounding is so large
@@ -168,7 +168,7 @@ def _equal_to_the_slope(
         if report.verdict == "agrees" and report.too_small:
             hidden = find_wrong_small_entries(ensemble, result, us, comparison, small)
             if hidden.any():
-                wrong, report.verdict = hidden, "wrong"
+                wrong, report.verdict, report.digits = hidden, "wrong", 0.0
                 report.sides = "an entry is wrong that is very small beside the largest"
     else:
         norm = max(float(np.linalg.norm(g.astype(float))) for g in result.gradients)
