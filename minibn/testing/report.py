@@ -226,7 +226,7 @@ class GradReport:
                     lines += [f"    {oracle}: {_agreement(a)}" for oracle, a in x.oracles.items()]
                 lines += [f"    {x.sides}"] if x.sides else []
         lines += [f"  note: {note}" for note in self.notes]
-        if missed := max((x.missed for x in self.inputs), default=0.0):
+        if missed := max((x.missed for x in self.inputs if x.verdict == "agrees"), default=0.0):
             lines.append(
                 "  Along random directions an error of 0.1 % of the gradient's norm is missed with "
                 f"a chance of {missed:.0e} at most."

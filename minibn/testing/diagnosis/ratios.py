@@ -34,6 +34,8 @@ def readings(ev: Evidence) -> Iterator[tuple[float, str]]:
     for power in (2, 3, 4):
         yield 2.0**power, f"{2**power} = 2^{power} everywhere: counted {2**power} times?"
         yield 0.5**power, f"1/{2**power} = 2^-{power} everywhere: is a power of 2 missing?"
+    for p, q in ((2, 3), (3, 2), (3, 4), (4, 3)):
+        yield p / q, f"{p}/{q} everywhere: a {p} where a {q} belongs?"
     shapes = {ev.x.shape: "input"}
     shapes.setdefault(ev.output.shape, "output")
     for shape, what in shapes.items():
