@@ -15,7 +15,9 @@ was used. It searches for the point at which the most digits are lost (`hypothes
 A *vacuous* example, at which gradient and oracle are both zero (x² at 0), shows nothing about the
 vjp. It is left out, whether drawn or given by `@example`: the test's body, which is about a checked
 gradient, does not run there, and the example is counted. The test fails as vacuous only if some
-input's gradient was zero in every example of a run, so that nothing was compared.
+input's gradient was zero in every example of a run, so that nothing was compared. An inconclusive
+example (a kink at 1e-9 of the input's scale, numbers that underflow) is left out in the same way,
+and the test fails if most are.
 
 hypothesis' deadline is off, since a check calls f many times, unless `@settings(deadline=...)` on
 the test sets one.
@@ -130,6 +132,8 @@ class _Run:
     examples: int = 0
     left_out: int = 0
     last: GradReport | None = None  # of a vacuous example
+    unclear: int = 0  # inconclusive examples
+    last_unclear: GradReport | None = None
     largest: GradReport | None = None  # of the failure with the most entries
     check: Check | None = None  # with the test's own arguments
 
@@ -139,12 +143,23 @@ class _Run:
         if not report.left_out:
             return
         self.left_out += 1
+        if not report.only_vacuous:
+            self.unclear += 1
+            self.last_unclear = report
+            return
         self.last = report
         self.vacuous.update(x.position for x in report.inputs if x.verdict == "vacuous")
 
-    def raise_if_vacuous(self) -> None:
-        """Vacuous, if the gradient of some input was zero wherever it was not empty."""
+    def raise_if_undecided(self) -> None:
+        """Vacuous, if the gradient of some input was zero wherever it was not empty; GradientError,
+        if most examples were inconclusive."""
         __tracebackhide__ = True
+        if self.last_unclear is not None and 2 * self.unclear > self.examples:
+            self.last_unclear.faults.append(
+                f"{self.unclear} of {self.examples} examples are inconclusive, and this is the "
+                "last of them. Draw points at which f is better conditioned"
+            )
+            raise GradientError(self.last_unclear) from None
         if self.last is None or not (never := sorted(set(self.vacuous) - self.compared)):
             return
         inputs = " and ".join(f"input {i}" for i in never)
@@ -181,7 +196,7 @@ def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any])
                 largest = larger_failure(drawn, run.check, largest)
             error.report.larger = largest
             raise
-        run.raise_if_vacuous()
+        run.raise_if_undecided()
 
     return outer
 
@@ -310,10 +325,11 @@ def _settle(report: GradReport, check: Check) -> None:
     __tracebackhide__ = True
     run = _run.get() or _Run()  # none in another thread: then nothing is counted
     run.check = check
-    report.left_out = report.only_vacuous
+    report.left_out = report.undecided
     run.add(report)
     if report.left_out:
-        event("left out: vacuous, gradient and oracle are zero")
+        what = "vacuous, gradient and oracle are zero" if report.only_vacuous else "inconclusive"
+        event(f"left out: {what}")
         return
     if not report.passed:
         run.largest = report.larger = larger_of(run.largest, report)

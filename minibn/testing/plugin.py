@@ -62,8 +62,8 @@ class Digits:
             terminalreporter.write_line(self.table.table())
         if self.left_out:
             terminalreporter.write_line(
-                f"{self.left_out} drawn examples were left out as vacuous: the gradient and its "
-                "oracle were zero there"
+                f"{self.left_out} drawn examples were left out: vacuous (the gradient and its "
+                "oracle were zero there), or inconclusive (too few digits could be seen)"
             )
         if self.expected_failures:
             terminalreporter.write_line(

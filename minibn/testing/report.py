@@ -158,7 +158,7 @@ class GradReport:
     diagnose   makes the diagnosis, on first use
     calls      how often f was called for the check; `counted`: f, which counts them
     larger     the report of the largest failure of the same test, which shows more of a pattern
-    left_out   whether a property test left this example out, as vacuous
+    left_out   whether a property test left this example out, as vacuous or inconclusive
     """
 
     name: str
@@ -199,6 +199,13 @@ class GradReport:
     def only_vacuous(self) -> bool:
         """Whether the check failed, and only because both sides of a comparison are zero."""
         judged = (x.passed or x.verdict == "vacuous" for x in self.inputs)
+        return not self.passed and not self.faults and all(judged)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the check failed, and nothing that it compared is wrong: it was vacuous, or
+        inconclusive."""
+        judged = (x.passed or x.verdict in ("vacuous", "inconclusive") for x in self.inputs)
         return not self.passed and not self.faults and all(judged)
 
     @property

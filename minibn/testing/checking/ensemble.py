@@ -99,10 +99,10 @@ class Point:
         """The same function at another point."""
         return replace(self, inputs=inputs)
 
-    def beside(self, number: str = "f8") -> list[np.ndarray]:
+    def beside(self, number: str = "f8", distance: float = 1e-3) -> list[np.ndarray]:
         """The inputs of a random point 0.1 % of their scales away, as numbers of this precision."""
         moved = [
-            x + 1e-3 * oracles.units(x) * self.rng.uniform(-1, 1, x.shape) for x in self.inputs
+            x + distance * oracles.units(x) * self.rng.uniform(-1, 1, x.shape) for x in self.inputs
         ]
         return [np.asarray(x, number).astype(float) for x in moved]
 

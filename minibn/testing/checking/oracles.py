@@ -119,9 +119,10 @@ def noise_of(f: Function, inputs: Sequence[np.ndarray], rng: np.random.Generator
         largest = max(float(np.abs(a).max(initial=0)) for a in (y, *inputs))
         own = np.maximum(own, np.where(stairs <= 1e-6 * largest, stairs, 0.0))  # no step of floor
     steps = [3e-7 * units(x) * rng.standard_normal(x.shape) for x in inputs]
+    outwards = [np.where(x == 0, h, np.copysign(h, x)) for x, h in zip(inputs, steps, strict=True)]
     samples = [
-        value_near(f, [np.asarray(x + k * h) for x, h in zip(inputs, steps, strict=True)])
-        for k in range(8)  # on one side, so that a kink at x is not seen
+        value_near(f, [np.asarray(x + k * h) for x, h in zip(inputs, outwards, strict=True)])
+        for k in range(8)  # on one side, so that a kink at x is not seen, nor at a 0 beside it
     ]
     values = [v for v in samples if v is not None and v.shape == y.shape]
     if len(values) < len(samples):
@@ -136,22 +137,23 @@ def complex_step(f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarra
     Abstention if the imaginary part is lost (`np.abs`, `np.var`, `.real`, integer arrays) or f's
     value is not the real part. Other cases are found by a comparison with `differences`.
     """
+    h = TINY * min(1.0, _lengths(inputs[i], u)[0])
     try:
         with np.errstate(all="ignore"):
-            y = np.asarray(f(*shift(inputs, i, TINY * 1j * u)))
+            y = np.asarray(f(*shift(inputs, i, h * 1j * u)))
     except Exception as error:  # whatever f raises on complex numbers
         raise Abstention(f"f does not take complex numbers ({type(error).__name__})") from error
     if y.dtype.kind != "c":
         raise Abstention("f drops the imaginary part: it is not analytic as written")
     plain = np.asarray(f(*inputs))
     largest = float(np.abs(inputs[i]).max(initial=0))
-    nearly = 1e-9 * float(np.abs(plain).max(initial=0)) + 16 * EPS * largest + TINY  # log(1 + ih)
+    nearly = 1e-9 * float(np.abs(plain).max(initial=0)) + 16 * EPS * largest + h  # log(1 + ih)
     if y.shape != plain.shape or not np.allclose(y.real, plain, rtol=1e-7, atol=nearly):
         raise Abstention("f has another value on complex numbers: it is not analytic as written")
-    slope = np.asarray(y.imag / TINY)
+    slope = np.asarray(y.imag / h)
     if not np.isfinite(slope).all():
         raise Abstention("the complex step is not finite here")
-    return Slope(slope, 4 * EPS * np.abs(slope) + SMALLEST / TINY)
+    return Slope(slope, 4 * EPS * np.abs(slope) + SMALLEST / h)
 
 
 def one_large_step(

@@ -41,6 +41,10 @@ def find_wrong_small_entries(
         except Abstention:
             continue
         depends = sides.central.value != 0
+        for step in (own, -own):  # where it is saturated, an output shows its dependence far away
+            far = oracles.shift(point.inputs, ensemble.i, step * u / float(np.abs(u).max()))
+            there = oracles.value_near(point.f, far)
+            depends = depends | (there is None or there != point.y)
         value = float((c * sides.central.value).sum())
         error = float((np.abs(c) * sides.central.error)[depends].sum())
         expected, ours = float(comparison.expected[n]), float(comparison.ours[n])
