@@ -11,6 +11,7 @@ import pytest
 
 from minibn.testing import GradientError, Vacuous, check_vjp
 from minibn.testing.containers import Mismatch, align, paths, rebuild
+from minibn.testing.report import digits
 
 rng = np.random.default_rng(0)
 W, B, X = (rng.standard_normal(shape) for shape in ((3, 2), 2, (4, 3)))
@@ -431,3 +432,7 @@ def test_an_inherited_class_method_is_named_after_its_own_class():
 
     report = check_vjp(Cube.apply, lambda g, x: 1.0 * g, np.ones(2))
     assert report.name.endswith("Cube.apply")
+
+
+def test_digits_of_a_ratio_that_underflows_are_all_of_them():
+    assert digits(5e-324, 1e300) == digits(0.0, 1.0)
