@@ -60,6 +60,8 @@ def name_of(f: Any) -> str:
     wraps_other = isinstance(own, str) and name.rpartition(".")[2] != own
     if inspect.isbuiltin(f) or wraps_other:  # no hidden classes, and the name of the inner function
         name = own
+    if isinstance(owner := getattr(f, "__self__", None), type):  # Cube.apply, not Function.apply
+        name = f"{owner.__name__}.{own}"
     return "the function" if name.endswith("<lambda>") else name.rpartition("<locals>.")[2]
 
 

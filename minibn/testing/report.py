@@ -57,7 +57,7 @@ def digits(difference: float, scale: float) -> float:
         return FULL
     if not (math.isfinite(difference) and scale > 0):
         return 0.0
-    return min(FULL, max(0.0, -math.log10(difference / scale)))
+    return min(FULL, max(0.0, math.log10(scale) - math.log10(difference)))
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 
 from minibn.testing import GradientError, Vacuous, check_vjp
 from minibn.testing.containers import Mismatch, align, paths, rebuild
+from minibn.testing.report import digits
 
 rng = np.random.default_rng(0)
 W, B, X = (rng.standard_normal(shape) for shape in ((3, 2), 2, (4, 3)))
@@ -418,3 +419,20 @@ def test_a_rebuilt_container_is_equal_and_keeps_its_type_and_order():
 def test_align_names_the_place_that_differs():
     with pytest.raises(Mismatch, match=r"x\['a'\]\[1\]: the gradient has 3 parts, the tuple has 2"):
         align({"a": [1, (2, 3)]}, {"a": [1, (2, 3, 4)]}, "x")
+
+
+def test_an_inherited_class_method_is_named_after_its_own_class():
+    class Function:
+        @classmethod
+        def apply(cls, x):
+            return x
+
+    class Cube(Function):
+        pass
+
+    report = check_vjp(Cube.apply, lambda g, x: 1.0 * g, np.ones(2))
+    assert report.name.endswith("Cube.apply")
+
+
+def test_digits_of_a_ratio_that_underflows_are_all_of_them():
+    assert digits(5e-324, 1e300) == digits(0.0, 1.0)
