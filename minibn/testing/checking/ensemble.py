@@ -53,8 +53,8 @@ class Point:
     @property
     def relative_noise(self) -> float:
         """The noise beside the output."""
-        size = float(np.linalg.norm(self.y))
-        return float(np.linalg.norm(self.noise)) / size if size else 0.0
+        size = oracles.norm(self.y)
+        return oracles.norm(self.noise) / size if size else 0.0
 
     def direction(self, i: int) -> np.ndarray:
         """A random direction of input i: normal, in units of each entry's own scale."""
@@ -81,8 +81,8 @@ class Point:
             noise = np.maximum(noise, self.noise * (eps / oracles.EPS))
         length = float(oracles.units(self.inputs[i]).max(initial=0)) or 1.0
         own = float((np.abs(c) * noise).sum()) / length
-        size = float(np.linalg.norm(self.y))
-        return own + abs(slope) * (float(np.linalg.norm(noise)) / size if size else eps)
+        size = oracles.norm(self.y)
+        return own + abs(slope) * (oracles.norm(noise) / size if size else eps)
 
     def rounding_beyond(self, i: int, eps: float) -> float:
         """`rounding` where f is not as small as here: a loss near 0 is a difference of logarithms,

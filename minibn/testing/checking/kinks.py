@@ -18,8 +18,26 @@ from minibn.testing.report import FULL, InputReport, digits
 NEARBY = 60  # points around a kink, whose slopes belong to its generalised gradient
 
 
+def slopes_add_up(ensemble: Ensemble, us: np.ndarray) -> bool:
+    """Whether the slope along the probe is the sum of those along single entries `us`. It is not at
+    a point where many kinks meet, such as a median of three equal numbers, which has a slope along
+    every line and no gradient."""
+    weights = [float(ensemble.probe[u != 0].item() / u[u != 0].item()) for u in us]
+    single = [ensemble.slope(u) for u in us]
+    along = ensemble.slope(ensemble.probe)
+    total = sum(w * s.value for w, s in zip(weights, single, strict=True))
+    error = along.error + sum(abs(w) * s.error for w, s in zip(weights, single, strict=True))
+    size = max(float(np.abs(along.value).max(initial=0)), float(np.abs(total).max(initial=0)))
+    return bool((np.abs(total - along.value) <= 100 * error + 1e-4 * size).all())
+
+
 def at_kinks(
-    report: InputReport, ensemble: Ensemble, us: np.ndarray, result: VjpResult, whole: bool
+    report: InputReport,
+    ensemble: Ensemble,
+    us: np.ndarray,
+    result: VjpResult,
+    whole: bool,
+    several: bool = False,
 ) -> None:
     """At a kink two things are checked: each entry of the gradient lies between the one-sided
     derivatives, and the gradient is right beside the kink.
@@ -42,10 +60,11 @@ def at_kinks(
         beside = there if there is not None else replace(result, spread=0 * result.spread)
         spread = np.minimum(result.spread, beside.spread)
         exact = replace(result, spread=spread)
-        between_the_sides(report, ensemble, list(us) if whole else some_kinks(ensemble), exact)
+        directions = list(us) if whole else some_kinks(ensemble)
+        between_the_sides(report, ensemble, directions, exact, several)
         for together in (np.ones(x.shape), x):
             if together.any() and not ensemble.differences(together).kinks().any():
-                between_the_sides(report, ensemble, [together], exact)
+                between_the_sides(report, ensemble, [together], exact, several)
     elif there is None:
         report.verdict, report.sides = "inconclusive", "every point tried nearby has kinks"
 
@@ -54,8 +73,8 @@ def _right_beside(
     report: InputReport, ensemble: Ensemble, us: np.ndarray, result: VjpResult
 ) -> VjpResult | None:
     """Compare at a point 1 % away that has no kink (a network's at 0.1 %, since it has more), and
-    return the vjp's result there; None if all of three have one. Steps are smaller than usual, since
-    the kinks are near."""
+    return the vjp's result there; None if all of three have one. Steps are smaller than usual,
+    since the kinks are near."""
     point = ensemble.point
     distance = 1e-3 if point.composite else 1e-2
     starts = point.starts if point.composite else oracles.SMALLER
@@ -63,12 +82,12 @@ def _right_beside(
         beside = point.beside(f"f{result.bytes}", distance)
         if oracles.value_near(point.f, beside) is None or (at := result.at(beside)) is None:
             continue
-        there = Ensemble(replace(point.at(beside), starts=starts), ensemble.i)
+        there = Ensemble(replace(point.at(beside), starts=starts, measured=None), ensemble.i)
         if there.kink_count or there.sides is None:
             continue
         comparison = Comparison.at(there, at.gradients, us)
         tolerance, _, explained = tolerance_of(there, at, us, comparison)
-        if there.leading == "differences":  # their errors are estimates
+        if there.leading != "complex step":  # their errors are estimates
             few = LEAST[result.bytes] if result.bytes == 8 else 1
             tolerance = np.maximum(tolerance, 10**-few * comparison.scale)
         wrong = ~(comparison.gap <= tolerance)
@@ -117,7 +136,7 @@ def _with_slopes_nearby(
     of their limits. The one-sided derivatives are all of it for a maximum, not for a median: of
     three equal numbers, the middle one does not change when one of them moves."""
     point, i = ensemble.point, ensemble.i
-    h = 1e-7 / float((np.abs(u) / oracles.units(point.inputs[i])).max())
+    h = 1e-5 / float((np.abs(u) / oracles.units(point.inputs[i])).max())
     for _ in range(NEARBY):
         if low <= ours <= high:
             break
@@ -132,12 +151,19 @@ def _with_slopes_nearby(
 
 
 def between_the_sides(
-    report: InputReport, ensemble: Ensemble, us: Sequence[np.ndarray], result: VjpResult
+    report: InputReport,
+    ensemble: Ensemble,
+    us: Sequence[np.ndarray],
+    result: VjpResult,
+    several: bool = False,
 ) -> None:
+    """⟨gradient, u⟩ must lie between the one-sided derivatives along u, output by output, or among
+    the slopes nearby. several: so many kinks meet that not every direction shows one."""
     outside = scale = allowed = 0.0
     for u in us:
         sides = ensemble.differences(u)
         kinks = sides.kinks()
+        sampled = several or kinks.any()
         error = np.where(kinks, sides.right.error + sides.left.error, sides.central.error)
         for c, g in zip(ensemble.point.cotangents, result.gradients, strict=True):
             right, left = c * sides.right.value, c * sides.left.value
@@ -148,7 +174,7 @@ def between_the_sides(
             ours = float((g.astype(float) * u).sum())
             scale = max(scale, abs(low), abs(high))
             beyond = max(low - ours, ours - high) if math.isfinite(ours) else math.inf
-            if kinks.any() and math.isfinite(ours) and beyond > max(slack, 1e-6 * scale):
+            if sampled and math.isfinite(ours) and beyond > max(slack, 1e-6 * scale):
                 low, high = _with_slopes_nearby(ensemble, u, c, ours, low, high)
                 beyond = max(low - ours, ours - high)
             if beyond > max(outside, slack, 1e-6 * scale):

@@ -8,8 +8,8 @@ import numpy as np
 
 from minibn.testing.checking import oracles
 from minibn.testing.checking.ensemble import Ensemble
-from minibn.testing.checking.oracles import Abstention, Slope
-from minibn.testing.checking.vjp_calls import CEILING, SAFETY, VjpResult
+from minibn.testing.checking.oracles import Abstention, Slope, norm
+from minibn.testing.checking.vjp_calls import CEILING, LEAST, SAFETY, VjpResult
 from minibn.testing.report import FULL, InputReport, digits
 
 
@@ -19,7 +19,7 @@ def vote(report: InputReport, ensemble: Ensemble, result: VjpResult, allowed: fl
     c, g = ensemble.point.cotangents[0], result.gradients[0].astype(float)
     terms = g * ensemble.probe
     ours = float(terms.sum())
-    rounding = result.eps * float(np.linalg.norm(terms)) + min(
+    rounding = result.eps * norm(terms) + min(
         result.spread_along(ensemble.probe),
         100 * ensemble.point.rounding(ensemble.i, c, ours, result.precision),
     )
@@ -60,6 +60,7 @@ def vote(report: InputReport, ensemble: Ensemble, result: VjpResult, allowed: fl
     report.sides = "; ".join(filter(None, [report.sides, reason]))
     if against == ["complex step"] and _contradict(ensemble.answers, c):
         report.verdict, report.digits = "agrees", report.oracles["differences"]
+        report.demanded = min(report.demanded, LEAST[result.bytes])
         report.sides = _sentence(with_us, against, [])
         report.sides += ": f is not analytic as written, and the gradient is right"
     elif report.verdict == "wrong" and against == [ensemble.leading] and len(firm) > 1:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 Function = Callable[..., Any]
-TINY = 1e-100  # nothing cancels in the complex step, so it can be this small
+TINY = 1e-20  # of the scale of x: nothing cancels in the complex step, so it can be so small
 EPS = float(np.finfo(float).eps)
 SMALLEST = float(np.finfo(float).tiny)  # a smaller number has lost digits
 STRIDE = 0.7548776662466927  # the large step; no whole number, which could be a period of f
@@ -91,7 +91,15 @@ def salt_from(rng: np.random.Generator) -> int:
 
 def smooth(noise: np.ndarray) -> np.ndarray:
     """An entry's noise, but not less than the root mean square: one entry may be lucky."""
-    return np.maximum(noise, np.sqrt(np.mean(noise**2)) if noise.size else 0.0)
+    return np.maximum(noise, norm(noise) / np.sqrt(noise.size or 1))
+
+
+def norm(x: np.ndarray) -> float:
+    """The Euclidean norm, also where squares overflow or underflow."""
+    largest = float(np.abs(x).max(initial=0))
+    if not (largest and np.isfinite(largest)):
+        return largest
+    return largest * float(np.linalg.norm(x / largest))
 
 
 def value_near(f: Function, inputs: Sequence[np.ndarray]) -> np.ndarray | None:
@@ -128,7 +136,10 @@ def noise_of(f: Function, inputs: Sequence[np.ndarray], rng: np.random.Generator
     if len(values) < len(samples):
         return smooth(own)
     fourth = np.diff(np.stack(values), n=4, axis=0)
-    return smooth(np.maximum(own, np.sqrt((fourth**2).mean(axis=0) / 70)))  # 70 = Σ binomials²
+    largest = np.abs(fourth).max(axis=0)  # squares of large numbers overflow
+    relative = fourth / np.where(largest > 0, largest, 1.0)
+    moved = largest * np.sqrt((relative**2).mean(axis=0) / 70)  # 70 = Σ binomials²
+    return smooth(np.maximum(own, moved))
 
 
 def complex_step(f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarray) -> Slope:
@@ -137,7 +148,7 @@ def complex_step(f: Function, inputs: Sequence[np.ndarray], i: int, u: np.ndarra
     Abstention if the imaginary part is lost (`np.abs`, `np.var`, `.real`, integer arrays) or f's
     value is not the real part. Other cases are found by a comparison with `differences`.
     """
-    h = TINY * min(1.0, _lengths(inputs[i], u)[0])
+    h = TINY * min(_lengths(inputs[i], u))
     try:
         with np.errstate(all="ignore"):
             y = np.asarray(f(*shift(inputs, i, h * 1j * u)))
@@ -224,7 +235,7 @@ def _lengths(x: np.ndarray, u: np.ndarray) -> list[float]:
     lengths = [1 / reach]
     if np.count_nonzero(u) == 1:
         own = float(np.abs(x[u != 0]).item()) / float(np.abs(u[u != 0]).item())
-        if 0 < own < 1e-2 * lengths[0]:
+        if 1e-290 < own < 1e-2 * lengths[0]:
             lengths.append(own)
     return lengths
 

@@ -41,7 +41,15 @@ def find_wrong_small_entries(
         except Abstention:
             continue
         depends = sides.central.value != 0
-        for step in (own, -own):  # where it is saturated, an output shows its dependence far away
+        length = float(oracles.units(point.inputs[ensemble.i])[u != 0].item())
+        for step in (
+            own,
+            -own,
+            length,
+            -length,
+            3 * length,
+            -3 * length,
+        ):  # if it is saturated here
             far = oracles.shift(point.inputs, ensemble.i, step * u / float(np.abs(u).max()))
             there = oracles.value_near(point.f, far)
             depends = depends | (there is None or there != point.y)

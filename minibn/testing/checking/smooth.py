@@ -14,7 +14,7 @@ import numpy as np
 
 from minibn.testing.checking.comparison import LOST, Comparison, noise_of_errors, tolerance_of
 from minibn.testing.checking.ensemble import Ensemble
-from minibn.testing.checking.oracles import EPS, value_near
+from minibn.testing.checking.oracles import EPS, norm, value_near
 from minibn.testing.checking.small_entries import find_wrong_small_entries
 from minibn.testing.checking.vjp_calls import LEAST, SAFETY, VjpResult
 from minibn.testing.report import InputReport, digits
@@ -61,8 +61,8 @@ def equal_to_the_slope(
                 wrong, report.verdict, report.digits = hidden, "wrong", 0.0
                 report.sides = "an entry is wrong that is very small beside the largest"
     else:
-        norm = max(float(np.linalg.norm(g.astype(float))) for g in result.gradients)
-        _add_chance_to_miss(report, float(tolerance.max()), norm, len(us))
+        size = max(norm(g.astype(float)) for g in result.gradients)
+        _add_chance_to_miss(report, float(tolerance.max()), size, len(us))
     _add_worst(report, comparison, tolerance, wrong, us, whole)
     shortest = min(float(np.linalg.norm(u)) for u in us) or 1.0
     most = float(tolerance.max())
@@ -152,10 +152,14 @@ def wrong_elsewhere(
         other = Ensemble(point.at(beside), ensemble.i)
         if other.kink_count or (other.sides is None and other.abstains("complex step")):
             continue
-        there = Comparison.at(other, at.gradients, us)
+        there = Comparison.at(other, at.gradients, other.probe[None])
         limit = max(10 ** -min(LEAST[result.bytes], report.demanded - 1) * there.scale, 1e-300)
         here = float(Comparison.at(ensemble, result.gradients, us).gap.max())
         off = there.gap > limit + LOST[8] * (there.error + here)
+        if other.sides is not None:  # the differences must see it, too
+            c, central = point.cotangents, other.sides.central
+            values, errors = np.transpose([central.along(cotangent) for cotangent in c])
+            off = off & (np.abs(there.ours - values) > limit + 100 * errors)
         if off.any():
             report.verdict = "wrong"
             report.digits = digits(float(there.gap.max()), there.scale)

@@ -13,7 +13,7 @@ import numpy as np
 from minibn.testing.checking.comparison import compare_at
 from minibn.testing.checking.counting import OutOfBudget
 from minibn.testing.checking.ensemble import Ensemble, Point
-from minibn.testing.checking.kinks import at_kinks
+from minibn.testing.checking.kinks import at_kinks, slopes_add_up
 from minibn.testing.checking.majority import vote
 from minibn.testing.checking.oracles import Abstention
 from minibn.testing.checking.smooth import equal_to_the_slope, wrong_elsewhere
@@ -67,6 +67,10 @@ def _compare(
         report.how = f"{ensemble.leading}, " + ("every entry" if whole else f"{len(us)} directions")
         found = equal_to_the_slope(report, ensemble, us, result, whole)
         vote(report, ensemble, result, found.along)
+        if report.verdict == "wrong" and whole and not slopes_add_up(ensemble, us):
+            blank = InputReport(i, report.shape, report.dtype)
+            vars(report).update(verdict=blank.verdict, digits=blank.digits, demanded=0.0, sides="")
+            at_kinks(report, ensemble, us, result, whole, several=True)
         if report.verdict == "agrees":
             elsewhere = wrong_elsewhere(report, ensemble, result)
             if elsewhere is not None:

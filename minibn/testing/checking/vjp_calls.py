@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from minibn.testing.checking.layouts import COTANGENT_LAYOUTS, aliases, copy_in, expanded
-from minibn.testing.checking.oracles import Function, one_ulp_away, salt_from, smooth, value_near
+from minibn.testing.checking.oracles import (
+    Function,
+    norm,
+    one_ulp_away,
+    salt_from,
+    smooth,
+    value_near,
+)
 
 SAFETY = 10.0  # the tolerance is so many times the measured error
 CEILING = {8: 12.0, 4: 5.0, 2: 2.0}  # digits demanded at most, by the bytes of a number
@@ -50,7 +57,7 @@ class VjpResult:
 
     def spread_along(self, u: np.ndarray) -> float:
         """The spread of ⟨gradient, u⟩, as the entries' roundings are independent."""
-        return float(np.sqrt(((self.spread * u) ** 2).sum()))
+        return norm(self.spread * u)
 
 
 @dataclass
