@@ -223,7 +223,10 @@ class Ensemble:
     def _guard(self, name: str, slope: Slope | None) -> None:
         """Reject an oracle that contradicts the differences: the complex step of `np.abs` is wrong
         without an error, `x % 1` looks affine. Smaller steps must confirm the contradiction."""
-        if slope is None or not self._contradicts(slope, self.sides):
+        if slope is None or self.sides is None:
+            return
+        lost = self._loses_an_output(slope, self.sides)
+        if not (lost or self._contradicts(slope, self.sides)):
             return
         p = self.point
         if self._below_resolution(slope):
@@ -235,7 +238,7 @@ class Ensemble:
             )
         except Abstention:
             return
-        if not self._contradicts(slope, closer):
+        if not (self._loses_an_output(slope, closer) or self._contradicts(slope, closer)):
             self.sides, self.answers["differences"] = closer, closer.central
             return
         self.answers[name] = "contradicts the differences: " + (
@@ -254,10 +257,19 @@ class Ensemble:
         """Whether f moves by less than its roundings over the steps of the differences: log cosh x
         near 0 is log 1."""
         assert self.sides is not None
-        largest = max(float(np.abs(a).max(initial=0)) for a in (self.point.y, *self.point.inputs))
         slopes = np.maximum(np.abs(slope.value), np.abs(self.sides.central.value))
-        moves = float(slopes.max(initial=0)) * float(self.sides.steps.max(initial=0))
-        return moves <= oracles.EPS * max(1.0, largest)
+        moves = slopes * float(self.sides.steps.max(initial=0))
+        largest = max(1.0, float(np.abs(self.point.inputs[self.i]).max(initial=0)))
+        return bool((moves <= oracles.EPS * np.maximum(largest, np.abs(self.point.y))).all())
+
+    def _loses_an_output(self, slope: Slope, sides: Sides) -> bool:
+        """Whether the slope of an output is exactly zero, and f moves there by far more than a
+        rounding of that output (whose noise may be drowned by that of larger outputs): a cast to
+        real numbers in one of several terms."""
+        central = np.abs(sides.central.value)
+        moves = central * float(sides.steps.max(initial=0))
+        seen = (moves > 1e6 * oracles.EPS * np.abs(self.point.y)) & (central > 1e-3 * central.max())
+        return bool((seen & (slope.value == 0)).any()) if central.size else False
 
     @staticmethod
     def _contradicts(slope: Slope, sides: Sides | None) -> bool:
