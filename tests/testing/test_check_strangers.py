@@ -337,3 +337,70 @@ def test_an_exact_zero_lowers_no_demand():
     x = np.array([0.0, 1.0, 2.0])
     assert check_vjp(np.sin, lambda g, x: g * np.cos(x), x).inputs[0].demanded > 11
     assert is_wrong(np.sin, lambda g, x: g * np.cos(x) * (1 + 1e-10), x, seeds=range(4))
+
+
+# -- where many kinks meet, and where numbers are very small or very large
+
+
+def sort_vjp(g, x):
+    d = np.empty_like(x)
+    d[np.argsort(x, kind="stable")] = g
+    return d
+
+
+def median(x):
+    return np.sort(x)[len(x) // 2]
+
+
+def median_vjp(g, x):
+    d = np.zeros_like(x)
+    d[np.argsort(x, kind="stable")[len(x) // 2]] = g
+    return d
+
+
+@pytest.mark.parametrize("values", [[0.0, 0, 0], [1.0, 1, 1, 0, 3], [0.0] * 5])
+@pytest.mark.parametrize("f, vjp", [(np.sort, sort_vjp), (median, median_vjp)])
+def test_any_order_of_tied_numbers_is_a_right_gradient(f, vjp, values):
+    x = np.array(values)
+    for seed in range(6):
+        assert check_vjp(f, vjp, x, seed=seed).passed
+    assert is_wrong(f, lambda g, x: 2 * vjp(g, x), x, seeds=range(6))
+
+
+@pytest.mark.parametrize("values", [[400.0, 1.0], [300.0, -300.0, 1.0, 600.0], [-700.0, -600.0]])
+def test_squares_that_overflow_are_not_taken(values):
+    for seed in range(6):
+        report = check_vjp(
+            np.exp, lambda g, x: g * np.exp(x), np.array(values), seed=seed, raises=False
+        )
+        assert report.inputs[0].verdict != "wrong"
+
+
+def test_a_variance_that_is_not_analytic_is_outvoted_at_the_second_point_too():
+    def normalise(x):  # np.var takes |·|² of complex numbers
+        return (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+
+    def vjp(g, x):
+        s = np.sqrt(x.var() + 1e-5)
+        y = (x - x.mean()) / s
+        return (g - g.mean() - y * (g * y).mean()) / s
+
+    for seed in range(8):
+        assert check_vjp(normalise, vjp, np.array([50.0, 50.0, 50.0]), seed=seed).passed
+
+
+def test_small_numbers_beside_large_ones_are_near_their_kinks():
+    x = np.full((3, 3), 1e-12)
+    x[0, 0] = 1
+    for seed in range(8):
+        report = check_vjp(
+            lambda x: np.maximum(x, 0), lambda g, x: g * (x > 0), x, seed=seed, raises=False
+        )
+        assert report.inputs[0].verdict != "wrong"
+
+
+def test_a_norm_of_tiny_numbers_does_not_underflow_in_the_complex_step():
+    x = np.array([8.9e-140, 3e-140])
+    assert check_vjp(
+        lambda x: np.sqrt((x * x).sum()), lambda g, x: g * x / np.sqrt((x * x).sum()), x
+    ).passed

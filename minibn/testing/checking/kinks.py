@@ -168,8 +168,12 @@ def between_the_sides(
         for c, g in zip(ensemble.point.cotangents, result.gradients, strict=True):
             right, left = c * sides.right.value, c * sides.left.value
             central = c * sides.central.value
-            low = float(np.where(kinks, np.minimum(right, left), central).sum())
-            high = float(np.where(kinks, np.maximum(right, left), central).sum())
+            least, most = np.minimum(right, left), np.maximum(right, left)
+            unsure = ~kinks & (np.abs(least + most - 2 * central) > 1e-3 * np.abs(central))
+            least = np.where(unsure, np.minimum(least, central), least)
+            most = np.where(unsure, np.maximum(most, central), most)
+            low = float(np.where(kinks | unsure, least, central).sum())
+            high = float(np.where(kinks | unsure, most, central).sum())
             slack = SAFETY * (float((np.abs(c) * error).sum()) + result.spread_along(u))
             ours = float((g.astype(float) * u).sum())
             scale = max(scale, abs(low), abs(high))

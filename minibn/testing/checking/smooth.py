@@ -42,7 +42,9 @@ def equal_to_the_slope(
     wrong = ~(comparison.gap <= tolerance)  # a NaN is wrong
     if wrong.any():
         least = float(oracle.max())
-        noise = _judge_errors(report, ensemble, us, result, comparison, wrong, least, explained)
+        noise = _judge_errors(
+            report, ensemble, us, result, comparison, wrong, least, explained, whole
+        )
         if report.verdict == "agrees":
             wrong &= False
             tolerance = np.maximum(tolerance, SAFETY * noise)
@@ -78,13 +80,14 @@ def _judge_errors(
     wrong: np.ndarray,
     oracle: float,
     explained: float,
+    whole: bool,
 ) -> float:
     """Errors beyond the tolerance are a mistake, a loss of precision, or rounding, whose size is
     returned. oracle: the oracle's own part of the tolerance; explained: what rounding explains."""
     point, i, scale = ensemble.point, ensemble.i, comparison.scale
     flat = SAFETY * max(point.rounding(i, c, 0.0, result.precision) for c in point.cotangents)
     hidden = np.abs(comparison.expected) <= LOST[8] / SAFETY * flat  # f hardly resolves them
-    judged = wrong & ~(hidden & (comparison.gap <= flat))
+    judged = wrong & ~((hidden | (not whole)) & (comparison.gap <= flat))
     beyond = point.rounding_beyond(i, result.precision)
     most = SAFETY * LOST[result.bytes] * max(explained, beyond)
     seen = oracle <= 10 ** -LEAST[result.bytes] * scale
