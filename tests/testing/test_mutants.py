@@ -65,7 +65,7 @@ def seen(point):
 
 @functools.cache
 def points_of(case, kink):
-    points = [tied.problem for tied in ties(case, 10)] if kink else problems(case, "drawn", 40)
+    points = [tied.problem for tied in ties(case, 10)] if kink else problems(case, "drawn", 80)
     return [(point, seen(point)) for point in points]
 
 
