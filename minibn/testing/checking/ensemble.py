@@ -135,7 +135,7 @@ class Ensemble:
             self._ask("reference", self.by_reference)
         valid = [n for n in ("complex step", "one large step") if not self.abstains(n)]
         if exact is not None and self.sides is not None and self._underflows(exact):
-            valid.remove("complex step")
+            valid = [name for name in valid if name != "complex step"]
         self.leading = valid[0] if valid else "differences"
 
     def at(self, point: Point) -> Ensemble:

@@ -156,7 +156,7 @@ def wrong_elsewhere(
         if other.kink_count or (other.sides is None and other.abstains("complex step")):
             continue
         there = Comparison.at(other, at.gradients, other.probe[None])
-        limit = max(10 ** -min(LEAST[result.bytes], report.demanded - 1) * there.scale, 1e-300)
+        limit = max(10 ** -min(8, report.demanded - 2) * there.scale, 1e-300)
         here = float(Comparison.at(ensemble, result.gradients, us).gap.max())
         off = there.gap > limit + LOST[8] * (there.error + here)
         if other.sides is not None:  # the differences must see it, too
