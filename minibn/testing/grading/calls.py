@@ -194,7 +194,7 @@ class Graph:
     """Tensors of any library that records a graph: minibn's, PyTorch's, the solution's own."""
 
     def __init__(self, names: Mapping[str, Any], request: Request) -> None:
-        self.library = request["library"]
+        self.framework = request["library"]
         self.names = names
         self.input_names = request["inputs"]
         self.modified: set[str] = set()
@@ -228,12 +228,12 @@ class Graph:
         return {"out": out, "gradients": gradients, "cut": cut, "state": self.state()}
 
     def tensor(self, x: np.ndarray) -> Any:
-        if self.library == "torch":
+        if self.framework == "torch":
             import torch
 
             t = torch.tensor(x)
             return t.requires_grad_() if x.dtype.kind == "f" else t
-        if self.library == "minibn":
+        if self.framework == "minibn":
             return sys.modules["minibn"].Tensor(x.copy(), requires_grad=True)
         make = self.names.get("Tensor")
         if make is None:
@@ -247,8 +247,8 @@ class Graph:
 
     def setting(self, value: Any) -> Any:
         """An array among the settings, such as labels, as the library takes it."""
-        if isinstance(value, np.ndarray) and self.library != "minibn":
-            return self.tensor(value) if self.library == "own" else _torch_constant(value)
+        if isinstance(value, np.ndarray) and self.framework != "minibn":
+            return self.tensor(value) if self.framework == "own" else _torch_constant(value)
         return value
 
     def forward(self, tensors: list, step: Mapping[str, Any]) -> Any:
@@ -257,11 +257,11 @@ class Graph:
         return self.function(*tensors, *rest, **keywords)
 
     def backward(self, out: Any, g: np.ndarray) -> None:
-        if self.library == "torch":
+        if self.framework == "torch":
             import torch
 
             out.backward(torch.tensor(g).reshape(out.shape).to(out.dtype))
-        elif self.library == "minibn":
+        elif self.framework == "minibn":
             out.backward(g)
         else:
             out.backward(g.reshape(np.shape(numbers(out, "the output"))))
@@ -297,7 +297,7 @@ class Layer(Graph):
             tensors[i] = self._set(attribute, tensors[i])
         call = self.layer if callable(self.layer) else self.layer.forward
         rest = [self.setting(value) for value in step["rest"]]
-        if self.library == "own":
+        if self.framework == "own":
             takes = inspect.signature(self.layer.forward).parameters
             if "training" in takes:
                 return call(*free, *rest, training=training)
@@ -306,7 +306,7 @@ class Layer(Graph):
     def _set(self, attribute: str, tensor: Any) -> Any:
         """The layer's own parameter, with the values of `tensor` and no gradient."""
         parameter = getattr(self.layer, attribute)
-        if self.library == "torch":
+        if self.framework == "torch":
             import torch
 
             parameter = torch.nn.Parameter(tensor.detach().reshape(parameter.shape))
