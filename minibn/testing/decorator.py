@@ -134,7 +134,7 @@ class _Run:
     last: GradReport | None = None  # of a vacuous example
     unclear: int = 0  # inconclusive examples
     last_unclear: GradReport | None = None
-    largest: GradReport | None = None  # of the failure with the most entries
+    largest: GradReport | None = None  # of the failure that shows most of a pattern
     check: Check | None = None  # with the test's own arguments
 
     def add(self, report: GradReport) -> None:
@@ -192,7 +192,7 @@ def _in_runs(checked: Test, examples: int | None, drawn: st.SearchStrategy[Any])
             if isinstance(error, Vacuous) or error.report.diagnose is Diagnosis:
                 raise
             largest = run.largest or error.report
-            if run.check is not None and largest.entries < LARGE:
+            if run.check is not None and largest.size < LARGE:
                 largest = larger_failure(drawn, run.check, largest)
             error.report.larger = largest
             raise

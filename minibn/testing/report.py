@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -142,10 +142,18 @@ class Diagnosis:
     doubtful: bool = False
 
 
+def size_of(shapes: Sequence[tuple[int, ...]]) -> tuple[int, int]:
+    """The shortest axis, up to three, and the number of entries: of two failures the one with the
+    larger pair shows more of a pattern, as two numbers on an axis are often opposite or ordered."""
+    sides = [n for shape in shapes for n in shape]
+    return min(3, *sides) if sides else 0, sum(map(math.prod, shapes))
+
+
 def larger_of(one: GradReport | None, other: GradReport) -> GradReport:
-    """The failure with more entries, as long as these can all be measured."""
-    size = other.entries
-    return other if one is None or one.entries < size <= MEASURED else one
+    """The failure that shows more of a pattern, as long as its entries can all be measured."""
+    if one is None or (one.size < other.size and other.entries <= MEASURED):
+        return other
+    return one
 
 
 @dataclass
@@ -217,7 +225,12 @@ class GradReport:
     @property
     def entries(self) -> int:
         """Of the inputs together."""
-        return sum(math.prod(x.shape) for x in self.inputs)
+        return self.size[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """As `size_of`."""
+        return size_of([x.shape for x in self.inputs])
 
     def line_of(self, name: str) -> str:
         """The line of one input, or of one parameter of a model."""

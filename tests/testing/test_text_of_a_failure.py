@@ -117,6 +117,7 @@ def test_a_failing_test_shows_one_screen_and_no_frames_of_libraries(name, tmp_pa
         "-q",
         "-p",
         "no:cacheprovider",
+        "--hypothesis-seed=1",
         f"test_it.py::{name}",
     ]
     for _ in range(2):  # the second run starts with the failure that hypothesis has stored

@@ -21,10 +21,11 @@ from minibn.testing.report import (
     GradientError,
     GradReport,
     larger_of,
+    size_of,
     without_listeners,
 )
 
-LARGE = 12  # entries: a failure with fewer may hide its pattern
+LARGE = 3, 12  # the shortest axis, and entries: a smaller failure may hide its pattern
 LOOK = 3.0  # seconds that the search for a larger one may take
 
 Ask = Callable[..., GradReport]  # (problem, diagnose, raises=False) -> its report
@@ -63,7 +64,7 @@ def search_failure(
             failing.append(problem)
             if report.entries <= MEASURED:
                 largest.append(problem)
-                largest.sort(key=_entries, reverse=True)
+                largest.sort(key=_size, reverse=True)
                 del largest[1:]
             raise GradientError(report)
         if not failing:
@@ -75,7 +76,7 @@ def search_failure(
     report = _diagnose(name, failing, ask, table)
     if report is not None:
         found = ask(largest[0], diagnose=True) if largest else report
-        if found.entries < LARGE:
+        if found.size < LARGE:
             found = larger_failure(problems, lambda p: ask(p, diagnose=True), found)
         report.larger = found
     return report
@@ -93,7 +94,7 @@ def larger_failure(
     found = [known]
 
     def look(problem: Problem) -> None:
-        if time.perf_counter() > until or not LARGE <= _entries(problem) <= MEASURED:
+        if time.perf_counter() > until or not LARGE[1] <= _size(problem)[1] <= MEASURED:
             return
         with contextlib.suppress(Exception):  # of f's own: there is a failure already
             report = check(problem)
@@ -109,8 +110,8 @@ def larger_failure(
     return found[0]
 
 
-def _entries(problem: Problem) -> int:
-    return sum(x.size for x in problem.inputs)
+def _size(problem: Problem) -> tuple[int, int]:
+    return size_of([x.shape for x in problem.inputs])
 
 
 def sample(
