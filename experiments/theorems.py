@@ -26,6 +26,7 @@ from experiments.training.loop import train
 from experiments.training.recorders import Recorder
 from experiments.training.runner import Plan, Work, check_batch_size, run_study
 from experiments.training.session import Experiment
+from experiments.training.settings import INITS
 from experiments.training.step import CLASSIFY, Task
 from experiments.training.study import Run, Study
 from experiments.views import theorems as theorems_figures
@@ -41,21 +42,21 @@ DTYPE = np.float64  # residuals are to be rounding, not float32's
 def network(s: Settings, seed: int) -> nn.Sequential:
     """Two convolutions and two linear layers; all but the last with BatchNorm and ReLU."""
     first, second = s.channels
-    pixels = (SIDE // 4) ** 2
+    pixels, init = (SIDE // 4) ** 2, INITS[s.init]
     return nn.Sequential(
-        conv1=nn.Conv2d(3, first, 3, padding=1, bias=False),
+        conv1=nn.Conv2d(3, first, 3, padding=1, bias=False, init=init),
         norm1=nn.BatchNorm(first),
         relu1=nn.ReLU(),
         pool1=nn.MaxPool2d(2),
-        conv2=nn.Conv2d(first, second, 3, padding=1, bias=False),
+        conv2=nn.Conv2d(first, second, 3, padding=1, bias=False, init=init),
         norm2=nn.BatchNorm(second),
         relu2=nn.ReLU(),
         pool2=nn.MaxPool2d(2),
         flatten=nn.Flatten(),
-        linear3=nn.Linear(pixels * second, s.hidden, bias=False),
+        linear3=nn.Linear(pixels * second, s.hidden, bias=False, init=init),
         norm3=nn.BatchNorm(s.hidden),
         relu3=nn.ReLU(),
-        linear4=nn.Linear(s.hidden, 10),
+        linear4=nn.Linear(s.hidden, 10, init=init),
     ).initialize(seed, DTYPE)
 
 

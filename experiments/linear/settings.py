@@ -25,10 +25,12 @@ from dataclasses import dataclass
 from experiments.training.command_line import UsageError, at_least, flag_name, one_of, setting
 from experiments.training.runner import Plan
 from experiments.training.settings import (
+    INITS,
     SharedSettings,
     check_exact,
     check_measurements,
     check_shared,
+    init_setting,
 )
 from experiments.training.variants import (
     OWN,
@@ -37,7 +39,6 @@ from experiments.training.variants import (
     own_norm,
     variant_name,
 )
-from minibn.nn.init import glorot_normal, glorot_uniform
 from reference_models.norms import Norm
 
 # The name of a variant -> its norm. None has noise.
@@ -59,7 +60,6 @@ VARIANTS = {
     "l2-mean-of-norm": "l2-mean-of-norm",
     "linf-mean-of-norm": "linf-mean-of-norm",
 }
-INITS = {"glorot_uniform": glorot_uniform, "glorot_normal": glorot_normal}
 LARGEST = 10**9  # numbers: beyond what any machine trains
 MOST = 1e6  # of the problem's scales: far above, losses overflow before the first step
 
@@ -87,7 +87,7 @@ class Settings(SharedSettings):
     # ‖·‖² as it is written, summed over samples: a mean would start at 20 and not at 2e4.
     loss_scale: float = setting(1.0, "factor on the sum of squared errors; 0.5 is also common")
     # "Glorot"; uniform is the default of the libraries of 2018 (our choice).
-    init: str = setting("glorot_uniform", "the weights at the start", choices=INITS)
+    init: str = init_setting()
     # Not stated, and the losses fit both; VGG's output has none either (our choice).
     norm_output: bool = setting(False, "a norm after the last layer, too")
     # Not stated; as in every other network here (our choice).

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from experiments.training.command_line import UsageError, at_least, flag_name, flag_value, setting
+from experiments.training.command_line import (
+    UsageError,
+    at_least,
+    flag_name,
+    flag_value,
+    one_of,
+    setting,
+)
 from experiments.training.runner import Plan
 from experiments.training.settings import (
     DATA,
+    INITS,
     ImageSettings,
     check_exact,
     check_images,
     check_shared,
+    init_setting,
 )
 
 VARIANT = "batchnorm"
@@ -35,6 +44,7 @@ class Settings(ImageSettings):
     channels: tuple[int, ...] = setting((8, 16), "filters of the two convolutions")
     # The paper's theorems are about a linear layer, where m is the batch.
     hidden: int = setting(32, "units of the hidden linear layer")
+    init: str = init_setting()
     batch_size: int = setting(64, "images per step, and values m of a unit of the linear layer")
     lr: float = setting(0.1, "learning rate")  # as the paper's VGG
     measure_every: int = setting(
@@ -60,6 +70,7 @@ def check(s: Settings) -> None:
     check_shared(s, plans(s), may_repeat=("channels",))
     check_images(s)
     check_exact(s, "the theorems are measured")
+    one_of("--init", s.init, tuple(INITS))
     for name in ("hidden", "measure_every", "draws"):
         at_least(flag_name(name), getattr(s, name), 1)
     at_least("--batch-size", s.batch_size, 3)  # a norm turns any two values into ±1

@@ -21,12 +21,24 @@ from experiments.training.command_line import (
 from minibn.backend import get_backend
 from minibn.fast.precision import MANTISSA
 from minibn.fast.selection import runs_cuda_kernels
+from minibn.nn.init import BY_NAME as INITS
 
 BACKENDS = ("numpy", "cupy", "strict")
 KERNELS = ("fast", "lean", "reference")
 GRAPHS = ("auto", "on", "off")
 PRECISIONS = tuple(MANTISSA)
 DATA = ("cifar10", "shapes")
+INIT_ALIASES = {"glorot": "glorot_uniform", "he": "he_normal"}
+
+
+def init_setting() -> Any:
+    """The field `init` of settings: a name of `minibn.nn.init`."""
+    return setting(
+        "glorot_uniform",
+        "the weights at the start (glorot: glorot_uniform, he: he_normal)",
+        choices=INITS,
+        convert=lambda word: INIT_ALIASES.get(word, word),
+    )
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ import numpy as np
 from experiments.training.command_line import UsageError, at_least, flag_name, one_of, setting
 from experiments.training.runner import Plan
 from experiments.training.settings import (
+    INITS,
     ImageSettings,
     check_images,
     check_measurements,
     check_shared,
+    init_setting,
 )
 from experiments.training.variants import (
     OWN,
@@ -85,6 +87,9 @@ class Settings(ImageSettings):
     head: str = setting(
         "linear", "hidden widths of the classifier: linear, 512,512 or 4096,4096", metavar="WIDTHS"
     )
+    # "Glorot"; uniform is the default of the libraries of 2018. he is the control: with Glorot a
+    # ReLU network without a norm starts on a plateau (our choice).
+    init: str = init_setting()
     variants: tuple[str, ...] = variants_of(FOUR)
     # Fig. 1 also shows 0.5, where the standard network stays at chance.
     lr: tuple[float, ...] = setting((0.1,), "learning rates; each variant is trained at each")
@@ -126,6 +131,7 @@ def check(s: Settings) -> None:
     check_shared(s, plans(s))
     check_images(s)
     one_of("--model", s.model, tuple(VGG))
+    one_of("--init", s.init, tuple(INITS))
     for variant in s.variants:
         one_of_variants("--variants", variant, VARIANTS)
     for direction in s.probe_directions:
@@ -165,7 +171,7 @@ def norm_of(variant: str) -> tuple[Norm, bool]:
 def network(s: Settings, variant: str, seed: int, dtype: Any = np.float32) -> nn.Sequential:
     """The variant's VGG, with the weights that belong to the seed."""
     norm, noise = norm_of(variant)
-    model = vgg(s.model, width=s.width, head=s.head, norm=norm, noise=noise)
+    model = vgg(s.model, width=s.width, head=s.head, norm=norm, noise=noise, init=INITS[s.init])
     return model.initialize(seed, dtype)
 
 
