@@ -31,12 +31,12 @@ from minibn.data import Batches, Dataset, load, pad_crop_flip
 KIND = "vgg_cifar"  # in study.json, of every experiment on VGG
 
 
-def sgd(s: Settings, model: nn.Sequential, lr: float) -> optim.SGD:
+def sgd(s: Any, model: nn.Sequential, lr: float) -> optim.SGD:
     groups = optim.decay_groups(model, s.weight_decay)
     return optim.SGD([g for g in groups if g["params"]], lr, momentum=s.momentum)
 
 
-def load_data(s: Settings) -> Dataset:
+def load_data(s: Any) -> Dataset:
     """The data set. Raises UsageError if it is smaller than a batch."""
     data = load(s.data, s.data_dir, train_size=s.train_size, test_size=s.test_size)
     check_batch_size(s.batch_size, data)
@@ -85,9 +85,14 @@ def run(
 
 
 def seconds_a_step(s: Settings, data: Dataset) -> float:
-    """Seconds of the second of two steps, with a temporary copy of the most expensive variant."""
+    """Seconds of a step of the most expensive variant."""
     variant = max(s.variants, key=lambda name: (norm_of(name)[0] != "none", norm_of(name)[1]))
-    model = network(s, variant, 0)
+    return time_a_step(s, network(s, variant, 0), data)
+
+
+def time_a_step(s: Any, model: nn.Sequential, data: Dataset) -> float:
+    """Seconds of the second of two steps of this model, which they train. s: any settings with
+    `lr`, `batch_size` and what `sgd` reads."""
     optimizer = sgd(s, model, s.lr[0])
     batches = Batches(data.train_images, data.train_labels, s.batch_size, 0)
     with np.errstate(all="ignore"):  # a rate may be too large: training reports it
