@@ -61,6 +61,12 @@ EXPERIMENTS = (
         "the largest rate that trains, and the accuracy over a grid of rates, for each norm",
         "--quick below 2 min",
     ),
+    Entry(
+        "only_bn",
+        "(Frankle et al. 2021)",
+        "gamma and beta alone are trained; as many random weights; the output layer alone",
+        "--quick below 2 min; a step costs less than one of the whole network",
+    ),
 )
 
 TOOLS = (

@@ -86,7 +86,7 @@ class Settings(classifiers.ClassifierSettings):
 QUICK = {
     "data": "shapes", "train_size": 3000, "test_size": 1000, "model": "vgg11", "width": 0.125,
     "batch_size": 32, "steps": 300, "eval_every": 100, "checkpoint_every": 150, "threads": 1,
-    "seed": (0,), "lr": (0.1,),
+    "seed": (0,), "lr": (0.01, 0.1),
 }  # fmt: skip
 
 

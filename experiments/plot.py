@@ -2,7 +2,7 @@
 
     python -m experiments.plot STUDY [STUDY ...] [--out DIR]
 
-Studies of one kind (VGG trainings, the deep linear network, theorems, learning rates) are plotted
+Studies of one kind (VGG trainings, the deep linear network, theorems, ...) are plotted
 together: several seeds give medians with bands. Files are written into the first study of a kind,
 or into --out, with a folder for each kind if there are several.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from experiments.training.command_line import parse_studies, setting
 from experiments.training.entry_point import check_out, program
 from experiments.training.study import Study
-from experiments.views import deep_linear, learning_rates, theorems, vgg
+from experiments.views import deep_linear, learning_rates, only_bn, theorems, vgg
 
 PROGRAM = "python -m experiments.plot"
 VIEWS = {
@@ -25,6 +25,7 @@ VIEWS = {
     "deep_linear": deep_linear.plot,
     "theorems": theorems.plot,
     "learning_rates": learning_rates.plot,
+    "only_bn": only_bn.plot,
 }
 
 

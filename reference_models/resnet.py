@@ -171,6 +171,6 @@ def _check_stages(stages: Sequence[tuple[int, int]]) -> None:
     for (blocks, filters), before in zip(stages, widths, strict=False):
         if blocks < 1 or filters < before:
             raise ValueError(
-                f"resnet: a stage of {blocks} blocks with {filters} channels. It needs 1 block or more, "
-                f"and {before} channels or more: the shortcut adds channels and drops none."
+                f"resnet: a stage of {blocks} blocks with {filters} channels. It needs 1 block or "
+                f"more, and {before} channels or more: the shortcut adds channels and drops none."
             )

@@ -1,7 +1,8 @@
 """Accuracies of variants that are trained at each rate of a grid, and compared at the best of each.
 
-Shared by `only_bn` and `skip_init`. How a run ended, and which rate is best, is defined in
-views/learning_rates_outcomes.py: the test set chooses nothing.
+Shared by `only_bn` and `skip_init`. The best rate of a variant has the highest training accuracy:
+the mean over the last tenth of the steps, then over the seeds, where a run that diverged counts as
+chance. No test image chooses it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from experiments.views.learning_rates_outcomes import (
     DIVERGED,
     Outcome,
     at,
-    best_rate,
     outcomes,
     rates_of,
 )
@@ -46,30 +46,33 @@ def variants_of(found: Sequence[Outcome]) -> list[str]:
     return list(dict.fromkeys(o.variant for o in found))
 
 
-def at_best(found: Sequence[Outcome], variant: str) -> list[Outcome]:
-    """The variant's outcomes at its best rate, a seed each; none if no run of it learns."""
-    best = best_rate(found, variant)
-    return [] if best is None else list(at(found, variant, best).values())
+def best_rate(found: Sequence[Outcome], variant: str) -> float:
+    """The variant's rate of the highest mean training accuracy; of equal ones, the smallest."""
+
+    def mean(lr: float) -> float:
+        return float(np.mean([o.train for o in at(found, variant, lr).values()]))
+
+    return max(rates_of(found, variant), key=lambda lr: (mean(lr), -lr))
 
 
 def difference(found: Sequence[Outcome], one: str, other: str, measure: str) -> dict[int, float]:
     """seed -> `measure` ("train" or "test") of `one` minus that of `other`, each at its best rate;
-    a variant that learns at no rate is at chance."""
-    values = []
-    for variant in (one, other):
-        seeds = {o.seed: CHANCE for o in found if o.variant == variant}
-        values.append(seeds | {o.seed: getattr(o, measure) for o in at_best(found, variant)})
-    return {seed: values[0][seed] - values[1][seed] for seed in values[0] if seed in values[1]}
+    of the seeds that both have there."""
+    a, b = (
+        {seed: getattr(o, measure) for seed, o in at(found, v, best_rate(found, v)).items()}
+        for v in (one, other)
+    )
+    return {seed: a[seed] - b[seed] for seed in a if seed in b}
 
 
 def curves(axes: Any, runs: Sequence[Run], found: Sequence[Outcome], colours: Colours) -> None:
     """Training accuracy over the steps, each variant at its best rate: the mean of the last
-    fiftieth of the steps; median over the seeds, and a band from the least to the largest."""
+    twentieth of the steps; median over the seeds, and a band from the least to the largest."""
     for variant in variants_of(found):
         best = best_rate(found, variant)
         of = [r for r in runs if (r.config["variant"], r.config["lr"]) == (variant, best)]
         records = [run.records("metrics") for run in of]
-        window = max(1, max(map(len, records), default=1) // 50)
+        window = max(1, max(map(len, records), default=1) // 20)
         some = slice(window - 1, None, max(1, window // 4))
         curve = over_seeds(
             ([r["step"] for r in s][some], smooth([r["accuracy"] for r in s], window)[some])

@@ -20,7 +20,7 @@ from experiments.training.json_files import write_json
 from experiments.training.settings import in_precision
 from experiments.training.study import Run, Study
 from experiments.views import best_rates
-from experiments.views.learning_rates_outcomes import Outcome, best_rate
+from experiments.views.learning_rates_outcomes import Outcome
 from experiments.views.plotting import WIDEST, legend_below, own_style, save, subplots
 from experiments.views.series import spread
 from experiments.views.tables import count_of_seeds, seconds, short
@@ -58,7 +58,8 @@ def plot(studies: Sequence[Study], out: Path | None = None) -> None:
 
 def differences(found: Sequence[Outcome]) -> dict[str, dict[int, float]]:
     """other variant -> seed -> test accuracy of only-batchnorm minus its, at the best rates."""
-    others = [v for v in best_rates.variants_of(found) if v != OURS]
+    variants = best_rates.variants_of(found)
+    others = [v for v in variants if v != OURS] if OURS in variants else []
     every = {v: best_rates.difference(found, OURS, v, "test") for v in others}
     return {v: by_seed for v, by_seed in every.items() if by_seed}
 
@@ -91,7 +92,7 @@ def summary(
     free = ("data_dir", "variants", "lr", "seed")
     return {
         "settings": {k: v for k, v in settings.items() if k not in free},
-        "best_rate": {v: best_rate(found, v) for v in best_rates.variants_of(found)},
+        "best_rate": {v: best_rates.best_rate(found, v) for v in best_rates.variants_of(found)},
         "difference": {
             v: {str(seed): short(d) for seed, d in by_seed.items()}
             for v, by_seed in differences(found).items()

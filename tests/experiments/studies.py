@@ -62,6 +62,33 @@ def killed(moment: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=300)
 
 
+SIGNALLED = """
+import importlib, os, signal, sys
+from experiments.training import loop
+experiment, figures = map(importlib.import_module, sys.argv[1:3])
+real, left = loop.one_step, int(sys.argv[3])
+def one_step(*arguments):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), getattr(signal, sys.argv[4]))
+    return real(*arguments)
+loop.one_step = one_step
+figures.plot = lambda studies: None
+sys.exit(experiment.main(sys.argv[5:]))
+"""
+
+
+def signalled(
+    experiment: Any, figures: Any, at: int, name: str, *arguments: object
+) -> subprocess.CompletedProcess:
+    """`experiment.main` in a process of its own, without its figures, which gets the signal of this
+    name at its `at`-th training step."""
+    words = [experiment.__name__, figures.__name__, at, name, *arguments]
+    command = [sys.executable, "-W", "error", "-c", SIGNALLED, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
 def runs(folder: Path) -> list[Run]:
     return Study(folder).runs()
 

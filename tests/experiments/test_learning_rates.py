@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from studies import leftovers, run_here, runs
+from studies import leftovers, run_here, runs, signalled
 
 from experiments import learning_rates
 from experiments.learning_rates import Moments, Settings, ascending
@@ -157,23 +155,6 @@ def test_moments_are_not_looked_at_after_the_first_steps(tmp_path: Path) -> None
 
 # Kill and resume
 
-KILL = """
-import os, signal, sys
-from experiments import learning_rates
-from experiments.views import learning_rates as learning_rates_figures
-from experiments.training import loop
-real, left = loop.one_step, int(sys.argv[1])
-def one_step(*arguments):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), getattr(signal, sys.argv[2]))
-    return real(*arguments)
-loop.one_step = one_step
-learning_rates_figures.plot = lambda studies: None
-sys.exit(learning_rates.main(sys.argv[3:]))
-"""
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -191,9 +172,8 @@ def test_a_study_that_is_stopped_and_continued_equals_one_that_nobody_disturbed(
     at: int, name: str, code: int, whole: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "study"
-    command = [sys.executable, "-W", "error", "-c", KILL, str(at), name, *GRID, "--out", folder]
-    stopped = subprocess.run([str(c) for c in command], capture_output=True, timeout=300)
-    assert stopped.returncode == code, stopped.stderr.decode()
+    stopped = signalled(learning_rates, learning_rates_figures, at, name, *GRID, "--out", folder)
+    assert stopped.returncode == code, stopped.stderr
     assert sum(run.result is not None for run in runs(folder)) < 4
     assert main_without_figures("--resume", folder) == 0
     assert [r.name for r in runs(folder)] == [r.name for r in runs(whole)]
