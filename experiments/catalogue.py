@@ -67,6 +67,12 @@ EXPERIMENTS = (
         "gamma and beta alone are trained; as many random weights; the output layer alone",
         "--quick below 2 min; a step costs less than one of the whole network",
     ),
+    Entry(
+        "skip_init",
+        "(De & Smith 2020)",
+        "residual networks without a norm, with BatchNorm, with SkipInit; their start and training",
+        "--quick below 2 min; what is measured at the start takes a minute a seed",
+    ),
 )
 
 TOOLS = (

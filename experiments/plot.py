@@ -17,7 +17,7 @@ from pathlib import Path
 from experiments.training.command_line import parse_studies, setting
 from experiments.training.entry_point import check_out, program
 from experiments.training.study import Study
-from experiments.views import deep_linear, learning_rates, only_bn, theorems, vgg
+from experiments.views import deep_linear, learning_rates, only_bn, skip_init, theorems, vgg
 
 PROGRAM = "python -m experiments.plot"
 VIEWS = {
@@ -26,6 +26,7 @@ VIEWS = {
     "theorems": theorems.plot,
     "learning_rates": learning_rates.plot,
     "only_bn": only_bn.plot,
+    "skip_init": skip_init.plot,
 }
 
 

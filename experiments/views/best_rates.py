@@ -23,18 +23,20 @@ from experiments.views.learning_rates_outcomes import (
 )
 from experiments.views.plotting import entry, smooth
 from experiments.views.series import over_seeds, plot_curve, spread, without_copies
-from experiments.views.tables import CHANCE
+from experiments.views.tables import CHANCE, short
 from minibn.errors import DataError
 
 Colours = Mapping[str, str]  # variant -> colour, in the order of legends and tables
 
 
 def ended(studies: Sequence[Study], colours: Colours) -> tuple[list[Run], list[Outcome]]:
-    """The runs of the studies that ended, each once, and how, by variant in the order of `colours`.
+    """The trainings of the studies that ended, each once, and how, by variant in the order of
+    `colours`, which names those that count.
 
     Raises DataError if none has ended.
     """
-    runs = [run for run in without_copies(r for s in studies for r in s.runs()) if run.result]
+    every = without_copies(run for study in studies for run in study.runs())
+    runs = [run for run in every if run.config["variant"] in colours and run.result]
     if not runs:
         raise DataError(f"{studies[0].folder} has no run that ended. Continue it with --resume.")
     order = list(colours)
@@ -132,3 +134,14 @@ def accuracy_table(found: Sequence[Outcome]) -> str:
         "run that diverged counts as chance"
     )
     return markdown_table(head, rows, note)
+
+
+def as_numbers(found: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """The outcomes for a summary, a record a run."""
+    return [
+        {
+            "variant": o.variant, "lr": o.lr, "seed": o.seed, "status": o.status,
+            "train": short(o.train), "test": short(o.test),
+        }
+        for o in found
+    ]  # fmt: skip

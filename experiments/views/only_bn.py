@@ -97,17 +97,11 @@ def summary(
             v: {str(seed): short(d) for seed, d in by_seed.items()}
             for v, by_seed in differences(found).items()
         },
-        "runs": [
-            {
-                "variant": o.variant, "lr": o.lr, "seed": o.seed, "status": o.status,
-                "train": short(o.train), "test": short(o.test),
-            }
-            for o in found
-        ],
+        "runs": best_rates.as_numbers(found),
         "trained": {run.config["variant"]: run.config["trained"] for run in runs},
         "seconds": round(sum(map(seconds, runs)), 1),
         "environment": runs[0].config["environment"],
-    }  # fmt: skip
+    }
 
 
 @own_style()
