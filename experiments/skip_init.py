@@ -102,9 +102,9 @@ class Settings(classifiers.ClassifierSettings):
 
 QUICK = {
     "data": "shapes", "train_size": 2000, "test_size": 500, "model": "resnet20", "width": 0.25,
-    "batch_size": 32, "steps": 100, "eval_every": 100, "checkpoint_every": 100, "threads": 1,
-    "seed": (0,), "path_blocks": 8, "path_channels": 32, "path_images": 8, "path_draws": 4,
-    "gradient_draws": 5,
+    "batch_size": 32, "steps": 150, "eval_every": 150, "checkpoint_every": 150, "threads": 1,
+    "seed": (0,), "lr": (0.01, 0.1), "path_blocks": 8, "path_channels": 32, "path_images": 8,
+    "path_draws": 4, "gradient_draws": 5,
 }  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def _differences(axes: Any, of: dict[str, dict[int, float]]) -> None:
         values = list(by_seed.values())
         axes.plot(values, [row] * len(values), "o", color=COLOURS[variant], markersize=4)
         mean = float(np.mean(values))
-        axes.plot([mean, mean], [row - 0.2, row + 0.2], color=COLOURS[variant], linewidth=2)
+        axes.plot([mean, mean], [row - 0.12, row + 0.12], color=COLOURS[variant], linewidth=2)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.axvline(MARGIN, color="black", linewidth=0.8, linestyle="--")
     axes.set_yticks(range(len(of)), [v.replace("-", "\n") for v in of])

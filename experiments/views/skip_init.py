@@ -205,22 +205,23 @@ def start_figure(starts: Sequence[Run], settings: dict[str, Any], folder: Path) 
         title="residual branch over skip path, a mark a seed\n(dotted: 1/l)", ylim=(-0.05, None),
         xlabel="block l", ylabel="ratio of mean squares",
     )  # fmt: skip
-    spacing = (ENDS[1] - ENDS[0]) / (POINTS - 1)
     lines = correlations(starts)
     for name in (n for n in STYLES if n in lines):
         lags = sorted(lines[name])
         every = np.array([lines[name][lag] for lag in lags])  # (lags, seeds)
-        at = [lag * spacing for lag in lags]
-        right.plot(at, np.median(every, 1), marker=".", linewidth=1.3, **STYLES[name])
+        right.plot(lags, np.median(every, 1), marker=".", linewidth=1.3, **STYLES[name])
         right.fill_between(
-            at, every.min(1), every.max(1), color=STYLES[name]["color"], alpha=0.18, linewidth=0
+            lags, every.min(1), every.max(1), color=STYLES[name]["color"], alpha=0.18, linewidth=0
         )
     right.axhline(0, color="black", linewidth=0.8)
     right.set(
         title="correlation of gradients\n(median over seeds, band: least to largest)",
-        xscale="log", xlabel=f"distance of the inputs, of {ENDS[1] - ENDS[0]:g}",
-        ylabel="correlation", ylim=(-0.2, 1.05),
+        xlabel=f"distance of the inputs, in points ({POINTS} in [{ENDS[0]:g}, {ENDS[1]:g}])",
+        ylabel="correlation", xscale="log", ylim=(-0.2, 1.05),
     )  # fmt: skip
+    ticks = sorted({lag for of in lines.values() for lag in of})
+    right.set_xticks(ticks, [str(lag) for lag in ticks])
+    right.set_xticks([], minor=True)
     handles = [
         *(
             entry(v, color=COLOURS[v], linestyle="", marker=MARKS[v], markerfacecolor="none")
@@ -242,7 +243,7 @@ def start_figure(starts: Sequence[Run], settings: dict[str, Any], folder: Path) 
 def training_figure(
     trained: Sequence[Run], found: Sequence[Outcome], settings: dict[str, Any], folder: Path
 ) -> Path:
-    picture, (left, right) = subplots(1, 2, figsize=(WIDEST, 4.4), sharey=True)
+    picture, (left, right) = subplots(1, 2, figsize=(WIDEST, 4.4))
     best_rates.curves(left, trained, found, COLOURS)
     left.set_title("over the steps, at the best rate of each\n(median over seeds, band: range)")
     best_rates.by_rate(right, found, COLOURS, "train")

@@ -48,6 +48,14 @@ def test_only_batchnorm_and_random_weights_train_equally_many_numbers() -> None:
     assert numbers["all"] > 400 * numbers["random-weights"]
 
 
+def test_a_resnet_is_trained_in_the_same_parts() -> None:
+    s = Settings(model="resnet20", width=0.25)
+    numbers = {v: count(s, Plan(v, 0.1, 0)) for v in VARIANTS}
+    gammas_and_betas = 2 * (7 * 4 + 6 * 8 + 6 * 16)
+    assert numbers["only-batchnorm"] == numbers["random-weights"] == gammas_and_betas
+    assert numbers["output-layer"] == 16 * 10 + 10
+
+
 def test_the_variants_of_a_seed_see_the_same_network() -> None:
     s = Settings(model="vgg11", width=0.0625)
     x = np.random.default_rng(0).standard_normal((4, 32, 32, 3)).astype(np.float32)

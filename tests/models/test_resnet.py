@@ -1,8 +1,11 @@
 """ResNet: its layers and names, its sizes, its blocks by their formula, SkipInit, kernels."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import reference_models
 from experiments.training.step import one_step
 from minibn import kernels, nn, ops, optim, use
 from minibn.backend import to_numpy
@@ -34,6 +37,12 @@ def test_there_are_as_many_parameters_as_in_the_paper(model, expected, of_paper)
     digits = len(of_paper.partition(".")[2])
     assert f"{expected / 1e6:.{digits}f}" == of_paper
     assert numbers(resnet(model, preactivation=True)) == expected
+
+
+def test_the_readme_has_their_parameters():
+    text = Path(reference_models.__file__).with_name("README.md").read_text(encoding="utf-8")
+    for model in RESNET:
+        assert f"| `{model}` | {numbers(resnet(model)):,} |" in text
 
 
 @pytest.mark.parametrize("model", RESNET)
