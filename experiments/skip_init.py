@@ -16,7 +16,7 @@ The claims. The networks and the definitions are in `residual/paths.py` and
 `residual/gradients.py`.
 
     paths        metric: the largest over blocks l = 1 ... 16 of |l · residual / skip - 1|, of
-                 batchnorm (paths.jsonl), one number a seed. Claim (De & Smith, section 3): it is
+                 batchnorm (paths.jsonl), one number a seed. Claim (De & Smith): it is
                  below 0.10. Margin: zero padding takes 4 %, and over 16 draws of 64 channels a
                  block's ratio scatters by about 2 %.
     gradients    metric: correlation at lag 1 (1/64 of the inputs' range) of residual-batchnorm
@@ -26,7 +26,7 @@ The claims. The networks and the definitions are in `residual/paths.py` and
                  is no accident; and gradients of correlation 0.10 are still noise.
     accuracy     metric: training accuracy (metrics.jsonl, mean over the last tenth of the steps;
                  0.1 for a run that diverged) of skipinit minus none, each at its best rate, paired
-                 by seed. Claim (De & Smith, section 4): it is above 0.05. Margin: the mean over
+                 by seed. Claim (De & Smith): it is above 0.05. Margin: the mean over
                  the last tenth of so short a training scatters by about 0.01 from seed to seed.
                  The same of skipinit minus batchnorm has no side in the paper at this length: it
                  is reported.
@@ -36,9 +36,9 @@ The claims. The networks and the definitions are in `residual/paths.py` and
     python -m experiments.skip_init --backend cupy
     python -m experiments.skip_init --resume STUDY
 
-On a CPU (CIFAR-10, ResNet-20 at half the width), in about a quarter of an hour of one core a seed:
+On a CPU (CIFAR-10, ResNet-20 at a quarter of the width), in about 14 minutes of one core a seed:
 
-    python -m experiments.skip_init --model resnet20 --width 0.5 --steps 400 --batch-size 64 \\
+    python -m experiments.skip_init --model resnet20 --width 0.25 --steps 400 --batch-size 64 \\
         --test-size 2000 --threads 1
 """
 
@@ -94,7 +94,7 @@ class Settings(classifiers.ClassifierSettings):
     path_channels: int = setting(64, "channels of these blocks")
     path_images: int = setting(16, "images in the batch on which they are measured")
     path_draws: int = setting(16, "networks whose mean squares are averaged")
-    # Balduzzi et al., Fig. 1: 24 layers of 200 units.
+    # Balduzzi et al. show 24 layers, without skip paths.
     gradient_depth: int = setting(24, "hidden layers of the networks of one number; even")
     gradient_units: int = setting(200, "units of each of these layers")
     gradient_draws: int = setting(20, "networks whose correlations are averaged")

@@ -1,4 +1,4 @@
-"""How much a residual branch adds to its skip path at step 0 (De & Smith 2020, section 3).
+"""How much a residual branch adds to its skip path at step 0 (De & Smith 2020).
 
 With BatchNorm every branch adds about the same, 1 in units of the first block's input; after l - 1
 of them the skip path holds l. So the branch of block l is 1/l of its skip path, and a deep network
