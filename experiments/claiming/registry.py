@@ -1,0 +1,206 @@
+"""Claims: rows of claims.toml, and the numbers that the runs give for them."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.claiming.judging import SAYS, Verdict, judge
+from experiments.claiming.quantities import QUANTITIES
+from experiments.claiming.streams import Missing, RunStreams
+from minibn.errors import DataError
+
+FILE = Path(__file__).parent / "claims.toml"
+MOST = 40  # a table that is read to its end
+Slot = str | list[str]  # a variant, or several of which the worst for the claim counts
+
+# From the numbers of the runs, in order, to the number that is judged. Of quotients it is the
+# logarithm: then a quotient and its inverse are alike, and their mean is the geometric one.
+COMBINE: dict[str, Callable[..., Any]] = {
+    "value": lambda a, reference: a - reference,
+    "difference": lambda a, b: a - b,
+    "quotient": lambda a, b: a - b,
+    "difference of differences": lambda a, b, c, d: (a - b) - (c - d),
+    "quotient of quotients": lambda a, b, c, d: (a - b) - (c - d),
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row. sentence: the claim; source: who makes it; scale: the settings of the runs, by a name
+    of the file (or one for each run); runs: variants, in the order of `combine`; lr: their rate;
+    metric and options: of QUANTITIES; says: more, not less or alike (see `judging`); margin: the
+    least effect that matters, a factor for quotients; seeds: how many are needed; why: of the
+    margin; paper: the same number from the paper's curves, where it has them; reference: what a
+    value is compared with; registered: a row of the file's `registrations`; amends: the claim that
+    this one corrects, which stays in the table."""
+
+    id: str
+    sentence: str
+    source: str
+    scale: str | list[str]
+    runs: list[Slot]
+    lr: float
+    metric: str
+    says: str
+    margin: float
+    seeds: int
+    why: str
+    registered: str
+    combine: str = "difference"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    paper: float | None = None
+    reference: float = 0.0
+    amends: str = ""
+
+    @property
+    def is_quotient(self) -> bool:
+        return self.combine.startswith("quotient")
+
+    @property
+    def limit(self) -> float:
+        """The margin as it is judged: the logarithm of a factor."""
+        return math.log(self.margin) if self.is_quotient else self.margin
+
+    @property
+    def scales(self) -> list[str]:
+        """The scale of each run."""
+        return self.scale if isinstance(self.scale, list) else [self.scale] * len(self.runs)
+
+    def shown(self, x: float) -> float:
+        """A judged number as it is read: a quotient, a difference, the value itself."""
+        return math.exp(x) if self.is_quotient else x + self.reference
+
+
+@dataclass(frozen=True)
+class Claims:
+    """The file. scales: name -> the settings that a run must have; registrations: name -> commit
+    and date of the rules, before the runs."""
+
+    scales: Mapping[str, Mapping[str, Any]]
+    registrations: Mapping[str, Mapping[str, str]]
+    claims: tuple[Claim, ...]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim, its numbers (one a seed, as they are judged) and the verdict."""
+
+    claim: Claim
+    values: Mapping[int, float]
+    verdict: Verdict
+
+
+def load(path: Path = FILE) -> Claims:
+    """The claims. Raises DataError for a row that can't be judged, with its id."""
+    with path.open("rb") as file:
+        content = tomllib.load(file)
+    known = {f.name for f in fields(Claim)}
+    claims = []
+    for row in content["claims"]:
+        if unknown := sorted(set(row) - known):
+            raise DataError(f"{path}: {row.get('id')} has unknown keys: {', '.join(unknown)}.")
+        claims.append(claim := Claim(**row))
+        arguments = 1 + (claim.combine != "value") + 2 * (" of " in claim.combine)
+        wrong = {
+            f"metric {claim.metric!r}": claim.metric not in QUANTITIES,
+            f"says {claim.says!r}": claim.says not in SAYS,
+            f"combine {claim.combine!r}": claim.combine not in COMBINE,
+            f"scale {claim.scale!r}": not set(claim.scales) <= set(content["scales"]),
+            f"registered {claim.registered!r}": claim.registered not in content["registrations"],
+            f"{len(claim.runs)} runs": len(claim.runs) != arguments,
+            f"margin {claim.margin}": claim.limit < 0,
+            "an id of another": [c.id for c in claims].count(claim.id) > 1,
+        }
+        if errors := [what for what, is_wrong in wrong.items() if is_wrong]:
+            raise DataError(f"{path}: {claim.id} can't have {', '.join(errors)}.")
+    if len(claims) > MOST:
+        raise DataError(f"{path} has {len(claims)} claims, of at most {MOST}.")
+    scales = {
+        name: {**content["scales"].get(own.pop("like", ""), {}), **own}
+        for name, own in content["scales"].items()
+    }
+    return Claims(scales, content["registrations"], tuple(claims))
+
+
+class Evidence:
+    """The runs that there are, by scale, variant and rate. A run belongs to each scale whose
+    settings it has; `steps` is at least the scale's."""
+
+    def __init__(self, runs: Sequence[RunStreams], scales: Mapping[str, Mapping[str, Any]]) -> None:
+        self.all = runs
+        self._of: dict[tuple[str, str, str], dict[int, RunStreams]] = {}
+        for run in runs:
+            for name, settings in scales.items():
+                if run.result is not None and fits(run, settings):
+                    key = name, run.variant, f"{run.lr:g}"
+                    seeds = self._of.setdefault(key, {})
+                    if seeds.setdefault(run.seed, run) is not run:
+                        raise DataError(
+                            f"{run} and {seeds[run.seed]} are the same run. Give one of them."
+                        )
+
+    def seeds(self, scale: str, variant: str, lr: float) -> dict[int, RunStreams]:
+        """seed -> run, of those that have ended."""
+        return self._of.get((scale, variant, f"{lr:g}"), {})
+
+
+def fits(run: RunStreams, settings: Mapping[str, Any]) -> bool:
+    """Whether a run has the settings of a scale."""
+    own = {**run.settings, "experiment": run.kind}
+    return all(
+        own.get(name, 0) >= value if name == "steps" else own.get(name) == value
+        for name, value in settings.items()
+    )
+
+
+def find(claims: Claims, evidence: Evidence) -> list[Finding]:
+    """The numbers of every claim, and its verdict."""
+    return [_find(claim, evidence, len(claims.claims)) for claim in claims.claims]
+
+
+def _find(claim: Claim, evidence: Evidence, together: int) -> Finding:
+    slots = [[slot] if isinstance(slot, str) else slot for slot in claim.runs]
+    found = [
+        [evidence.seeds(scale, variant, claim.lr) for variant in slot]
+        for scale, slot in zip(claim.scales, slots, strict=True)
+    ]
+    seeds = sorted(set.intersection(*(set(runs) for slot in found for runs in slot)))
+    values, missing = {}, {}
+    for seed in seeds:
+        try:
+            values[seed] = number(claim, [[runs[seed] for runs in slot] for slot in found])
+        except Missing as reason:
+            missing[seed] = str(reason)
+    if not values:
+        why_not = next(iter(missing.values()), "no runs")
+        return Finding(claim, {}, Verdict("undecided", "", why_not))
+    verdict = judge(claim.says, claim.limit, values, runs=claim.seeds, claims=together)
+    return Finding(claim, values, verdict)
+
+
+def number(claim: Claim, slots: Sequence[Sequence[RunStreams]]) -> float:
+    """What is judged, of the runs of one seed. Of vectors (layers, training losses) the mean over
+    the entries that both have. Raises Missing if there is none."""
+    quantity = QUANTITIES[claim.metric]
+    numbers = []
+    for i, slot in enumerate(slots):
+        with np.errstate(all="ignore"):
+            found = [np.asarray(quantity(run, **claim.options), np.float64) for run in slot]
+            found = [np.log(x) for x in found] if claim.is_quotient else found
+        # The worst for the claim: the least of what it calls larger, the largest of the other.
+        numbers.append(np.min(found, axis=0) if i == 0 else np.max(found, axis=0))
+    if claim.combine == "value":
+        numbers.append(np.asarray(claim.reference))
+    with np.errstate(all="ignore"):
+        entries = np.atleast_1d(COMBINE[claim.combine](*numbers))
+    known = entries[~np.isnan(entries)]
+    if not known.size:
+        raise Missing("no layer or training loss that all the runs have")
+    return float(known.mean())
