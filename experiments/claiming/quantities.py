@@ -53,6 +53,20 @@ def train_loss(run: RunStreams, *, steps: Sequence[int]) -> float:
     return float(np.median(run.rows("metrics", steps)["loss"]))
 
 
+def largest_rate(runs: Sequence[RunStreams], *, accuracy: float, steps: Sequence[int]) -> float:
+    """The largest rate of the grid at which the mean training accuracy over these steps reaches
+    `accuracy`. A rate that was not run, because a lower one diverged, is not reached. Raises
+    Missing if another rate was not run, or none reaches it."""
+    ended = {f"{run.lr:g}" for run in runs}
+    stop = min((run.lr for run in runs if run.diverged is not None), default=np.inf)
+    if lacking := [lr for lr in runs[0].settings["lr"] if lr < stop and f"{lr:g}" not in ended]:
+        raise Missing(f"{runs[0]} has no run at lr {lacking[0]:g}")
+    found = [run.lr for run in runs if train_accuracy(run, steps=steps) >= accuracy]
+    if not found:
+        raise Missing(f"{runs[0]}: no rate of the grid reaches accuracy {accuracy}")
+    return max(found)
+
+
 # -- the landscape: probes along a direction
 
 
@@ -240,6 +254,7 @@ QUANTITIES: dict[str, Quantity] = {
         train_accuracy,
         test_accuracy,
         train_loss,
+        largest_rate,
         landscape,
         shift,
         mean_drift,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ Slot = str | list[str]  # a variant, or several of which the worst for the claim
 # logarithm: then a quotient and its inverse are alike, and their mean is the geometric one.
 COMBINE: dict[str, Callable[..., Any]] = {
     "value": lambda a, reference: a - reference,
+    "value below": lambda a, reference: reference - a,
     "difference": lambda a, b: a - b,
     "quotient": lambda a, b: a - b,
     "difference of differences": lambda a, b, c, d: (a - b) - (c - d),
@@ -46,13 +48,13 @@ class Claim:
     source: str
     scale: str | list[str]
     runs: list[Slot]
-    lr: float
     metric: str
     says: str
     margin: float
     seeds: int
     why: str
     registered: str
+    lr: float | None = None
     combine: str = "difference"
     options: Mapping[str, Any] = field(default_factory=dict)
     paper: float | None = None
@@ -75,7 +77,9 @@ class Claim:
 
     def shown(self, x: float) -> float:
         """A judged number as it is read: a quotient, a difference, the value itself."""
-        return math.exp(x) if self.is_quotient else x + self.reference
+        if self.is_quotient:
+            return math.exp(x)
+        return self.reference - x if self.combine == "value below" else self.reference + x
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,13 @@ def load(path: Path = FILE) -> Claims:
         if unknown := sorted(set(row) - known):
             raise DataError(f"{path}: {row.get('id')} has unknown keys: {', '.join(unknown)}.")
         claims.append(claim := Claim(**row))
-        arguments = 1 + (claim.combine != "value") + 2 * (" of " in claim.combine)
+        if claim.combine not in COMBINE:
+            raise DataError(f"{path}: {claim.id} can't have combine {claim.combine!r}.")
+        arguments = len(inspect.signature(COMBINE[claim.combine]).parameters)
+        arguments -= claim.combine.startswith("value")  # whose last one is the reference
         wrong = {
             f"metric {claim.metric!r}": claim.metric not in QUANTITIES,
             f"says {claim.says!r}": claim.says not in SAYS,
-            f"combine {claim.combine!r}": claim.combine not in COMBINE,
             f"scale {claim.scale!r}": not set(claim.scales) <= set(content["scales"]),
             f"registered {claim.registered!r}": claim.registered not in content["registrations"],
             f"{len(claim.runs)} runs": len(claim.runs) != arguments,
@@ -146,9 +152,16 @@ class Evidence:
                             f"{run} and {seeds[run.seed]} are the same run. Give one of them."
                         )
 
-    def seeds(self, scale: str, variant: str, lr: float) -> dict[int, RunStreams]:
-        """seed -> run, of those that have ended."""
-        return self._of.get((scale, variant, f"{lr:g}"), {})
+    def seeds(self, scale: str, variant: str, lr: float | None) -> Mapping[int, Any]:
+        """seed -> run, of those that have ended; without a rate, the runs at all rates."""
+        if lr is not None:
+            return self._of.get((scale, variant, f"{lr:g}"), {})
+        grid: dict[int, list[RunStreams]] = {}
+        for (its_scale, its_variant, _), seeds in self._of.items():
+            if (its_scale, its_variant) == (scale, variant):
+                for seed, run in seeds.items():
+                    grid.setdefault(seed, []).append(run)
+        return grid
 
 
 def fits(run: RunStreams, settings: Mapping[str, Any]) -> bool:
@@ -185,7 +198,7 @@ def _find(claim: Claim, evidence: Evidence, together: int) -> Finding:
     return Finding(claim, values, verdict)
 
 
-def number(claim: Claim, slots: Sequence[Sequence[RunStreams]]) -> float:
+def number(claim: Claim, slots: Sequence[Sequence[Any]]) -> float:
     """What is judged, of the runs of one seed. Of vectors (layers, training losses) the mean over
     the entries that both have. Raises Missing if there is none."""
     quantity = QUANTITIES[claim.metric]
@@ -196,7 +209,7 @@ def number(claim: Claim, slots: Sequence[Sequence[RunStreams]]) -> float:
             found = [np.log(x) for x in found] if claim.is_quotient else found
         # The worst for the claim: the least of what it calls larger, the largest of the other.
         numbers.append(np.min(found, axis=0) if i == 0 else np.max(found, axis=0))
-    if claim.combine == "value":
+    if claim.combine.startswith("value"):
         numbers.append(np.asarray(claim.reference))
     with np.errstate(all="ignore"):
         entries = np.atleast_1d(COMBINE[claim.combine](*numbers))
