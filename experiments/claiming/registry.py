@@ -6,7 +6,7 @@ import inspect
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from experiments.claiming.streams import Missing, RunStreams
 from minibn.errors import DataError
 
 FILE = Path(__file__).parent / "claims.toml"
+WIDE = "full"  # the scale of the paper's width, at few steps
 MOST = 40  # a table that is read to its end
 Slot = str | list[str]  # a variant, or several of which the worst for the claim counts
 
@@ -85,11 +86,12 @@ class Claim:
 @dataclass(frozen=True)
 class Claims:
     """The file. scales: name -> the settings that a run must have; registrations: name -> commit
-    and date of the rules, before the runs."""
+    and date of the rules, before the runs; at_scale: see the function."""
 
     scales: Mapping[str, Mapping[str, Any]]
     registrations: Mapping[str, Mapping[str, str]]
     claims: tuple[Claim, ...]
+    at_scale: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,20 @@ def load(path: Path = FILE) -> Claims:
         name: {**content["scales"].get(own.pop("like", ""), {}), **own}
         for name, own in content["scales"].items()
     }
-    return Claims(scales, content["registrations"], tuple(claims))
+    return Claims(scales, content["registrations"], tuple(claims), content["at_scale"])
+
+
+def at_scale(claims: Claims, name: str) -> Claims:
+    """The same claims about runs at the paper's scale: the settings `at_scale` of the file replace
+    those of VGG's trainings, and claims that compare widths are left out."""
+    if name == "cpu":
+        return claims
+    changed = {
+        key: {**own, **claims.at_scale[name]} if own["experiment"] == "vgg_cifar" else own
+        for key, own in claims.scales.items()
+    }
+    kept = tuple(claim for claim in claims.claims if WIDE not in claim.scales)
+    return replace(claims, scales=changed, claims=kept)
 
 
 class Evidence:

@@ -162,7 +162,7 @@ def keep(study: Study, folder: Path) -> Path:
 def load(path: Path) -> list[RunStreams]:
     """The runs of a kept study. Raises DataError if the file can't be read."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             runs = [RunStreams(**content) for content in json.loads(str(file[ABOUT]))]
             for key in file.files:
                 if key != ABOUT:
