@@ -154,3 +154,18 @@ def test_the_largest_rate_is_of_a_grid_that_was_run_whole_or_up_to_a_divergence(
         q.largest_rate([at(0.1, run()), at(0.4, run())], **rule)
     with pytest.raises(Missing, match="no rate of the grid"):
         q.largest_rate([at(0.1, lost)], **rule)
+
+
+def test_a_stream_is_split_by_its_words_and_nested_records_are_flat() -> None:
+    records = [
+        {"step": 0, "place": "input", "residual": {"4.1": 1.0, "4.2": None}, "list": [1, 2]},
+        {"step": 1, "place": "output", "residual": {"4.1": 2.0}, "list": [3]},
+        {"step": 2, "place": "input", "flag": True},
+    ]
+    tables = tables_of("heads", records)
+    assert set(tables) == {"heads:input", "heads:output"}
+    own = tables["heads:input"]
+    assert own["step"].tolist() == [0, 2]
+    np.testing.assert_array_equal(own["residual.4.1"], [1, np.nan])
+    np.testing.assert_array_equal(own["list"], [[1, 2], [np.nan, np.nan]])
+    np.testing.assert_array_equal(own["flag"], [np.nan, 1])
