@@ -20,12 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.claiming import streams, tables
+from experiments.claiming import streams
 from experiments.claiming.registry import Claims, Evidence, Finding, at_scale, find, load
 from experiments.training.command_line import UsageError, one_of, parse_folders, setting
 from experiments.training.entry_point import check_out, program
 from experiments.training.json_files import write_json
 from experiments.training.study import Study
+from experiments.views import claims_tables as tables
 from experiments.views import forest
 from minibn import checkpoint
 

@@ -104,37 +104,49 @@ class Finding:
 
 
 def load(path: Path = FILE) -> Claims:
-    """The claims. Raises DataError for a row that can't be judged, with its id."""
-    with path.open("rb") as file:
-        content = tomllib.load(file)
-    known = {f.name for f in fields(Claim)}
-    claims = []
+    """The claims of a file. Raises DataError for a row that can't be judged, with its id."""
+    return parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse(text: str, where: str) -> Claims:
+    """The claims of a text. where: its name, for errors."""
+    content = tomllib.loads(text)
+    scales = {}
+    for name, own in content["scales"].items():
+        base = content["scales"].get(own.get("like", ""), {})
+        scales[name] = {k: v for k, v in {**base, **own}.items() if k != "like"}
+    claims: list[Claim] = []
     for row in content["claims"]:
-        if unknown := sorted(set(row) - known):
-            raise DataError(f"{path}: {row.get('id')} has unknown keys: {', '.join(unknown)}.")
-        claims.append(claim := Claim(**row))
-        if claim.combine not in COMBINE:
-            raise DataError(f"{path}: {claim.id} can't have combine {claim.combine!r}.")
-        arguments = len(inspect.signature(COMBINE[claim.combine]).parameters)
-        arguments -= claim.combine.startswith("value")  # whose last one is the reference
-        wrong = {
-            f"metric {claim.metric!r}": claim.metric not in QUANTITIES,
-            f"says {claim.says!r}": claim.says not in SAYS,
-            f"scale {claim.scale!r}": not set(claim.scales) <= set(content["scales"]),
-            f"registered {claim.registered!r}": claim.registered not in content["registrations"],
-            f"{len(claim.runs)} runs": len(claim.runs) != arguments,
-            f"margin {claim.margin}": claim.limit < 0,
-            "an id of another": [c.id for c in claims].count(claim.id) > 1,
-        }
-        if errors := [what for what, is_wrong in wrong.items() if is_wrong]:
-            raise DataError(f"{path}: {claim.id} can't have {', '.join(errors)}.")
+        full = {**content.get("defaults", {}), **row}
+        full["lr"] = None if full.get("lr", "all") == "all" else full["lr"]
+        if unknown := sorted(set(full) - {f.name for f in fields(Claim)}):
+            raise DataError(f"{where}: {row.get('id')} has unknown keys: {', '.join(unknown)}.")
+        claim = Claim(**full)
+        if wrong := _wrong(claim, content, [c.id for c in claims]):
+            raise DataError(f"{where}: {claim.id} can't have {', '.join(wrong)}.")
+        claims.append(claim)
     if len(claims) > MOST:
-        raise DataError(f"{path} has {len(claims)} claims, of at most {MOST}.")
-    scales = {
-        name: {**content["scales"].get(own.pop("like", ""), {}), **own}
-        for name, own in content["scales"].items()
+        raise DataError(f"{where} has {len(claims)} claims, of at most {MOST}.")
+    return Claims(scales, content["registrations"], tuple(claims), content.get("at_scale", {}))
+
+
+def _wrong(claim: Claim, content: Mapping[str, Any], before: Sequence[str]) -> list[str]:
+    """What of a row can't be judged, in words."""
+    if claim.combine not in COMBINE:
+        return [f"combine {claim.combine!r}"]
+    arguments = len(inspect.signature(COMBINE[claim.combine]).parameters)
+    arguments -= claim.combine.startswith("value")  # whose last one is the reference
+    checks = {
+        f"metric {claim.metric!r}": claim.metric in QUANTITIES,
+        f"says {claim.says!r}": claim.says in SAYS,
+        f"scale {claim.scale!r}": set(claim.scales) <= set(content["scales"]),
+        f"registered {claim.registered!r}": claim.registered in content["registrations"],
+        f"{len(claim.runs)} runs": len(claim.runs) == arguments,
+        f"margin {claim.margin}": claim.margin >= (1 if claim.is_quotient else 0),
+        "the id of another": claim.id not in before,
+        f"amends {claim.amends!r}": claim.amends in ("", *before),
     }
-    return Claims(scales, content["registrations"], tuple(claims), content["at_scale"])
+    return [what for what, is_right in checks.items() if not is_right]
 
 
 def at_scale(claims: Claims, name: str) -> Claims:

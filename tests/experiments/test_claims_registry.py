@@ -2,7 +2,6 @@
 
 import math
 import subprocess
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from known_studies import add_run, study
 
 from experiments import claims as command
 from experiments.claiming import streams
-from experiments.claiming.registry import FILE, Claims, Evidence, at_scale, find, load
+from experiments.claiming.registry import FILE, Claims, Evidence, at_scale, find, load, parse
 from experiments.training.study import Study
 from minibn.errors import DataError
 
@@ -79,10 +78,9 @@ def test_the_claims_can_be_judged_and_are_at_most_forty() -> None:
     assert all(claim.source and claim.why for claim in claims.claims)
 
 
-def test_registered_rows_are_as_they_were_in_the_commit_that_is_named() -> None:
-    now = {row["id"]: row for row in tomllib.loads(FILE.read_text())["claims"]}
-    scales = load().scales
-    for name, registration in load().registrations.items():
+def test_registered_claims_are_as_they_were_in_the_commit_that_is_named() -> None:
+    now = load()
+    for name, registration in now.registrations.items():
         if not registration["commit"]:
             continue
         where = f"{registration['commit']}:{FILE.relative_to(ROOT)}"
@@ -91,15 +89,12 @@ def test_registered_rows_are_as_they_were_in_the_commit_that_is_named() -> None:
         )
         if done.returncode:
             pytest.skip(f"this checkout has no history back to {registration['commit'][:12]}")
-        then = tomllib.loads(done.stdout)
-        for row in then["claims"]:
-            if row["registered"] == name:
-                assert now[row["id"]] == row
-                used = row["scale"] if isinstance(row["scale"], list) else [row["scale"]]
-                for scale in used:
-                    own = dict(then["scales"][scale])
-                    base = then["scales"].get(own.pop("like", ""), {})
-                    assert scales[scale] == {**base, **own}
+        then = parse(done.stdout, where)
+        own = [claim for claim in then.claims if claim.registered == name]
+        assert own
+        assert {claim.id: claim for claim in own}.items() <= {c.id: c for c in now.claims}.items()
+        for scale in {scale for claim in own for scale in claim.scales}:
+            assert now.scales[scale] == then.scales[scale]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +112,7 @@ def test_a_row_that_cannot_be_judged_is_named(tmp_path: Path, row: Any, words: s
 
 
 def test_unknown_keys_and_ids_of_two_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="an id of another"):
+    with pytest.raises(DataError, match="the id of another"):
         load(written(tmp_path, {}, {}))
     path = written(tmp_path, {})
     path.write_text(path.read_text() + 'magrin = "0.1"\n')
