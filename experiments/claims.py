@@ -9,8 +9,8 @@ margin, all fixed in a commit before the runs: experiments/claiming/claims.toml.
 from Student's interval over the seeds: experiments/claiming/judging.py.
 
 STUDY is a study's folder; --from names one with kept studies (.npz). With --out, DIR gets claims.md
-(the table, the rules, the runs), claims.json, the forest plot, and the studies' streams as small
-files in DIR/streams, from which --from computes all of it again, in seconds.
+(the table, the rules, the runs), claims.json, REPORT.md, the forest plot, and in DIR/streams small
+files of the studies' streams, from which --from computes all of it again, in seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from experiments.training.entry_point import check_out, program
 from experiments.training.json_files import write_json
 from experiments.training.study import Study
 from experiments.views import claims_tables as tables
-from experiments.views import forest
+from experiments.views import forest, report
 from minibn import checkpoint
 
 PROGRAM = "python -m experiments.claims"
@@ -57,12 +57,13 @@ def evidence_of(folders: Sequence[Path], kept: Path | None, claims: Claims) -> E
 
 
 def write(findings: Sequence[Finding], claims: Claims, evidence: Evidence, folder: Path) -> None:
-    """claims.md, claims.json and the forest plot."""
+    """claims.md, claims.json, REPORT.md and the forest plot."""
     folder.mkdir(parents=True, exist_ok=True)
     command = f"{PROGRAM} --from {folder / 'streams'} --out {folder}"
     checkpoint.write_text(
         folder / "claims.md", tables.document(findings, claims, evidence, command)
     )
+    checkpoint.write_text(folder / "REPORT.md", report.report(findings, evidence, command))
     write_json(folder / "claims.json", tables.content(findings))
     forest.plot(findings, folder)
 
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for folder in folders:
             streams.keep(Study(folder), out / "streams")
         write(findings, claims, evidence, out)
-        print(f"Written: {out / 'claims.md'}, claims.json, forest.png, streams/")
+        print(f"Written: {out / 'claims.md'}, claims.json, REPORT.md, forest.png, streams/")
 
 
 if __name__ == "__main__":
