@@ -1,5 +1,7 @@
 """The verdicts, the report and the README are what the kept streams say."""
 
+import functools
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,30 @@ def test_the_runs_were_trained_at_clean_commits_and_at_one_data_set(judged):
     for run in evidence.all:
         assert "+" not in run.environment["commit"], run
     assert len({run.data for run in evidence.all if run.settings.get("data") == "cifar10"}) <= 1
+
+
+def test_the_rules_were_committed_before_the_runs_that_they_judge(judged):
+    claims, evidence, _ = judged
+    for claim in claims.claims:
+        rules = claims.registrations[claim.registered]["commit"]
+        for scale, slot in zip(claim.scales, claim.runs, strict=True):
+            for variant in [slot] if isinstance(slot, str) else slot:
+                for run in evidence.seeds(scale, variant, claim.lr).values():
+                    for own in run if isinstance(run, list) else [run]:
+                        assert _is_ancestor(rules, own.environment["commit"]), (claim.id, own)
+
+
+@functools.cache
+def _is_ancestor(commit: str, of: str) -> bool:
+    """Whether a commit comes before another, or is it. Skips in a checkout without history."""
+    known = [
+        subprocess.run(["git", "cat-file", "-e", f"{c}^{{commit}}"], cwd=ROOT, check=False)
+        for c in (commit, of)
+    ]
+    if any(done.returncode for done in known):
+        pytest.skip("this checkout has no history back to the rules or the runs")
+    done = subprocess.run(["git", "merge-base", "--is-ancestor", commit, of], cwd=ROOT, check=False)
+    return done.returncode == 0
 
 
 def test_a_report_that_names_no_claim_is_refused(judged, tmp_path, monkeypatch):
