@@ -222,12 +222,15 @@ def _find(claim: Claim, evidence: Evidence, together: int) -> Finding:
         why_not = next(iter(missing.values()), "no runs")
         return Finding(claim, {}, Verdict("undecided", "", why_not))
     verdict = judge(claim.says, claim.limit, values, runs=claim.seeds, claims=together)
+    if missing and len(values) < claim.seeds:
+        lacking = "; ".join(f"seed {seed}: {reason}" for seed, reason in missing.items())
+        verdict = replace(verdict, reason=f"{verdict.reason} ({lacking})")
     return Finding(claim, values, verdict)
 
 
 def number(claim: Claim, slots: Sequence[Sequence[Any]]) -> float:
-    """What is judged, of the runs of one seed. Of vectors (layers, training losses) the mean over
-    the entries that both have. Raises Missing if there is none."""
+    """What is judged, of the runs of one seed: of layers the mean, of training losses the mean over
+    those that all the runs pass. Raises Missing if there is none."""
     quantity = QUANTITIES[claim.metric]
     numbers = []
     for i, slot in enumerate(slots):
@@ -241,6 +244,7 @@ def number(claim: Claim, slots: Sequence[Sequence[Any]]) -> float:
     with np.errstate(all="ignore"):
         entries = np.atleast_1d(COMBINE[claim.combine](*numbers))
     known = entries[~np.isnan(entries)]
-    if not known.size:
-        raise Missing("no layer or training loss that all the runs have")
+    if not known.size or (known.size < entries.size and not claim.options.get("at_loss")):
+        raise Missing("no training loss that all the runs pass" if claim.options.get("at_loss")
+                      else "not a number")  # fmt: skip
     return float(known.mean())

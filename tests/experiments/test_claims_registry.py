@@ -161,6 +161,17 @@ def test_without_runs_a_claim_is_undecided(tmp_path: Path) -> None:
     assert (finding.verdict.word, finding.verdict.reason) == ("undecided", "no runs")
 
 
+def test_a_seed_without_a_number_is_named_with_the_reason(tmp_path: Path) -> None:
+    claims = load(written(tmp_path, {}))
+    made = pair(study(tmp_path / "s"), [0.6, 0.6], [0.5, 0.5])
+    add_run(made, "standard", 2, 0.5, steps=7)
+    add_run(made, "batchnorm", 2, 0.6)
+    (finding,) = found(claims, made)
+    assert finding.verdict.reason == (
+        "2 of the 3 registered seeds (seed 2: standard at lr 0.1, seed 2 (s) has 7 of the 10 steps)"
+    )
+
+
 def test_the_same_run_twice_is_an_error(tmp_path: Path) -> None:
     claims = load(written(tmp_path, {}))
     with pytest.raises(DataError, match="are the same run"):
