@@ -58,6 +58,18 @@ def test_the_whole_interval_decides(says: str, low: float, high: float, word: st
     assert decide(says, 1.0, low, high) == word
 
 
+@pytest.mark.parametrize(("says", "truth"), [("more", 1.0), ("not less", -1.0), ("alike", 1.0)])
+def test_an_effect_on_the_margin_is_called_reproduced_in_one_of_forty_experiments(
+    says: str, truth: float
+) -> None:
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for values in rng.normal(truth, 0.2, (2000, 5)):
+        own = Interval.of(values)
+        wrong += decide(says, 1.0, own.low, own.high) == REPRODUCED
+    assert 0.015 < wrong / 2000 < 0.037  # 0.025, sd 0.0035
+
+
 @given(
     says=st.sampled_from(SAYS),
     margin=st.floats(0, 3),
