@@ -17,6 +17,7 @@ narrower, so that in the end every claim is decided, but one whose effect is the
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ LEVEL = 0.95
 MOST_SEEDS = 1000
 
 
+@functools.cache
 def student(level: float, n: int) -> float:
     """The half-width of a two-sided interval of this level in standard errors, at n values:
     Student's t with n - 1 degrees of freedom, from its density by Simpson's rule.
