@@ -1,0 +1,1 @@
+def plot(studies, out=None): pass
