@@ -35,6 +35,7 @@ Decays that do not count are shown, without a verdict. About 10 minutes a run on
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,21 +61,10 @@ from minibn.backend import array_module
 KIND = "scale_invariance"
 NORM = "batchnorm"  # whose network is trained, of the variants of the VGG experiments
 
-# Ten time constants of 5e-3. Half the paper's batch is half the cost, and the equilibrium's angle
-# does not depend on it.
-VGG_DEFAULTS = with_defaults(
-    vgg_settings.Settings,
-    model="vgg11",
-    width=0.25,
-    steps=10_000,
-    batch_size=64,
-    eval_every=1000,
-)
-
 
 @dataclass(frozen=True)
-class Settings(VGG_DEFAULTS):
-    """Those of all VGG trainings, with other defaults; the choices are ours."""
+class DecaySettings(vgg_settings.Settings):
+    """Those of all VGG trainings, with the decays to compare; the choices are ours."""
 
     # None, the usual one, and two whose equilibrium a run on a CPU reaches.
     decays: tuple[float, ...] = setting(
@@ -88,6 +78,11 @@ class Settings(VGG_DEFAULTS):
     record_every: int = setting(0, "", flag=False)  # no distributions
 
 
+# Ten time constants of 5e-3. Half the paper's batch is half the cost, and the equilibrium's angle
+# does not depend on it.
+Settings = with_defaults(
+    DecaySettings, model="vgg11", width=0.25, steps=10_000, batch_size=64, eval_every=1000
+)
 QUICK = {
     **{k: v for k, v in vgg_cifar.QUICK.items() if k != "record_every"},
     "decays": (0.0, 5e-3, 2e-2), "lr": (0.2,), "steps": 1250, "eval_every": 250,
@@ -95,7 +90,7 @@ QUICK = {
 }  # fmt: skip
 
 
-def check(s: Settings) -> None:
+def check(s: DecaySettings) -> None:
     """Raise UsageError for settings that can't work."""
     vgg_settings.check(s)
     at_least("--angle-every", s.angle_every, 1)
@@ -115,7 +110,7 @@ def variant_of(decay: float) -> str:
     return f"decay{decay:g}"
 
 
-def plans(s: Settings) -> list[Plan]:
+def plans(s: DecaySettings) -> list[Plan]:
     return [Plan(variant_of(d), lr, seed) for seed in s.seed for lr in s.lr for d in s.decays]
 
 
@@ -149,10 +144,14 @@ class Rotation(Recorder):
         step.run.stream("rotation").append({"step": step.number, **columns})
 
 
-def weights_before_norms(model: nn.Sequential) -> list[nn.Parameter]:
+def weights_before_norms(model: nn.Module) -> list[nn.Parameter]:
     """The weights of the layers that a norm follows."""
-    parts = dict(model.children())
-    return [parts[name.replace("norm", "conv")].weight for name in parts if name.startswith("norm")]
+    parts = list(model.children())
+    return [
+        dict(before.named_parameters())["weight"]
+        for (_, before), (name, _) in itertools.pairwise(parts)
+        if name.startswith("norm")
+    ]
 
 
 def turn(w: Any, after: Any, shrink: float, lr: float) -> dict[str, float]:
@@ -172,7 +171,7 @@ def turn(w: Any, after: Any, shrink: float, lr: float) -> dict[str, float]:
     return {name: float(x) for name, x in found.items()}
 
 
-def run(s: Settings, folder: Run, plan: Plan, data: Any) -> dict[str, Any]:
+def run(s: DecaySettings, folder: Run, plan: Plan, data: Any) -> dict[str, Any]:
     """Train with one decay, from the last checkpoint if there is one."""
     decay = next(d for d in s.decays if variant_of(d) == plan.variant)
     with_decay = dataclasses.replace(s, weight_decay=decay)
@@ -180,7 +179,7 @@ def run(s: Settings, folder: Run, plan: Plan, data: Any) -> dict[str, Any]:
     return vgg_runs.run(with_decay, folder, plan, data, recorders, network_of=NORM)
 
 
-def study_all(s: Settings, study: Study) -> int:
+def study_all(s: DecaySettings, study: Study) -> int:
     data = vgg_runs.load_data(s)
     work = vgg_runs.work_of(
         s, data, KIND,
