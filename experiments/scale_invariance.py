@@ -56,7 +56,8 @@ from experiments.training.study import Run, Study
 from experiments.vgg import runs as vgg_runs
 from experiments.vgg import settings as vgg_settings
 from experiments.views import scale_invariance as scale_invariance_figures
-from minibn import nn
+from minibn import nn, to_numpy
+from minibn.backend import array_module
 
 KIND = "scale_invariance"
 NORM = "batchnorm"  # whose network is trained, of the variants of the VGG experiments
@@ -159,7 +160,8 @@ def turn(w: Any, after: Any, lr: float, decay: float) -> dict[str, float]:
     """What Rotation records of one layer: its weights w and what became of them."""
     w = w.astype(np.float64).ravel()
     d = after.astype(np.float64).ravel() - w
-    ww, wd, dd = (float(x) for x in (w @ w, w @ d, d @ d))  # all follows from these
+    products = array_module(w).stack([w @ w, w @ d, d @ d])  # from which all follows
+    ww, wd, dd = to_numpy(products).tolist()
     size, shrink = ww**0.5, lr * decay
     across = max(dd - wd**2 / ww, 0.0) ** 0.5  # of d, the part that is orthogonal to w
     gg = dd + 2 * shrink * wd + shrink**2 * ww  # η²‖g‖², since -ηg = d + ηλ w
