@@ -1,7 +1,7 @@
 """The whole paper, in order: every training, every figure, the table of claims.
 
     python -m experiments.reproduce --scale quick      the findings on drawn shapes, in minutes
-    python -m experiments.reproduce --scale cpu        CIFAR-10 and a narrow VGG-16, in hours
+    python -m experiments.reproduce --scale cpu        CIFAR-10 and a narrow VGG-16, in ten hours
     python -m experiments.reproduce --scale paper --backend cupy --seed 0
 
 Each training belongs to a study in the folder OUT/SCALE, one a rate and seed, so that several can
@@ -18,8 +18,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ from experiments.training.signals import interrupts
 from experiments.training.study import Study
 
 PROGRAM = "python -m experiments.reproduce"
-SEEDS = {"quick": (0,), "cpu": (0, 1, 2), "paper": (0,)}
+SEEDS = {"quick": (0,), "cpu": tuple(range(10, 18)), "paper": (10, 11, 12)}
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,12 @@ class Settings:
     data_dir: str | None = setting(None, "folder with CIFAR-10 (else the cache, else a download)",
                                    kind=str, path=True)  # fmt: skip
     seed: tuple[int, ...] = setting(
-        (), "root seeds (default: 0 at scale quick, 0 1 2 at scale cpu, 0 at scale paper)", kind=int
+        (),
+        "root seeds (default: 0; 10 to 17 at scale cpu, fewer of costly studies; 10 to 12 at scale "
+        "paper)",
+        kind=int,
     )
+    groups: tuple[str, ...] = setting((), "only these studies (default: all)", kind=str)
     out: str = setting(
         "runs/reproduce",
         "folder of all studies, figures and the table",
@@ -70,49 +74,89 @@ class Settings:
     )  # fmt: skip
 
 
-ALL = ("standard", "batchnorm", "noisy-batchnorm", "l1", "l2", "linf", "noisy-standard")
-QUIET = ("standard", "batchnorm", "l1", "l2", "linf")
-# (learning rate, variants) of the VGG trainings: Figs. 1 to 6, 8, 11 and 12 need no other.
-VGG_RUNS = ((0.1, ALL), (0.5, ALL[:2]), (0.01, ALL[:2]))
-# (learning rate, variants) of the deep linear network: Figs. 3b, 5b, 9, 10, 11b and 13.
-LINEAR_RUNS = ((1e-6, QUIET), (1e-7, QUIET[:2]))
+TWO = ("standard", "batchnorm")
+NOISY = ("noisy-batchnorm", "noisy-standard")
+LP = ("l1", "l2", "linf")
+NOTHING = ("--probe-every", "0", "--shift-every", "0", "--record-every", "0")
+PROBES = ("0.01", "0.1", "0.5", "1", "2", "4")  # multiples of the rate: the paper's, and shorter
 
-VGG_FLAGS = {
-    "quick": ["--quick", "--probe-every", "25", "--shift-every", "50", "--curvature-every", "100"],
-    "cpu": [
+
+SAME: dict[str, tuple[str, ...]] = {"quick": ("--quick",), "cpu": (), "paper": ()}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Studies that differ in the seed alone. seeds: how many, unless --seed names them; flags: of
+    every scale; of: each scale's own, without those that the group is not for."""
+
+    name: str
+    module: str
+    seeds: int
+    flags: tuple[str, ...] = ()
+    of: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SAME)
+
+    @property
+    def has_images(self) -> bool:
+        return self.module in ("vgg_cifar", "learning_rates")
+
+
+def vgg(name: str, seeds: int, lr: str, variants: tuple[str, ...], *flags: str) -> Group:
+    """VGG trainings: these variants at a rate. flags: of the scales with VGG-16."""
+    quick = ("--quick", "--probe-every", "25", "--shift-every", "50")
+    narrow = (
         *("--model", "vgg16", "--width", "0.25", "--steps", "2000", "--threads", "1"),
-        *("--probe-every", "100", "--shift-every", "100", "--record-every", "50"),
-        *("--eval-every", "500", "--checkpoint-every", "250", "--curvature-every", "500"),
-    ],
-    "paper": [
-        *("--probe-every", "100", "--shift-every", "100"),
-        *("--eval-every", "1000", "--curvature-every", "1000"),
-    ],
-}
-# Of the deep linear network and the theorems the paper's own scale, their default, is affordable.
-OTHER_FLAGS = {"quick": ["--quick"], "cpu": [], "paper": []}
-RATES = ("0.05", "0.1", "0.2", "0.4", "0.8", "1.6", "3.2", "6.4")
-RATES_FLAGS = {
-    "quick": ["--quick"],
+        *("--eval-every", "500", "--checkpoint-every", "250"),
+    )
+    which = ("--lr", lr, "--variants", *variants)
+    init = flags[flags.index("--init") :][:2] if "--init" in flags else ()
+    return Group(name, "vgg_cifar", seeds, which, {
+        "quick": (*quick, *init),
+        "cpu": (*narrow, *flags),
+        "paper": ("--eval-every", "1000", *flags),
+    })  # fmt: skip
+
+
+APART = ("he", "full")  # groups whose settings differ: their figures are drawn apart
+PROBED = ("--probe-every", "50", "--probe-sizes", *PROBES, "--record-every", "100")
+SHIFT = ("--shift-every", "250")
+# Seed by seed, and of each seed what decides the most claims first.
+GROUPS = (
+    vgg("glorot", 8, "0.1", TWO, *PROBED, *SHIFT, "--probe-directions", "gradient", "filter"),
+    vgg("he", 8, "0.1", TWO, *PROBED, *SHIFT, "--init", "he"),
+    vgg("noise", 8, "0.1", NOISY, *NOTHING[:4], "--record-every", "100"),
+    vgg("lp", 5, "0.1", LP, *PROBED),
+    vgg("lr0.5", 5, "0.5", TWO, *NOTHING),
+    # Fig. 3a's second row: a figure, and no claim
+    vgg("lr0.01", 1, "0.01", TWO, *NOTHING[:2], *SHIFT, "--record-every", "0"),
+    # As wide as the paper's: says whether width is why effects differ.
+    Group("full", "vgg_cifar", 3, ("--lr", "0.1", "--variants", *TWO), {
+        "cpu": ("--model", "vgg16", "--steps", "2000", "--threads", "1", "--eval-every", "1000",
+                "--checkpoint-every", "50", "--probe-every", "100", "--probe-sizes", *PROBES,
+                "--shift-every", "0", "--record-every", "0"),
+    }),
+    Group("linear-1e-6", "deep_linear", 3, ("--lr", "1e-6", "--variants", *TWO, *LP)),
+    Group("linear-1e-7", "deep_linear", 3, ("--lr", "1e-7", "--variants", *TWO)),
+    Group("theorems", "theorems", 3),
     # Shallower, for VGG-16 without a norm stays on its first plateau for longer than this.
-    "cpu": [
-        *("--model", "vgg11", "--width", "0.25", "--steps", "200", "--threads", "1"),
-        *("--test-size", "2000", "--lr", *RATES),
-        *("--variants", *QUIET),
-    ],
-    "paper": [],
-}
+    Group("rates", "learning_rates", 3, (), {
+        **SAME,
+        "cpu": ("--model", "vgg11", "--width", "0.25", "--steps", "200", "--threads", "1",
+                "--test-size", "2000", "--variants", *TWO, *LP,
+                "--lr", "0.05", "0.1", "0.2", "0.4", "0.8", "1.6", "3.2", "6.4"),
+    }),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
     """One study: its folder's name, and the module and flags that make it. data: the flags that say
-    where CIFAR-10 lies, which may be elsewhere the next time."""
+    where CIFAR-10 lies, which may be elsewhere the next time; group: the name of its Group."""
 
     name: str
     module: str
     flags: tuple[str, ...]
     data: tuple[str, ...] = ()
+    group: str = ""
 
     def command(self, folder: Path) -> list[str]:
         """A new study, or the one that is there."""
@@ -143,22 +187,17 @@ def jobs(s: Settings) -> list[Job]:
     if s.precision != Settings.precision:
         where += ["--precision", s.precision]
     data = () if s.data_dir is None else ("--data-dir", s.data_dir)
-    seeds = s.seed or SEEDS[s.scale]
     everything = []
-    for seed in seeds:
-        for kind, module, runs, flags, needs in (
-            ("vgg", "vgg_cifar", VGG_RUNS, [*VGG_FLAGS[s.scale], *where,
-                                            "--probe-directions", "gradient", "random"], data),
-            ("linear", "deep_linear", LINEAR_RUNS, OTHER_FLAGS[s.scale], ()),
-        ):  # fmt: skip
-            for lr, variants in runs:
-                given = ("--lr", f"{lr:g}", "--seed", str(seed), "--variants", *variants)
-                name = f"{kind}-lr{lr:g}-seed{seed}"
-                everything.append(Job(name, module, (*flags, *given), needs))
-        one = ("--seed", str(seed))
-        everything.append(Job(f"theorems-seed{seed}", "theorems", (*OTHER_FLAGS[s.scale], *one)))
-        rates = (*RATES_FLAGS[s.scale], *where, *one)
-        everything.append(Job(f"rates-seed{seed}", "learning_rates", rates, data))
+    for i, seed in enumerate(s.seed or SEEDS[s.scale]):
+        for group in GROUPS:
+            wanted = group.name in (s.groups or [g.name for g in GROUPS]) and s.scale in group.of
+            if wanted and (s.seed or i < group.seeds):
+                images = tuple(where) if group.has_images else ()
+                flags = (*group.flags, *group.of[s.scale], *images, "--seed", str(seed))
+                needs = data if group.has_images else ()
+                everything.append(
+                    Job(f"{group.name}-seed{seed}", group.module, flags, needs, group.name)
+                )
     return everything
 
 
@@ -229,10 +268,19 @@ def _last(logs: Path, job: Job) -> str:
     return lines[-1] if lines else "no output"
 
 
-def views(folder: Path, done: Sequence[Job]) -> list[Job]:
-    """The jobs that plot and judge when the trainings are done."""
-    studies = tuple(str(folder / job.name) for job in done)
-    return [Job("figures", "plot", studies), Job("claims", "claims", studies)] if studies else []
+def views(s: Settings, folder: Path, done: Sequence[Job]) -> list[Job]:
+    """The jobs that plot and judge when the trainings are done. Studies of another initialisation
+    or width have figures of their own."""
+    found = []
+    for apart in ("", *APART):
+        own = [job for job in done if (job.group if job.group in APART else "") == apart]
+        if own:
+            name = f"figures-{apart}" if apart else "figures"
+            found.append(Job(name, "plot", tuple(str(folder / job.name) for job in own)))
+    if done:
+        flags = ("--scale", "paper") if s.scale == "paper" else ()
+        found.append(Job("claims", "claims", (*(str(folder / job.name) for job in done), *flags)))
+    return found
 
 
 def time_report(folder: Path, done: Sequence[Job]) -> str:
@@ -252,6 +300,8 @@ def time_report(folder: Path, done: Sequence[Job]) -> str:
 def check(s: Settings) -> None:
     """Raise UsageError for settings that can't work."""
     one_of("--scale", s.scale, tuple(SEEDS))
+    for name in s.groups:
+        one_of("--groups", name, [group.name for group in GROUPS])
     one_of("--backend", s.backend, BACKENDS)
     one_of("--precision", s.precision, PRECISIONS)
     for seed in s.seed:
@@ -276,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done = [job for job in everything if DoneJobs(folder).has(job)]
     if done:
         print(time_report(folder, done), flush=True)
-    for view in views(folder, done):
+    for view in views(s, folder, done):
         out = ["--out", str(folder / view.name)]
         command = [sys.executable, "-m", f"experiments.{view.module}", *view.flags, *out]
         if subprocess.run(command, check=False).returncode:
