@@ -47,7 +47,7 @@ ROWS = {
     "angle": "angle a step, rad",
     "rate": "effective rate η/‖w‖²",
 }
-POINTS = 150  # of a line
+POINTS = 80  # of a line
 
 
 def plot(studies: Sequence[Study], out: Path | None = None) -> None:
@@ -74,10 +74,10 @@ def plot(studies: Sequence[Study], out: Path | None = None) -> None:
 def figure(found: Sequence[Training], settings: dict[str, Any], folder: Path) -> Path:
     """One rate: a column a decay, a line a layer."""
     groups = list(groups_of(found).values())
+    width = max(6.6, min(WIDEST, 2.4 + 2.2 * len(groups)))
     figure, grid = subplots(
-        len(ROWS), len(groups), figsize=(min(WIDEST, 2.4 + 2.2 * len(groups)), 7.4), sharey="row",
-        sharex=True, squeeze=False,
-    )  # fmt: skip
+        len(ROWS), len(groups), figsize=(width, 7.4), sharex=True, sharey="row", squeeze=False
+    )
     layers = found[0].columns["norm"].shape[1]
     shades = colour_scale("viridis", 0, 1).to_rgba(np.linspace(0, 0.9, layers))
     for row, name in zip(grid, ROWS, strict=True):

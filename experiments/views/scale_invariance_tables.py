@@ -24,13 +24,15 @@ WITHIN = 0.1  # of the equilibrium's angle
 
 @dataclass(frozen=True)
 class Training:
-    """A run with its numbers. columns: name -> (records, layers), at `steps` (records,)."""
+    """A run with its numbers. updates: those it has when it is done. columns: name -> (records,
+    layers), at `steps` (records,)."""
 
     run: Run
     decay: float
     lr: float
     seed: int
-    updates: int | None  # None of a run that diverged or has not ended
+    updates: int
+    is_done: bool  # False of a run that diverged, or has not ended
     steps: np.ndarray
     columns: dict[str, np.ndarray]
 
@@ -42,7 +44,7 @@ class Training:
     @property
     def time_constants(self) -> float:
         """How many of 1/(2ηλ) steps the run has."""
-        return 2 * self.lr * self.decay * (self.updates or 0)
+        return 2 * self.lr * self.decay * self.updates
 
     @property
     def counts(self) -> bool:
@@ -52,7 +54,7 @@ class Training:
     @property
     def late(self) -> np.ndarray:
         """Which records lie in the window."""
-        return self.steps >= WINDOW * (self.updates or 0)
+        return self.steps >= WINDOW * self.updates
 
     @property
     def angles(self) -> np.ndarray:
@@ -80,12 +82,16 @@ def trainings_of(runs: Iterable[Run]) -> list[Training]:
     """The runs with records, by rate, decay and seed."""
     found = []
     for run in runs:
-        records, config, result = run.records("rotation"), run.config, run.result or {}
-        if records:
+        if records := run.records("rotation"):
+            config = run.config
             columns = {name: _rows(records, name) for name in NAMES}
             steps = np.array([r["step"] for r in records])
-            who = (config["weight_decay"], config["lr"], config["seed"], result.get("steps"))
-            found.append(Training(run, *who, steps, columns))
+            who = (config["weight_decay"], config["lr"], config["seed"])
+            updates, is_done = (
+                config["settings"]["steps"],
+                (run.result or {}).get("status") == "done",
+            )
+            found.append(Training(run, *who, updates, is_done, steps, columns))
     return sorted(found, key=lambda t: (t.lr, t.decay, t.seed))
 
 
@@ -112,25 +118,25 @@ def groups_of(found: Iterable[Training]) -> dict[tuple[float, float], list[Train
 def equilibrium_table(found: Sequence[Training]) -> str:
     rows = []
     for (lr, decay), group in groups_of(found).items():
-        ended = [t for t in group if t.updates is not None]
-        row = [f"{decay:g}", f"{lr:g}", f"{len(ended)} of {len(group)}"]
-        if not ended:
-            rows.append((*row, *[""] * 6))
+        done = [t for t in group if t.is_done]
+        row = [f"{decay:g}", f"{lr:g}", f"{len(done)} of {len(group)}"]
+        if not done:
+            rows.append((*row, *[""] * 7))
             continue
-        angles = np.concatenate([t.angles for t in ended])
-        layers = np.concatenate([t.in_equilibrium for t in ended])
+        angles = np.concatenate([t.angles for t in done])
+        layers = np.concatenate([t.in_equilibrium for t in done])
         verdict = f"{layers.sum()} of {layers.size}" if decay else ""
-        if decay and not ended[0].counts:
+        if decay and not done[0].counts:
             verdict = f"({verdict}: does not count)"
         rows.append((
-            *row, f"{ended[0].time_constants:.3g}", f"{ended[0].equilibrium:.4f}" if decay else "",
+            *row, f"{done[0].time_constants:.3g}", f"{done[0].equilibrium:.4f}" if decay else "",
             spread(angles.tolist(), ".4f"), verdict,
-            spread([float(t.angles.max() / t.angles.min()) for t in ended], ".3g"),
-            spread(np.concatenate([t.growth for t in ended]).tolist(), ".3g"),
-            spread([a for t in ended for a in accuracy(t.run)], ".3f"),
+            spread([float(t.angles.max() / t.angles.min()) for t in done], ".3g"),
+            spread(np.concatenate([t.growth for t in done]).tolist(), ".3g"),
+            spread([a for t in done for a in accuracy(t.run)], ".3f"),
         ))  # fmt: skip
     head = (
-        "decay", "rate", "ended", "time constants", "√(2ηλ), rad", "angle a step, rad",
+        "decay", "rate", "done", "time constants", "√(2ηλ), rad", "angle a step, rad",
         "layers within 10 %", "largest / least angle", "growth of ‖w‖²", "test accuracy",
     )  # fmt: skip
     seeds = len({t.seed for t in found})
@@ -149,7 +155,7 @@ def accuracy(run: Run) -> list[float]:
 
 
 def summary(found: Sequence[Training]) -> dict[str, Any]:
-    """{run: its numbers} of those that ended."""
+    """{run: its numbers} of those that are done."""
     return {
         t.run.name: {
             "decay": t.decay, "lr": t.lr, "seed": t.seed, "steps": t.updates,
@@ -160,5 +166,5 @@ def summary(found: Sequence[Training]) -> dict[str, Any]:
             "largest_cosine": short(float(np.abs(t.columns["cosine"]).max()), 2),
             "accuracy": next(iter(accuracy(t.run)), None),
         }
-        for t in found if t.updates is not None
+        for t in found if t.is_done
     }  # fmt: skip
