@@ -12,13 +12,14 @@ shrinkage come into balance, and there every layer turns by √(2ηλ) a step, w
 and gradient (Wan et al. 2021). Deviations of ‖w‖⁴ from the balance fade as exp(-4ηλt). As the *time
 constant* we count 1/(2ηλ) steps: 10,000, 1,000 and 250 for the decays below at η = 0.1.
 
-By the first equation the mean of angle² is 2ηλ plus the relative growth of ‖w‖² in a step. So what
-a training can refuse is one thing: that ‖w‖ becomes stationary, within so many steps.
+By the first equation angle² is, in the mean and to first order, 2ηλ plus the relative growth of
+‖w‖² in a step. So what a training can refuse is one thing: that ‖w‖ becomes stationary, and when.
 
 VGG-11 at a quarter of the width, with BatchNorm, is trained on CIFAR-10 once with each decay (of
 the weights, not of gamma, beta and biases), at a constant rate. The rule of the claim:
 
-    A decay counts if the run has at least 10 time constants: steps ≥ 10 / (2ηλ).
+    A decay counts if the run has at least 10 time constants: steps ≥ 10 / (2ηλ). (By the beginning
+    of its last quarter what was off at first has faded by exp(-15).)
     A layer's angle is the root mean square over the records of the last quarter of the run. (The
     balance is one of squares; the mean angle is smaller, by the spread of the gradients' norms.)
     A layer is in equilibrium if its angle is within 10 % of √(2ηλ).

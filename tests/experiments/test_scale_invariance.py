@@ -178,6 +178,18 @@ def test_every_step_is_recorded_with_the_decay_of_its_run(whole: Path) -> None:
     assert (shrinks[0] == grows[0]).all(), "the same weights at the start"
 
 
+def test_recorded_norms_and_angles_obey_the_equation(whole: Path) -> None:
+    """‖w'‖² = (1 - ηλ)² ‖w‖² (1 + tan² angle)."""
+    for run in runs(whole):
+        shrink = 1 - 0.1 * run.config["weight_decay"]
+        norms, angles = (
+            np.array([r[k] for r in run.records("rotation")]) for k in ("norm", "angle")
+        )
+        growth = (norms[1:] / norms[:-1]) ** 2
+        np.testing.assert_allclose(growth, (shrink / np.cos(angles[:-1])) ** 2, atol=2e-4)
+        assert np.abs(growth / shrink**2 - 1).max() > 1e-2, "the angles matter"
+
+
 def test_the_strict_backend_records_the_same(whole: Path, tmp_path: Path) -> None:
     assert main(*TWO, "--steps", 2, "--backend", "strict", "--out", tmp_path / "strict") == 0
     for ours, theirs in zip(runs(tmp_path / "strict"), runs(whole), strict=True):
