@@ -71,7 +71,7 @@ EXPERIMENTS = (
         "scale_invariance",
         "(Wan et al. 2021)",
         "what weight decay does before a norm: norms, angles a step and effective rates by layer",
-        "--quick below 2 min; 10,000 steps a run, about 7 min",
+        "--quick 80 s; 10,000 steps a run, about 7 min",
     ),
 )
 
