@@ -62,6 +62,18 @@ EXPERIMENTS = (
         "--quick below 2 min",
     ),
     Entry(
+        "explosion",
+        "(Yang et al. 2019)",
+        "gradients at initialisation, from layer to layer, by norm and depth, beside theory",
+        "--quick 5 s; 8 s a seed",
+    ),
+    Entry(
+        "scale_invariance",
+        "(Wan et al. 2021)",
+        "what weight decay does before a norm: norms, angles a step and effective rates by layer",
+        "--quick 80 s; 10,000 steps a run, about 7 min",
+    ),
+    Entry(
         "only_bn",
         "(Frankle et al. 2021)",
         "gamma and beta alone are trained; as many random weights; the output layer alone",

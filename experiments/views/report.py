@@ -1,6 +1,6 @@
 """REPORT.md: prose with the numbers of the claims filled in, so that none is typed by hand.
 
-The text is experiments/report.md. In it {{claim-id}} becomes the claim's number, interval, seeds
+The text is experiments/report.template. In it {{claim-id}} becomes the claim's number, interval, seeds
 and verdict, {{verdicts}} their count, {{compute}} what the runs cost, {{errata}} the theorems'
 table, {{command}} what made it.
 """
@@ -19,7 +19,7 @@ from experiments.output import markdown_table
 from experiments.views.claims_tables import count_verdicts, ours, verdict
 from minibn.errors import DataError
 
-TEMPLATE = Path(__file__).parent.parent / "report.md"
+TEMPLATE = Path(__file__).parent.parent / "report.template"
 # corrected form -> (as printed in v3, the correction)
 ERRATA = {
     "4.1": ("4.1 printed", "= for ≤; 1/m for 1/√m in the last term (later versions have it)"),
