@@ -269,6 +269,26 @@ def growth_deviation(run: RunStreams, *, depth: int, theory: Sequence[Sequence[A
     return max(found)
 
 
+def test_accuracy_at_best_rate(runs: Sequence[RunStreams]) -> float:
+    """The last test accuracy of the rate whose training accuracy, over the last tenth of the steps,
+    is the highest. Raises Missing unless every rate of the grid has ended."""
+    ended = {f"{run.lr:g}" for run in runs}
+    if lacking := [lr for lr in runs[0].settings["lr"] if f"{lr:g}" not in ended]:
+        raise Missing(f"{runs[0]} has no run at lr {lacking[0]:g}")
+    steps = runs[0].settings["steps"]
+    best = max(runs, key=lambda run: train_accuracy(run, steps=[steps - steps // 10, steps]))
+    return test_accuracy(best, updates=steps)
+
+
+def path_deviation(run: RunStreams, *, network: str) -> float:
+    """Of `skip_init` at step 0: the largest |l · residual / skip - 1| over the blocks l = 1, 2, ...
+    of a network, of the variances on their two paths."""
+    table = run.tables.get(f"paths:{network}")
+    if table is None:
+        raise Missing(f"{run} has no variances of the paths of {network}")
+    return float(np.abs(table["block"] * table["residual"] / table["skip"] - 1).max())
+
+
 def equilibrium_share(run: RunStreams, *, within: float) -> float:
     """Of `scale_invariance`: the share of the layers whose angle a step, the root mean square over
     the last quarter of the run, is within this share of √(2 · lr · decay)."""
@@ -291,5 +311,7 @@ QUANTITIES: dict[str, Quantity] = {
         quantile_change,
         growth_deviation,
         equilibrium_share,
+        test_accuracy_at_best_rate,
+        path_deviation,
     )
 }

@@ -1,8 +1,8 @@
 """REPORT.md: prose with the numbers of the claims filled in, so that none is typed by hand.
 
-The text is experiments/report.template. In it {{claim-id}} becomes the claim's number, interval, seeds
-and verdict, {{verdicts}} their count, {{compute}} what the runs cost, {{errata}} the theorems'
-table, {{command}} what made it.
+The text is experiments/report.template. In it {{claim-id}} becomes the claim's number, interval,
+seeds and verdict, {{verdicts}} their count, {{compute}} what the runs cost, {{errata}} the
+theorems' table, {{command}} what made it.
 """
 
 from __future__ import annotations

@@ -190,3 +190,27 @@ def test_a_layer_is_in_equilibrium_by_the_angles_of_the_last_quarter() -> None:
     made = run("decay0.02", rotation=records)
     made.settings["steps"] = 100
     assert q.equilibrium_share(made, within=0.1) == 0.5
+
+
+def test_the_best_rate_is_chosen_by_training_accuracy_and_read_on_the_test_set() -> None:
+    grid = [0.1, 0.2]
+
+    def at(lr: float, train: float, test: float) -> RunStreams:
+        made = run(test=[{"step": 99, "updates": 100, "accuracy": test}])
+        made.tables["metrics"]["accuracy"][:] = train
+        return RunStreams(**{**vars(made), "lr": lr, "settings": {"lr": grid, "steps": 100}})
+
+    runs = [at(0.1, 0.5, 0.9), at(0.2, 0.6, 0.3)]
+    assert q.test_accuracy_at_best_rate(runs) == pytest.approx(0.3)
+    with pytest.raises(Missing, match=r"no run at lr 0\.2"):
+        q.test_accuracy_at_best_rate(runs[:1])
+
+
+def test_the_paths_deviation_is_that_of_the_worst_block() -> None:
+    paths = [
+        {"step": 0, "variant": "batchnorm", "block": k, "residual": r, "skip": 1.0}
+        for k, r in ((1, 1.02), (2, 0.6), (3, 0.33))
+    ]
+    assert q.path_deviation(run(paths=paths), network="batchnorm") == pytest.approx(0.2)
+    with pytest.raises(Missing, match="paths of none"):
+        q.path_deviation(run(paths=paths), network="none")
