@@ -14,6 +14,7 @@ import pytest
 
 from experiments import reproduce, vgg_cifar
 from experiments.claiming import registry
+from experiments.linear import settings as linear_settings
 from experiments.reproduce import SEEDS, DoneJobs, Job, Settings, jobs, main
 from experiments.training.command_line import parse
 from experiments.training.session import preset, study_settings
@@ -55,7 +56,7 @@ def test_data_that_was_moved_is_found_again_and_nothing_is_trained_twice(tmp_pat
 
 def test_a_precision_is_that_of_the_networks_on_images_and_fp32_is_not_named() -> None:
     for job in jobs(Settings(precision="tf32")):
-        images = job.module in ("vgg_cifar", "learning_rates")
+        images = job.module not in ("deep_linear", "theorems", "explosion")
         assert ("tf32" in job.flags) == images
     assert not any("--precision" in job.flags for job in jobs(Settings()))
 
@@ -73,17 +74,20 @@ def test_one_seed_is_complete_before_the_next_begins() -> None:
 
 def test_each_claim_gets_as_many_seeds_as_were_registered_for_it() -> None:
     claims = registry.load()
-    seeds: dict[tuple[str, str, float | None], set[str]] = {}
+    seeds: dict[tuple[str, str, float | None], set[int]] = {}
     for job in jobs(Settings(scale="cpu")):
         module: Any = importlib.import_module(f"experiments.{job.module}")
         s = module.Settings(**parse(module.Settings, job.flags, program="test", description=""))
-        content = study_settings(s)
+        own = {**study_settings(s), "experiment": job.module}
+        plans = (
+            getattr(module, "plans", None)
+            or (linear_settings if job.module == "deep_linear" else vgg_settings).plans
+        )
         for name, wanted in claims.scales.items():
-            own = {**content, "experiment": job.module}
-            if all(own.get(k) == v for k, v in wanted.items()):
-                for variant in s.variants:
-                    for lr in (*s.lr, None):
-                        seeds.setdefault((name, variant, lr), set()).update(map(str, s.seed))
+            if all(own.get(key) == value for key, value in wanted.items()):
+                for plan in plans(s):
+                    for lr in (plan.lr, None):
+                        seeds.setdefault((name, plan.variant, lr), set()).add(plan.seed)
     for claim in claims.claims:
         for scale, slot in zip(claim.scales, claim.runs, strict=True):
             for variant in [slot] if isinstance(slot, str) else slot:
