@@ -17,6 +17,7 @@ from experiments.claiming import registry
 from experiments.linear import settings as linear_settings
 from experiments.reproduce import SEEDS, DoneJobs, Job, Settings, jobs, main
 from experiments.training.command_line import parse
+from experiments.training.runner import Plan
 from experiments.training.session import preset, study_settings
 from experiments.training.study import Run
 from experiments.vgg import settings as vgg_settings
@@ -85,7 +86,8 @@ def test_each_claim_gets_as_many_seeds_as_were_registered_for_it() -> None:
         )
         for name, wanted in claims.scales.items():
             if all(own.get(key) == value for key, value in wanted.items()):
-                for plan in plans(s):
+                starts = [Plan(module.START, 0.0, x) for x in s.seed if job.group == "skip-init"]
+                for plan in [*starts, *plans(s)]:
                     for lr in (plan.lr, None):
                         seeds.setdefault((name, plan.variant, lr), set()).add(plan.seed)
     for claim in claims.claims:
