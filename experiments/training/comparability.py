@@ -18,6 +18,7 @@ MEASURED = (
     "eval_every",
     "record_every",
     "probe_every",
+    "probe_sizes",
     "probe_directions",
     "shift_every",
     "curvature_every",

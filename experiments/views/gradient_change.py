@@ -31,6 +31,7 @@ from experiments.views.plotting import (
     plain_numbers,
     save,
     subplots,
+    visible,
 )
 from experiments.views.series import Group
 
@@ -84,12 +85,20 @@ def plot_gradient_change(
     plain_numbers(panels[0])
     note = "; black dots: the paper's median over training" if papers else ""
     title = f"How far the gradient changes along the probe, lr {lr:g}\n"
-    title += "one seed" + in_precision(groups[0].runs[0].config["settings"])
+    title += _seeds(groups) + in_precision(groups[0].runs[0].config["settings"])
     figure.suptitle(f"{title}; dashed: step 0{note}", fontsize=10)
     figure.tight_layout(rect=(0, 0, 1 - 0.95 / width, 1))
     place = figure.add_axes((1 - 0.9 / width, 0.2, 0.15 / width, 0.55))
     figure.colorbar(shades, cax=place, label="step of training")
     return save(figure, folder, f"gradient-change-lr{lr:g}")
+
+
+def _seeds(groups: Sequence[Group]) -> str:
+    """The seed that is drawn, of how many."""
+    first = {group.runs[0].config["seed"] for group in groups}
+    of = max(len(group.runs) for group in groups)
+    which = f"seed {first.pop()}" if len(first) == 1 else "the first seed of each variant"
+    return which + (f", one of {of}" if of > 1 else "")
 
 
 def _lines(axes: Any, records: list[dict[str, Any]], shades: Any) -> None:
@@ -98,6 +107,7 @@ def _lines(axes: Any, records: list[dict[str, Any]], shades: Any) -> None:
     for r in (records[i] for i in reversed(places)):
         style = {"linestyle": "--", "linewidth": 1.8} if r["step"] == 0 else {"linewidth": 0.8}
         change = float_array(r[CHANGE], np.nan)
+        style |= visible(change)
         axes.plot(r["step_sizes"], change, color=shades.to_rgba(r["step"]), **style)
     axes.set(xscale="log", yscale="log")
     sizes = records[0]["step_sizes"]

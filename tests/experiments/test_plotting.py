@@ -47,10 +47,19 @@ def test_a_full_figure_is_a_small_file_of_at_most_1000_pixels(tmp_path):
     assert path.stat().st_size < 250_000, "of noise, which nothing compresses"
 
 
-def test_the_rows_of_a_legend_are_about_equally_long(panel):
-    figure, _ = panel
-    plotting.legend_below(figure, plotting.entries(list(plotting.COLOURS)[:9]), columns=8)
+@plotting.own_style()
+def test_the_rows_of_a_legend_are_about_equally_long():
+    figure, _ = plotting.subplots(figsize=(plotting.WIDEST, 3))
+    plotting.legend_below(figure, plotting.variant_entries(list(plotting.COLOURS)[:9]), columns=8)
     assert figure.legends[0]._ncols == 5, "five and four, not eight and one"
+
+
+def test_a_legend_that_is_wider_than_its_figure_gets_more_rows(panel):
+    figure, _ = panel
+    plotting.legend_below(figure, plotting.variant_entries(list(plotting.COLOURS)[:9]), columns=8)
+    box = figure.legends[0].get_window_extent(figure.canvas.get_renderer())
+    assert len(figure.legends) == 1
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 @pytest.mark.parametrize(
