@@ -22,7 +22,7 @@ from experiments.training.study import Study
 ENVIRONMENT = {"python": "3", "numpy": "2", "commit": "none", "threads": 1, "backend": "numpy"}
 SETTINGS = {
     "data": "cifar10", "model": "vgg16", "width": 0.25, "head": "linear", "batch_size": 128,
-    "kernels": "fast", "precision": "fp32",
+    "kernels": "fast", "precision": "fp32", "init": "glorot_uniform",
 }  # fmt: skip
 EARLY = (1, 2, 5, 10, 20, 50)
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
