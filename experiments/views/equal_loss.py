@@ -47,8 +47,9 @@ STANDARD = "standard"
 LATE = 0.25  # of the steps, from which on equal steps are compared: the paper's claims are late
 PLACES = [*range(len(CENTRES)), len(CENTRES) + 0.5]  # of the bins, and of equal steps
 MEASURES = {
-    "loss_change": "change of the loss\n|L(w - ηd) - L(w)|",
-    "relative_loss_change": "relative to the loss\n|L(w - ηd) - L(w)| / L(w)",
+    # A step alone may end as high as it began; the band up to it does not vanish then.
+    "loss_band": "band of the loss\nfrom L(w) to L(w - ηd)",
+    "relative_loss_band": "relative to the loss,\nband / L(w)",
     "gradient_change": "change of the gradient\n‖∇L(w - ηd) - ∇L(w)‖",
     # ‖ηd‖ = η ‖∇L(w)‖, so at one η this is η times the effective beta.
     "beta": "relative to the gradient,\nη · effective beta",
@@ -93,7 +94,7 @@ class Comparison:
 
     def count(self) -> np.ndarray:
         """The seeds with a number, at each place."""
-        return np.isfinite(self.quotients["loss_change"]).any(2).sum(0)
+        return np.isfinite(self.quotients["loss_band"]).any(2).sum(0)
 
 
 def compare(runs: Sequence[RunStreams]) -> list[Comparison]:
@@ -131,7 +132,7 @@ def _comparison(
     quotients = {}
     for measure in MEASURES:
         with np.errstate(all="ignore"):  # of probes that were not finite
-            each = [by_loss(a, measure, sizes) / by_loss(b, measure, sizes) for _, a, b in pairs]
+            each = [_quotient(a, b, measure, sizes) for _, a, b in pairs]
         quotients[measure] = np.array(each)
     return Comparison(
         variant=first.variant,
@@ -145,12 +146,21 @@ def _comparison(
     )
 
 
-def by_loss(run: RunStreams, measure: str, sizes: Sequence[float]) -> np.ndarray:
-    """(places, sizes): the median of a measure near each training loss; last, over the later
-    steps."""
+def _quotient(
+    one: RunStreams, other: RunStreams, measure: str, sizes: Sequence[float]
+) -> np.ndarray:
+    """(places, sizes): of two runs of one seed; at equal steps, up to the last that both have."""
+    last = min(run.tables["metrics"]["step"][-1] for run in (one, other))
+    a, b = (by_loss(run, measure, sizes, last) for run in (one, other))
+    return a / b
+
+
+def by_loss(run: RunStreams, measure: str, sizes: Sequence[float], last: float) -> np.ndarray:
+    """(places, sizes): the median of a measure near each training loss; and, in the last place,
+    over the later steps up to `last`."""
     metrics, probes = run.tables["metrics"], run.tables["landscape:gradient"]
     values = measured(probes, measure, sizes)
-    late = probes["step"] >= LATE * metrics["step"][-1]
+    late = (LATE * last <= probes["step"]) & (probes["step"] <= last)
     near = at_losses(metrics["step"], metrics["loss"], probes["step"], values)
     at_steps = np.median(values[late], axis=0) if late.any() else np.full(len(sizes), np.nan)
     return np.array([*near, at_steps])
@@ -162,16 +172,19 @@ def probes_in_bins(run: RunStreams) -> np.ndarray:
 
 
 def measured(probes: Table, measure: str, sizes: Sequence[float]) -> np.ndarray:
-    """(probes, sizes): a measure of each probe at each of its step sizes. What was not finite is
-    infinite."""
+    """(probes, sizes): a measure of each probe at each of these ascending step sizes; of the loss,
+    the largest minus the least from the start to this step. What was not finite is infinite."""
     near = np.isclose(probes["step_sizes"][:, None, :], np.array(sizes)[None, :, None], rtol=1e-5)
     places = near.argmax(2)  # (probes, sizes)
     column = "losses" if "loss" in measure else measure
     values = np.take_along_axis(probes[column], places, axis=1).astype(np.float64)
+    values = np.where(np.isnan(values), np.inf, values)
+    if "loss" not in measure:
+        return values
     start = probes["loss"].astype(np.float64)[:, None]
-    if "loss" in measure:
-        values = np.abs(values - start) / (start if measure.startswith("relative") else 1)
-    return np.where(np.isnan(values), np.inf, values)
+    walk = np.concatenate([start, values], axis=1)  # (probes, 1 + sizes)
+    band = np.maximum.accumulate(walk, 1) - np.minimum.accumulate(walk, 1)
+    return band[:, 1:] / (start if measure.startswith("relative") else 1)
 
 
 def sizes_of_all(runs: Sequence[RunStreams]) -> tuple[float, ...]:
@@ -221,9 +234,8 @@ def figure(found: Sequence[Comparison], folder: Path) -> Path:
             for i, shade in enumerate(colours):
                 _line(axes, c.quotients[measure][:, :, i], shade)
             labels = [f"{centre:g}" for centre in CENTRES] + ["equal\nstep"]
-            numbers = [f"\nn={n}" for n in c.count()]
-            numbers[-1] = f" n={c.count()[-1]}"
-            axes.set_xticks(PLACES, [a + b for a, b in zip(labels, numbers, strict=True)])
+            numbers = zip(labels, c.count(), strict=True)
+            axes.set_xticks(PLACES, [f"{label}\nn={n}" for label, n in numbers])
             axes.tick_params(axis="x", labelsize=7.5)
             axes.set(yscale="log", xlim=(-0.4, PLACES[-1] + 0.6))
             axes.set_title(title)
@@ -294,7 +306,7 @@ def make_table(found: Sequence[Comparison], *, at_rate: bool = False) -> str:
 
 def _cell(values: np.ndarray) -> str:
     known = values[np.isfinite(values)]
-    return f"{spread(known.tolist(), '.2f')}, n={len(known)}" if len(known) else ""
+    return f"{spread(known.tolist())}, n={len(known)}" if len(known) else ""
 
 
 def summary(found: Sequence[Comparison]) -> list[dict[str, Any]]:

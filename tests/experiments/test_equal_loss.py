@@ -59,13 +59,20 @@ def test_progress_is_taken_out_and_roughness_left():
 
 def test_a_measure_is_taken_at_its_step_size():
     table = run("standard").tables["landscape:gradient"]
-    changes = figures.measured(table, "loss_change", (0.4, 0.01))
-    assert changes[:, 0] == pytest.approx(table["losses"][:, 2] - table["loss"])
-    assert changes[:, 1] == pytest.approx(table["losses"][:, 0] - table["loss"])
-    relative = figures.measured(table, "relative_loss_change", (0.4,))
-    assert relative[:, 0] == pytest.approx(changes[:, 0] / table["loss"])
-    table["losses"][3, 2] = np.nan
-    assert np.isinf(figures.measured(table, "loss_change", (0.4,))[3, 0])
+    changes = figures.measured(table, "gradient_change", (0.01, 0.4))
+    assert changes == pytest.approx(table["gradient_change"][:, [0, 2]])
+    table["gradient_change"][3, 2] = np.nan
+    assert np.isinf(figures.measured(table, "gradient_change", (0.01, 0.4))[3, 1])
+
+
+def test_the_band_of_the_loss_is_over_the_walk_up_to_its_step_size():
+    """Down and up again to where it began: the band keeps what lies between."""
+    table = {"loss": np.array([2.0]), "step_sizes": np.array([SIZES])}
+    table["losses"] = np.array([[1.5, 2.0, 5.0]])
+    assert figures.measured(table, "loss_band", SIZES).tolist() == [[0.5, 0.5, 3.5]]
+    assert figures.measured(table, "relative_loss_band", SIZES).tolist() == [[0.25, 0.25, 1.75]]
+    table["losses"][0, 2] = np.nan
+    assert np.isinf(figures.measured(table, "loss_band", SIZES)[0, 2])
 
 
 def test_a_loss_that_one_network_jumps_over_has_no_number(drawn, tmp_path):
@@ -90,6 +97,13 @@ def test_a_quotient_is_of_two_runs_of_one_seed():
     assert found.seeds == (0, 1)
     assert found.quotients["beta"][:, 2, 0] == pytest.approx([2.0, 4.0])
     assert found.count().tolist() == [2] * 6
+
+
+def test_equal_steps_are_those_that_both_runs_have():
+    """One of them is still in training."""
+    whole, half = run("standard", steps=2000), run("batchnorm", steps=1000)
+    (found,) = figures.compare([whole, half])
+    assert found.quotients["beta"][0, -1] == pytest.approx(np.ones(3))
 
 
 def test_initialisations_stand_in_rows_of_one_figure_a_variant(drawn, tmp_path, capsys):
