@@ -1,107 +1,92 @@
-"""A verdict for every claim of the paper: reproduced, contradicted, or undecided and why.
+"""A verdict for every claim: reproduced, contradicted, alike, or undecided and why.
 
     python -m experiments.claims STUDY [STUDY ...] [--out DIR]
+    python -m experiments.claims --from experiments/results/paper/streams
 
-Each claim is a sentence of "How Does Batch Normalization Help Optimization?" (Santurkar et al.
-2018; some are of papers that answer it), a metric (one number a seed), and a rule with its reason,
-fixed before the runs but where it is marked as amended: experiments/claiming/. Studies may be of
-any kinds, in any order; those of one kind must be of one network, data set and length. A claim
-whose runs are not among them is undecided, as is one about VGG on other data than CIFAR-10. One
-seed decides nothing.
+A claim is a sentence of "How Does Batch Normalization Help Optimization?" (Santurkar et al. 2018),
+a control of one, or one of a paper that answers it. It has a metric, one number a seed, and a
+margin, all fixed in a commit before the runs: experiments/claiming/claims.toml. The verdict comes
+from Student's interval over the seeds: experiments/claiming/judging.py.
 
-Not covered, as nothing here measures them: accuracies with augmentation, other architectures,
-BatchNorm under other initialisations.
-
-Prints the table; with --out also writes DIR/claims.md, with the rules, and DIR/claims.json.
+STUDY is a study's folder; --from names one with kept studies (.npz). With --out, DIR gets claims.md
+(the table, the rules, the runs), claims.json, REPORT.md, the forest plot, and in DIR/streams small
+files of the studies' streams, from which --from computes all of it again, in seconds.
 """
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.claiming import (
-    covariate_shift,
-    curvature,
-    deep_linear,
-    deep_linear_landscape,
-    distributions,
-    landscape,
-    learning_rates,
-    lp_norms,
-    noise,
-    theorem_units,
-    theorems,
-    training,
-)
-from experiments.claiming import verdict_tables as tables
-from experiments.claiming.claim import Claim, Finding, find
-from experiments.claiming.evidence import Evidence
-from experiments.training.command_line import parse_studies, setting
+from experiments.claiming import streams
+from experiments.claiming.registry import Claims, Evidence, Finding, at_scale, find, load
+from experiments.training.command_line import UsageError, one_of, parse_folders, setting
 from experiments.training.entry_point import check_out, program
 from experiments.training.json_files import write_json
-from experiments.training.provenance import commit
+from experiments.training.study import Study
+from experiments.views import claims_tables as tables
+from experiments.views import forest, report
 from minibn import checkpoint
 
 PROGRAM = "python -m experiments.claims"
-
-SECTIONS: dict[str, Sequence[Claim]] = {
-    "Training and generalisation": training.CLAIMS,
-    "Noise behind BatchNorm": noise.CLAIMS,
-    "Distributions": distributions.CLAIMS,
-    "Internal covariate shift": covariate_shift.CLAIMS,
-    "The landscape": [*landscape.CLAIMS, *curvature.CLAIMS],
-    "The l_p norms": lp_norms.CLAIMS,
-    "The deep linear network": [*deep_linear.CLAIMS, *deep_linear_landscape.CLAIMS],
-    "The theorems": theorems.CLAIMS,
-    "The theorems in a network": theorem_units.CLAIMS,
-    "Learning rates": learning_rates.CLAIMS,
-}
-CLAIMS: tuple[Claim, ...] = tuple(itertools.chain.from_iterable(SECTIONS.values()))
-
-
-def verdicts(folders: Sequence[Path]) -> tuple[list[Finding], Evidence]:
-    """Every claim with its numbers and verdict, and the studies that it was judged by.
-
-    Raises UsageError for a folder that holds no study, DataError for studies that must not be
-    mixed or can't be read.
-    """
-    evidence = Evidence(folders, {claim.kind for claim in CLAIMS})
-    return [find(claim, evidence) for claim in CLAIMS], evidence
-
-
-def write(findings: Sequence[Finding], evidence: Evidence, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.write_text(folder / "claims.md", tables.document(findings, evidence, SECTIONS))
-    write_json(folder / "claims.json", tables.content(findings, evidence, commit()))
+KINDS = ("deep_linear", "learning_rates", "theorems", "vgg_cifar")
 
 
 @dataclass(frozen=True)
 class Options:
-    out: str | None = setting(None, "folder for claims.md and claims.json", kind=str, path=True)
+    kept: str | None = setting(None, "folder of kept studies", kind=str, path=True, also="--from")
+    scale: str = setting("cpu", "whose settings the runs must have", choices=("cpu", "paper"))
+    out: str | None = setting(None, "folder for the results", kind=str, path=True)
+
+
+def evidence_of(folders: Sequence[Path], kept: Path | None, claims: Claims) -> Evidence:
+    """The runs of studies, and of a folder of kept ones. Raises UsageError for a folder without
+    any, DataError for files that can't be read or the same run twice."""
+    runs = []
+    for folder in folders:
+        runs += streams.read_study(Study.open(folder, KINDS, "STUDY"))
+    if kept is not None:
+        files = sorted(kept.glob("*.npz"))
+        if not files:
+            raise UsageError(f"--from {kept}: there is no kept study (*.npz) in that folder.")
+        for file in files:
+            runs += streams.load(file)
+    return Evidence(runs, claims.scales)
+
+
+def write(findings: Sequence[Finding], claims: Claims, evidence: Evidence, folder: Path) -> None:
+    """claims.md, claims.json, REPORT.md and the forest plot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = f"{PROGRAM} --from {folder / 'streams'} --out {folder}"
+    checkpoint.write_text(
+        folder / "claims.md", tables.document(findings, claims, evidence, command)
+    )
+    checkpoint.write_text(folder / "REPORT.md", report.report(findings, evidence, command))
+    write_json(folder / "claims.json", tables.content(findings))
+    forest.plot(findings, folder)
 
 
 @program(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table; with --out, write it too. Returns the exit code."""
-    folders, options = parse_studies(Options, arguments, program=PROGRAM, description=__doc__)
+    folders, options = parse_folders(Options, arguments, program=PROGRAM, description=__doc__)
+    if not folders and options.kept is None:
+        raise UsageError(f"which study? {PROGRAM} STUDY ..., or --from FOLDER of kept ones.")
     check_out(options.out)
-    findings, evidence = verdicts(folders)
-    print(
-        tables.scale(evidence),
-        tables.verdict_table(findings),
-        tables.NOTE,
-        sep="\n\n",
-    )
-    print(
-        f"\n{tables.counts(findings)}\n\n{len(findings)} claims: {tables.count_verdicts(findings)}."
-    )
+    one_of("--scale", options.scale, ("cpu", "paper"))
+    claims = at_scale(load(), options.scale)
+    evidence = evidence_of(folders, options.kept and Path(options.kept), claims)
+    findings = find(claims, evidence)
+    print(tables.verdict_table(findings), tables.NOTE, sep="\n\n")
+    print(f"\n{len(findings)} claims: {tables.count_verdicts(findings)}.")
     if options.out:
-        write(findings, evidence, Path(options.out))
-        print(f"Written: {Path(options.out) / 'claims.md'}, claims.json")
+        out = Path(options.out)
+        for folder in folders:
+            streams.keep(Study(folder), out / "streams")
+        write(findings, claims, evidence, out)
+        print(f"Written: {out / 'claims.md'}, claims.json, REPORT.md, forest.png, streams/")
 
 
 if __name__ == "__main__":

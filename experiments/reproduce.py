@@ -1,7 +1,7 @@
 """The whole paper, in order: every training, every figure, the table of claims.
 
     python -m experiments.reproduce --scale quick      the findings on drawn shapes, in minutes
-    python -m experiments.reproduce --scale cpu        CIFAR-10 and a narrow VGG-16, in hours
+    python -m experiments.reproduce --scale cpu        CIFAR-10 and a narrow VGG-16, in ten hours
     python -m experiments.reproduce --scale paper --backend cupy --seed 0
 
 Each training belongs to a study in the folder OUT/SCALE, one a rate and seed, so that several can
@@ -116,6 +116,7 @@ def vgg(name: str, seeds: int, lr: str, variants: tuple[str, ...], *flags: str) 
     })  # fmt: skip
 
 
+APART = ("he", "full")  # groups whose settings differ: their figures are drawn apart
 PROBED = ("--probe-every", "50", "--probe-sizes", *PROBES, "--record-every", "100")
 SHIFT = ("--shift-every", "250")
 # Seed by seed, and of each seed what decides the most claims first.
@@ -149,12 +150,13 @@ GROUPS = (
 @dataclass(frozen=True)
 class Job:
     """One study: its folder's name, and the module and flags that make it. data: the flags that say
-    where CIFAR-10 lies, which may be elsewhere the next time."""
+    where CIFAR-10 lies, which may be elsewhere the next time; group: the name of its Group."""
 
     name: str
     module: str
     flags: tuple[str, ...]
     data: tuple[str, ...] = ()
+    group: str = ""
 
     def command(self, folder: Path) -> list[str]:
         """A new study, or the one that is there."""
@@ -193,7 +195,9 @@ def jobs(s: Settings) -> list[Job]:
                 images = tuple(where) if group.has_images else ()
                 flags = (*group.flags, *group.of[s.scale], *images, "--seed", str(seed))
                 needs = data if group.has_images else ()
-                everything.append(Job(f"{group.name}-seed{seed}", group.module, flags, needs))
+                everything.append(
+                    Job(f"{group.name}-seed{seed}", group.module, flags, needs, group.name)
+                )
     return everything
 
 
@@ -264,10 +268,19 @@ def _last(logs: Path, job: Job) -> str:
     return lines[-1] if lines else "no output"
 
 
-def views(folder: Path, done: Sequence[Job]) -> list[Job]:
-    """The jobs that plot and judge when the trainings are done."""
-    studies = tuple(str(folder / job.name) for job in done)
-    return [Job("figures", "plot", studies), Job("claims", "claims", studies)] if studies else []
+def views(s: Settings, folder: Path, done: Sequence[Job]) -> list[Job]:
+    """The jobs that plot and judge when the trainings are done. Studies of another initialisation
+    or width have figures of their own."""
+    found = []
+    for apart in ("", *APART):
+        own = [job for job in done if (job.group if job.group in APART else "") == apart]
+        if own:
+            name = f"figures-{apart}" if apart else "figures"
+            found.append(Job(name, "plot", tuple(str(folder / job.name) for job in own)))
+    if done:
+        flags = ("--scale", "paper") if s.scale == "paper" else ()
+        found.append(Job("claims", "claims", (*(str(folder / job.name) for job in done), *flags)))
+    return found
 
 
 def time_report(folder: Path, done: Sequence[Job]) -> str:
@@ -313,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done = [job for job in everything if DoneJobs(folder).has(job)]
     if done:
         print(time_report(folder, done), flush=True)
-    for view in views(folder, done):
+    for view in views(s, folder, done):
         out = ["--out", str(folder / view.name)]
         command = [sys.executable, "-m", f"experiments.{view.module}", *view.flags, *out]
         if subprocess.run(command, check=False).returncode:

@@ -1,12 +1,8 @@
-"""The parts of `experiments.claims`, by subject.
+"""From the streams of runs to verdicts on claims. Data run one way:
 
-evidence    studies -> the runs of a variant at a rate, one a seed
-metrics     runs of one seed -> one number; quantities of one run, also in layers and probes
-rules       numbers, one a seed -> reproduced, contradicted or undecided
-claim       a claim: a sentence of the paper, a metric, a rule fixed before the run
-verdict_tables  verdicts -> Markdown and JSON
-
-The claims themselves: training, noise, distributions, covariate_shift, landscape, curvature and
-lp_norms are about VGG; deep_linear and deep_linear_landscape, theorems and theorem_units, and
-learning_rates about studies of their own.
+streams        records of studies as arrays, kept in small files
+quantities     the arrays of one run -> a number, by name
+claims.toml    the claims, with metric and margin: registered before their runs
+registry       a claim's number for every seed
+judging        numbers, one a seed -> reproduced, contradicted, alike or undecided
 """

@@ -16,6 +16,8 @@ narrower, so that in the end every claim is decided, but one whose effect is the
 
 from __future__ import annotations
 
+import bisect
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ LEVEL = 0.95
 MOST_SEEDS = 1000
 
 
+@functools.cache
 def student(level: float, n: int) -> float:
     """The half-width of a two-sided interval of this level in standard errors, at n values:
     Student's t with n - 1 degrees of freedom, from its density by Simpson's rule.
@@ -116,8 +119,11 @@ def judge(
 
 def seeds_needed(says: str, margin: float, seen: Interval) -> int | None:
     """The least n that would decide, with this mean and spread; None for more than MOST_SEEDS."""
-    for n in range(seen.n + 1, MOST_SEEDS + 1):
+
+    def decides(n: int) -> bool:
         half = student(LEVEL, n) * seen.sd / math.sqrt(n)
-        if decide(says, margin, seen.mean - half, seen.mean + half) != UNDECIDED:
-            return n
-    return None
+        return decide(says, margin, seen.mean - half, seen.mean + half) != UNDECIDED
+
+    counts = range(seen.n + 1, MOST_SEEDS + 1)
+    first = bisect.bisect_left(counts, True, key=decides)  # intervals only get narrower
+    return counts[first] if first < len(counts) else None

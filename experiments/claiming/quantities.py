@@ -192,11 +192,16 @@ def depth(run: RunStreams, layer: int) -> int:
     return paper.same_depth(layer, paper.DEEP_LINEAR_LAYERS, run.settings["depth"])
 
 
-def shift(run: RunStreams, *, what: str, steps: Sequence[int], layers: Sequence[int]) -> np.ndarray:
-    """Definition 2.1, the median over steps: l2 ‖G - G'‖, relative ‖G - G'‖ / ‖G‖, or cosine."""
-    return np.array(
+def shift(
+    run: RunStreams, *, what: str, steps: Sequence[int], layers: Sequence[int], of: str = ""
+) -> Any:
+    """Definition 2.1, the median over steps: l2 ‖G - G'‖, relative ‖G - G'‖ / ‖G‖, or cosine. of:
+    the "least" of the layers, or the "largest" in size, where a mean over layers would hide a
+    sign."""
+    found = np.array(
         [np.nanmedian(run.rows("shift", steps, layer=depth(run, k))[what]) for k in layers]
     )
+    return {"": found, "least": found.min(), "largest": np.abs(found).max()}[of]
 
 
 def mean_drift(

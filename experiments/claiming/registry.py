@@ -6,7 +6,7 @@ import inspect
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from experiments.claiming.streams import Missing, RunStreams
 from minibn.errors import DataError
 
 FILE = Path(__file__).parent / "claims.toml"
+WIDE = "full"  # the scale of the paper's width, at few steps
 MOST = 40  # a table that is read to its end
 Slot = str | list[str]  # a variant, or several of which the worst for the claim counts
 
@@ -85,11 +86,12 @@ class Claim:
 @dataclass(frozen=True)
 class Claims:
     """The file. scales: name -> the settings that a run must have; registrations: name -> commit
-    and date of the rules, before the runs."""
+    and date of the rules, before the runs; at_scale: see the function."""
 
     scales: Mapping[str, Mapping[str, Any]]
     registrations: Mapping[str, Mapping[str, str]]
     claims: tuple[Claim, ...]
+    at_scale: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -102,37 +104,62 @@ class Finding:
 
 
 def load(path: Path = FILE) -> Claims:
-    """The claims. Raises DataError for a row that can't be judged, with its id."""
-    with path.open("rb") as file:
-        content = tomllib.load(file)
-    known = {f.name for f in fields(Claim)}
-    claims = []
+    """The claims of a file. Raises DataError for a row that can't be judged, with its id."""
+    return parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def parse(text: str, where: str) -> Claims:
+    """The claims of a text. where: its name, for errors."""
+    content = tomllib.loads(text)
+    scales = {}
+    for name, own in content["scales"].items():
+        base = content["scales"].get(own.get("like", ""), {})
+        scales[name] = {k: v for k, v in {**base, **own}.items() if k != "like"}
+    claims: list[Claim] = []
     for row in content["claims"]:
-        if unknown := sorted(set(row) - known):
-            raise DataError(f"{path}: {row.get('id')} has unknown keys: {', '.join(unknown)}.")
-        claims.append(claim := Claim(**row))
-        if claim.combine not in COMBINE:
-            raise DataError(f"{path}: {claim.id} can't have combine {claim.combine!r}.")
-        arguments = len(inspect.signature(COMBINE[claim.combine]).parameters)
-        arguments -= claim.combine.startswith("value")  # whose last one is the reference
-        wrong = {
-            f"metric {claim.metric!r}": claim.metric not in QUANTITIES,
-            f"says {claim.says!r}": claim.says not in SAYS,
-            f"scale {claim.scale!r}": not set(claim.scales) <= set(content["scales"]),
-            f"registered {claim.registered!r}": claim.registered not in content["registrations"],
-            f"{len(claim.runs)} runs": len(claim.runs) != arguments,
-            f"margin {claim.margin}": claim.limit < 0,
-            "an id of another": [c.id for c in claims].count(claim.id) > 1,
-        }
-        if errors := [what for what, is_wrong in wrong.items() if is_wrong]:
-            raise DataError(f"{path}: {claim.id} can't have {', '.join(errors)}.")
+        full = {**content.get("defaults", {}), **row}
+        full["lr"] = None if full.get("lr", "all") == "all" else full["lr"]
+        if unknown := sorted(set(full) - {f.name for f in fields(Claim)}):
+            raise DataError(f"{where}: {row.get('id')} has unknown keys: {', '.join(unknown)}.")
+        claim = Claim(**full)
+        if wrong := _wrong(claim, content, [c.id for c in claims]):
+            raise DataError(f"{where}: {claim.id} can't have {', '.join(wrong)}.")
+        claims.append(claim)
     if len(claims) > MOST:
-        raise DataError(f"{path} has {len(claims)} claims, of at most {MOST}.")
-    scales = {
-        name: {**content["scales"].get(own.pop("like", ""), {}), **own}
-        for name, own in content["scales"].items()
+        raise DataError(f"{where} has {len(claims)} claims, of at most {MOST}.")
+    return Claims(scales, content["registrations"], tuple(claims), content.get("at_scale", {}))
+
+
+def _wrong(claim: Claim, content: Mapping[str, Any], before: Sequence[str]) -> list[str]:
+    """What of a row can't be judged, in words."""
+    if claim.combine not in COMBINE:
+        return [f"combine {claim.combine!r}"]
+    arguments = len(inspect.signature(COMBINE[claim.combine]).parameters)
+    arguments -= claim.combine.startswith("value")  # whose last one is the reference
+    checks = {
+        f"metric {claim.metric!r}": claim.metric in QUANTITIES,
+        f"says {claim.says!r}": claim.says in SAYS,
+        f"scale {claim.scale!r}": set(claim.scales) <= set(content["scales"]),
+        f"registered {claim.registered!r}": claim.registered in content["registrations"],
+        f"{len(claim.runs)} runs": len(claim.runs) == arguments,
+        f"margin {claim.margin}": claim.margin >= (1 if claim.is_quotient else 0),
+        "the id of another": claim.id not in before,
+        f"amends {claim.amends!r}": claim.amends in ("", *before),
     }
-    return Claims(scales, content["registrations"], tuple(claims))
+    return [what for what, is_right in checks.items() if not is_right]
+
+
+def at_scale(claims: Claims, name: str) -> Claims:
+    """The same claims about runs at the paper's scale: the settings `at_scale` of the file replace
+    those of VGG's trainings, and claims that compare widths are left out."""
+    if name == "cpu":
+        return claims
+    changed = {
+        key: {**own, **claims.at_scale[name]} if own["experiment"] == "vgg_cifar" else own
+        for key, own in claims.scales.items()
+    }
+    kept = tuple(claim for claim in claims.claims if WIDE not in claim.scales)
+    return replace(claims, scales=changed, claims=kept)
 
 
 class Evidence:
@@ -195,12 +222,15 @@ def _find(claim: Claim, evidence: Evidence, together: int) -> Finding:
         why_not = next(iter(missing.values()), "no runs")
         return Finding(claim, {}, Verdict("undecided", "", why_not))
     verdict = judge(claim.says, claim.limit, values, runs=claim.seeds, claims=together)
+    if missing and len(values) < claim.seeds:
+        lacking = "; ".join(f"seed {seed}: {reason}" for seed, reason in missing.items())
+        verdict = replace(verdict, reason=f"{verdict.reason} ({lacking})")
     return Finding(claim, values, verdict)
 
 
 def number(claim: Claim, slots: Sequence[Sequence[Any]]) -> float:
-    """What is judged, of the runs of one seed. Of vectors (layers, training losses) the mean over
-    the entries that both have. Raises Missing if there is none."""
+    """What is judged, of the runs of one seed: of layers the mean, of training losses the mean over
+    those that all the runs pass. Raises Missing if there is none."""
     quantity = QUANTITIES[claim.metric]
     numbers = []
     for i, slot in enumerate(slots):
@@ -214,6 +244,7 @@ def number(claim: Claim, slots: Sequence[Sequence[Any]]) -> float:
     with np.errstate(all="ignore"):
         entries = np.atleast_1d(COMBINE[claim.combine](*numbers))
     known = entries[~np.isnan(entries)]
-    if not known.size:
-        raise Missing("no layer or training loss that all the runs have")
+    if not known.size or (known.size < entries.size and not claim.options.get("at_loss")):
+        raise Missing("no training loss that all the runs pass" if claim.options.get("at_loss")
+                      else "not a number")  # fmt: skip
     return float(known.mean())

@@ -90,10 +90,19 @@ class RunStreams:
 def tables_of(stream: str, records: Iterable[dict[str, Any]]) -> dict[str, Table]:
     """{table: columns} of a stream's records. Lists become rows of an array, padded with nan."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
+    for record in map(_flat, records):
         words = [value for value in record.values() if isinstance(value, str)]
         groups.setdefault(":".join([stream, *words]), []).append(record)
     return {name: _columns(group) for name, group in groups.items()}
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    """{"residual": {"4.1": x}} as {"residual.4.1": x}."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        parts = _flat(value) if isinstance(value, dict) else {"": value}
+        flat |= {f"{name}.{key}" if key else name: x for key, x in parts.items()}
+    return flat
 
 
 def _columns(records: Sequence[dict[str, Any]]) -> Table:
@@ -162,7 +171,7 @@ def keep(study: Study, folder: Path) -> Path:
 def load(path: Path) -> list[RunStreams]:
     """The runs of a kept study. Raises DataError if the file can't be read."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             runs = [RunStreams(**content) for content in json.loads(str(file[ABOUT]))]
             for key in file.files:
                 if key != ABOUT:

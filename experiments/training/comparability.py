@@ -6,7 +6,7 @@ carried out, and in the intervals of measurements. All other settings are the sc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from experiments.training.study import Run, Study
@@ -40,15 +40,12 @@ def require_comparable(studies: Sequence[Study], free: Collection[str] = ()) -> 
     all runs of one seed.
     """
     first, *others = studies
-    ours = scale(first, free)
     for other in others:
-        theirs = scale(other, free)
-        for key in sorted({*ours, *theirs}):
-            if ours.get(key) != theirs.get(key):
-                raise DataError(
-                    f"{other.folder} has {key} {theirs.get(key)}, {first.folder} {ours.get(key)}: "
-                    "tables and figures compare like with like. Use them separately."
-                )
+        _require_equal(first, other, scale(first, free), scale(other, free))
+    probing = [study for study in studies if study.settings.get("probe_every")]
+    for other in probing[1:]:  # a band over other step sizes is another measurement
+        sizes = [{"probe_sizes": study.settings["probe_sizes"]} for study in (probing[0], other)]
+        _require_equal(probing[0], other, *sizes)
     first_runs: dict[int | None, Run] = {}
     for run in (run for study in studies for run in study.runs()):
         seed: int | None = None if first.kind == "vgg_cifar" else run.config["seed"]
@@ -57,4 +54,15 @@ def require_comparable(studies: Sequence[Study], free: Collection[str] = ()) -> 
             raise DataError(
                 f"{run.folder} was trained on other data than {like.folder}: tables and figures "
                 "compare like with like. Use them separately."
+            )
+
+
+def _require_equal(
+    first: Study, other: Study, ours: Mapping[str, Any], theirs: Mapping[str, Any]
+) -> None:
+    for key in sorted({*ours, *theirs}):
+        if ours.get(key) != theirs.get(key):
+            raise DataError(
+                f"{other.folder} has {key} {theirs.get(key)}, {first.folder} {ours.get(key)}: "
+                "tables and figures compare like with like. Use them separately."
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +14,7 @@ from experiments.views.learning_rates_gains import gains
 from experiments.views.learning_rates_outcomes import (
     AT_CHANCE,
     DIVERGED,
-    MARGIN,
+    LEAST,
     Outcome,
     at,
     best_rate,
@@ -23,7 +22,7 @@ from experiments.views.learning_rates_outcomes import (
     middle_rate,
 )
 from experiments.views.series import spread
-from experiments.views.tables import CLASSES, seconds, short
+from experiments.views.tables import seconds, short
 
 
 def stable_table(found: Sequence[Outcome], grid: Sequence[float]) -> str:
@@ -92,8 +91,8 @@ def _cell(there: Sequence[Outcome]) -> str:
 def definitions(steps: int) -> str:
     return (
         f"Trained for {steps:,} steps. Diverged: a loss that is not finite. Learns: mean training "
-        f"loss of the last tenth of the steps below ln {CLASSES} - {MARGIN:g} = "
-        f"{math.log(CLASSES) - MARGIN:.2f}. At chance: neither; dead, or too slow for so few steps."
+        f"accuracy of the last quarter of the steps at least {LEAST:g}. At chance: neither; dead, "
+        "or too slow for so few steps."
     )
 
 

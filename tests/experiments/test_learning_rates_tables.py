@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from experiments import learning_rates
@@ -35,7 +36,7 @@ def write_run(
     name: tuple[str, float, int],
     losses: Iterable[float] = (1.0,) * STEPS,
     diverged: int | None = None,
-    accuracy: float = 0.4,
+    accuracy: float | Sequence[float] = 0.4,
 ) -> Run:
     """A run with synthetic records."""
     variant, lr, seed = name
@@ -48,12 +49,15 @@ def write_run(
     }  # fmt: skip
     write_json(run.folder / "config.json", config)
     losses = list(losses)[:diverged]
+    accuracies = np.broadcast_to(accuracy, STEPS).tolist()
     for step, loss in enumerate(losses):
-        record = {"step": step, "loss": loss, "accuracy": accuracy, "lr": lr}
+        record = {"step": step, "loss": loss, "accuracy": accuracies[step], "lr": lr}
         run.stream("metrics").append(record)
     run.stream("timings").append({"step": 0, "seconds": 1.5})
     if diverged is None:
-        run.stream("test").append({"step": STEPS - 1, "updates": STEPS, "accuracy": accuracy / 2})
+        run.stream("test").append(
+            {"step": STEPS - 1, "updates": STEPS, "accuracy": accuracies[-1] / 2}
+        )
     run.finish(
         {"status": "done", "steps": STEPS}
         if diverged is None
@@ -83,29 +87,27 @@ def a_study(
 
 
 @pytest.mark.parametrize(
-    ("loss", "status"),
-    [
-        (1.0, "learns"),
-        (2.25, "learns"),
-        (2.26, "at chance"),
-        (2.3026, "at chance"),
-        (50.0, "at chance"),
-    ],
+    ("accuracy", "status"), [(0.9, "learns"), (0.2, "learns"), (0.19, "at chance")]
 )
-def test_a_run_learns_if_its_loss_ends_by_a_margin_below_that_of_a_constant_answer(
-    loss: float, status: str, tmp_path: Path
+def test_a_run_learns_if_its_accuracy_ends_at_twice_chance(
+    accuracy: float, status: str, tmp_path: Path
 ) -> None:
-    found = outcome(write_run(tmp_path, ("standard", 0.1, 3), [loss] * STEPS))
-    assert found is not None and found.loss == pytest.approx(loss)
-    assert found == Outcome("standard", 0.1, 3, status, found.loss, 0.4, 0.2)
+    found = outcome(write_run(tmp_path, ("standard", 0.1, 3), accuracy=accuracy))
+    assert found == Outcome(
+        "standard", 0.1, 3, status, 1.0, pytest.approx(accuracy), pytest.approx(accuracy / 2)
+    )
 
 
-def test_only_the_last_tenth_of_the_steps_decides(tmp_path: Path) -> None:
-    late = outcome(write_run(tmp_path / "late", ("standard", 0.1, 0), [9.0] * 18 + [2.0, 1.0]))
-    lost = outcome(write_run(tmp_path / "lost", ("standard", 0.1, 0), [1.0] * 18 + [2.3, 2.4]))
+def test_only_the_last_quarter_of_the_steps_decides(tmp_path: Path) -> None:
+    late = outcome(
+        write_run(tmp_path / "late", ("standard", 0.1, 0), accuracy=[0.1] * 15 + [0.4] * 5)
+    )
+    lost = outcome(
+        write_run(tmp_path / "lost", ("standard", 0.1, 0), accuracy=[0.9] * 15 + [0.1] * 5)
+    )
     assert late is not None and lost is not None
-    assert (late.status, late.loss) == ("learns", 1.5)
-    assert (lost.status, lost.loss) == ("at chance", pytest.approx(2.35))
+    assert (late.status, late.train) == ("learns", pytest.approx(0.4))
+    assert (lost.status, lost.train) == ("at chance", pytest.approx(0.1))
 
 
 def test_a_diverged_run_counts_as_chance_and_tells_its_step(tmp_path: Path) -> None:
@@ -141,7 +143,7 @@ def test_behind_a_rate_that_diverged_no_rate_counts_as_without_divergence() -> N
 def test_largest_stable_reads_runs(tmp_path: Path) -> None:
     found = [
         write_run(tmp_path, ("standard", 0.1, 0)),
-        write_run(tmp_path, ("standard", 0.2, 0), [2.3] * STEPS),
+        write_run(tmp_path, ("standard", 0.2, 0), accuracy=0.1),
         write_run(tmp_path, ("standard", 0.4, 0), diverged=2),
         write_run(tmp_path, ("batchnorm", 0.4, 0)),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from claim_studies import add_run, study
+from known_studies import add_run, study
 from studies import ONE, SMALL, STEPS, assert_same_study, main, runs
 
 from experiments import compare, deep_linear, predict, theorems

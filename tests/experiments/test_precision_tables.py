@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from claim_studies import add_run, study
+from known_studies import add_run, study
 
 from experiments import precision
 from experiments.precision import Layer, Options, errors, layers, main, table_of_trainings

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from experiments import reproduce, vgg_cifar
+from experiments.claiming import registry
 from experiments.reproduce import SEEDS, DoneJobs, Job, Settings, jobs, main
 from experiments.training.command_line import parse
 from experiments.training.session import preset, study_settings
@@ -37,11 +38,10 @@ def test_a_variant_at_a_rate_and_a_seed_is_trained_once(scale: str) -> None:
     runs = []
     for job in found:
         if job.module in ("vgg_cifar", "deep_linear"):
-            flags = list(job.flags)
-            lr, seed = (flags[flags.index(flag) + 1] for flag in ("--lr", "--seed"))
-            variants = flags[flags.index("--variants") + 1 :]
-            runs += [(job.module, lr, seed, variant) for variant in variants]
-    assert len(set(runs)) == len(runs) == 2 * (11 + 7)
+            module: Any = importlib.import_module(f"experiments.{job.module}")
+            s = module.Settings(**parse(module.Settings, job.flags, program="test", description=""))
+            runs += [(job.module, s.width, s.init, s.lr, s.seed, variant) for variant in s.variants]
+    assert len(set(runs)) == len(runs) == 2 * (13 + 7 + 2 * (scale == "cpu"))
 
 
 def test_data_that_was_moved_is_found_again_and_nothing_is_trained_twice(tmp_path: Path) -> None:
@@ -66,9 +66,35 @@ def test_a_seed_is_named_once(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_one_seed_is_complete_before_the_next_begins() -> None:
-    seeds = [job.name[-1] for job in jobs(Settings(scale="cpu"))]
+    seeds = [int(job.name[-2:]) for job in jobs(Settings(scale="cpu"))]
     assert seeds == sorted(seeds)
-    assert set(seeds) == {"0", "1", "2"}
+    assert set(seeds) == set(SEEDS["cpu"])
+
+
+def test_each_claim_gets_as_many_seeds_as_were_registered_for_it() -> None:
+    claims = registry.load()
+    seeds: dict[tuple[str, str, float | None], set[str]] = {}
+    for job in jobs(Settings(scale="cpu")):
+        module: Any = importlib.import_module(f"experiments.{job.module}")
+        s = module.Settings(**parse(module.Settings, job.flags, program="test", description=""))
+        content = study_settings(s)
+        for name, wanted in claims.scales.items():
+            own = {**content, "experiment": job.module}
+            if all(own.get(k) == v for k, v in wanted.items()):
+                for variant in s.variants:
+                    for lr in (*s.lr, None):
+                        seeds.setdefault((name, variant, lr), set()).update(map(str, s.seed))
+    for claim in claims.claims:
+        for scale, slot in zip(claim.scales, claim.runs, strict=True):
+            for variant in [slot] if isinstance(slot, str) else slot:
+                assert len(seeds[scale, variant, claim.lr]) >= claim.seeds, claim.id
+
+
+def test_groups_can_be_chosen_and_named_wrongly(capsys: pytest.CaptureFixture) -> None:
+    found = jobs(Settings(scale="cpu", groups=("full", "he")))
+    assert {job.group for job in found} == {"full", "he"}
+    assert main(["--groups", "hee"]) == 2
+    assert "Did you mean 'he'?" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -78,7 +104,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def arrange(**texts: str) -> None:
         made = [Job(name, "script", (text,)) for name, text in texts.items()]
         monkeypatch.setattr(reproduce, "jobs", lambda s: made)
-        monkeypatch.setattr(reproduce, "views", lambda folder, done: [])
+        monkeypatch.setattr(reproduce, "views", lambda s, folder, done: [])
         monkeypatch.setattr(Job, "command", lambda job, to: [sys.executable, "-c", job.flags[0]])
 
     monkeypatch.chdir(tmp_path)
