@@ -14,7 +14,7 @@ short studies on drawn shapes first, in two minutes; the same command continues 
     python -m experiments.equal_loss STUDY [STUDY ...] [--out DIR]
     python -m experiments.equal_loss --quick
 
-The studies, for example (VGG-16 at a quarter of the width, 25 minutes a seed on two cores):
+The studies, for example (VGG-16 at a quarter of the width, about 17 minutes of one core a seed):
 
     python -m experiments.vgg_cifar --variants standard batchnorm --model vgg16 --width 0.25 \\
         --steps 2000 --probe-every 50 --probe-sizes 0.01 0.1 0.5 1 2 4 --init he --threads 1

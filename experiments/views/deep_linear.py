@@ -42,7 +42,6 @@ from experiments.views.plotting import (
     own_style,
     save,
     subplots,
-    thousands,
 )
 from experiments.views.series import (
     Curve,
@@ -58,6 +57,7 @@ from experiments.views.series import (
     without_copies,
 )
 from experiments.views.shift import MEASURES, by_layer, of_layer
+from experiments.views.step_axis import thousands
 from experiments.views.tables import as_deep, write_summary
 from minibn import checkpoint
 from minibn.errors import DataError

@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments import paper
 from experiments.views.gradient_change import plot_gradient_change
-from experiments.views.landscape import CHANGE, LOSS, band, effective_beta, shade
+from experiments.views.landscape import band, effective_beta, shade
 from experiments.views.plotting import (
     DOTTED,
     LARGEST,
@@ -28,11 +28,11 @@ from experiments.views.plotting import (
     log_limits,
     own_style,
     save,
-    step_axes,
-    strip_note,
     subplots,
 )
 from experiments.views.series import Group, middle_of, plot_curve
+from experiments.views.step_axis import step_axes, strip_note
+from experiments.views.step_sizes import CHANGE, LOSS
 
 ROWS = {
     LOSS: "loss along the probe\n(summed over samples)",

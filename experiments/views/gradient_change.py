@@ -21,7 +21,7 @@ from experiments import paper
 from experiments.training.json_files import float_array
 from experiments.training.settings import in_precision
 from experiments.training.study import Run
-from experiments.views.landscape import CHANGE, beside_the_paper, probe_groups
+from experiments.views.landscape import beside_the_paper, probe_groups
 from experiments.views.plotting import PAPER as DOTS
 from experiments.views.plotting import (
     WIDEST,
@@ -34,6 +34,7 @@ from experiments.views.plotting import (
     visible,
 )
 from experiments.views.series import Group
+from experiments.views.step_sizes import CHANGE
 
 ACROSS = 4  # panels
 LINES = 50  # of a panel, as in the paper

@@ -37,8 +37,6 @@ from experiments.views.plotting import (
     own_style,
     plain_numbers,
     save,
-    step_axes,
-    strip_note,
     subplots,
     visible,
 )
@@ -52,10 +50,15 @@ from experiments.views.series import (
     seeds_of,
     stands_for,
 )
-from minibn.analysis.gradient_probe import Probe
-from minibn.errors import DataError
+from experiments.views.step_axis import step_axes, strip_note
+from experiments.views.step_sizes import (
+    CHANGE,
+    LOSS,
+    probes_of,
+    sizes_in_words,
+    sizes_to_show,
+)
 
-LOSS, CHANGE = "losses", "gradient_change"
 PAPERS: dict[str, dict[str, Any]] = {LOSS: paper.LOSS_RANGE, CHANGE: paper.CHANGE_RANGE}
 TITLES = ("loss along the probe", "change of the gradient along the probe", "effective beta")
 LABELS = ("loss (nats)", "‖∇L(w - ηd) - ∇L(w)‖ (l2)", "largest ‖change‖ / ‖ηd‖")
@@ -70,8 +73,6 @@ WAYS = {
     "filter": "random directions, filter by filter as long as the weights",
 }
 Band = tuple[Curve, Curve]  # the least over the step sizes, and the largest
-Record = dict[str, Any]
-BY_SIZE = (LOSS, CHANGE, "cosine", "beta")  # the entries of a record with a value a step size
 
 
 def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -87,60 +88,6 @@ def probe_groups(runs: Sequence[Run]) -> dict[tuple[float, str], list[Group]]:
         for direction in sorted(directions):
             found.setdefault((group.lr, direction), []).append(group)
     return found
-
-
-def sizes_to_show(groups: Sequence[Group], direction: str = "gradient") -> tuple[float, ...]:
-    """The step sizes that a figure or table of groups at one rate is about: the paper's if all
-    probes have them, else all that the probes have in common.
-
-    Raises DataError if they have none in common.
-    """
-    probes = [r for g in groups for s in g.records("landscape", direction=direction) for r in s]
-    sizes = probes[0]["step_sizes"]
-    for record in {tuple(r["step_sizes"]) for r in probes}:
-        sizes = [size for size in sizes if np.isclose(size, record, rtol=1e-5, atol=0).any()]
-    if not sizes:
-        raise DataError(
-            f"probes at lr {groups[0].lr:g} have no step size in common: tables and figures "
-            "compare like with like. Use the studies separately."
-        )
-    theirs = [m * groups[0].lr for m in paper.MULTIPLES]
-    known = [[s for s in sizes if np.isclose(s, size, rtol=1e-5, atol=0)] for size in theirs]
-    return tuple(s[0] for s in known) if all(known) else tuple(sizes)
-
-
-def at_sizes(record: Record, sizes: Sequence[float]) -> Record:
-    """A record as if its probe had had these step sizes alone; {} if it lacks one."""
-    own = np.asarray(record["step_sizes"])
-    near = np.isclose(np.asarray(sizes)[:, None], own, rtol=1e-5, atol=0)
-    if not near.any(1).all():
-        return {}
-    places = near.argmax(1).tolist()
-    if len(places) == len(own):
-        return record
-    chosen = {key: [record[key][i] for i in places] for key in ("step_sizes", *BY_SIZE)}
-    change = float_array(chosen[CHANGE], np.inf)
-    with np.errstate(all="ignore"):  # 0 and infinity
-        distance = change / float_array(chosen["beta"], np.inf)
-    probe = Probe(
-        loss=np.nan,
-        gradient_norm=np.nan,
-        step_sizes=np.array(chosen["step_sizes"]),
-        losses=float_array(chosen[LOSS], np.inf),
-        gradient_change=change,
-        cosine=np.full(len(places), np.nan),
-        distance=distance,
-    )
-    flags = {"saturated": probe.saturated, "at_floor": probe.at_floor}
-    return {**record, **chosen, **flags, "at_ceiling": probe.at_ceiling}
-
-
-def probes_of(
-    group: Group, direction: str = "gradient", sizes: Sequence[float] = ()
-) -> list[list[Record]]:
-    """The probes of each seed that has any, at these step sizes (default: at all of theirs)."""
-    seeds = group.records("landscape", direction=direction)
-    return [[at_sizes(r, sizes) for r in s] for s in seeds] if sizes else seeds
 
 
 def band(group: Group, key: str, direction: str = "gradient", sizes: Sequence[float] = ()) -> Band:
@@ -238,15 +185,6 @@ def _title(
         [f"from the least to the largest over {sizes_in_words(sizes, seeds[0][0])}"],
         [strip_note(last), others],
     )
-
-
-def sizes_in_words(sizes: Sequence[float], record: Record) -> str:
-    """The step sizes that are shown, and that the probes have others."""
-    text = f"the step sizes {', '.join(f'{size:g}' for size in sizes)}"
-    most = record["step_sizes"]
-    if len(sizes) == len(most):
-        return text
-    return f"{text}, of those from {min(most):g} to {max(most):g}"
 
 
 def _references(groups: Sequence[Group], direction: str, sizes: Sequence[float]) -> list[Any]:

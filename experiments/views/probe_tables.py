@@ -16,16 +16,7 @@ from experiments import paper
 from experiments.output import markdown_table
 from experiments.training.json_files import float_array
 from experiments.training.study import Run
-from experiments.views.landscape import (
-    CHANGE,
-    LOSS,
-    at_sizes,
-    beside_the_paper,
-    probe_groups,
-    probes_of,
-    share,
-    sizes_to_show,
-)
+from experiments.views.landscape import beside_the_paper, probe_groups, share
 from experiments.views.series import Group, over_training, spread
 from experiments.views.shift import (
     MEASURES,
@@ -35,6 +26,7 @@ from experiments.views.shift import (
     medians,
     of_layer,
 )
+from experiments.views.step_sizes import CHANGE, LOSS, at_sizes, probes_of, sizes_to_show
 from experiments.views.tables import as_deep, short
 
 

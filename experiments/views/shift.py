@@ -33,8 +33,6 @@ from experiments.views.plotting import (
     own_style,
     plain_numbers,
     save,
-    step_axes,
-    strip_note,
     subplots,
 )
 from experiments.views.series import (
@@ -49,6 +47,7 @@ from experiments.views.series import (
     plot_curve,
     second_half,
 )
+from experiments.views.step_axis import step_axes, strip_note
 from experiments.views.tables import as_deep
 from reference_models.vgg import VGG
 

@@ -16,15 +16,8 @@ import numpy as np
 from experiments.training.comparability import require_comparable
 from experiments.training.json_files import write_json
 from experiments.training.study import Study
-from experiments.views.plotting import (
-    WIDEST,
-    early_steps,
-    fill_band,
-    own_style,
-    plain_numbers,
-    save,
-    subplots,
-)
+from experiments.views.plotting import WIDEST, fill_band, own_style, plain_numbers, save, subplots
+from experiments.views.step_axis import early_steps
 from experiments.views.theorems_tables import (
     TARGET,
     Found,

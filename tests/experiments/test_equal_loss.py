@@ -9,6 +9,7 @@ import synthetic
 
 from experiments import equal_loss, landscape
 from experiments.claiming.streams import RunStreams, keep
+from experiments.views import comparison_at_equal_loss as comparison
 from experiments.views import equal_loss as figures
 from experiments.views.at_equal_loss import CENTRES
 from minibn.errors import DataError
@@ -48,7 +49,7 @@ def drawn():
 def test_progress_is_taken_out_and_roughness_left():
     """A standard network that learns three times as slowly and whose loss changes twice as much."""
     runs = [run("standard", pace=1200.0, rough=2.0), run("batchnorm", pace=400.0)]
-    (found,) = figures.compare(runs)
+    (found,) = comparison.compare(runs)
     for measure, quotients in found.quotients.items():
         at_loss, at_step = quotients[0, :-1], quotients[0, -1]
         known = np.isfinite(at_loss).all(1)
@@ -59,25 +60,25 @@ def test_progress_is_taken_out_and_roughness_left():
 
 def test_a_measure_is_taken_at_its_step_size():
     table = run("standard").tables["landscape:gradient"]
-    changes = figures.measured(table, "gradient_change", (0.01, 0.4))
+    changes = comparison.measured(table, "gradient_change", (0.01, 0.4))
     assert changes == pytest.approx(table["gradient_change"][:, [0, 2]])
     table["gradient_change"][3, 2] = np.nan
-    assert np.isinf(figures.measured(table, "gradient_change", (0.01, 0.4))[3, 1])
+    assert np.isinf(comparison.measured(table, "gradient_change", (0.01, 0.4))[3, 1])
 
 
 def test_the_band_of_the_loss_is_over_the_walk_up_to_its_step_size():
     """Down and up again to where it began: the band keeps what lies between."""
     table = {"loss": np.array([2.0]), "step_sizes": np.array([SIZES])}
     table["losses"] = np.array([[1.5, 2.0, 5.0]])
-    assert figures.measured(table, "loss_band", SIZES).tolist() == [[0.5, 0.5, 3.5]]
-    assert figures.measured(table, "relative_loss_band", SIZES).tolist() == [[0.25, 0.25, 1.75]]
+    assert comparison.measured(table, "loss_band", SIZES).tolist() == [[0.5, 0.5, 3.5]]
+    assert comparison.measured(table, "relative_loss_band", SIZES).tolist() == [[0.25, 0.25, 1.75]]
     table["losses"][0, 2] = np.nan
-    assert np.isinf(figures.measured(table, "loss_band", SIZES)[0, 2])
+    assert np.isinf(comparison.measured(table, "loss_band", SIZES)[0, 2])
 
 
 def test_a_loss_that_one_network_jumps_over_has_no_number(drawn, tmp_path):
     slow, fast = run("standard", pace=500.0), run("batchnorm", pace=60.0, every=40)
-    (found,) = figures.compare([slow, fast])
+    (found,) = comparison.compare([slow, fast])
     empty = found.probes[0, 1] == 0
     assert empty.any() and not empty.all()
     assert (np.isnan(found.quotients["beta"][0, :-1]).all(1) == empty).all()
@@ -93,16 +94,26 @@ def test_a_loss_that_one_network_jumps_over_has_no_number(drawn, tmp_path):
 def test_a_quotient_is_of_two_runs_of_one_seed():
     runs = [run("standard", s, rough=r) for s, r in ((0, 2.0), (1, 4.0), (2, 8.0))]
     runs += [run("batchnorm", s, rough=r) for s, r in ((0, 1.0), (1, 1.0), (7, 1.0))]
-    (found,) = figures.compare(runs)
+    (found,) = comparison.compare(runs)
     assert found.seeds == (0, 1)
     assert found.quotients["beta"][:, 2, 0] == pytest.approx([2.0, 4.0])
     assert found.count().tolist() == [2] * 6
 
 
+def test_runs_that_are_not_compared_are_named(drawn, tmp_path, capsys):
+    blind = run("l1")
+    del blind.tables["landscape:gradient"]
+    figures.plot([run("standard"), run("batchnorm"), run("batchnorm", 7), blind], tmp_path)
+    for text in (capsys.readouterr().out, (tmp_path / "table.md").read_text()):
+        (line,) = [line for line in text.splitlines() if line.startswith("Not compared")]
+        assert "batchnorm at lr 0.1, seed 7" in line and "l1 at lr 0.1, seed 0" in line
+        assert "standard" not in line and "batchnorm at lr 0.1, seed 0" not in line
+
+
 def test_equal_steps_are_those_that_both_runs_have():
     """One of them is still in training."""
     whole, half = run("standard", steps=2000), run("batchnorm", steps=1000)
-    (found,) = figures.compare([whole, half])
+    (found,) = comparison.compare([whole, half])
     assert found.quotients["beta"][0, -1] == pytest.approx(np.ones(3))
 
 
@@ -139,24 +150,24 @@ def test_step_sizes_that_not_all_probes_have_are_left_out():
     table = other.tables["landscape:gradient"]
     for key in ("step_sizes", "losses", "gradient_change", "beta"):
         table[key] = table[key][:, 1:]
-    (found,) = figures.compare([one, other])
+    (found,) = comparison.compare([one, other])
     assert found.sizes == (0.1, 0.4)
     table["step_sizes"] = table["step_sizes"] * 1.7
     with pytest.raises(DataError, match="no step size in common"):
-        figures.compare([one, other])
+        comparison.compare([one, other])
 
 
 def test_what_can_not_be_compared_is_refused():
     one, other = run("standard"), run("batchnorm", init="he_normal")
     with pytest.raises(DataError, match="Train both with --probe-every"):
-        figures.compare([one, other])  # of two initialisations
+        comparison.compare([one, other])  # of two initialisations
     wider = dataclasses.replace(other, settings={**other.settings, "width": 1.0})
     with pytest.raises(DataError, match=r"has width 1.0, .* 0\.25"):
-        figures.compare([one, wider])
+        comparison.compare([one, wider])
     with pytest.raises(DataError, match="other data"):
-        figures.compare([one, dataclasses.replace(other, data="1")])
+        comparison.compare([one, dataclasses.replace(other, data="1")])
     with pytest.raises(DataError, match="no run with probes"):
-        figures.compare([])
+        comparison.compare([])
 
 
 # The command

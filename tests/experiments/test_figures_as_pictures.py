@@ -5,8 +5,8 @@ import pytest
 import synthetic
 
 from experiments.views import accuracy, curvature, distributions, gradient_change, landscape, shift
-from experiments.views.plotting import step_axes
 from experiments.views.series import group_runs, seeds_of
+from experiments.views.step_axis import step_axes
 
 MODULES = (accuracy, distributions, shift, landscape, gradient_change, curvature)
 STREAMS = ("metrics", "test", "distributions", "landscape", "shift", "curvature")

@@ -14,7 +14,7 @@ from experiments.vgg.settings import check
 from experiments.views import curvature as curvature_figures
 from experiments.views import gradient_change as gradient_change_figures
 from experiments.views import landscape as landscape_figures
-from experiments.views import probe_tables
+from experiments.views import probe_tables, step_sizes
 from experiments.views.plotting import COLOURS
 from experiments.views.series import group_runs
 from minibn.errors import DataError
@@ -350,18 +350,18 @@ def test_variants_are_compared_over_the_step_sizes_that_they_share(tmp_path):
     one = with_probes(tmp_path / "a", "standard", [{"step": 0, **with_sizes([0.01, 0.1])}])
     two = with_probes(tmp_path / "b", "batchnorm", [{"step": 0, **with_sizes([0.1, 0.3])}])
     groups = group_runs([*one.runs(), *two.runs()])
-    assert landscape_figures.sizes_to_show(groups) == (0.1,)
+    assert step_sizes.sizes_to_show(groups) == (0.1,)
     other = with_probes(tmp_path / "c", "l1", [{"step": 0, **with_sizes([0.7])}])
     with pytest.raises(DataError, match="no step size in common"):
-        landscape_figures.sizes_to_show([*groups, *group_runs(other.runs())])
+        step_sizes.sizes_to_show([*groups, *group_runs(other.runs())])
 
 
 def test_whether_beta_is_saturated_is_asked_of_the_step_sizes_that_are_shown(tmp_path):
     change = [0.1, 0.3, 1.0, 5.0, 5.0, 5.0, 5.0]  # proportional up to 0.05, constant from there
     beta = [c / size for c, size in zip(change, MANY, strict=True)]
     record = {"saturated": False, **with_sizes(MANY, gradient_change=change, beta=beta)}
-    of_all = landscape_figures.at_sizes(record, MANY)
-    of_papers = landscape_figures.at_sizes(record, (0.05, 0.1, 0.2, 0.4))
+    of_all = step_sizes.at_sizes(record, MANY)
+    of_papers = step_sizes.at_sizes(record, (0.05, 0.1, 0.2, 0.4))
     assert of_all is record
     assert of_papers["saturated"] and of_papers["at_floor"] and not of_papers["at_ceiling"]
     assert of_papers["gradient_change"] == [5.0] * 4

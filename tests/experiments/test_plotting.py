@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments.output import markdown_table
-from experiments.views import plotting, series, tables
+from experiments.views import plotting, series, step_axis, tables
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_curvature_of_large_and_negative_numbers_has_ticks_that_leave_room(panel
 
 def test_an_axis_of_steps_names_the_last_power_of_ten_that_is_nearly_reached(panel):
     _, axes = panel
-    plotting.early_steps(axes, 9950)
+    step_axis.early_steps(axes, 9950)
     assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "10", "100", "1k", "10k"]
 
 
