@@ -49,8 +49,8 @@ class Options:
     quick: bool = setting(False, "first train two short studies on drawn shapes")
     seed: tuple[int, ...] = setting((0,), "with --quick: root seeds of the trainings")
     out: str | None = setting(
-        None, "folder for figure, table, summary, and the studies of --quick (default: the first "
-        "study's folder, runs/equal_loss with --quick)", kind=str, path=True,
+        None, "folder for figure, table, summary, and the studies of --quick (default: equal_loss "
+        "in the first study's folder; runs/equal_loss with --quick)", kind=str, path=True,
     )  # fmt: skip
 
 
@@ -58,9 +58,9 @@ def train_quick(out: Path, seeds: Sequence[int]) -> tuple[list[Path], int]:
     """Train the studies of --quick, or continue them. Returns (their folders, exit code)."""
     folders = [out / init for init in INITS]
     for init, folder in zip(INITS, folders, strict=True):
-        flags = [*QUICK_FLAGS, "--init", init, "--seed", *map(str, seeds), "--out", str(folder)]
-        if (folder / "study.json").exists():
-            flags = ["--resume", str(folder)]
+        flags = [*QUICK_FLAGS, "--init", init, "--seed", *map(str, seeds)]
+        where = "--resume" if (folder / "study.json").exists() else "--out"
+        flags += [where, str(folder)]  # a study of other settings is refused
         if code := landscape.main(flags):
             return folders, code
     return folders, 0
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UsageError("--out DIR is needed beside a kept study, which is a file.")
     for seed in options.seed:
         at_least("--seed", seed, 0)
-    out = Path(options.out or (paths[0] if paths else "runs/equal_loss"))
+    out = Path(options.out or (paths[0] / "equal_loss" if paths else "runs/equal_loss"))
     if options.quick:
         paths, code = train_quick(out, options.seed)
         if code:

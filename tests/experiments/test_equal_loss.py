@@ -188,6 +188,14 @@ def test_a_study_and_what_was_kept_of_it_give_the_same_numbers(tmp_path, drawn, 
     assert json.loads(a)["comparisons"][0]["seeds"] == [0, 1]
 
 
+def test_a_studys_own_tables_are_left_alone(tmp_path, drawn):
+    study = small(tmp_path / "study")
+    before = {path.name for path in study.folder.iterdir()}
+    assert equal_loss.main([str(study.folder)]) == 0
+    assert {path.name for path in study.folder.iterdir()} - before == {"equal_loss"}
+    assert (study.folder / "equal_loss" / "table.md").exists()
+
+
 def test_bad_input_is_one_line_with_the_remedy(tmp_path, capsys):
     kept = tmp_path / "study.npz"
     kept.write_bytes(b"")
@@ -223,7 +231,8 @@ def test_quick_trains_both_initialisations_once_and_then_goes_on(tmp_path, drawn
     inits = [flags[flags.index("--init") + 1] for flags in calls[:2]]
     assert inits == ["glorot_uniform", "he_normal"]
     assert all("--quick" in flags and "3" in flags for flags in calls[:2])
-    assert [flags[0] for flags in calls[2:]] == ["--resume", "--resume"]
+    for begun, resumed in zip(calls[:2], calls[2:], strict=True):
+        assert resumed == [word.replace("--out", "--resume") for word in begun]
     assert len(drawn["equal-loss-batchnorm"].axes) == 8
 
 
