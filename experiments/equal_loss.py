@@ -5,7 +5,9 @@ the network that learns faster seems to have the smoother landscape. Here the pr
 gradient of two networks of one seed are compared where their training losses are equal (2.0, 1.5,
 1.0, 0.7 and 0.5 nats), each step size by itself, from Glorot's initialisation, with which a ReLU
 network without a norm starts on a plateau, and from He's. Beside them stands the quotient at equal
-steps. A loss that a network jumps over has no number: nothing is interpolated.
+steps. A loss that a network jumps over has no number: nothing is interpolated. What is judged of it
+are the claims loss-change-at-equal-loss, gradient-change-at-equal-loss and
+loss-change-he-at-equal-loss of claiming/claims.toml, at the step size 0.1, by the same bins.
 
 It trains nothing: it takes VGG studies with probes, of both initialisations together, or what
 `experiments.claims` kept of them. Each needs a standard network at every seed. --quick trains two
