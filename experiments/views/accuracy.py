@@ -147,7 +147,7 @@ def beside_many(groups: Sequence[Group]) -> bool:
     known = {*paper.TRAIN, *paper.TEST}
     return (
         len(groups) > MOST
-        and groups[0].runs[0].config["settings"]["data"] == "cifar10"
+        and groups[0].on_cifar10
         and any((group.variant, group.lr) in known for group in groups)
     )
 
@@ -165,7 +165,7 @@ def _curves(group: Group, window: int) -> list[Any]:
 
 def _papers(pair: Sequence[Any], group: Group, last: int, mark: str) -> bool:
     """Draw the paper's curves up to our last step with this marker. Returns whether there are."""
-    if group.runs[0].config["settings"]["data"] != "cifar10":
+    if not group.on_cifar10:
         return False
     known = False
     tables: tuple[Mapping[Any, Any], ...] = (paper.TRAIN, paper.TEST)

@@ -44,8 +44,8 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     """A file for each rate at which probes of VGG went along the gradient. Returns their paths."""
     theirs = {v: (paper.STEP_SIZES, y) for v, y in paper.CHANGE_BY_STEP_SIZE.items()}
     return [
-        plot_gradient_change(groups, theirs if beside_the_paper(lr, direction) else {}, folder)
-        for (lr, direction), groups in probe_groups(runs).items()
+        plot_gradient_change(groups, theirs if beside_the_paper(groups, direction) else {}, folder)
+        for (_, direction), groups in probe_groups(runs).items()
         if direction == "gradient"
     ]
 

@@ -191,7 +191,7 @@ def _references(groups: Sequence[Group], direction: str, sizes: Sequence[float])
     """Legend entries for the grey lines and for the paper's curves."""
     lr = groups[0].lr
     lines = [entry(text, linestyle="--", linewidth=1) for text in _levels(lr, sizes)]
-    if not beside_the_paper(lr, direction, sizes):
+    if not beside_the_paper(groups, direction, sizes):
         return lines
     if any(g.variant in paper.LOSS_RANGE for g in groups):
         lines.append(entry("the paper's largest (its loss: with a weight penalty)", **LARGEST))
@@ -201,12 +201,14 @@ def _references(groups: Sequence[Group], direction: str, sizes: Sequence[float])
     return lines
 
 
-def beside_the_paper(lr: float, direction: str, sizes: Sequence[float] = ()) -> bool:
-    """Whether the paper shows probes of this kind, over these step sizes (default: any)."""
+def beside_the_paper(groups: Sequence[Group], direction: str, sizes: Sequence[float] = ()) -> bool:
+    """Whether the paper shows probes like those of groups at one rate, over these step sizes
+    (default: any)."""
     same = not sizes or (
         len(sizes) == len(paper.STEP_SIZES) and np.allclose(sizes, paper.STEP_SIZES, rtol=1e-5)
     )
-    return lr == paper.RATE and direction == "gradient" and same
+    alike = groups[0].lr == paper.RATE and all(group.on_cifar10 for group in groups)
+    return alike and direction == "gradient" and same
 
 
 def _levels(lr: float, sizes: Sequence[float]) -> dict[str, float]:
@@ -222,7 +224,7 @@ def _panels(
 ) -> None:
     """Draw each group's three measures into its column of three axes (which may be the same)."""
     lr = groups[0].lr
-    beside = beside_the_paper(lr, direction, sizes)
+    beside = beside_the_paper(groups, direction, sizes)
     known = {g.variant for g in groups} if beside else set()
     betas = [effective_beta(group, direction, sizes) for group in groups]
     last = max(curve.steps[-1] for curve in betas)

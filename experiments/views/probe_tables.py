@@ -25,6 +25,7 @@ from experiments.views.shift import (
     layers_to_show,
     medians,
     of_layer,
+    papers,
 )
 from experiments.views.step_sizes import CHANGE, LOSS, at_sizes, probes_of, sizes_to_show
 from experiments.views.tables import as_deep, short
@@ -48,7 +49,7 @@ def landscape_table(runs: Sequence[Run]) -> str:
     for (lr, direction), groups in probe_groups(runs).items():
         sizes = sizes_to_show(groups, direction)
         sizes_at[f"{', '.join(f'{size:g}' for size in sizes)} at lr {lr:g}"] = None
-        beside = beside_the_paper(lr, direction, sizes)
+        beside = beside_the_paper(groups, direction, sizes)
         for group in groups:
             seeds = probes_of(group, direction, sizes)
             steps = [[r["step"] for r in s] for s in seeds]
@@ -94,7 +95,7 @@ def steps_table(runs: Sequence[Run]) -> str:
     rows = []
     groups = probe_groups(runs).get((paper.RATE, "gradient"), [])
     sizes = sizes_to_show(groups) if groups else ()
-    for group in groups if beside_the_paper(paper.RATE, "gradient", sizes) else ():
+    for group in groups if groups and beside_the_paper(groups, "gradient", sizes) else ():
         if group.variant not in paper.EFFECTIVE_BETA:
             continue
         seeds = probes_of(group, "gradient", sizes)
@@ -141,14 +142,13 @@ def shift_table(runs: Sequence[Run]) -> str:
 
 
 def _shift_row(group: Group, lr: float, layer: int, k: int) -> list[str]:
-    key = (group.variant, lr, k)
-    l2, cosine = ("" if v is None else f"{v:g}" for v in paper.SHIFT.get(key, (None, None)))
+    l2, cosine, start = ("" if v is None else f"{v:g}" for v in papers(group, k))
     starts = [float(values[0]) for steps, values in of_layer(group, layer, "l2") if steps[0] == 0]
     drifts = [spread(medians(group, layer, m), ".2g") for m in list(MEASURES)[3:]]
     return [
         group.variant, f"{lr:g}", as_deep(layer, k),
         spread(medians(group, layer, "l2"), ".2g"), l2,
-        spread(starts, ".2g"), f"{paper.SHIFT_AT_START.get(key, '')}",
+        spread(starts, ".2g"), start,
         spread(medians(group, layer, "relative"), ".2g"),
         spread(late_cosine(group, layer), ".2g"), cosine, *drifts,
     ]  # fmt: skip

@@ -62,6 +62,11 @@ class Group:
     def colour(self) -> str:
         return colour(self.variant)
 
+    @property
+    def on_cifar10(self) -> bool:
+        """Whether it was trained on the paper's data set, so that its VGG curves can be beside."""
+        return self.runs[0].config["settings"].get("data") == "cifar10"
+
     def records(self, stream: str, **wanted: Any) -> list[list[dict[str, Any]]]:
         """A list for each seed that has records of the stream with these values of their keys."""
         found = [

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -128,7 +128,7 @@ def over_steps(runs: Sequence[Run], folder: Path) -> list[Path]:
             axes.set_title(f"{MEASURES[measure]}\nlayer {as_deep(layer, k)}")
             panels[measure].append(axes)
     for measure, found_panels in panels.items():
-        _one_scale(measure, found_panels, curves[measure], list(pairs))
+        _one_scale(measure, found_panels, curves[measure], pair)
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
     every = {g.variant for groups in found.values() for g in groups}
@@ -142,6 +142,28 @@ def _pair(groups: Sequence[Group]) -> list[Group]:
     return pair if len(pair) == 2 else list(groups[:3])
 
 
+class Papers(NamedTuple):
+    """The paper's numbers at one of its layers: the median of l2, the mean late cosine, and l2 at
+    the start; None where it shows none."""
+
+    l2: float | None
+    cosine: float | None
+    start: float | None
+
+
+def papers(group: Group, k: int) -> Papers:
+    """Those to compare with a group at the paper's layer k; of other data none."""
+    if not group.on_cifar10:
+        return Papers(None, None, None)
+    key = (group.variant, group.lr, k)
+    l2, cosine = paper.SHIFT.get(key, (None, None))
+    return Papers(l2, cosine, paper.SHIFT_AT_START.get(key))
+
+
+def _are_shown(groups: Sequence[Group]) -> bool:
+    return any(any(papers(g, k)) for g in groups for k in paper.SHIFT_LAYERS)
+
+
 def _plot_layer(
     axes: Any, groups: Sequence[Group], layer: int, k: int, measure: str
 ) -> list[Curve]:
@@ -149,23 +171,23 @@ def _plot_layer(
     curves = [over_seeds(of_layer(group, layer, measure)) for group in groups]
     for group, curve in zip(groups, curves, strict=True):
         plot_curve(axes, curve, group.colour)
-        l2, cosine = paper.SHIFT.get((group.variant, group.lr, k), (None, None))
-        theirs = {"l2": l2, "cosine": cosine}.get(measure)
-        if theirs is not None:
-            axes.axhline(theirs, color=group.colour, **DOTTED)
-        start = paper.SHIFT_AT_START.get((group.variant, group.lr, k))
-        if start is not None and measure == "l2":
-            axes.plot([0], [start], "o", color=group.colour, markersize=4)
+        theirs = papers(group, k)
+        level = {"l2": theirs.l2, "cosine": theirs.cosine}.get(measure)
+        if level is not None:
+            axes.axhline(level, color=group.colour, **DOTTED)
+        if theirs.start is not None and measure == "l2":
+            axes.plot([0], [theirs.start], "o", color=group.colour, markersize=4)
     return curves
 
 
 def _one_scale(
-    measure: str, panels: Sequence[Any], curves: Sequence[Curve], rates: Sequence[float]
+    measure: str, panels: Sequence[Any], curves: Sequence[Curve], groups: Sequence[Group]
 ) -> None:
     """The same heights in all panels of a measure, and their numbers at the first of each row."""
-    theirs = [l2 for (_, lr, _), (l2, _) in paper.SHIFT.items() if lr in rates and l2]
-    theirs += [start for (_, lr, _), start in paper.SHIFT_AT_START.items() if lr in rates]
-    always = [np.array(theirs)] if measure == "l2" else []
+    rows = len({group.lr for group in groups})
+    theirs = [papers(group, k) for group in groups for k in paper.SHIFT_LAYERS]
+    levels = [level for numbers in theirs for level in (numbers.l2, numbers.start) if level]
+    always = [np.array(levels)] if measure == "l2" else []
     limits = log_limits((curve.median for curve in curves), always)
     for i, axes in enumerate(panels):
         if measure == "cosine":
@@ -173,7 +195,7 @@ def _one_scale(
         else:
             axes.set(yscale="log", ylim=limits)
             plain_numbers(axes)
-        axes.tick_params(labelleft=i % (len(panels) // len(rates)) == 0)
+        axes.tick_params(labelleft=i % (len(panels) // rows) == 0)
 
 
 def _ideal_cosine(axes: Any) -> None:
@@ -184,7 +206,7 @@ def _ideal_cosine(axes: Any) -> None:
 def _legend(figure: Any, groups: Sequence[Group], notes: Sequence[str]) -> None:
     handles = entries_of(groups)
     handles.append(entry("ideal: cosine 1 (l2: 0, below any logarithmic axis)", linestyle="--"))
-    if any((g.variant, g.lr, k) in paper.SHIFT for g in groups for k in paper.SHIFT_LAYERS):
+    if _are_shown(groups):
         handles.append(entry(f"{PAPERS}; dot: its l2 at the start", **DOTTED))
     title = heading(
         ["Internal covariate shift by Definition 2.1: how a layer's gradient changes when the "
@@ -227,7 +249,7 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
         handles = [
             *entries_of(groups), entry("ideal cosine", linestyle="--", linewidth=1)
         ]  # fmt: skip
-        if any((g.variant, lr, k) in paper.SHIFT for g in groups for k in paper.SHIFT_LAYERS):
+        if _are_shown(groups):
             style = {"linestyle": "", "marker": "o", "markerfacecolor": "white"}
             handles.append(entry(PAPERS, **style))
         title = (
@@ -251,14 +273,14 @@ def by_layer(group: Group, measure: str) -> Curve:
 
 
 def _papers_l2(groups: Sequence[Group]) -> np.ndarray:
-    found = [paper.SHIFT.get((g.variant, g.lr, k)) for g in groups for k in paper.SHIFT_LAYERS]
-    return np.array([pair[0] for pair in found if pair and pair[0] is not None])
+    found = [papers(group, k).l2 for group in groups for k in paper.SHIFT_LAYERS]
+    return np.array([l2 for l2 in found if l2 is not None])
 
 
 def _papers_layers(grid: Any, groups: Sequence[Group], layers: dict[int, int]) -> None:
     for group in groups:
         for layer, k in layers.items():
-            l2, cosine = paper.SHIFT.get((group.variant, group.lr, k), (None, None))
+            l2, cosine, _ = papers(group, k)
             for axes, theirs in ((grid[0][0], l2), (grid[0][2], cosine)):
                 if theirs is not None:
                     style = {"markerfacecolor": "white", "markersize": 6, "zorder": 4}

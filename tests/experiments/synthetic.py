@@ -53,14 +53,15 @@ def study(
     every: int = 50,
     streams: Sequence[str] = ("metrics", "test", "distributions", "landscape", "shift"),
     result: dict[str, Any] | None = None,
-    model: str = "vgg16",
+    **changed: Any,
 ) -> Study:
-    """A study with a run for each (variant, rate, seed), which has these streams."""
+    """A study with a run for each (variant, rate, seed), which has these streams. changed:
+    settings that differ from SETTINGS."""
     makers = {
         "metrics": metrics, "test": test_accuracy, "distributions": distributions,
         "landscape": landscape, "shift": shift, "curvature": curvature,
     }  # fmt: skip
-    settings = {**SETTINGS, "steps": steps, "model": model}
+    settings = {**SETTINGS, "steps": steps, **changed}
     for variant, lr, seed in runs:
         run = folder / "runs" / f"{variant}-lr{lr:g}-seed{seed}"
         run.mkdir(parents=True)

@@ -101,6 +101,16 @@ def test_the_papers_curves_differ_by_rate(drawn):
     assert {"the paper's, lr 0.1", "the paper's, lr 0.5"} <= set(texts)
 
 
+def test_the_papers_curves_stand_beside_its_own_data_set_alone(tmp_path):
+    figures = draw(tmp_path, steps=300, every=50, data="shapes")
+    for name, figure in figures.items():
+        legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+        assert "the paper's" not in " ".join([*legends, figure.get_suptitle()]), name
+        lines = [line for axes in figure.axes for line in axes.lines]
+        marks = {line.get_marker() for line in lines if line.get_linestyle() != "-"}
+        assert marks <= {"None"}, name
+
+
 def test_single_points_are_drawn_as_points(tmp_path):
     figures = draw(tmp_path, steps=1, every=1)
     assert {"accuracy", "landscape-lr0.1", "shift", "curvature-lr0.1"} <= set(figures)
