@@ -67,6 +67,18 @@ EXPERIMENTS = (
         "the largest rate that trains, and the accuracy over a grid of rates, for each norm",
         "--quick below 2 min",
     ),
+    Entry(
+        "explosion",
+        "(Yang et al. 2019)",
+        "gradients at initialisation, from layer to layer, by norm and depth, beside theory",
+        "--quick 5 s; 8 s a seed",
+    ),
+    Entry(
+        "scale_invariance",
+        "(Wan et al. 2021)",
+        "what weight decay does before a norm: norms, angles a step and effective rates by layer",
+        "--quick 80 s; 10,000 steps a run, about 7 min",
+    ),
 )
 
 TOOLS = (

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from experiments.claiming import streams
 from experiments.claiming.registry import Claims, Evidence, Finding, at_scale, find, load
+from experiments.plot import VIEWS
 from experiments.training.command_line import UsageError, one_of, parse_folders, setting
 from experiments.training.entry_point import check_out, program
 from experiments.training.json_files import write_json
@@ -31,7 +32,7 @@ from experiments.views import forest, report
 from minibn import checkpoint
 
 PROGRAM = "python -m experiments.claims"
-KINDS = ("deep_linear", "learning_rates", "theorems", "vgg_cifar")
+KINDS = tuple(VIEWS)  # of studies that are plotted
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
     python -m experiments.plot STUDY [STUDY ...] [--out DIR]
 
-Studies of one kind (VGG trainings, the deep linear network, theorems, learning rates) are plotted
-together: several seeds give medians with bands. Files are written into the first study of a kind,
-or into --out, with a folder for each kind if there are several.
+Studies of one kind (VGG trainings, the deep linear network, theorems, ...) are plotted together:
+several seeds give medians with bands. Files are written into the first study of a kind, or into
+--out, with a folder for each kind if there are several.
 """
 
 from __future__ import annotations
@@ -17,7 +17,14 @@ from pathlib import Path
 from experiments.training.command_line import parse_studies, setting
 from experiments.training.entry_point import check_out, program
 from experiments.training.study import Study
-from experiments.views import deep_linear, learning_rates, theorems, vgg
+from experiments.views import (
+    deep_linear,
+    explosion,
+    learning_rates,
+    scale_invariance,
+    theorems,
+    vgg,
+)
 
 PROGRAM = "python -m experiments.plot"
 VIEWS = {
@@ -25,6 +32,8 @@ VIEWS = {
     "deep_linear": deep_linear.plot,
     "theorems": theorems.plot,
     "learning_rates": learning_rates.plot,
+    "explosion": explosion.plot,
+    "scale_invariance": scale_invariance.plot,
 }
 
 

@@ -253,6 +253,31 @@ def _median(values: list[float], run: RunStreams, layer: int) -> float:
     return float(np.nanmedian(values))
 
 
+# -- what came after the paper
+
+
+def growth_deviation(run: RunStreams, *, depth: int, theory: Sequence[Sequence[Any]]) -> float:
+    """Of `explosion`: the largest |factor / theory - 1| / margin over rows of theory, each a
+    network, its batch size, theory's factor per layer and the margin; below 1 all agree."""
+    found = []
+    for network, batch_size, factor, margin in theory:
+        table = run.tables.get(f"gradients:{network}", {"depth": np.zeros(0)})
+        where = (table["depth"] == depth) & (table.get("batch_size", -1) == batch_size)
+        if not where.any():
+            raise Missing(f"{run} has no {network} of depth {depth} and batch size {batch_size}")
+        found.append(abs(float(table["factor"][where][0]) / factor - 1) / margin)
+    return max(found)
+
+
+def equilibrium_share(run: RunStreams, *, within: float) -> float:
+    """Of `scale_invariance`: the share of the layers whose angle a step, the root mean square over
+    the last quarter of the run, is within this share of √(2 · lr · decay)."""
+    decay = float(run.variant.removeprefix("decay"))
+    rows = run.rows("rotation", [run.settings["steps"] * 3 // 4, run.settings["steps"]])
+    angle = np.sqrt(np.mean(rows["angle"].astype(np.float64) ** 2, axis=0))
+    return float(np.mean(np.abs(angle / np.sqrt(2 * run.lr * decay) - 1) <= within))
+
+
 QUANTITIES: dict[str, Quantity] = {
     f.__name__: f
     for f in (
@@ -264,5 +289,7 @@ QUANTITIES: dict[str, Quantity] = {
         shift,
         mean_drift,
         quantile_change,
+        growth_deviation,
+        equilibrium_share,
     )
 }

@@ -86,12 +86,14 @@ class Claim:
 @dataclass(frozen=True)
 class Claims:
     """The file. scales: name -> the settings that a run must have; registrations: name -> commit
-    and date of the rules, before the runs; at_scale: see the function."""
+    and date of the rules, before the runs; at_scale: see the function; withdrawn: id -> why a
+    registered claim was taken back before any of its runs."""
 
     scales: Mapping[str, Mapping[str, Any]]
     registrations: Mapping[str, Mapping[str, str]]
     claims: tuple[Claim, ...]
     at_scale: Mapping[str, Mapping[str, Any]]
+    withdrawn: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def parse(text: str, where: str) -> Claims:
         claims.append(claim)
     if len(claims) > MOST:
         raise DataError(f"{where} has {len(claims)} claims, of at most {MOST}.")
-    return Claims(scales, content["registrations"], tuple(claims), content.get("at_scale", {}))
+    extra = (content.get(name, {}) for name in ("at_scale", "withdrawn"))
+    return Claims(scales, content["registrations"], tuple(claims), *extra)
 
 
 def _wrong(claim: Claim, content: Mapping[str, Any], before: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from experiments.training.study import Run, Study
 from minibn.errors import DataError
 
-COMPARED = ("variants", "variants_elsewhere", "lr", "seed")
+COMPARED = ("variants", "variants_elsewhere", "decays", "lr", "seed")
 CARRIED_OUT = ("quick", "backend", "data_dir", "threads", "kernels", "checkpoint_every")
 MEASURED = (
     "eval_every",
@@ -24,6 +24,7 @@ MEASURED = (
     "curvature_every",
     "measure_every",
     "moments_steps",
+    "angle_every",
 )
 FREE = frozenset((*COMPARED, *CARRIED_OUT, *MEASURED))
 

@@ -67,10 +67,17 @@ def recorders(s: Settings, model: nn.Sequential, plan: Plan, data: Dataset) -> l
 
 
 def run(
-    s: Settings, folder: Run, plan: Plan, data: Dataset, others: Sequence[Recorder] = ()
+    s: Settings,
+    folder: Run,
+    plan: Plan,
+    data: Dataset,
+    others: Sequence[Recorder] = (),
+    *,
+    network_of: str = "",
 ) -> dict[str, Any]:
-    """Train one variant, from its last checkpoint if there is one. others: more recorders."""
-    model = network(s, plan.variant, plan.seed)
+    """Train one variant, from its last checkpoint if there is one. others: more recorders.
+    network_of: the variant whose network it is; else the plan's."""
+    model = network(s, network_of or plan.variant, plan.seed)
     augment = pad_crop_flip if s.augment else None
     return train(
         folder,

@@ -113,7 +113,11 @@ def registrations(claims: Claims) -> str:
         (name, own["what"], f"`{own['commit'][:12]}`" if own["commit"] else "", own["date"])
         for name, own in claims.registrations.items()
     ]
-    return markdown_table(("rules", "of", "registered in", "on"), rows)
+    table = markdown_table(("rules", "of", "registered in", "on"), rows)
+    withdrawn = [
+        f"`{id}` was withdrawn before its runs: {why}." for id, why in claims.withdrawn.items()
+    ]
+    return "\n\n".join([table, *withdrawn])
 
 
 def trained(evidence: Evidence) -> str:

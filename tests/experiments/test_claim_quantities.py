@@ -169,3 +169,24 @@ def test_a_stream_is_split_by_its_words_and_nested_records_are_flat() -> None:
     np.testing.assert_array_equal(own["residual.4.1"], [1, np.nan])
     np.testing.assert_array_equal(own["list"], [[1, 2], [np.nan, np.nan]])
     np.testing.assert_array_equal(own["flag"], [np.nan, 1])
+
+
+def test_growth_is_compared_with_theory_in_units_of_its_margins() -> None:
+    records = [
+        {"step": 0, "network": name, "batch_size": 8, "depth": depth, "factor": factor}
+        for name, depth, factor in (("relu", 64, 1.02), ("relu", 8, 9.0), ("batch", 64, 1.47))
+    ]
+    grown = run(gradients=records)
+    theory = [["relu", 8, 1.0, 0.05], ["batch", 8, 1.5, 0.04]]
+    assert q.growth_deviation(grown, depth=64, theory=theory) == pytest.approx(0.5)
+    with pytest.raises(Missing, match="no relu of depth 64 and batch size 16"):
+        q.growth_deviation(grown, depth=64, theory=[["relu", 16, 1.0, 0.05]])
+
+
+def test_a_layer_is_in_equilibrium_by_the_angles_of_the_last_quarter() -> None:
+    theory = (2 * 0.1 * 0.02) ** 0.5
+    angles = [[9.0, 9.0]] * 75 + [[theory * 1.05, theory * 1.2]] * 25
+    records = [{"step": t, "angle": angle} for t, angle in enumerate(angles)]
+    made = run("decay0.02", rotation=records)
+    made.settings["steps"] = 100
+    assert q.equilibrium_share(made, within=0.1) == 0.5

@@ -92,7 +92,8 @@ def test_registered_claims_are_as_they_were_in_the_commit_that_is_named() -> Non
         then = parse(done.stdout, where)
         own = [claim for claim in then.claims if claim.registered == name]
         assert own
-        assert {claim.id: claim for claim in own}.items() <= {c.id: c for c in now.claims}.items()
+        rows = {claim.id: claim for claim in own if claim.id not in now.withdrawn}
+        assert rows.items() <= {claim.id: claim for claim in now.claims}.items()
         for scale in {scale for claim in own for scale in claim.scales}:
             assert now.scales[scale] == then.scales[scale]
 
@@ -223,7 +224,7 @@ def test_the_command_writes_results_from_which_it_computes_them_again(
     made = pair(study(tmp_path / "s"), [0.6], [0.5])
     once, twice = str(tmp_path / "once"), str(tmp_path / "twice")
     assert command.main([str(made.folder), "--out", once]) == 0
-    assert "37 claims:" in capsys.readouterr().out or load()
+    assert f"{len(load().claims)} claims:" in capsys.readouterr().out
     assert command.main(["--from", f"{once}/streams", "--out", twice]) == 0
     for name in ("claims.json", "forest.svg"):
         assert (Path(once) / name).read_text() == (Path(twice) / name).read_text()
