@@ -44,6 +44,12 @@ EXPERIMENTS = (
         "--quick 44 s; a step costs about as much as BatchNorm's",
     ),
     Entry(
+        "equal_loss",
+        "(control of Figs. 4, 11a)",
+        "the landscape at equal training loss, by step size, from Glorot's and He's initialisation",
+        "--quick below 2 min; of finished studies, seconds",
+    ),
+    Entry(
         "deep_linear",
         "Figs. 3b, 5b, 9, 10, 11b, 13",
         "the 25-layer linear network, BatchNorm and l_p norms: loss, landscape, covariate shift",

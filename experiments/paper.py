@@ -108,6 +108,7 @@ LATE_BETA = {"standard": 20.0, "batchnorm": 20.0, "l1": 19.9, "l2": 19.9, "linf"
 
 # Fig. 11a: median over 50 steps of training of the gradient's change, at each step size.
 STEP_SIZES = (0.05, 0.1, 0.2, 0.4)
+MULTIPLES = (0.5, 1.0, 2.0, 4.0)  # of the rate: "[1/2, 4] × step size"
 CHANGE_BY_STEP_SIZE = {"standard": (10.9, 13, 19, 49), "batchnorm": (11.6, 11.7, 14.2, 22)}
 
 # The deep linear network: Figs. 3b, 5b, 10, 11b, 13

@@ -100,7 +100,11 @@ class Settings(ImageSettings):
     weight_decay: float = setting(0.0, "l2 penalty; 4e-4 fits the paper's loss curves")
     # "since our focus is on training, we do not use data augmentation"
     augment: bool = setting(False, "pad-and-crop and flip the training images")
-    eval_every: int = setting(500, "steps between measurements of test accuracy")
+    # A short run, too, has several points.
+    eval_every: int = setting(
+        None, "steps between measurements of test accuracy (default: 500, of a run of less than "
+        "2,000 steps a quarter of it)", kind=int,
+    )  # fmt: skip
     record_every: int = setting(
         100, "steps between records of the activations' distributions; 0: none"
     )
@@ -124,6 +128,10 @@ class Settings(ImageSettings):
         0, "steps between measurements of the Hessian: along the gradient, largest eigenvalues, "
         "trace; 0: none. One costs about fifty training steps",
     )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        if self.eval_every is None:  # a number from here on: --resume may raise the steps
+            object.__setattr__(self, "eval_every", max(1, min(500, self.steps // 4)))
 
 
 def check(s: Settings) -> None:

@@ -7,7 +7,7 @@ accuracy-lp.png       the l_p norms (Figs. 5a, 12a)
 accuracy-others.png   norms that the paper does not try
 
 The later files show parts of the first; one that would show all of it is left out. Dotted with
-markers: the paper's digitised curve, in figures with few curves.
+markers, one a rate: the paper's digitised curves, in figures with few curves.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from experiments.training.study import Run
 from experiments.views.plotting import (
     DASHES,
     PAPER,
+    RATE_MARKS,
     WIDEST,
-    entries,
     entry,
+    heading,
+    left_out,
     legend_below,
     own_style,
     save,
@@ -32,6 +34,7 @@ from experiments.views.plotting import (
 )
 from experiments.views.series import (
     Group,
+    entries_of,
     group_runs,
     line_width,
     main_rate,
@@ -65,7 +68,7 @@ def plot(runs: Sequence[Run], folder: Path, window: int) -> list[Path]:
     for name, groups in groups_by_norm_family(every).items():
         views[f"accuracy-{name}"] = groups
     views = {n: g for n, g in views.items() if n == "accuracy" or len(g) < len(every)}
-    return [plot_accuracy(groups, folder, window, name) for name, groups in views.items()]
+    return [plot_accuracy(groups, every, folder, window, name) for name, groups in views.items()]
 
 
 def groups_by_norm_family(every: Sequence[Group]) -> dict[str, list[Group]]:
@@ -81,13 +84,23 @@ def groups_by_norm_family(every: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 @own_style()
-def plot_accuracy(groups: Sequence[Group], folder: Path, window: int, name: str) -> Path:
-    """Training and test accuracy: a colour a variant, a dash a rate, x where a run diverged."""
+def plot_accuracy(
+    groups: Sequence[Group], every: Sequence[Group], folder: Path, window: int, name: str
+) -> Path:
+    """Training and test accuracy: a colour a variant, a dash a rate, x where a run diverged.
+    every: all groups there are; those not drawn are named."""
     figure, axes = subplots(1, 2, figsize=(WIDEST, 4.5), sharex=True, sharey=True)
     handles = _plot(axes, groups, window)
     rates = {group.lr for group in groups}
     at = f" at lr {min(rates):g}" if len(rates) == 1 else ""
-    title = f"Accuracy{at} ({middle_of(groups)}; training: mean of the last {window} steps)"
+    shown = {(group.variant, group.lr) for group in groups}
+    others = [f"{g.variant} at {g.lr:g}" for g in every if (g.variant, g.lr) not in shown]
+    smoothed = f"training: mean of the last {window} steps"
+    elsewhere = "the paper's curves: in the figures of fewer variants"
+    title = heading(
+        [f"Accuracy{at} ({middle_of(groups)}; {smoothed})"],
+        [left_out((), others, "accuracy.png"), elsewhere * beside_many(groups)],
+    )
     legend_below(figure, handles, title)
     return save(figure, folder, name)
 
@@ -98,7 +111,7 @@ def _plot(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any
     left, right = pair
     main = main_rate(groups)
     rates = sorted({group.lr for group in groups}, key=lambda lr: (lr != main, lr))
-    papers = False
+    papers: set[float] = set()  # the rates of the paper's curves
     for group in groups:
         width = line_width(group.variant, [g.variant for g in groups if g.lr == group.lr])
         style = {"linestyle": DASHES[rates.index(group.lr) % len(DASHES)]}
@@ -113,17 +126,30 @@ def _plot(pair: Sequence[Any], groups: Sequence[Group], window: int) -> list[Any
             if (run.result or {}).get("status") == "diverged" and metrics:
                 end = smooth([r["accuracy"] for r in metrics], window)[-1]
                 left.plot(metrics[-1]["step"], end, "x", color=group.colour)
-        if len(groups) <= MOST:
-            papers |= _papers(pair, group, last)
+        mark = RATE_MARKS[rates.index(group.lr) % len(RATE_MARKS)]
+        if len(groups) <= MOST and _papers(pair, group, last, mark):
+            papers.add(group.lr)
     left.set(title="training", xlabel="step of training", ylabel="share of images classified right")
     right.set(title="test", xlabel="step of training", ylim=(0, 1))
-    handles = entries(group.variant for group in groups)
-    for i, rate in enumerate(rates if len(rates) > 1 else ()):
-        dash = DASHES[i % len(DASHES)]
-        handles.append(entry(f"lr {rate:g}", linestyle=dash))
-    if papers:
-        handles.append(entry("the paper's", **PAPER))
+    handles = entries_of(groups)
+    for i, rate in enumerate(rates):
+        at = f", lr {rate:g}" if len(rates) > 1 else ""
+        if at:
+            handles.append(entry(f"lr {rate:g}", linestyle=DASHES[i % len(DASHES)]))
+        if rate in papers:
+            mark = RATE_MARKS[i % len(RATE_MARKS)]
+            handles.append(entry(f"the paper's{at}", **{**PAPER, "marker": mark}))
     return handles
+
+
+def beside_many(groups: Sequence[Group]) -> bool:
+    """Whether the paper's curves of these groups are left out, among too many of ours."""
+    known = {*paper.TRAIN, *paper.TEST}
+    return (
+        len(groups) > MOST
+        and groups[0].on_cifar10
+        and any((group.variant, group.lr) in known for group in groups)
+    )
 
 
 def _curves(group: Group, window: int) -> list[Any]:
@@ -137,9 +163,9 @@ def _curves(group: Group, window: int) -> list[Any]:
     return [over_seeds(train), over_seeds(test)]
 
 
-def _papers(pair: Sequence[Any], group: Group, last: int) -> bool:
-    """Draw the paper's curves up to our last step. Returns whether there are any."""
-    if group.runs[0].config["settings"]["data"] != "cifar10":
+def _papers(pair: Sequence[Any], group: Group, last: int, mark: str) -> bool:
+    """Draw the paper's curves up to our last step with this marker. Returns whether there are."""
+    if not group.on_cifar10:
         return False
     known = False
     tables: tuple[Mapping[Any, Any], ...] = (paper.TRAIN, paper.TEST)
@@ -151,6 +177,7 @@ def _papers(pair: Sequence[Any], group: Group, last: int) -> bool:
             if value is not None and step <= last
         ]
         if points:
-            axes.plot(*zip(*points, strict=True), color=group.colour, **PAPER, zorder=3)
+            style = {**PAPER, "marker": mark}
+            axes.plot(*zip(*points, strict=True), color=group.colour, **style, zorder=3)
             known = True
     return known

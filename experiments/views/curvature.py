@@ -21,7 +21,6 @@ from experiments.training.json_files import float_array
 from experiments.training.study import Run
 from experiments.views.plotting import (
     WIDEST,
-    entries,
     entry,
     legend_below,
     own_style,
@@ -32,6 +31,7 @@ from experiments.views.plotting import (
 from experiments.views.series import (
     Curve,
     Group,
+    entries_of,
     group_runs,
     line_width,
     middle_of,
@@ -59,7 +59,7 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
             if len(group.records("curvature")) == 1:
                 trace, error = _curve(group, _trace), _curve(group, _error)
                 row[2].errorbar(
-                    trace.steps, trace.median, error.median, color=group.colour, linewidth=0,
+                    trace.steps, trace.median, error.median, fmt="none", ecolor=group.colour,
                     elinewidth=0.8,
                 )  # fmt: skip
         for axes, title in zip(row, TITLES, strict=True):
@@ -68,11 +68,14 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
         row[0].set_ylabel("curvature (loss / weight²)")
         for axes in row[:2]:
             axes.axhline(2 / lr, color="0.35", linestyle="--", linewidth=1)
+        both = [axes.get_ylim() for axes in row[:2]]  # curvatures, on one scale
+        for axes in row[:2]:
+            axes.set_ylim(min(low for low, _ in both), max(high for _, high in both))
         for axes in row:
             plain_numbers(axes)
         edge = entry(f"2/lr = {2 / lr:.3g}: the edge of stability", linestyle="--", linewidth=1)
         title = f"Curvature of the loss over training, lr {lr:g} ({middle_of(groups)})"
-        legend_below(figure, [*entries(variants), edge], title)
+        legend_below(figure, [*entries_of(groups), edge], title)
         paths.append(save(figure, folder, f"curvature-lr{lr:g}"))
     return paths
 

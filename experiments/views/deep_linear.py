@@ -32,30 +32,33 @@ from experiments.views.plotting import (
     DOTTED,
     PAPER,
     WIDEST,
-    depth_title,
-    entries,
+    depth_note,
     entry,
     fan,
+    heading,
+    left_out,
     legend_below,
     log_limits,
     own_style,
     save,
     subplots,
-    thousands,
 )
 from experiments.views.series import (
     Curve,
     Group,
     ReadOnce,
+    entries_of,
     group_runs,
     line_width,
     middle_of,
     over_seeds,
     plot_curve,
+    seeds_of,
     without_copies,
 )
 from experiments.views.shift import MEASURES, by_layer, of_layer
-from experiments.views.tables import write_summary
+from experiments.views.step_axis import thousands
+from experiments.views.tables import as_deep, write_summary
 from minibn import checkpoint
 from minibn.errors import DataError
 
@@ -136,7 +139,7 @@ def loss_figure(groups: Sequence[Group], folder: Path) -> Path:
         seen += _losses(axes, found)
         axes.set_title(f"lr {lr:g}")
     row[0].set(ylim=log_limits([], seen), ylabel="loss: squared error, summed over samples")
-    handles = [*entries(group.variant for group in groups), entry("the paper's", **PAPER)]
+    handles = [*entries_of(groups), entry("the paper's", **PAPER)]
     levels = {tuple(run.config["rank_losses"]) for group in groups for run in group.runs}
     if len(levels) == 1:  # one seed, one problem
         handles.append(_rank_levels(row, levels.pop()))
@@ -167,32 +170,46 @@ def shift_figure(groups: Sequence[Group], depth: int, folder: Path) -> list[Path
         return []
     figure, grid = subplots(
         len(rates), 1 + 2 * len(layers), figsize=(WIDEST, 1.0 + 2.3 * len(rates)), sharex=True,
-        squeeze=False,
+        sharey="col", squeeze=False,
     )  # fmt: skip
+    curves: dict[str, list[Any]] = {"loss": [], "l2": []}  # all that must be in view
     for row, (lr, pair) in zip(grid, rates.items(), strict=True):
-        seen = _losses(row[0], pair)
-        row[0].set(ylim=log_limits([], seen), xlabel="", ylabel=f"lr {lr:g}")
+        curves["loss"] += _losses(row[0], pair)
+        row[0].set(xlabel="", ylabel=f"lr {lr:g}")
         row[0].set_title("training loss")
         panels = [(m, layer, k) for m in ("l2", "cosine") for layer, k in layers.items()]
         for axes, (measure, layer, k) in zip(row[1:], panels, strict=True):
-            _shift(axes, pair, measure, layer, k)
-            axes.set_title(f"{depth_title(layer, k)}\n{MEASURES[measure]}".replace(" (as", "\n(as"))
+            curves.setdefault(measure, []).extend(_shift(axes, pair, measure, layer, k))
+            axes.set_title(f"{MEASURES[measure]}\nlayer {as_deep(layer, k)}")
         for axes in row:
             thousands(axes)
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
+    grid[0][0].set_ylim(log_limits([], curves["loss"]))
+    shown = ((lr, l2) for (_, lr, _), (l2, _) in paper.DEEP_LINEAR_SHIFT.items())
+    levels = [np.array([l2]) for lr, l2 in shown if lr in rates and l2 is not None]
+    for row in grid:  # one scale for both layers
+        for axes in row[1 : 1 + len(layers)]:
+            axes.set_ylim(log_limits(curves["l2"], levels))
+        for axes in (*row[2 : 1 + len(layers)], *row[2 + len(layers) :]):
+            axes.tick_params(labelleft=False)
     text = "the paper's: median of l2 over training, mean cosine of its second half"
-    handles = [
-        *entries(group.variant for group in found), entry("the paper's loss", **PAPER),
-        entry(text, **DOTTED),
-    ]  # fmt: skip
-    title = f"Internal covariate shift, Definition 2.1 ({middle_of(found)}; ideal: l2 0, cosine 1)"
+    handles = [*entries_of(found), entry("the paper's loss", **PAPER), entry(text, **DOTTED)]
+    everything = {g.variant for g in groups if g.records("shift")}
+    others = left_out({g.variant for g in found}, everything, "shift-layers.png")
+    title = heading(
+        [f"Internal covariate shift, Definition 2.1 ({middle_of(found)}; ideal: l2 0, cosine 1)"],
+        [depth_note(layers), others],
+    )
     legend_below(figure, handles, title)
     return [save(figure, folder, "shift")]
 
 
-def _shift(axes: Any, groups: Sequence[Group], measure: str, layer: int, k: int) -> None:
-    seen, always = [], []
+def _shift(
+    axes: Any, groups: Sequence[Group], measure: str, layer: int, k: int
+) -> list[np.ndarray]:
+    """Draw one measure of a layer, and the paper's. Returns all that must be in view."""
+    seen = []
     for group in groups:
         seeds = of_layer(group, layer, measure)
         if measure == "l2":  # zeros, as in layer 1, are below a logarithmic axis
@@ -204,11 +221,9 @@ def _shift(axes: Any, groups: Sequence[Group], measure: str, layer: int, k: int)
         level = theirs[("l2", "cosine").index(measure)]
         if level is not None and len(curve.steps):
             axes.plot(curve.steps[[0, -1]], [level, level], color=group.colour, **DOTTED, zorder=3)
-            always.append(np.array([level]))
-    if measure == "l2":
-        axes.set(yscale="log", ylim=log_limits(seen, always))
-    else:
-        axes.set_ylim(-1.08, 1.08)
+            seen.append(np.array([level]))
+    axes.set(yscale="log") if measure == "l2" else axes.set_ylim(-1.08, 1.08)
+    return seen
 
 
 @own_style()
@@ -224,8 +239,10 @@ def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
         "wasserstein": "Wasserstein distance",
     }
     figure, grid = subplots(
-        len(rates), 3, figsize=(WIDEST, 1.0 + 2.4 * len(rates)), sharex=True, squeeze=False
-    )
+        len(rates), 3, figsize=(WIDEST, 1.0 + 2.4 * len(rates)), sharex=True, sharey="col",
+        squeeze=False,
+    )  # fmt: skip
+    seen: dict[str, list[np.ndarray]] = {measure: [] for measure in measures}
     for row, (lr, of_rate) in zip(grid, rates.items(), strict=True):
         for axes, measure in zip(row, measures, strict=True):
             curves = [by_layer(group, measure) for group in of_rate]
@@ -235,7 +252,8 @@ def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
             if measure == "cosine":
                 axes.set_ylim(-1.08, 1.08)
             else:
-                axes.set(yscale="log", ylim=log_limits([], [v for c in curves for v in c[1:]]))
+                seen[measure] += [v for c in curves for v in c[1:]]
+                axes.set(yscale="log", ylim=log_limits([], seen[measure]))
         row[0].set_ylabel(f"lr {lr:g}\nmedian over training")
     for axes, label in zip(grid[0], measures.values(), strict=True):
         axes.set_title(label)
@@ -245,7 +263,7 @@ def layers_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
         f"Covariate shift of every layer from a step to the next ({middle_of(found)})\n"
         "left: Definition 2.1, 0 in layer 1; right: of what the layer hands to the next"
     )
-    legend_below(figure, entries(group.variant for group in found), title)
+    legend_below(figure, entries_of(found), title)
     return [save(figure, folder, "shift-layers")]
 
 
@@ -262,7 +280,7 @@ def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
     figure, grid = subplots(
         len(layers), len(found),
         figsize=(min(WIDEST, 1 + 2.7 * len(found)), 0.9 + 1.6 * len(layers)),
-        sharex=True, squeeze=False,
+        sharex=True, sharey="row", squeeze=False,
     )  # fmt: skip
     for axes, group in zip(grid[0], found, strict=True):
         axes.set_title(group.variant, color=group.colour)
@@ -271,13 +289,18 @@ def distribution_figure(groups: Sequence[Group], folder: Path) -> list[Path]:
             seen = [r for r in records if r["layer"] == layer]
             fan(axes, [r["step"] for r in seen], np.array([r["quantiles"] for r in seen]),
                 group.colour)  # fmt: skip
-        row[0].set_ylabel(f"layer {layer}\nactivation")
+        units = {r["unit"] for records in found.values() for r in records if r["layer"] == layer}
+        row[0].set_ylabel(f"layer {layer}, unit {'/'.join(map(str, sorted(units)))}\nactivation")
         for axes in row:
             thousands(axes)
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
-    title = "Activations of one unit over the samples, lr"
-    bands = "median and 50, 90, 98 %; mind the scales; one seed"
-    figure.suptitle(f"{title} {first[0].lr:g}\n{bands}", fontsize=10)
+    seed = seeds_of([Group(group.variant, group.lr, group.runs[:1]) for group in found])
+    title = heading(
+        [f"Activations of one unit over the samples, lr {first[0].lr:g}, {seed}"],
+        ["median and 50, 90, 98 %"],
+        [left_out((group.variant for group in found), (group.variant for group in groups))],
+    )
+    figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     return [save(figure, folder, "distributions")]

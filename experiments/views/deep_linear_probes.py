@@ -17,13 +17,13 @@ import numpy as np
 
 from experiments import paper
 from experiments.views.gradient_change import plot_gradient_change
-from experiments.views.landscape import CHANGE, LOSS, band, effective_beta, shade
+from experiments.views.landscape import band, effective_beta, shade
 from experiments.views.plotting import (
     DOTTED,
-    PAPER,
+    LARGEST,
     WIDEST,
-    early_steps,
     entry,
+    heading,
     legend_below,
     log_limits,
     own_style,
@@ -31,6 +31,8 @@ from experiments.views.plotting import (
     subplots,
 )
 from experiments.views.series import Group, middle_of, plot_curve
+from experiments.views.step_axis import step_axes, strip_note
+from experiments.views.step_sizes import CHANGE, LOSS
 
 ROWS = {
     LOSS: "loss along the probe\n(summed over samples)",
@@ -68,6 +70,8 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     )
     for axes, group in zip(grid[0], groups, strict=True):
         axes.set_title(group.variant, color=group.colour)
+    last = max(curve.steps[-1] for curve in map(effective_beta, groups))
+    parts = {axes: step_axes(axes, last) for axes in grid.flat}
     bands = {key: [band(group, key) for group in groups] for key in (LOSS, CHANGE)}
     for row, (key, pairs) in zip(grid, bands.items(), strict=False):
         largest = [_largest_losses(group) for group in groups] if key == LOSS else []
@@ -76,21 +80,20 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
             [values for _, values in largest],
         )
         for axes, group, (low, high) in zip(row, groups, pairs, strict=True):
-            shade(axes, low, high, group.colour, limits)
+            for part in parts[axes]:
+                shade(part, low, high, group.colour, limits)
         for axes, group, (steps, values) in zip(row, groups, largest, strict=False):
-            axes.plot(steps, values, color=group.colour, **PAPER)
+            for part in parts[axes]:
+                part.plot(steps, values, color=group.colour, **LARGEST)
     betas = [effective_beta(group) for group in groups]
     limits = log_limits([values for curve in betas for values in curve[1:]], [np.array([2 / lr])])
     for axes, group, curve in zip(grid[2], groups, betas, strict=True):
-        plot_curve(axes, curve.below(10 * limits[1]), group.colour)
-        axes.axhline(2 / lr, **LEVEL)
-        if lr == paper.DEEP_LINEAR_RATE and group.variant in paper.DEEP_LINEAR_BETA:
-            median = paper.DEEP_LINEAR_BETA[group.variant]
-            axes.plot(curve.steps[[0, -1]], [median] * 2, color=group.colour, **DOTTED)
+        for part in parts[axes]:
+            plot_curve(part, curve.below(10 * limits[1]), group.colour)
+            part.axhline(2 / lr, **LEVEL)
+            if lr == paper.DEEP_LINEAR_RATE and group.variant in paper.DEEP_LINEAR_BETA:
+                part.axhline(paper.DEEP_LINEAR_BETA[group.variant], color=group.colour, **DOTTED)
         axes.set(yscale="log", ylim=limits)
-    last = max(curve.steps[-1] for curve in betas)
-    for axes in grid.flat:
-        early_steps(axes, last)
     for axes, label in zip(grid[:, 0], ROWS.values(), strict=True):
         axes.set_ylabel(label)
     for axes in grid[-1]:
@@ -99,12 +102,12 @@ def landscape(groups: Sequence[Group], lr: float, folder: Path) -> Path:
     if lr == paper.DEEP_LINEAR_RATE:
         handles += [
             entry(f"the paper's {what}", **style)
-            for what, style in (("largest loss at three steps", PAPER), ("median beta", DOTTED))
+            for what, style in (("largest loss at three steps", LARGEST), ("median beta", DOTTED))
         ]
     sizes = groups[0].records("landscape")[0][0]["step_sizes"]
-    title = (
-        f"Walks along the gradient, lr {lr:g} ({middle_of(groups)})\n"
-        f"least to largest over steps of {min(sizes):g} to {max(sizes):g}"
+    title = heading(
+        [f"Walks along the gradient, lr {lr:g} ({middle_of(groups)})"],
+        [f"least to largest over steps of {', '.join(f'{x:g}' for x in sizes)}", strip_note(last)],
     )
     legend_below(figure, handles, title, columns=3 if len(groups) > 2 else 1)
     return save(figure, folder, f"landscape-lr{lr:g}")

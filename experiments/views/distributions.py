@@ -5,7 +5,8 @@ drift.png            how its mean and variance move (Fig. 8), at the ReLU and at
 histograms-lp.png    histograms of a unit of a deep layer, of the l_p norms (Fig. 6)
 histograms-others.png    and of norms that the paper does not try
 
-All at the main rate, of the first seed. No file where nothing was recorded.
+All at the main rate, of the first seed. No file where nothing was recorded. Panels that are
+compared have one scale: those of a layer (of histograms, all), of drift those of a column.
 """
 
 from __future__ import annotations
@@ -24,16 +25,20 @@ from experiments.views.plotting import (
     PAPER,
     WIDEST,
     colour,
-    depth_title,
+    depth_note,
     entry,
     fan,
+    heading,
+    left_out,
     legend_below,
     own_style,
     save,
     smooth,
     subplots,
+    visible,
 )
-from experiments.views.series import Group, group_runs, main_rate
+from experiments.views.series import Group, group_runs, main_rate, seeds_of
+from experiments.views.tables import as_deep
 from experiments.views.vgg_tables import first_seeds, first_units, successive
 
 FOUR = ("standard", "batchnorm", "noisy-batchnorm", "noisy-standard")  # of Figs. 1, 2 and 8
@@ -52,14 +57,33 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     return paths
 
 
-def _first_units_by_variant(
-    runs: Sequence[Run],
-) -> list[tuple[str, dict[tuple[int, str], list[dict[str, Any]]]]]:
+Units = dict[tuple[int, str], list[dict[str, Any]]]  # (layer, place) -> records of one unit
+
+
+def _first_units_by_variant(runs: Sequence[Run]) -> list[tuple[str, Units]]:
     """(variant, its first units) of at most four variants: the paper's four if there are any."""
     first = {run.config["variant"]: run for run in first_seeds(runs)}
     shown = [variant for variant in FOUR if variant in first] or list(first)[:4]
     found = [(variant, first_units(first[variant])) for variant in shown]
     return [(variant, series) for variant, series in found if series]
+
+
+def _row_label(recorded: Sequence[tuple[str, Units]], layer: int, of_paper: int) -> str:
+    """A layer, the paper's, and the unit that is shown."""
+    units = {s[key][0]["unit"] for _, s in recorded for key in s if key[0] == layer and s[key]}
+    unit = f"unit {units.pop()}" if len(units) == 1 else "one unit each"
+    return f"layer {as_deep(layer, of_paper)}\n{unit}".replace(" (", "\n(")
+
+
+def _which(runs: Sequence[Run], recorded: Sequence[tuple[str, Units]]) -> tuple[str, str]:
+    """(the rate and the seed of a figure, the variants that it leaves out), for its title."""
+    first = first_seeds(runs)
+    shown = {variant for variant, _ in recorded}
+    groups = [Group(r.config["variant"], r.config["lr"], (r,)) for r in first]
+    seed = seeds_of([group for group in groups if group.variant in shown])
+    text = f"lr {main_rate(group_runs(runs)):g}, {seed}"
+    text += in_precision(runs[0].config["settings"])
+    return text, left_out(shown, (r.config["variant"] for r in first))
 
 
 @own_style()
@@ -70,7 +94,7 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
         return []
     figure, grid = subplots(
         len(layers), len(recorded), figsize=(WIDEST / 4 * len(recorded), 1.6 * len(layers)),
-        sharex=True, squeeze=False,
+        sharex=True, sharey="row", squeeze=False,
     )  # fmt: skip
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
         for axes, (variant, series) in zip(row, recorded, strict=True):
@@ -78,17 +102,18 @@ def distribution_figure(runs: Sequence[Run], layers: dict[int, int], folder: Pat
             if seen:
                 quantiles = np.array([r["quantiles"] for r in seen])
                 fan(axes, [r["step"] for r in seen], quantiles, colour(variant))
-        row[0].set_ylabel(f"{depth_title(layer, of_paper)}\nvalue".replace(" (", "\n("))
+        row[0].set_ylabel(_row_label(recorded, layer, of_paper))
     for axes, (variant, _) in zip(grid[0], recorded, strict=True):
         axes.set_title(variant, color=colour(variant))
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
-    figure.suptitle(
-        f"What enters the ReLU of one unit, lr {main_rate(group_runs(runs)):g}, one seed"
-        f"{in_precision(runs[0].config['settings'])}\n"
-        "median and 50, 90, 98 % of its values over the batch; mind the scales",
-        fontsize=10,
+    which, others = _which(runs, recorded)
+    title = heading(
+        [f"What enters the ReLU of one unit a layer, {which}"],
+        ["median and 50, 90, 98 % of its values over the batch", depth_note(layers)],
+        [others],
     )
+    figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     return [save(figure, folder, "distributions")]
 
@@ -108,8 +133,9 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
     columns = [(moment, first) for moment in ("mean", "var") for first in (False, True)]
     names, theirs = {"mean": "mean", "var": "variance"}, False
     figure, grid = subplots(
-        len(layers), 4, figsize=(WIDEST, 0.6 + 1.4 * len(layers)), sharex=True, squeeze=False
-    )
+        len(layers), 4, figsize=(WIDEST, 0.6 + 1.4 * len(layers)), sharex=True, sharey="col",
+        squeeze=False,
+    )  # fmt: skip
     for row, (layer, of_paper) in zip(grid, layers.items(), strict=True):
         for axes, (moment, first) in zip(row, columns, strict=True):
             for variant, series in recorded:
@@ -118,15 +144,15 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
                     steps, change = (_since_first if first else successive)(records, moment)
                     if steps:
                         name = variant + (": norm's input" if place == "norm_input" else "")
-                        line = smooth(change, 3)
-                        axes.plot(steps, line, style, color=colour(variant), label=name)
+                        look = {"color": colour(variant), **visible(steps)}
+                        axes.plot(steps, smooth(change, 3), style, **look, label=name)
                 if not first:
                     theirs |= _papers_median(
                         axes, runs, PAPERS[moment].get((variant, of_paper)), variant
                     )
             axes.set_yscale("log")
             axes.minorticks_off()
-        row[0].set_ylabel(depth_title(layer, of_paper).replace(" (", "\n("))
+        row[0].set_ylabel(_row_label(recorded, layer, of_paper))
     for axes, (moment, first) in zip(grid[0], columns, strict=True):
         since = "since step 0" if first else "to the next step"
         axes.set_title(f"|change of {names[moment]}|\n{since}")
@@ -136,9 +162,11 @@ def drift_figure(runs: Sequence[Run], layers: dict[int, int], folder: Path) -> l
     if theirs:
         text = "the paper's median at the activation"
         handles.append(entry(text, **PAPER))
-    lr = main_rate(group_runs(runs))
-    title = f"How mean and variance of one unit over the batch change, lr {lr:g}, one seed"
-    title += in_precision(runs[0].config["settings"])
+    which, others = _which(runs, recorded)
+    title = heading(
+        [f"How mean and variance over the batch of one unit a layer change, {which}"],
+        [depth_note(layers), others],
+    )
     legend_below(figure, handles, title, columns=4)
     return [save(figure, folder, "drift")]
 
@@ -176,20 +204,26 @@ def histograms(groups: Sequence[Group], folder: Path, name: str) -> list[Path]:
     if not found:
         return []
     figure, row = subplots(
-        1, len(found), figsize=(WIDEST / 5 * max(2, len(found)), 4.2), sharey=True, squeeze=False
-    )
+        1, len(found), figsize=(WIDEST / 5 * max(2, len(found)), 4.2), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
     for axes, (group, seen) in zip(row[0], found, strict=True):
         _ridges(axes, seen, group.colour)
         axes.set_title(group.variant, color=group.colour)
         axes.set_xlabel("value")
     row[0][0].set_ylabel("step of training")
-    like = "" if layer == FIG_6_LAYER else f" (as deep as the paper's {FIG_6_LAYER})"
-    figure.suptitle(
-        f"What enters the ReLU of one unit of layer {layer}{like}, over the batch, lr "
-        f"{groups[0].lr:g}, one seed{in_precision(groups[0].runs[0].config['settings'])}\n"
-        "heights: shares of the fullest bin; mind the scales",
-        fontsize=10,
+    units = {seen[0]["unit"] for _, seen in found}
+    unit = f"unit {units.pop()}" if len(units) == 1 else "one unit"
+    seed = seeds_of([Group(group.variant, group.lr, group.runs[:1]) for group, _ in found])
+    title = heading(
+        [f"What enters the ReLU of {unit} of layer {as_deep(layer, FIG_6_LAYER)}, over the batch"],
+        [
+            f"lr {groups[0].lr:g}, {seed}{in_precision(groups[0].runs[0].config['settings'])}",
+            "heights: shares of the fullest bin",
+        ],
+        [left_out((group.variant for group, _ in found), (group.variant for group in groups))],
     )
+    figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     return [save(figure, folder, name)]
 
@@ -201,7 +235,8 @@ def _layer(run: Run) -> int:
 
 
 def _ridges(axes: Any, records: list[dict[str, Any]], shade: str) -> None:
-    """Histograms of equal height, each on a line of its own; 98 % of all values in view."""
+    """Histograms of equal height, each on a line of its own; 98 % of all values in view, and of
+    panels that share their scale those of all."""
     places = np.unique(np.linspace(0, len(records) - 1, RIDGES).round().astype(int))
     chosen = [records[i] for i in places]
     ends = [(r["quantiles"][0], r["quantiles"][-1]) for r in chosen]
@@ -217,6 +252,7 @@ def _ridges(axes: Any, records: list[dict[str, Any]], shade: str) -> None:
             edges, i, heights, step="post", color=shade, alpha=0.55, linewidth=0, zorder=-i
         )
         axes.step(edges, heights, where="post", color=shade, linewidth=0.7, zorder=-i)
-    axes.set_xlim(low - margin, high + margin)
+    before = axes.get_xlim() if axes.get_autoscalex_on() is False else (np.inf, -np.inf)
+    axes.set_xlim(min(before[0], low - margin), max(before[1], high + margin))
     axes.set_yticks(range(len(chosen)), [str(r["step"]) for r in chosen])
     axes.grid(axis="y", alpha=0)

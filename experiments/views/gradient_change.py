@@ -21,7 +21,7 @@ from experiments import paper
 from experiments.training.json_files import float_array
 from experiments.training.settings import in_precision
 from experiments.training.study import Run
-from experiments.views.landscape import CHANGE, beside_the_paper, probe_groups
+from experiments.views.landscape import beside_the_paper, probe_groups
 from experiments.views.plotting import PAPER as DOTS
 from experiments.views.plotting import (
     WIDEST,
@@ -31,8 +31,10 @@ from experiments.views.plotting import (
     plain_numbers,
     save,
     subplots,
+    visible,
 )
 from experiments.views.series import Group
+from experiments.views.step_sizes import CHANGE
 
 ACROSS = 4  # panels
 LINES = 50  # of a panel, as in the paper
@@ -42,8 +44,8 @@ def plot(runs: Sequence[Run], folder: Path) -> list[Path]:
     """A file for each rate at which probes of VGG went along the gradient. Returns their paths."""
     theirs = {v: (paper.STEP_SIZES, y) for v, y in paper.CHANGE_BY_STEP_SIZE.items()}
     return [
-        plot_gradient_change(groups, theirs if beside_the_paper(lr, direction) else {}, folder)
-        for (lr, direction), groups in probe_groups(runs).items()
+        plot_gradient_change(groups, theirs if beside_the_paper(groups, direction) else {}, folder)
+        for (_, direction), groups in probe_groups(runs).items()
         if direction == "gradient"
     ]
 
@@ -84,12 +86,20 @@ def plot_gradient_change(
     plain_numbers(panels[0])
     note = "; black dots: the paper's median over training" if papers else ""
     title = f"How far the gradient changes along the probe, lr {lr:g}\n"
-    title += "one seed" + in_precision(groups[0].runs[0].config["settings"])
+    title += _seeds(groups) + in_precision(groups[0].runs[0].config["settings"])
     figure.suptitle(f"{title}; dashed: step 0{note}", fontsize=10)
     figure.tight_layout(rect=(0, 0, 1 - 0.95 / width, 1))
     place = figure.add_axes((1 - 0.9 / width, 0.2, 0.15 / width, 0.55))
     figure.colorbar(shades, cax=place, label="step of training")
     return save(figure, folder, f"gradient-change-lr{lr:g}")
+
+
+def _seeds(groups: Sequence[Group]) -> str:
+    """The seed that is drawn, of how many."""
+    first = {group.runs[0].config["seed"] for group in groups}
+    of = max(len(group.runs) for group in groups)
+    which = f"seed {first.pop()}" if len(first) == 1 else "the first seed of each variant"
+    return which + (f", one of {of}" if of > 1 else "")
 
 
 def _lines(axes: Any, records: list[dict[str, Any]], shades: Any) -> None:
@@ -98,6 +108,7 @@ def _lines(axes: Any, records: list[dict[str, Any]], shades: Any) -> None:
     for r in (records[i] for i in reversed(places)):
         style = {"linestyle": "--", "linewidth": 1.8} if r["step"] == 0 else {"linewidth": 0.8}
         change = float_array(r[CHANGE], np.nan)
+        style |= visible(change)
         axes.plot(r["step_sizes"], change, color=shades.to_rgba(r["step"]), **style)
     axes.set(xscale="log", yscale="log")
     sizes = records[0]["step_sizes"]

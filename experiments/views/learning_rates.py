@@ -41,12 +41,12 @@ from experiments.views.plotting import (
     WIDEST,
     colour,
     colour_scale,
-    entries,
     entry,
     legend_below,
     own_style,
     save,
     subplots,
+    variant_entries,
 )
 from experiments.views.series import Curve, line_width, over_seeds, plot_curve, without_copies
 from experiments.views.tables import CHANCE
@@ -100,7 +100,10 @@ def rates_figure(
                 linewidth=line_width(variant, variants),
             )  # fmt: skip
         axes.axhline(CHANCE, color="black", linewidth=0.8, linestyle=":")
-        axes.set(title=title, ylabel="accuracy", ylim=(0, None))
+        axes.set(title=title, ylabel="accuracy")
+    top = max(axes.get_ylim()[1] for axes in (left, middle))
+    for axes in (left, middle):
+        axes.set_ylim(0, top)
     bars(right, found, variants)
     for axes in (left, middle, right):
         axes.set(xscale="log", xlabel="learning rate")
@@ -108,14 +111,16 @@ def rates_figure(
         axes.set_xticks([], minor=True)
         axes.set_xlim(grid[0] / 1.5, grid[-1] * 1.5)
     marks = [entry(name, color="black", linestyle="", **style) for name, style in MARKS.items()]
-    seeds = len({o.seed for o in found})
-    band = "one seed" if seeds == 1 else f"median of {seeds} seeds, band: least to largest"
+    seeds = sorted({o.seed for o in found})
+    band = f"seed {seeds[0]}"
+    if len(seeds) > 1:
+        band = f"median of n = {len(seeds)} seeds, band: least to largest"
     title = (
         f"{settings['model']}, width {settings['width']:g}, {settings['data']}, batch "
         f"{settings['batch_size']}{in_precision(settings)}; {band}; dotted: chance (diverged "
         "counts as chance)"
     )
-    legend_below(figure, [*entries(variants), *marks], title)
+    legend_below(figure, [*variant_entries(variants), *marks], title)
     return save(figure, folder, "learning_rates")
 
 
@@ -184,9 +189,11 @@ def divergence_figure(runs: Sequence[Run], found: Sequence[Outcome], folder: Pat
     grid[0, 0].set_ylabel("|mean| of a unit")
     grid[1, 0].set_ylabel("variance of a unit")
     handles = grid[0, 0].get_legend_handles_labels()[0]
+    diverged = sum(o.status == DIVERGED and o.has_run for o in found)
     title = (
         f"What the layers put out, before any norm; lr {bad.config['lr']:g}, seed "
-        f"{bad.config['seed']}\nmean over a layer's units; layers: convolutions, then linear"
+        f"{bad.config['seed']} (in all {diverged} runs diverged)\n"
+        "mean over a layer's units; layers: convolutions, then linear"
     )
     legend_below(figure, handles, title)
     return [save(figure, folder, "divergence")]

@@ -11,7 +11,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,9 @@ UNKNOWN = "#5f5f5f"  # a variant that is not ours
 WIDEST = 10.0  # inches: then the smallest text can still be read at a README's 900 pixels
 HUGE = 1e100  # of a logarithmic axis: near 1e308, matplotlib's ticks beyond it overflow
 DASHES = ("-", "--", "-.", ":")
-PAPER = {"linestyle": (0, (1, 1.5)), "linewidth": 1.1, "marker": "o", "markersize": 3.0}
+PAPER = {"linestyle": (0, (1, 1.5)), "linewidth": 1.1, "marker": "o", "markersize": 4.0}
+LARGEST, LEAST = {**PAPER, "marker": "^"}, {**PAPER, "marker": "v"}
+RATE_MARKS = ("o", "s", "D", "^")  # the paper's curves of several rates
 DOTTED = {"linestyle": (0, (1, 1.5)), "linewidth": 1.3}  # one number of the paper's, as a line
 
 
@@ -160,41 +162,41 @@ def smooth(values: Sequence[float], window: int) -> np.ndarray:
     return (total[stop] - total[start]) / (stop - start)
 
 
+def fill_band(axes: Any, x: Any, low: Any, high: Any, colour: str, alpha: float) -> None:
+    """A band from `low` to `high`; a bar where there is a single place."""
+    if len(x) == 1:
+        axes.vlines(x, low, high, color=colour, alpha=alpha, linewidth=5)
+    else:
+        axes.fill_between(x, low, high, color=colour, alpha=alpha, linewidth=0)
+
+
+def visible(x: Any) -> dict[str, Any]:
+    """Style of a line through these places: a single one is no line, but a point."""
+    return {"marker": "o", "markersize": 4} if len(x) == 1 else {}
+
+
 def fan(axes: Any, steps: Sequence[int], quantiles: np.ndarray, colour: str) -> None:
     """Quantiles over time, (steps, 7) for 1 5 25 50 75 95 99 %: bands around the median."""
     for low, high, alpha in ((0, 6, 0.15), (1, 5, 0.25), (2, 4, 0.45)):
-        axes.fill_between(
-            steps, quantiles[:, low], quantiles[:, high], color=colour, alpha=alpha, linewidth=0
-        )
-    axes.plot(steps, quantiles[:, 3], color=colour, linewidth=1.2)
-
-
-def early_steps(axes: Any, last: float) -> None:
-    """An axis of steps that shows step 0 and the first ten as well as the last: linear up to 1,
-    logarithmic from there."""
-    axes.set_xscale("symlog", linthresh=1, linscale=0.35)
-    ticks = [0, *(10**k for k in range(6) if 10**k <= 1.06 * last)]  # 10k of 9,950
-    axes.set_xticks(ticks, [f"{t // 1000}k" if t >= 1000 else str(t) for t in ticks])
-    axes.set_xticks([], minor=True)
-    axes.set_xlim(-0.25, max(last, 1) * 1.15)
-
-
-def thousands(axes: Any) -> None:
-    """5k instead of 5000 on an axis of steps, and few of them, for narrow panels."""
-    axes.xaxis.set_major_locator(load_matplotlib().ticker.MaxNLocator(3, integer=True))
-    axes.xaxis.set_major_formatter(lambda t, _: f"{t / 1000:g}k" if t >= 1000 else f"{t:g}")
+        fill_band(axes, steps, quantiles[:, low], quantiles[:, high], colour, alpha)
+    axes.plot(steps, quantiles[:, 3], color=colour, linewidth=1.2, **visible(steps))
 
 
 def legend_below(figure: Any, handles: Sequence[Any], title: str = "", columns: int = 8) -> None:
-    """Lay the figure out with one legend under all panels, in rows of about equal length, and with
-    room for it and a title."""
-    rows = -(-len(handles) // columns)
+    """Lay the figure out with one legend under all panels, in rows of about equal length and at
+    most `columns` entries, fewer where they are wider than the figure; and with room for it and a
+    title."""
     height = figure.get_figheight()
     if title:
         figure.suptitle(title, fontsize=10)
-    figure.legend(
-        handles=handles, loc="lower center", ncol=-(-len(handles) // rows), columnspacing=1.5
-    )
+    renderer = figure.canvas.get_renderer()
+    for most in range(min(columns, len(handles)), 0, -1):
+        rows = -(-len(handles) // most)
+        across = -(-len(handles) // rows)
+        legend = figure.legend(handles=handles, loc="lower center", ncol=across, columnspacing=1.5)
+        if most == 1 or legend.get_window_extent(renderer).width <= figure.bbox.width:
+            break
+        legend.remove()
     figure.tight_layout(rect=(0, (0.1 + 0.19 * rows) / height, 1, 1))
 
 
@@ -209,16 +211,32 @@ def entry(label: str, **style: Any) -> Any:
     return load_matplotlib().lines.Line2D([], [], label=label, **{"color": "0.35", **style})
 
 
-def entries(variants: Iterable[str]) -> list[Any]:
+def variant_entries(variants: Iterable[str]) -> list[Any]:
     """A line of a legend for each variant."""
     return [
         entry(variant, color=colour(variant), linewidth=2) for variant in dict.fromkeys(variants)
     ]
 
 
-def depth_title(layer: int, of_paper: int) -> str:
-    """A panel's name for a layer, and for the paper's that it stands for if that is another."""
-    return f"layer {layer}" + (f" (as deep as the paper's {of_paper})" if layer != of_paper else "")
+def depth_note(layers: Mapping[int, int]) -> str:
+    """What brackets behind layers mean, for a title; "" if there are none. layers: a layer -> the
+    paper's that it stands for."""
+    others = any(layer != of_paper for layer, of_paper in layers.items())
+    return "in brackets: the paper's layer that lies as deep" if others else ""
+
+
+def heading(*lines: Sequence[str]) -> str:
+    """A title: lines of parts, of which those that say nothing are left out."""
+    texts = ["; ".join(part for part in line if part) for line in lines]
+    return "\n".join(text for text in texts if text)
+
+
+def left_out(shown: Iterable[str], every: Iterable[str], where: str = "") -> str:
+    """Which of all variants a figure does not show, for its title; "" if it shows all of them.
+    where: the figure that does."""
+    seen = set(shown)
+    lacking = [v for v in in_order(every) if v not in seen]
+    return f"not here: {', '.join(lacking)}" + f" ({where})" * bool(where) if lacking else ""
 
 
 def log_limits(

@@ -16,7 +16,7 @@ from experiments import paper
 from experiments.output import markdown_table
 from experiments.training.json_files import float_array
 from experiments.training.study import Run
-from experiments.views.landscape import CHANGE, LOSS, beside_the_paper, probe_groups, share
+from experiments.views.landscape import beside_the_paper, probe_groups, share
 from experiments.views.series import Group, over_training, spread
 from experiments.views.shift import (
     MEASURES,
@@ -25,7 +25,9 @@ from experiments.views.shift import (
     layers_to_show,
     medians,
     of_layer,
+    papers,
 )
+from experiments.views.step_sizes import CHANGE, LOSS, at_sizes, probes_of, sizes_to_show
 from experiments.views.tables import as_deep, short
 
 
@@ -43,10 +45,13 @@ def width(record: dict[str, Any], key: str) -> float:
 def landscape_table(runs: Sequence[Run]) -> str:
     """A row a variant, rate and direction: widths, beta, step 0, each beside the paper's."""
     rows = []
+    sizes_at: dict[str, None] = {}  # in order, each once
     for (lr, direction), groups in probe_groups(runs).items():
-        beside = beside_the_paper(lr, direction)
+        sizes = sizes_to_show(groups, direction)
+        sizes_at[f"{', '.join(f'{size:g}' for size in sizes)} at lr {lr:g}"] = None
+        beside = beside_the_paper(groups, direction, sizes)
         for group in groups:
-            seeds = group.records("landscape", direction=direction)
+            seeds = probes_of(group, direction, sizes)
             steps = [[r["step"] for r in s] for s in seeds]
 
             def over(values: Any, seeds: Any = seeds, steps: Any = steps) -> list[float]:
@@ -66,7 +71,9 @@ def landscape_table(runs: Sequence[Run]) -> str:
             for ours, theirs in cells:
                 texts += [spread(ours), f"{theirs.get(group.variant, '') if beside else ''}"]
             start = spread([ends(r, "beta")[1] for r in starts])
-            flags = [f"{share(group, f, direction):.0%}" for f in ("saturated", "at_ceiling")]
+            flags = [
+                f"{share(group, f, direction, sizes):.0%}" for f in ("saturated", "at_ceiling")
+            ]
             way = "" if direction == "gradient" else f", {direction}"
             who = (group.variant + way, f"{lr:g}", f"{len(seeds)}")
             rows.append((*who, *texts, start, *flags))
@@ -78,7 +85,7 @@ def landscape_table(runs: Sequence[Run]) -> str:
     note = (
         "widths: largest minus least over the step sizes of a probe, median over training; change: "
         "l2 change of the gradient; beta: the largest of a probe; saturated, at ceiling: shares of "
-        "training; the paper's are over 15,000 steps"
+        f"training; the paper's are over 15,000 steps; step sizes: {'; '.join(sizes_at)}"
     )
     return markdown_table(head, rows, note)
 
@@ -86,10 +93,12 @@ def landscape_table(runs: Sequence[Run]) -> str:
 def steps_table(runs: Sequence[Run]) -> str:
     """Standard and batchnorm beside the paper at its steps: the probes of the same step."""
     rows = []
-    for group in probe_groups(runs).get((paper.RATE, "gradient"), []):
+    groups = probe_groups(runs).get((paper.RATE, "gradient"), [])
+    sizes = sizes_to_show(groups) if groups else ()
+    for group in groups if groups and beside_the_paper(groups, "gradient", sizes) else ():
         if group.variant not in paper.EFFECTIVE_BETA:
             continue
-        seeds = group.records("landscape", direction="gradient")
+        seeds = probes_of(group, "gradient", sizes)
         for i, step in enumerate(paper.LANDSCAPE_STEPS):
             at = [r for s in seeds for r in s if r["step"] == step]
             if not at:
@@ -133,14 +142,13 @@ def shift_table(runs: Sequence[Run]) -> str:
 
 
 def _shift_row(group: Group, lr: float, layer: int, k: int) -> list[str]:
-    key = (group.variant, lr, k)
-    l2, cosine = ("" if v is None else f"{v:g}" for v in paper.SHIFT.get(key, (None, None)))
+    l2, cosine, start = ("" if v is None else f"{v:g}" for v in papers(group, k))
     starts = [float(values[0]) for steps, values in of_layer(group, layer, "l2") if steps[0] == 0]
     drifts = [spread(medians(group, layer, m), ".2g") for m in list(MEASURES)[3:]]
     return [
         group.variant, f"{lr:g}", as_deep(layer, k),
         spread(medians(group, layer, "l2"), ".2g"), l2,
-        spread(starts, ".2g"), f"{paper.SHIFT_AT_START.get(key, '')}",
+        spread(starts, ".2g"), start,
         spread(medians(group, layer, "relative"), ".2g"),
         spread(late_cosine(group, layer), ".2g"), cosine, *drifts,
     ]  # fmt: skip
@@ -151,9 +159,13 @@ def summary(run: Run, points: int) -> dict[str, Any]:
     content: dict[str, Any] = {}
     probes = [r for r in run.records("landscape") if r["direction"] == "gradient"]
     if probes:
+        own = Group(run.config["variant"], run.config["lr"], (run,))
+        sizes = sizes_to_show([own])
+        probes = [at_sizes(r, sizes) for r in probes]
         places = np.unique(np.linspace(0, len(probes) - 1, points).round().astype(int))
         chosen = [probes[i] for i in places]
         content["landscape"] = {
+            "step_sizes": list(sizes),
             "step": [r["step"] for r in chosen],
             "loss": [[short(v, 3) for v in ends(r, LOSS)] for r in chosen],
             "gradient_change": [[short(v, 3) for v in ends(r, CHANGE)] for r in chosen],

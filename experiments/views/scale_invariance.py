@@ -28,7 +28,6 @@ from experiments.views.plotting import (
     plain_numbers,
     save,
     subplots,
-    thousands,
 )
 from experiments.views.scale_invariance_tables import (
     WINDOW,
@@ -39,6 +38,7 @@ from experiments.views.scale_invariance_tables import (
     summary,
 )
 from experiments.views.series import over_seeds
+from experiments.views.step_axis import thousands
 from experiments.views.tables import write_summary
 from minibn import checkpoint
 

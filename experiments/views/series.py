@@ -12,7 +12,7 @@ import numpy as np
 from experiments import paper
 from experiments.training.settings import in_precision
 from experiments.training.study import Run
-from experiments.views.plotting import colour, in_order
+from experiments.views.plotting import colour, entry, fill_band, in_order, visible
 
 
 class ReadOnce(Run):
@@ -61,6 +61,11 @@ class Group:
     @property
     def colour(self) -> str:
         return colour(self.variant)
+
+    @property
+    def on_cifar10(self) -> bool:
+        """Whether it was trained on the paper's data set, so that its VGG curves can be beside."""
+        return self.runs[0].config["settings"].get("data") == "cifar10"
 
     def records(self, stream: str, **wanted: Any) -> list[list[dict[str, Any]]]:
         """A list for each seed that has records of the stream with these values of their keys."""
@@ -144,11 +149,13 @@ def line_width(variant: str, beside: Iterable[str]) -> float:
     return 3.2 if variant == "batchnorm" and "l2" in beside else 1.3
 
 
-def plot_curve(axes: Any, curve: Curve, shade: str, **style: Any) -> None:
-    """The median over seeds as a line, and a band from the least to the largest."""
-    axes.plot(curve.steps, curve.median, color=shade, **{"linewidth": 1.3, **style})
+def plot_curve(axes: Any, curve: Curve, colour: str, **style: Any) -> None:
+    """The median over seeds as a line, and a band from the least to the largest; of a single step a
+    point and a bar."""
+    style = {"linewidth": 1.3, **style, **visible(curve.steps)}
+    axes.plot(curve.steps, curve.median, color=colour, **style)
     if (curve.high > curve.low).any():
-        axes.fill_between(curve.steps, curve.low, curve.high, color=shade, alpha=0.18, linewidth=0)
+        fill_band(axes, curve.steps, curve.low, curve.high, colour, alpha=0.18)
 
 
 def spread(values: Sequence[float], form: str = ".3g") -> str:
@@ -160,16 +167,32 @@ def spread(values: Sequence[float], form: str = ".3g") -> str:
     return middle if low == middle == high else f"{middle} ({low} to {high})"
 
 
-def seeds_of(groups: Sequence[Group]) -> str:
-    """The number of seeds in a figure, for its title."""
-    counts = sorted({len(group.runs) for group in groups})
-    if counts == [1]:
-        return "one seed"
-    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+def seeds_of(groups: Sequence[Group], band: str = "band: least to largest") -> str:
+    """The seeds in a figure, for its title: the only one, or how many, and what their band is."""
+    seeds = {run.config["seed"] for group in groups for run in group.runs}
+    counts = {len(group.runs) for group in groups}
+    if counts == {1}:
+        return f"seed {seeds.pop()}" if len(seeds) == 1 else "one seed each"
+    many = f"n = {counts.pop()} seeds" if len(counts) == 1 else "n seeds, see the legend"
+    return f"median of {many}, {band}"
 
 
 def middle_of(groups: Sequence[Group]) -> str:
     """What `plot_curve` shows of these seeds, for a title."""
-    seeds = seeds_of(groups)
-    curves = seeds if seeds == "one seed" else f"median of {seeds}, band: least to largest"
-    return curves + in_precision(groups[0].runs[0].config["settings"])
+    return seeds_of(groups) + in_precision(groups[0].runs[0].config["settings"])
+
+
+def entries_of(groups: Sequence[Group]) -> list[Any]:
+    """A line of a legend for each variant, with its number of seeds where they differ."""
+    counts: dict[str, dict[float, int]] = {}
+    for group in groups:
+        counts.setdefault(group.variant, {})[group.lr] = len(group.runs)
+    differ = len({n for of_rates in counts.values() for n in of_rates.values()}) > 1
+    handles = []
+    for variant, of_rates in counts.items():
+        numbers = ", ".join(f"{n} at lr {lr:g}" for lr, n in of_rates.items())
+        if len(set(of_rates.values())) == 1:
+            numbers = f"{next(iter(of_rates.values()))}"
+        label = f"{variant}, n = {numbers}" if differ else variant
+        handles.append(entry(label, color=colour(variant), linewidth=2))
+    return handles

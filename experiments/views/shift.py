@@ -1,6 +1,7 @@
 """Internal covariate shift of VGG trainings, from shift.jsonl of their runs.
 
-shift.png                training accuracy, l2 and cosine of two layers, a row a rate (Fig. 3a)
+shift.png                l2, absolute and relative to the gradient, and cosine of two layers, a
+                         row a rate (Fig. 3a; its accuracy is in accuracy-rates.png)
 shift-layers-lr0.1.png   every layer of every variant: Definition 2.1, and the original notion (how
                          mean, variance and distribution of what enters the layer's ReLU move)
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,21 +24,21 @@ from experiments.training.study import Run
 from experiments.views.plotting import (
     DOTTED,
     WIDEST,
-    depth_title,
-    early_steps,
-    entries,
+    depth_note,
     entry,
+    heading,
+    left_out,
     legend_below,
     log_limits,
     own_style,
     plain_numbers,
     save,
-    smooth,
     subplots,
 )
 from experiments.views.series import (
     Curve,
     Group,
+    entries_of,
     group_runs,
     line_width,
     middle_of,
@@ -46,6 +47,8 @@ from experiments.views.series import (
     plot_curve,
     second_half,
 )
+from experiments.views.step_axis import step_axes, strip_note
+from experiments.views.tables import as_deep
 from reference_models.vgg import VGG
 
 MEASURES = {
@@ -56,6 +59,7 @@ MEASURES = {
     "var_drift": "|change of a unit's variance|",
     "wasserstein": "Wasserstein distance",
 }
+OVER_STEPS = ("l2", "relative", "cosine")
 PAPERS = "the paper's: median of l2, mean of the cosine's second half"
 
 
@@ -98,44 +102,38 @@ def late_cosine(group: Group, layer: int) -> list[float]:
     return [second_half(*seed) for seed in of_layer(group, layer, "cosine")]
 
 
-def accuracy(group: Group, window: int) -> Curve:
-    """Training accuracy, the mean of the last `window` steps, over the seeds; as many of its points
-    as a logarithmic axis shows."""
-    seeds = group.records("metrics")
-    some = np.unique(np.geomspace(1, max(len(s) for s in seeds), 200).astype(int)) - 1
-    curves = []
-    for s in seeds:
-        smoothed = smooth([r["accuracy"] for r in s], window)
-        known = some[some < len(s)]
-        curves.append(([s[i]["step"] for i in known], smoothed[known]))
-    return over_seeds(curves)
-
-
 @own_style()
 def over_steps(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Fig. 3a: standard beside batchnorm (of other studies: the first three variants)."""
+    """Fig. 3a: standard beside batchnorm (of other studies: the first three variants); one scale
+    for each measure."""
     found = groups_by_rate(runs)
     if not found:
         return []
     layers = layers_to_show(runs)
     figure, grid = subplots(
-        len(found), 1 + 2 * len(layers), figsize=(WIDEST, 1.0 + 2.3 * len(found)), squeeze=False
-    )
+        len(found), len(OVER_STEPS) * len(layers), figsize=(WIDEST, 1.3 + 2.1 * len(found)),
+        squeeze=False,
+    )  # fmt: skip
     pairs = {lr: _pair(groups) for lr, groups in found.items()}
+    pair = [group for groups in pairs.values() for group in groups]
+    last = max(s[-1]["step"] for group in pair for s in group.records("shift"))
+    panels: dict[str, list[Any]] = {measure: [] for measure in OVER_STEPS}
+    curves: dict[str, list[Curve]] = {measure: [] for measure in OVER_STEPS}
     for row, (lr, groups) in zip(grid, pairs.items(), strict=True):
-        last = max(s[-1]["step"] for group in groups for s in group.records("shift"))
-        for group in groups:
-            plot_curve(row[0], accuracy(group, max(1, last // 50)), group.colour)
-        row[0].set(title="training accuracy", ylim=(0, 1), ylabel=f"lr {lr:g}")
-        for axes, (layer, k) in zip(row[1:], [*layers.items()] * 2, strict=True):
-            measure = "l2" if axes in row[1 : 1 + len(layers)] else "cosine"
-            _plot_layer(axes, groups, layer, k, measure)
-            axes.set_title(f"{depth_title(layer, k)}\n{MEASURES[measure]}".replace(" (as", "\n(as"))
-        for axes in row:
-            early_steps(axes, last)
+        row[0].set_ylabel(f"lr {lr:g}")
+        places = [(m, layer, k) for m in OVER_STEPS for layer, k in layers.items()]
+        for axes, (measure, layer, k) in zip(row, places, strict=True):
+            for part in step_axes(axes, last):
+                curves[measure] += _plot_layer(part, groups, layer, k, measure)
+            axes.set_title(f"{MEASURES[measure]}\nlayer {as_deep(layer, k)}")
+            panels[measure].append(axes)
+    for measure, found_panels in panels.items():
+        _one_scale(measure, found_panels, curves[measure], pair)
     for axes in grid[-1]:
         axes.set_xlabel("step of training")
-    _legend(figure, [g for groups in pairs.values() for g in groups])
+    every = {g.variant for groups in found.values() for g in groups}
+    others = left_out({g.variant for g in pair}, every, "shift-layers-lr*.png")
+    _legend(figure, pair, [strip_note(last), depth_note(layers), others])
     return [save(figure, folder, "shift")]
 
 
@@ -144,24 +142,60 @@ def _pair(groups: Sequence[Group]) -> list[Group]:
     return pair if len(pair) == 2 else list(groups[:3])
 
 
-def _plot_layer(axes: Any, groups: Sequence[Group], layer: int, k: int, measure: str) -> None:
+class Papers(NamedTuple):
+    """The paper's numbers at one of its layers: the median of l2, the mean late cosine, and l2 at
+    the start; None where it shows none."""
+
+    l2: float | None
+    cosine: float | None
+    start: float | None
+
+
+def papers(group: Group, k: int) -> Papers:
+    """Those to compare with a group at the paper's layer k; of other data none."""
+    if not group.on_cifar10:
+        return Papers(None, None, None)
+    key = (group.variant, group.lr, k)
+    l2, cosine = paper.SHIFT.get(key, (None, None))
+    return Papers(l2, cosine, paper.SHIFT_AT_START.get(key))
+
+
+def _are_shown(groups: Sequence[Group]) -> bool:
+    return any(any(papers(g, k)) for g in groups for k in paper.SHIFT_LAYERS)
+
+
+def _plot_layer(
+    axes: Any, groups: Sequence[Group], layer: int, k: int, measure: str
+) -> list[Curve]:
+    """Draw one measure of a layer, and the paper's. Returns our curves."""
     curves = [over_seeds(of_layer(group, layer, measure)) for group in groups]
-    papers = []
     for group, curve in zip(groups, curves, strict=True):
         plot_curve(axes, curve, group.colour)
-        theirs = paper.SHIFT.get((group.variant, group.lr, k), (None, None))[measure == "cosine"]
-        if theirs is not None:
-            axes.axhline(theirs, color=group.colour, **DOTTED)
-            papers.append(theirs)
-        start = paper.SHIFT_AT_START.get((group.variant, group.lr, k))
-        if start is not None and measure == "l2":
-            axes.plot([0], [start], "o", color=group.colour, markersize=4)
-            papers.append(start)
-    if measure == "cosine":
-        _ideal_cosine(axes)
-    else:
-        axes.set(yscale="log", ylim=log_limits((c.median for c in curves), [np.array(papers)]))
-        plain_numbers(axes)
+        theirs = papers(group, k)
+        level = {"l2": theirs.l2, "cosine": theirs.cosine}.get(measure)
+        if level is not None:
+            axes.axhline(level, color=group.colour, **DOTTED)
+        if theirs.start is not None and measure == "l2":
+            axes.plot([0], [theirs.start], "o", color=group.colour, markersize=4)
+    return curves
+
+
+def _one_scale(
+    measure: str, panels: Sequence[Any], curves: Sequence[Curve], groups: Sequence[Group]
+) -> None:
+    """The same heights in all panels of a measure, and their numbers at the first of each row."""
+    rows = len({group.lr for group in groups})
+    theirs = [papers(group, k) for group in groups for k in paper.SHIFT_LAYERS]
+    levels = [level for numbers in theirs for level in (numbers.l2, numbers.start) if level]
+    always = [np.array(levels)] if measure == "l2" else []
+    limits = log_limits((curve.median for curve in curves), always)
+    for i, axes in enumerate(panels):
+        if measure == "cosine":
+            _ideal_cosine(axes)
+        else:
+            axes.set(yscale="log", ylim=limits)
+            plain_numbers(axes)
+        axes.tick_params(labelleft=i % (len(panels) // rows) == 0)
 
 
 def _ideal_cosine(axes: Any) -> None:
@@ -169,18 +203,17 @@ def _ideal_cosine(axes: Any) -> None:
     axes.set_ylim(-1.08, 1.08)
 
 
-def _legend(figure: Any, groups: Sequence[Group]) -> None:
-    ideal = "ideal: cosine 1 (l2: 0, below any logarithmic axis)"
-    theirs = f"{PAPERS}; dot: its l2 at the start"
-    handles = [
-        *entries(group.variant for group in groups),
-        entry(ideal, linestyle="--", linewidth=1),
-        entry(theirs, **DOTTED),
-    ]
-    title = (
-        "Internal covariate shift by Definition 2.1: how a layer's gradient changes when the "
-        f"layers before it are updated\n({middle_of(groups)})"
-    )
+def _legend(figure: Any, groups: Sequence[Group], notes: Sequence[str]) -> None:
+    handles = entries_of(groups)
+    handles.append(entry("ideal: cosine 1 (l2: 0, below any logarithmic axis)", linestyle="--"))
+    if _are_shown(groups):
+        handles.append(entry(f"{PAPERS}; dot: its l2 at the start", **DOTTED))
+    title = heading(
+        ["Internal covariate shift by Definition 2.1: how a layer's gradient changes when the "
+         "layers before it are updated"],
+        [middle_of(groups), notes[0]],
+        notes[1:],
+    )  # fmt: skip
     legend_below(figure, handles, title, columns=3)
 
 
@@ -214,9 +247,9 @@ def over_layers(runs: Sequence[Run], folder: Path) -> list[Path]:
         grid[0][0].set_ylabel("Definition 2.1\nmedian over training")
         grid[1][0].set_ylabel("what enters the ReLU\nmedian over training")
         handles = [
-            *entries(variants), entry("ideal cosine", linestyle="--", linewidth=1)
+            *entries_of(groups), entry("ideal cosine", linestyle="--", linewidth=1)
         ]  # fmt: skip
-        if any((g.variant, lr, k) in paper.SHIFT for g in groups for k in paper.SHIFT_LAYERS):
+        if _are_shown(groups):
             style = {"linestyle": "", "marker": "o", "markerfacecolor": "white"}
             handles.append(entry(PAPERS, **style))
         title = (
@@ -240,14 +273,14 @@ def by_layer(group: Group, measure: str) -> Curve:
 
 
 def _papers_l2(groups: Sequence[Group]) -> np.ndarray:
-    found = [paper.SHIFT.get((g.variant, g.lr, k)) for g in groups for k in paper.SHIFT_LAYERS]
-    return np.array([pair[0] for pair in found if pair and pair[0] is not None])
+    found = [papers(group, k).l2 for group in groups for k in paper.SHIFT_LAYERS]
+    return np.array([l2 for l2 in found if l2 is not None])
 
 
 def _papers_layers(grid: Any, groups: Sequence[Group], layers: dict[int, int]) -> None:
     for group in groups:
         for layer, k in layers.items():
-            l2, cosine = paper.SHIFT.get((group.variant, group.lr, k), (None, None))
+            l2, cosine, _ = papers(group, k)
             for axes, theirs in ((grid[0][0], l2), (grid[0][2], cosine)):
                 if theirs is not None:
                     style = {"markerfacecolor": "white", "markersize": 6, "zorder": 4}

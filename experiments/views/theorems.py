@@ -16,7 +16,8 @@ import numpy as np
 from experiments.training.comparability import require_comparable
 from experiments.training.json_files import write_json
 from experiments.training.study import Study
-from experiments.views.plotting import WIDEST, early_steps, own_style, plain_numbers, save, subplots
+from experiments.views.plotting import WIDEST, fill_band, own_style, plain_numbers, save, subplots
+from experiments.views.step_axis import early_steps
 from experiments.views.theorems_tables import (
     TARGET,
     Found,
@@ -72,7 +73,7 @@ def band(axes: Any, f: Found, layer: int, key: str, colour: str, style: str, lab
         np.array([np.quantile(v, (0.25, 0.5, 0.75)) for _, v in found]).reshape(-1, 3).T
     )
     steps = [step for step, _ in found]
-    axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    fill_band(axes, steps, low, high, colour, alpha=0.18)
     axes.plot(steps, middle, style, color=colour, label=label, **POINTS)
 
 
@@ -84,7 +85,8 @@ def figure(f: Found, folder: Path) -> Path:
     )  # fmt: skip
     for column, layer in zip(grid.T, f.layers, strict=True):
         m = f.at(layer, f.steps[0])[0]["m"]
-        column[0].set_title(f"layer {layer}: m = {m:,} values a unit")
+        units = len(f.at(layer, f.steps[0]))
+        column[0].set_title(f"layer {layer}: m = {m:,},\nn = {units} units")
         for key, (colour, label) in REMOVED.items():
             band(column[0], f, layer, key, colour, "-", label)
         column[0].axhline(1 / m, color="#111111", linestyle=":", linewidth=1.2, label="1/m: chance")
@@ -108,10 +110,11 @@ def figure(f: Found, folder: Path) -> Path:
     for axes in grid.flat:
         early_steps(axes, f.steps[-1])
         plain_numbers(axes)
-    seeds = len(f.units)
+    seeds = sorted(f.units)
+    over = f"units, seed {seeds[0]}" if len(seeds) == 1 else f"units of {len(seeds)} seeds"
     figure.suptitle(
-        "What BatchNorm makes of a unit's gradient (Theorem 4.1): median and quartiles over units"
-        + (f" and {seeds} seeds" if seeds > 1 else ""),
+        "What BatchNorm makes of a unit's gradient (Theorem 4.1): median and quartiles over the n "
+        f"{over}\nm: values of a unit in a batch",
         fontsize=10,
     )
     figure.tight_layout()

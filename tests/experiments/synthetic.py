@@ -5,6 +5,7 @@ Figures and tables are made from files, so their tests need no training.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from experiments.training.json_files import write_json
 from experiments.training.study import Study
@@ -20,11 +22,12 @@ from experiments.training.study import Study
 ENVIRONMENT = {"python": "3", "numpy": "2", "commit": "none", "threads": 1, "backend": "numpy"}
 SETTINGS = {
     "data": "cifar10", "model": "vgg16", "width": 0.25, "head": "linear", "batch_size": 128,
-    "kernels": "fast", "precision": "fp32",
+    "kernels": "fast", "precision": "fp32", "init": "glorot_uniform",
 }  # fmt: skip
 EARLY = (1, 2, 5, 10, 20, 50)
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)
 CONVOLUTIONS = 13
+LAYERS = (1, 2, 3, 6, 7, 8, 9, 11, 13)  # that figures show of VGG-11 and of VGG-16
 
 # variant -> (pace of learning, last accuracy, gradient change at step 0 and late, slope over steps)
 KINDS = {
@@ -50,13 +53,15 @@ def study(
     every: int = 50,
     streams: Sequence[str] = ("metrics", "test", "distributions", "landscape", "shift"),
     result: dict[str, Any] | None = None,
+    **changed: Any,
 ) -> Study:
-    """A study with a run for each (variant, rate, seed), which has these streams."""
+    """A study with a run for each (variant, rate, seed), which has these streams. changed:
+    settings that differ from SETTINGS."""
     makers = {
         "metrics": metrics, "test": test_accuracy, "distributions": distributions,
         "landscape": landscape, "shift": shift, "curvature": curvature,
     }  # fmt: skip
-    settings = {**SETTINGS, "steps": steps}
+    settings = {**SETTINGS, "steps": steps, **changed}
     for variant, lr, seed in runs:
         run = folder / "runs" / f"{variant}-lr{lr:g}-seed{seed}"
         run.mkdir(parents=True)
@@ -170,7 +175,7 @@ def distributions(variant: str, lr: float, steps: int, every: int, rng: Any) -> 
     for s in range(steps):
         if s % every > 1:
             continue
-        for layer in (2, 3, 9, 11, 13):
+        for layer in LAYERS:
             for place in ("activation", "norm_input")[: 1 + normed]:
                 middle = rng.uniform(-0.5, 0.5) if variant.startswith("noisy") else 0.1
                 middle += (0 if normed else 0.3) * s / steps
@@ -216,6 +221,52 @@ def legends_cut_off(figure: Any) -> list[str]:
         str([text.get_text() for text in legend.get_texts()])
         for legend in figure.legends
         if (box := legend.get_window_extent(renderer)).x0 < 0 or box.x1 > width
+    ]
+
+
+def drawn_texts(figure: Any) -> list[tuple[str, Any]]:
+    """Every text that a figure draws, with the box around it."""
+    renderer = figure.canvas.get_renderer()
+    found = []
+    draw = Text.draw
+
+    def note(text: Text, *arguments: Any, **options: Any) -> None:
+        if text.get_visible() and text.get_text().strip():
+            found.append((text.get_text(), text.get_window_extent(renderer)))
+        draw(text, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", note)
+        figure.draw(renderer)
+    return found
+
+
+def texts_over_texts(figure: Any) -> list[tuple[str, str]]:
+    """The pairs of texts of which one lies over another."""
+    texts = [(text, box.padded(-1)) for text, box in drawn_texts(figure)]
+    pairs = itertools.combinations(texts, 2)
+    return [(one, other) for (one, a), (other, b) in pairs if a.overlaps(b)]
+
+
+def texts_cut_off(figure: Any) -> list[str]:
+    """The texts that reach beyond the figure's edges."""
+    width, height = figure.bbox.width, figure.bbox.height
+    return [
+        text
+        for text, box in drawn_texts(figure)
+        if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1
+    ]
+
+
+def points_that_do_not_show(figure: Any) -> list[Any]:
+    """The lines of a single point without a marker, in panels and their strips."""
+    panels = [part for axes in figure.axes for part in (axes, *axes.child_axes)]
+    lines = [line for axes in panels for line in axes.lines]
+    return [
+        line
+        for line in lines
+        if line.get_marker() == "None"
+        and np.isfinite(np.asarray(line.get_ydata(), float)).sum() == 1
     ]
 
 

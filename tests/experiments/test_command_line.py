@@ -71,6 +71,17 @@ def test_quick_is_a_preset_that_explicit_flags_override() -> None:
         assert settings(*arguments) == dataclasses.replace(quick, steps=7, width=0.5)
 
 
+def test_a_short_run_has_several_test_accuracies_and_a_long_one_one_each_500_steps() -> None:
+    every = {n: settings("--steps", str(n)).eval_every for n in (1, 10, 300, 2000, 15_000)}
+    assert every == {1: 1, 10: 2, 300: 75, 2000: 500, 15_000: 500}
+    assert settings("--steps", "300", "--eval-every", "300").eval_every == 300
+    assert settings("--quick").eval_every == 100
+
+
+def test_the_interval_of_test_accuracy_stays_when_a_study_gets_more_steps() -> None:
+    assert dataclasses.replace(settings("--steps", "300"), steps=6000).eval_every == 75
+
+
 def test_what_the_preset_does_not_name_keeps_its_default() -> None:
     others = {field.name for field in FIELDS} - set(QUICK) - {"quick"}
     quick = settings("--quick")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 from studies import run_here, runs
 
 from experiments import deep_linear, plot
@@ -17,8 +18,8 @@ from experiments.training.command_line import parse
 from experiments.training.json_files import read_json, write_json
 from experiments.training.session import preset
 from experiments.training.study import Run, Study
+from experiments.views import curvature, deep_linear_probes, gradient_change
 from experiments.views import deep_linear as deep_linear_figures
-from experiments.views import deep_linear_probes
 from experiments.views.deep_linear_tables import in_one_line, loss_at, make_tables
 from experiments.views.series import group_runs
 
@@ -153,6 +154,21 @@ def test_activations_are_what_a_layer_hands_to_the_next(whole: Path) -> None:
 def test_the_papers_layers_are_shown_at_the_papers_depth() -> None:
     assert deep_linear.recorded_layers(25) == {1: 1, 11: 11, 24: 24}
     assert deep_linear.recorded_layers(1) == {}
+
+
+def test_figures_have_no_text_over_text_and_name_unit_and_seed(whole: Path) -> None:
+    modules = (deep_linear_figures, deep_linear_probes, gradient_change, curvature)
+    with synthetic.catch_figures(*modules) as figures:
+        deep_linear_figures.plot([Study(whole)])
+    assert len(figures) == 10
+    for name, figure in figures.items():
+        assert synthetic.texts_over_texts(figure) == [], name
+        assert synthetic.texts_cut_off(figure) == [], name
+        assert synthetic.legends_over_panels(figure) == [], name
+    assert "seed 0" in figures["distributions"].get_suptitle()
+    labels = [axes.get_ylabel() for axes in figures["distributions"].axes]
+    assert any(label.startswith("layer 1, unit ") for label in labels)
+    assert "not here: linf (shift-layers.png)" in figures["shift"].get_suptitle()
 
 
 def test_figures_table_and_summary_are_drawn_from_the_files(whole: Path) -> None:

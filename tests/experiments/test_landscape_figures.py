@@ -14,9 +14,10 @@ from experiments.vgg.settings import check
 from experiments.views import curvature as curvature_figures
 from experiments.views import gradient_change as gradient_change_figures
 from experiments.views import landscape as landscape_figures
-from experiments.views import probe_tables
+from experiments.views import probe_tables, step_sizes
 from experiments.views.plotting import COLOURS
 from experiments.views.series import group_runs
+from minibn.errors import DataError
 
 MODULES = (landscape_figures, gradient_change_figures, curvature_figures)
 PLAN = [(v, 0.1, s) for v in ("standard", "batchnorm", "l1", "noisy-standard") for s in (0, 1)]
@@ -58,6 +59,14 @@ def with_probes(folder, variant, probes, lr=0.1):
     lines = "".join(json.dumps({**still, **probe}) + "\n" for probe in probes)
     (study.runs()[0].folder / "landscape.jsonl").write_text(lines)
     return study
+
+
+def at_the_papers_sizes(**ends):
+    """The entries of a record with the paper's four step sizes at lr 0.1, from their first and last
+    values; the middle ones are the first's."""
+    ends = {"losses": [1.0, 1.0], "gradient_change": [1.0, 1.0], "beta": [1.0, 1.0], **ends}
+    record = {key: [first, first, first, last] for key, (first, last) in ends.items()}
+    return {**record, "cosine": [1.0] * 4, "step_sizes": [0.05, 0.1, 0.2, 0.4]}
 
 
 def cells(text):
@@ -110,10 +119,30 @@ def test_probes_in_another_direction_stay_out_of_the_gradients_figure(tmp_path):
 
 
 def test_step_0_is_inside_every_panel(drawn):
-    for axes in drawn["landscape-lr0.1"].axes:
-        assert axes.get_xlim()[0] < 0
-        assert axes.get_xticks()[0] == 0
-        assert axes.lines[0].get_xdata()[0] == 0
+    for name in ("landscape-lr0.1", "landscape-variants-lr0.1"):
+        for axes in drawn[name].axes:
+            assert axes.get_xlim()[0] < 0
+            assert 0 in axes.get_xticks()
+            assert axes.lines[0].get_xdata()[0] == 0
+
+
+def test_a_panel_is_linear_in_steps_with_the_first_hundred_at_its_left(tmp_path, figures):
+    probes = [{"step": s} for s in (0, 1, 50, 100, 1000, 1900)]
+    landscape_figures.plot(with_probes(tmp_path / "a", "standard", probes).runs(), tmp_path)
+    for axes in figures["landscape-lr0.1"].axes:
+        (strip,) = axes.child_axes
+        for part in (axes, strip):
+            assert part.get_xscale() == "linear"
+            assert part.lines[0].get_xdata().tolist() == [0, 1, 50, 100, 1000, 1900]
+            assert part.get_ylim() == axes.get_ylim()
+            assert part.get_yscale() == axes.get_yscale()
+        assert strip.get_xlim() == pytest.approx((0, 100), abs=6)
+        assert strip.get_xticks().tolist() == [0, 100]
+        figure = axes.figure
+        figure.canvas.draw()
+        right = strip.get_window_extent().x1
+        assert right < axes.transData.transform((0, 1))[0], "it hides nothing of the panel"
+        assert min(axes.get_xticks()) > 0
 
 
 def test_variants_keep_their_colours(drawn):
@@ -133,18 +162,18 @@ def test_the_papers_curve_stands_beside_the_gradients_at_its_rate_alone(drawn):
 
     def dots(name):
         lines = [line for axes in drawn[name].axes for line in axes.lines]
-        return [line for line in lines if line.get_marker() == "o"]
+        return [line for line in lines if line.get_marker() in ("^", "v")]
 
-    ends = {tuple(line.get_ydata()[[0, 2]]) for line in dots("landscape-lr0.1")}
+    ends = {(line.get_marker(), *line.get_ydata()[[0, 2]]) for line in dots("landscape-lr0.1")}
     for pair in (*paper.LOSS_RANGE.values(), *paper.CHANGE_RANGE.values()):
-        assert {(pair[0][0], pair[1][0]), (pair[0][1], pair[1][1])} <= ends
+        assert {("v", pair[0][0], pair[1][0]), ("^", pair[0][1], pair[1][1])} <= ends
     assert dots("landscape-lr0.5") == []
 
 
 def levels(axes):
     """The heights of the horizontal lines."""
     lines = [line for line in axes.lines if line.get_linestyle() == "--"]
-    return sorted(float(line.get_ydata()[0]) for line in lines if line.get_marker() != "o")
+    return sorted(float(line.get_ydata()[0]) for line in lines)
 
 
 def test_the_floor_of_beta_and_the_edge_of_stability_are_marked(tmp_path, figures):
@@ -243,12 +272,10 @@ def test_no_legend_is_cut_off(drawn):
 
 
 def test_the_table_holds_medians_over_training_beside_the_papers(tmp_path):
-    probes = [
-        {"step": 0, "losses": [1.0, 9.0], "gradient_change": [120.0, 140.0], "beta": [24.0, 9.0]},
-        {"step": 1, "losses": [1.0, 9.0], "gradient_change": [120.0, 140.0], "beta": [24.0, 9.0]},
-        {"step": 100, "losses": [1.0, 1.2], "gradient_change": [5.0, 14.0], "beta": [20.0, 3.0]},
-        {"step": 200, "losses": [1.0, 1.2], "gradient_change": [5.0, 14.0], "beta": [20.0, 3.0]},
-    ]
+    early = {"losses": [1.0, 9.0], "gradient_change": [120.0, 140.0], "beta": [24.0, 9.0]}
+    late = {"losses": [1.0, 1.2], "gradient_change": [5.0, 14.0], "beta": [20.0, 3.0]}
+    ends = ((0, early), (1, early), (100, late), (200, late))
+    probes = [{"step": s, **at_the_papers_sizes(**values)} for s, values in ends]
     probes[3]["saturated"] = True
     runs = with_probes(tmp_path / "study", "batchnorm", probes).runs()
     row = cells(probe_tables.landscape_table(runs))["batchnorm", "0.1"]
@@ -261,7 +288,8 @@ def test_the_table_holds_medians_over_training_beside_the_papers(tmp_path):
 
 
 def test_equal_steps_stand_beside_the_papers(tmp_path):
-    probes = [{"step": 100, "losses": [1.0, 2.0], "beta": [7.0, 3.0]}, {"step": 150}]
+    seen = at_the_papers_sizes(losses=[1.0, 2.0], beta=[7.0, 3.0])
+    probes = [{"step": 100, **seen}, {"step": 150, **seen}]
     runs = with_probes(tmp_path / "study", "batchnorm", probes).runs()
     row = cells(probe_tables.steps_table(runs))["batchnorm", "100"]
     assert (row["loss"], row["loss+"]) == ("1 to 2", "2.95 to 4.57")
@@ -275,6 +303,68 @@ def test_a_summary_keeps_the_first_and_the_last_probe_and_no_more_than_asked_for
     assert len(probes["step"]) == 4
     assert (probes["step"][0], probes["step"][-1]) == (0, 150)
     json.loads(json.dumps(probes, allow_nan=False))
+
+
+# Which step sizes
+
+
+def with_sizes(sizes, **values):
+    """The entries of a record with these step sizes; each value is 1 where none is given."""
+    keys = ("losses", "gradient_change", "cosine", "beta")
+    return {"step_sizes": sizes, **{key: values.get(key, [1.0] * len(sizes)) for key in keys}}
+
+
+MANY = [0.001, 0.003, 0.01, 0.05, 0.1, 0.2, 0.4]
+
+
+def test_a_band_is_over_the_papers_step_sizes_where_probes_have_more(tmp_path, figures):
+    losses = [9.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0]
+    beta = [99.0, 1.0, 1.0, 8.0, 7.0, 7.0, 7.0]
+    probes = [{"step": s, **with_sizes(MANY, losses=losses, beta=beta)} for s in (0, 100)]
+    runs = with_probes(tmp_path / "study", "batchnorm", probes).runs()
+    landscape_figures.plot(runs, tmp_path)
+    figure = figures["landscape-lr0.1"]
+    least, largest, *_ = figure.axes[0].lines
+    assert (least.get_ydata()[0], largest.get_ydata()[0]) == (2, 3)
+    assert figure.axes[2].lines[0].get_ydata()[0] == 8
+    title = figure.get_suptitle()
+    assert "over the step sizes 0.05, 0.1, 0.2, 0.4, of those from 0.001 to 0.4" in title
+    assert any(line.get_marker() == "^" for line in figure.axes[0].lines), "the paper's"
+    row = cells(probe_tables.landscape_table(runs))["batchnorm", "0.1"]
+    assert (row["loss: width"], row["beta: median"]) == ("1", "8")
+    assert "step sizes: 0.05, 0.1, 0.2, 0.4 at lr 0.1" in probe_tables.landscape_table(runs)
+
+
+def test_bands_over_other_step_sizes_are_not_compared_with_the_papers(tmp_path, figures):
+    probes = [{"step": s, **with_sizes([0.001, 0.01])} for s in (0, 100)]
+    runs = with_probes(tmp_path / "study", "batchnorm", probes).runs()
+    landscape_figures.plot(runs, tmp_path)
+    figure = figures["landscape-lr0.1"]
+    assert "over the step sizes 0.001, 0.01" in figure.get_suptitle()
+    assert not any(line.get_marker() in ("^", "v") for a in figure.axes for line in a.lines)
+    assert probe_tables.steps_table(runs) == ""
+    assert cells(probe_tables.landscape_table(runs))["batchnorm", "0.1"]["loss: width+"] == ""
+
+
+def test_variants_are_compared_over_the_step_sizes_that_they_share(tmp_path):
+    one = with_probes(tmp_path / "a", "standard", [{"step": 0, **with_sizes([0.01, 0.1])}])
+    two = with_probes(tmp_path / "b", "batchnorm", [{"step": 0, **with_sizes([0.1, 0.3])}])
+    groups = group_runs([*one.runs(), *two.runs()])
+    assert step_sizes.sizes_to_show(groups) == (0.1,)
+    other = with_probes(tmp_path / "c", "l1", [{"step": 0, **with_sizes([0.7])}])
+    with pytest.raises(DataError, match="no step size in common"):
+        step_sizes.sizes_to_show([*groups, *group_runs(other.runs())])
+
+
+def test_whether_beta_is_saturated_is_asked_of_the_step_sizes_that_are_shown(tmp_path):
+    change = [0.1, 0.3, 1.0, 5.0, 5.0, 5.0, 5.0]  # proportional up to 0.05, constant from there
+    beta = [c / size for c, size in zip(change, MANY, strict=True)]
+    record = {"saturated": False, **with_sizes(MANY, gradient_change=change, beta=beta)}
+    of_all = step_sizes.at_sizes(record, MANY)
+    of_papers = step_sizes.at_sizes(record, (0.05, 0.1, 0.2, 0.4))
+    assert of_all is record
+    assert of_papers["saturated"] and of_papers["at_floor"] and not of_papers["at_ceiling"]
+    assert of_papers["gradient_change"] == [5.0] * 4
 
 
 def test_probes_of_vgg_must_be_finite():

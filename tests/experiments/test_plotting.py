@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from experiments.output import markdown_table
-from experiments.views import plotting, series, tables
+from experiments.views import plotting, series, step_axis, tables
 
 
 @pytest.fixture
@@ -47,10 +47,19 @@ def test_a_full_figure_is_a_small_file_of_at_most_1000_pixels(tmp_path):
     assert path.stat().st_size < 250_000, "of noise, which nothing compresses"
 
 
-def test_the_rows_of_a_legend_are_about_equally_long(panel):
-    figure, _ = panel
-    plotting.legend_below(figure, plotting.entries(list(plotting.COLOURS)[:9]), columns=8)
+@plotting.own_style()
+def test_the_rows_of_a_legend_are_about_equally_long():
+    figure, _ = plotting.subplots(figsize=(plotting.WIDEST, 3))
+    plotting.legend_below(figure, plotting.variant_entries(list(plotting.COLOURS)[:9]), columns=8)
     assert figure.legends[0]._ncols == 5, "five and four, not eight and one"
+
+
+def test_a_legend_that_is_wider_than_its_figure_gets_more_rows(panel):
+    figure, _ = panel
+    plotting.legend_below(figure, plotting.variant_entries(list(plotting.COLOURS)[:9]), columns=8)
+    box = figure.legends[0].get_window_extent(figure.canvas.get_renderer())
+    assert len(figure.legends) == 1
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
 
 
 @pytest.mark.parametrize(
@@ -75,7 +84,7 @@ def test_curvature_of_large_and_negative_numbers_has_ticks_that_leave_room(panel
 
 def test_an_axis_of_steps_names_the_last_power_of_ten_that_is_nearly_reached(panel):
     _, axes = panel
-    plotting.early_steps(axes, 9950)
+    step_axis.early_steps(axes, 9950)
     assert [t.get_text() for t in axes.get_xticklabels()] == ["0", "1", "10", "100", "1k", "10k"]
 
 

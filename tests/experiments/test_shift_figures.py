@@ -52,19 +52,16 @@ def test_nothing_is_drawn_and_tabled_without_records(tmp_path):
     assert probe_tables.shift_table(study.runs()) == ""
 
 
-def test_a_row_a_rate_shows_accuracy_l2_and_cosine_of_the_papers_two_layers(study, drawn):
-    axes = np.array(drawn["shift"].axes).reshape(2, 5)
+def test_a_row_a_rate_shows_l2_relative_and_cosine_of_the_papers_two_layers(study, drawn):
+    axes = np.array(drawn["shift"].axes).reshape(2, 6)
     assert [row[0].get_ylabel().splitlines()[0] for row in axes] == ["lr 0.1", "lr 0.01"]
     titles = [panel.get_title() for panel in axes[0]]
     assert titles == [
-        "training accuracy",
-        *(
-            f"layer {layer}\n{shift_figures.MEASURES[measure]}"
-            for measure in ("l2", "cosine")
-            for layer in (5, 10)
-        ),
+        f"{shift_figures.MEASURES[measure]}\nlayer {layer}"
+        for measure in ("l2", "relative", "cosine")
+        for layer in (5, 10)
     ]
-    assert [panel.get_yscale() for panel in axes[0]] == ["linear", "log", "log", "linear", "linear"]
+    assert [panel.get_yscale() for panel in axes[0]] == [*["log"] * 4, *["linear"] * 2]
     for panel in axes.flat:
         assert [line.get_color() for line in panel.lines[:2]] != []
         assert panel.lines[0].get_color() == COLOURS["standard"]
@@ -73,12 +70,12 @@ def test_a_row_a_rate_shows_accuracy_l2_and_cosine_of_the_papers_two_layers(stud
 def test_the_curves_are_the_layers_own_medians_over_the_seeds(study, drawn):
     group = next(g for g in group_runs(study.runs()) if (g.variant, g.lr) == ("standard", 0.1))
     seeds = [[r["l2"] for r in s if r["layer"] == 10] for s in group.records("shift")]
-    drawn = drawn["shift"].axes[2].lines[0].get_ydata()
+    drawn = drawn["shift"].axes[1].lines[0].get_ydata()
     np.testing.assert_allclose(drawn, np.median(seeds, axis=0))
 
 
 def test_the_ideal_cosine_and_the_papers_medians_are_drawn(study, drawn):
-    l2, cosine = drawn["shift"].axes[1], drawn["shift"].axes[3]
+    l2, cosine = drawn["shift"].axes[0], drawn["shift"].axes[4]
     heights = [
         {round(float(line.get_ydata()[0]), 4) for line in panel.lines} for panel in (l2, cosine)
     ]
@@ -99,8 +96,14 @@ def test_a_shallower_network_shows_layers_of_the_same_relative_depth(tmp_path):
     assert shift_figures.layers_to_show([run]) == {3: 5, 6: 10}
     with synthetic.catch_figures(shift_figures) as figures:
         shift_figures.over_steps([run], tmp_path)
-    title = figures["shift"].axes[1].get_title()
-    assert title.startswith("layer 3\n(as deep as the paper's 5)\n")
+    assert figures["shift"].axes[0].get_title().endswith("\nlayer 3 (paper's 5)")
+    assert "in brackets: the paper's layer that lies as deep" in figures["shift"].get_suptitle()
+
+
+def test_panels_of_one_measure_have_one_scale(drawn):
+    axes = np.array(drawn["shift"].axes).reshape(2, 3, 2)
+    for measure in range(3):
+        assert len({panel.get_ylim() for panel in axes[:, measure].flat}) == 1
 
 
 def test_every_layer_is_shown_and_what_has_no_value_is_left_out(study, drawn):

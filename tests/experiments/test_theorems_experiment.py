@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 from studies import run_here
 
 from experiments import plot, theorems
@@ -247,6 +248,15 @@ def test_the_tables_and_the_figure_are_drawn_from_files(
         assert list(seed["shares"]) == ["layer 1", "layer 2", "layer 3"]
     assert list(summary["seeds"]["0"]["shares"]["layer 1"]) == [str(t) for t in MEASURED]
     assert "data_dir" not in summary["settings"]
+
+
+def test_the_figure_has_no_text_over_text_and_says_how_many_units(whole: Path) -> None:
+    with synthetic.catch_figures(theorems_figures) as figures:
+        theorems_figures.plot([Study(whole)])
+    figure = figures["theorems"]
+    assert synthetic.texts_over_texts(figure) == synthetic.texts_cut_off(figure) == []
+    assert all("n = " in axes.get_title() for axes in figure.axes[:3])
+    assert "seed 0" in figure.get_suptitle()
 
 
 def test_a_study_draws_its_own_figure_and_a_diverging_one_what_there_is(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def views(many):
 
 def ours(axes):
     """The lines that are not the paper's, nor a cross where a run diverged."""
-    return [line for line in axes.lines if line.get_marker() not in ("o", "x")]
+    return [line for line in axes.lines if line.get_marker() not in (*figures.RATE_MARKS, "x")]
 
 
 def test_the_accuracy_of_many_runs_is_a_line_a_variant_and_rate(views):
@@ -55,7 +55,10 @@ def test_the_accuracy_of_many_runs_is_a_line_a_variant_and_rate(views):
 def test_the_legend_of_many_runs_names_each_variant_and_each_rate_once(views):
     texts = [text.get_text() for text in views["accuracy"].legends[0].get_texts()]
     rates = ["lr 0.1", "lr 0.01", "lr 0.5"]
-    assert texts == [*figures.in_order(synthetic.KINDS), *rates]
+    names = {"standard": ", n = 2 at lr 0.01, 3 at lr 0.1, 2 at lr 0.5"}
+    names["batchnorm"] = names["standard"]
+    variants = [v + names.get(v, ", n = 3") for v in figures.in_order(synthetic.KINDS)]
+    assert sorted(texts) == sorted([*variants, *rates])
 
 
 def test_the_lp_norms_stand_beside_standard_batchnorm_and_the_paper(views):
@@ -68,7 +71,7 @@ def test_the_lp_norms_stand_beside_standard_batchnorm_and_the_paper(views):
 
 
 def papers(axes):
-    return [line for line in axes.lines if line.get_marker() == "o"]
+    return [line for line in axes.lines if line.get_marker() in figures.RATE_MARKS]
 
 
 def test_rates_and_noise_have_views_of_their_own_with_the_papers_curves(views):
