@@ -14,12 +14,11 @@ import numpy as np
 
 from experiments import paper
 from experiments.claiming.streams import Missing, RunStreams, Table
+from experiments.views.at_equal_loss import at_losses
 from experiments.views.tables import CHANCE
 
 Quantity = Callable[..., Any]
 EVERY = 100  # steps between the distributions that `quantile_change` compares
-AROUND = 10  # steps on either side of a probe whose mean batch loss is its training loss
-WIDTH = 1.12  # a bin of training losses: from its centre / WIDTH to its centre · WIDTH
 TINY = 1e-30
 
 
@@ -147,7 +146,7 @@ def landscape(
     direction: str = "gradient",
 ) -> Any:
     """The median of a measure over the probes of these steps; with `at_loss`, a median for each of
-    these training losses, over the probes near it (`bins`)."""
+    these training losses, over the probes near it (`at_losses`)."""
     probes = run.rows(f"landscape:{direction}", steps)
     try:
         values = MEASURES[measure](probes, sizes)
@@ -156,30 +155,7 @@ def landscape(
     if not at_loss:
         return float(np.median(values))
     metrics = run.tables["metrics"]
-    return bins(metrics["step"], metrics["loss"], probes["step"], values, at_loss)
-
-
-def bins(
-    steps: np.ndarray,
-    losses: np.ndarray,
-    probed: np.ndarray,
-    values: np.ndarray,
-    centres: Sequence[float],
-) -> np.ndarray:
-    """The median of the values (of the probes at the steps `probed`) near each training loss; nan
-    for a loss that no probe is near.
-
-    A probe's training loss is the mean batch loss (of `steps`, `losses`) within AROUND steps of it,
-    and it is near a centre within a factor of WIDTH: with 2.0 the largest centre, none is near the
-    loss of a network that has not begun to learn, ln 10 = 2.30.
-    """
-    around = np.array([losses[np.abs(steps - step) <= AROUND].mean() for step in probed])
-    found = np.full(len(centres), np.nan)
-    for i, centre in enumerate(centres):
-        near = (centre / WIDTH <= around) & (around <= centre * WIDTH)
-        if near.any():
-            found[i] = np.median(values[near])
-    return found
+    return at_losses(metrics["step"], metrics["loss"], probes["step"], values, at_loss)
 
 
 # -- internal covariate shift, distributions: an entry a layer

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from experiments.claiming import quantities
 from experiments.views.at_equal_loss import (
     AROUND,
     CENTRES,
@@ -74,13 +73,3 @@ def test_two_trainings_of_one_landscape_at_different_paces_are_equal_at_equal_lo
     (slow, slow_at), (fast, fast_at) = seen(1200.0), seen(400.0)
     assert np.median(slow / fast) > 2
     assert slow_at / fast_at == pytest.approx(np.ones(len(CENTRES)), rel=0.1)
-
-
-def test_the_claims_and_the_figure_put_a_probe_at_the_same_loss():
-    rng = np.random.default_rng(0)
-    steps = np.arange(400)
-    losses = 2.4 * np.exp(-steps / 250) + 0.1 * rng.standard_normal(400)
-    probes, values = np.arange(0, 400, 7), rng.lognormal(size=58)
-    theirs = quantities.bins(steps, losses, probes, values, CENTRES)
-    assert at_losses(steps, losses, probes, values) == pytest.approx(theirs, nan_ok=True)
-    assert np.isfinite(theirs).sum() >= 4

@@ -94,12 +94,6 @@ def test_at_equal_loss_a_probe_counts_where_the_training_loss_around_it_is() -> 
     assert np.isnan(found[2:]).all()  # 1.1 is near neither
 
 
-def test_no_bin_holds_a_network_that_has_not_begun_to_learn() -> None:
-    plateau = np.full(100, np.log(10))
-    found = q.bins(np.arange(100), plateau, np.array([50]), np.array([1.0]), [2.0, 1.5])
-    assert np.isnan(found).all()
-
-
 def test_shift_is_a_median_over_steps_for_each_layer() -> None:
     records = [
         {"step": t, "layer": k, "l2": float(k * t), "cosine": -0.5 if k == 10 else 0.9}
