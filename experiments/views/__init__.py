@@ -5,7 +5,7 @@ accuracy, distributions, shift, landscape, gradient_change, curvature    figures
 deep_linear_probes                            figures of probes along the gradient, deep linear
 ..._tables                                    numbers beside the paper's, and small summaries
 learning_rates_outcomes, ..._gains            outcomes over a grid of rates, and gains of norms
-equal_loss, comparison_at_equal_loss, at_equal_loss    landscapes compared at equal training loss
+equal_loss, comparison_at_equal_loss          landscapes compared at equal training loss
 step_sizes                                    which step sizes a band of the landscape is over
 forest, claims_tables                         verdicts on claims
 tables                                        shared by the tables

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from experiments.claiming.at_equal_loss import at_losses, count_at_losses
 from experiments.claiming.streams import RunStreams, Table
 from experiments.training.comparability import scale
 from experiments.training.settings import in_precision
-from experiments.views.at_equal_loss import at_losses, count_at_losses
 from minibn.errors import DataError
 
 STANDARD = "standard"

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from experiments.claiming.at_equal_loss import AROUND, CENTRES, WIDTH
 from experiments.claiming.streams import RunStreams
 from experiments.output import markdown_table
 from experiments.training.json_files import write_json
-from experiments.views.at_equal_loss import AROUND, CENTRES, WIDTH
 from experiments.views.comparison_at_equal_loss import (
     LATE,
     MEASURES,

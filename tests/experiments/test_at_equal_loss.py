@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from experiments.views.at_equal_loss import (
+from experiments.claiming.at_equal_loss import (
     AROUND,
     CENTRES,
     WIDTH,

@@ -8,10 +8,10 @@ import pytest
 import synthetic
 
 from experiments import equal_loss, landscape
+from experiments.claiming.at_equal_loss import CENTRES
 from experiments.claiming.streams import RunStreams, keep
 from experiments.views import comparison_at_equal_loss as comparison
 from experiments.views import equal_loss as figures
-from experiments.views.at_equal_loss import CENTRES
 from minibn.errors import DataError
 
 SIZES = (0.01, 0.1, 0.4)
