@@ -278,7 +278,7 @@ def test_a_run_that_overflows_is_diverged_and_its_figures_are_drawn(
         ),
         (["--variants", "noisy-batchnorm"], "--variants 'noisy-batchnorm' is unknown"),
         (["--variants-elsewhere", "l3"], "--variants-elsewhere 'l3' is unknown"),
-        (["--init", "glorot"], "--init 'glorot' is unknown. Did you mean 'glorot_"),
+        (["--init", "glorott"], "--init 'glorott' is unknown. Did you mean 'glorot_"),
         (["--depth", "0"], "--depth 0 must be at least 1"),
         (["--samples", "1"], "--samples 1 must be at least 2"),
         (["--target-std", "0"], "--target-std 0.0 must be above 0"),
